@@ -1,0 +1,282 @@
+#!/bin/sh
+# Provides what the build, the demo and the tests need besides Rust: a C compiler, Julia, Elixir.
+#
+#   setup.sh [julia] [elixir] [cc]      default: all three
+#
+# What is on PATH and fit is used as it is. On Debian the rest is unpacked into a folder of this
+# checkout (DGM_TOOLCHAIN_DIR, default .toolchain): the system is not changed and root is not
+# needed. apt fetches the packages from the machine's own mirror and verifies their signatures.
+# Elsewhere the missing tool is named, with the command that installs it, and the exit status is 3.
+# Prints nothing when there is nothing to do.
+set -eu
+
+repo=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
+tools=${DGM_TOOLCHAIN_DIR:-$repo/.toolchain}
+want=${*:-cc julia elixir}
+recipe=1 # raise when the unpacked result must change: older folders are then replaced
+work=
+missing=
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { say "$*"; exit 3; }
+cleanup() { [ -z "$work" ] || rm -rf "$work"; }
+trap cleanup EXIT
+trap 'exit 130' INT TERM HUP
+
+# The user's PATH without our own folder, so that a tool installed later takes precedence.
+outer_path() {
+  printf '%s' "$PATH" | awk -v own="$tools/bin" -v RS=: -v ORS= \
+    '{ sub(/\n$/, "") } $0 != own && $0 != "" { print sep $0; sep = ":" }'
+}
+
+# --- Is the tool of the system good enough? -------------------------------------------------
+
+# Debian's Julia with libunwind 1.6 dies on the first exception out of compiled code, so the
+# version alone is not enough: throw one.
+julia_fit() {
+  "$1" --startup-file=no -e 'VERSION >= v"1.5" || exit(1)
+    f(x) = throw(ArgumentError("probe")); try f(1) catch end' >/dev/null 2>&1
+}
+
+elixir_fit() {
+  elixir -e 'Version.match?(System.version(), ">= 1.14.0", allow_pre: true) || System.halt(1)
+    {:ok, _} = Application.ensure_all_started(:crypto); {:ok, _} = Application.ensure_all_started(:ssl)' \
+    </dev/null >/dev/null 2>&1
+}
+
+on_path() { (PATH=$(outer_path); export PATH; command -v "$1" >/dev/null 2>&1); }
+system_julia() { (PATH=$(outer_path); export PATH; command -v julia >/dev/null 2>&1 && julia_fit julia); }
+system_elixir() {
+  (PATH=$(outer_path); export PATH
+   for t in elixir mix erl; do command -v "$t" >/dev/null 2>&1 || exit 1; done
+   elixir_fit)
+}
+unpacked() { [ "$(cat "$tools/$1/.recipe" 2>/dev/null)" = "$recipe" ]; }
+
+# --- A private apt: own sources, lists and cache, none of the system's state -----------------
+
+debian_release() { (. /etc/os-release 2>/dev/null && printf '%s' "${VERSION_CODENAME:-}"); }
+
+# The mirrors the machine itself uses for its release, from both source formats.
+own_mirrors() {
+  for f in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
+    [ -r "$f" ] || continue
+    awk -v suite="$1" '
+      function emit(  i, j, n, m, u, s) {
+        n = split(uris, u, " "); m = split(suites, s, " ")
+        if (on) for (i = 1; i <= n; i++) for (j = 1; j <= m; j++) if (s[j] == suite) print u[i]
+        uris = suites = ""; on = 1
+      }
+      BEGIN { on = 1 }
+      /^[ \t]*deb[ \t]/ { sub(/\[[^]]*\]/, ""); if ($3 == suite) print $2 }
+      /^URIs:/ { uris = substr($0, 6) }
+      /^Suites:/ { suites = substr($0, 8) }
+      /^Enabled:[ \t]*no/ { on = 0 }
+      /^[ \t]*$/ { emit() }
+      END { emit() }' "$f"
+  done
+}
+
+# private_apt SUITE: prepares $work/SUITE.conf for the first mirror that carries SUITE.
+private_apt() {
+  suite=$1
+  root=$work/apt-$suite
+  conf=$work/$suite.conf
+  keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+  signed=
+  [ ! -r "$keyring" ] || signed="[signed-by=$keyring] "
+  mkdir -p "$root/lists/partial" "$root/cache/archives/partial"
+  : >"$root/status"
+  cat >"$conf" <<EOF
+Dir::Etc::sourcelist "$root/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Dir::State "$root";
+Dir::State::lists "$root/lists";
+Dir::State::status "$root/status";
+Dir::Cache "$root/cache";
+#clear APT::Architectures;
+APT::Architectures { "$(dpkg --print-architecture)"; };
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear Acquire::IndexTargets::deb::DEP-11;
+Acquire::Languages "none";
+Acquire::Check-Valid-Until "false";
+APT::Sandbox::User "root";
+APT::Install-Recommends "false";
+APT::Update::Error-Mode "any";
+EOF
+  for uri in $(own_mirrors "$(debian_release)") http://deb.debian.org/debian http://archive.debian.org/debian; do
+    printf 'deb %s%s %s main\n' "$signed" "$uri" "$suite" >"$root/sources.list"
+    if apt-get -c "$conf" -qq update >"$root/update.log" 2>&1; then return 0; fi
+  done
+  cat "$root/update.log" >&2
+  die "cannot read the package lists of Debian $suite: see the lines above"
+}
+
+# closure SUITE PACKAGE...: the packages and everything they depend on, one name a line.
+closure() {
+  suite=$1; shift
+  apt-get -c "$work/$suite.conf" -s install "$@" 2>/dev/null | awk '/^Inst /{ print $2 }'
+}
+
+# unpack SUITE DIR PACKAGE...: downloads (apt checks the hashes) and unpacks into DIR.
+unpack() {
+  suite=$1; dir=$2; shift 2
+  rm -rf "$work/debs"
+  mkdir -p "$work/debs" "$dir"
+  (cd "$work/debs" && apt-get -c "$work/$suite.conf" -qq download "$@" >"$work/download.log" 2>&1) ||
+    { cat "$work/download.log" >&2; die "download of packages failed"; }
+  for deb in "$work/debs"/*.deb; do dpkg-deb -x "$deb" "$dir"; done
+  rm -rf "$work/debs"
+}
+
+# Puts a finished folder in its place; an interrupted run leaves only a .work folder behind.
+place() {
+  printf '%s\n' "$recipe" >"$work/$1/.recipe"
+  rm -rf "${tools:?}/$1"
+  mv "$work/$1" "$tools/$1"
+}
+
+# wrapper NAME: the script on stdin becomes bin/NAME, with $tools set to the folder it lies in.
+wrapper() {
+  mkdir -p "$tools/bin"
+  {
+    printf '%s\n' '#!/bin/sh' "tools=\$(dirname -- \"\$(dirname -- \"\$(readlink -f -- \"\$0\")\")\")"
+    cat
+  } >"$work/$1.sh"
+  chmod 755 "$work/$1.sh"
+  mv "$work/$1.sh" "$tools/bin/$1"
+}
+
+# --- Julia -----------------------------------------------------------------------------------
+
+# Debian 11 is the last release with Julia. Its libraries come along, except those of the C and
+# C++ runtime, where the system's newer ones must be used, and what every Debian has anyway.
+julia_packages() {
+  closure bullseye julia | grep -Evx \
+    'libc6|libcrypt1|libgcc-s1|libstdc\+\+6|gcc-.*-base|zlib1g|libtinfo6|libselinux1|libacl1|dpkg|tar|perl-base|debconf'
+}
+
+install_julia() {
+  private_apt bullseye
+  packages=$(julia_packages) || die "Debian 11 has no Julia for $(dpkg --print-architecture): install Julia 1.5 or newer from https://julialang.org/downloads and put it on PATH"
+  # shellcheck disable=SC2086 # one word per package
+  unpack bullseye "$work/julia" $packages
+  place julia
+  # Pkg tries to clone the General registry when a depot has none; an empty one keeps it offline.
+  mkdir -p "$tools/depot/registries/Local"
+  cat >"$tools/depot/registries/Local/Registry.toml" <<'EOF'
+name = "Local"
+uuid = "6d5c6f0a-3a0e-4c52-9f0b-0a4f6c2f7d10"
+repo = ""
+
+[packages]
+EOF
+  # libunwind 1.3 must come first or exceptions kill Julia; libgcc_s is preloaded because its
+  # unwinder otherwise binds to libunwind's symbols and a Rust panic aborts although it is caught.
+  wrapper julia <<'EOF'
+root=$tools/julia
+for dir in "$root"/usr/lib/*-linux-gnu* "$root"/lib/*-linux-gnu*; do
+  [ ! -d "$dir" ] || LD_LIBRARY_PATH=$dir${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+done
+LD_PRELOAD=libgcc_s.so.1${LD_PRELOAD:+:$LD_PRELOAD}
+JULIA_DEPOT_PATH=${JULIA_DEPOT_PATH:-$tools/depot}
+export LD_LIBRARY_PATH LD_PRELOAD JULIA_DEPOT_PATH
+exec "$root/usr/bin/julia" "$@"
+EOF
+  julia_fit "$tools/bin/julia" || { rm -f "$tools/bin/julia"; die "the unpacked Julia in $tools/julia does not run"; }
+  say "julia $("$tools/bin/julia" -e 'print(VERSION)') unpacked into $tools"
+}
+
+# --- Elixir and Erlang -----------------------------------------------------------------------
+
+elixir_packages() {
+  closure "$1" elixir erlang-base erlang-crypto erlang-ssl erlang-public-key erlang-inets erlang-tools \
+    erlang-runtime-tools erlang-parsetools erlang-syntax-tools erlang-asn1 erlang-xmerl erlang-eunit |
+    grep -E '^(elixir|erlang-.*)$'
+}
+
+install_elixir() {
+  release=$(debian_release)
+  private_apt "$release"
+  packages=$(elixir_packages "$release") || die "Debian $release has no Elixir package: install Elixir 1.14 or newer"
+  root=$work/elixir
+  # shellcheck disable=SC2086
+  unpack "$release" "$root" $packages
+  # OpenSSL belongs to nearly every machine, but not to the smallest images.
+  if ldd "$root"/usr/lib/erlang/lib/crypto-*/priv/lib/crypto.so | grep -q 'not found'; then
+    unpack "$release" "$work/openssl" "$(closure "$release" erlang-crypto | grep '^libssl3')"
+    mkdir -p "$root/lib"
+    cp "$work"/openssl/usr/lib/*/lib*.so.* "$root/lib/"
+  fi
+  # Debian writes the root folder into the start script.
+  # shellcheck disable=SC2016 # expanded when the script runs
+  sed 's|ROOTDIR=/usr/lib/erlang$|ROOTDIR=$(dirname -- "$(dirname -- "$(readlink -f -- "$0")")")|' \
+    "$root/usr/lib/erlang/bin/erl" >"$work/erl"
+  cat "$work/erl" >"$root/usr/lib/erlang/bin/erl"
+  place elixir
+  for tool in elixir elixirc iex mix erl erlc escript epmd; do
+    # +fnu: file names are UTF-8 even where no locale is set.
+    wrapper "$tool" <<EOF
+root=\$tools/elixir
+if [ -d "\$root/lib" ]; then
+  LD_LIBRARY_PATH=\$root/lib\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+  export LD_LIBRARY_PATH
+fi
+ELIXIR_ERL_OPTIONS=\${ELIXIR_ERL_OPTIONS-+fnu} PATH=\$tools/bin:\$PATH
+export ELIXIR_ERL_OPTIONS PATH
+exec "\$root/usr/bin/$tool" "\$@"
+EOF
+  done
+  (PATH=$tools/bin:$PATH; export PATH; elixir_fit) ||
+    { rm -f "$tools/bin/elixir"; die "the unpacked Elixir in $tools/elixir does not run, or is older than 1.14"; }
+  say "elixir $("$tools/bin/elixir" --short-version) unpacked into $tools"
+}
+
+# --- What is wanted --------------------------------------------------------------------------
+
+can_unpack() { command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1; }
+
+# provide TOOL: a fit one of the system, else the one unpacked before, else unpack it now.
+provide() {
+  if "system_$1"; then
+    case $1 in
+      julia) own='julia' ;;
+      elixir) own='elixir elixirc iex mix erl erlc escript epmd' ;;
+    esac
+    for t in $own; do rm -f "$tools/bin/$t"; done # ours would hide the system's
+  elif unpacked "$1" && [ -x "$tools/bin/$1" ]; then
+    :
+  elif can_unpack; then
+    mkdir -p "$tools"
+    [ -n "$work" ] || work=$(mktemp -d "$tools/.work.XXXXXX")
+    "install_$1"
+  else
+    missing="$missing $1"
+  fi
+}
+
+provide_cc() {
+  if on_path cc || on_path gcc || on_path clang; then return 0; fi
+  if [ "$(uname -s)" = Darwin ]; then die "no C compiler: run   xcode-select --install"; fi
+  die "no C compiler: run   apt-get install gcc libc6-dev   (or what your system calls them)"
+}
+
+for tool in $want; do
+  case $tool in
+    cc) provide_cc ;;
+    julia | elixir) provide "$tool" ;;
+    *) say "unknown tool '$tool': expected julia, elixir or cc"; exit 2 ;;
+  esac
+done
+
+if [ -n "$missing" ]; then
+  if [ "$(uname -s)" = Darwin ]; then die "missing:$missing. Run   brew install$missing"; fi
+  die "missing:$missing. Install Julia 1.5 or newer (https://julialang.org/downloads) and Elixir 1.14 or newer with Erlang (https://elixir-lang.org/install.html), and put them on PATH"
+fi
+if [ -d "$tools/bin" ] && [ ! -f "$tools/env.sh" ]; then
+  # Sourced by people who want the same julia, mix and elixir in their shell.
+  printf 'PATH="%s/bin:$PATH"\nexport PATH\n' "$tools" >"$tools/env.sh"
+fi
