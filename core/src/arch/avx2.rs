@@ -1,0 +1,250 @@
+//! AVX2 and FMA with eight lanes.
+
+use std::arch::x86_64::*;
+
+use super::level::Kernel;
+use super::simd::Simd;
+const N: usize = 8;
+/// Proof that the processor has these instructions; made only by [`Avx2::new`].
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+impl Avx2 {
+    /// The token, where the processor has the instructions.
+    pub(crate) fn new() -> Option<Self> {
+        let ok = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        ok.then_some(Avx2(()))
+    }
+}
+/// Runs `kernel` compiled for this level.
+#[inline]
+pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
+    #[target_feature(enable = "avx2,fma")]
+    fn inner<K: Kernel>(kernel: K, s: Avx2) -> K::Output {
+        kernel.run(s)
+    }
+    match Avx2::new() {
+        // SAFETY: the token proves that the enabled features are present.
+        Some(s) => unsafe { inner(kernel, s) },
+        None => kernel.run(super::portable::Portable),
+    }
+}
+impl Simd for Avx2 {
+    const LANES: usize = N;
+    type F = __m256;
+    type I = __m256i;
+    type M = __m256;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn load(self, s: &[f32]) -> Self::F {
+        let p = s[..N].as_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm256_loadu_ps(p) }
+    }
+
+    #[inline(always)]
+    fn store(self, v: Self::F, s: &mut [f32]) {
+        let p = s[..N].as_mut_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: Self::F) -> Self::F {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_sqrt_ps(a) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn round(self, a: Self::F) -> Self::F {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_round_ps::<0x08>(a) }
+    }
+
+    #[inline(always)]
+    fn lt(self, a: Self::F, b: Self::F) -> Self::M {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn le(self, a: Self::F, b: Self::F) -> Self::M {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_cmp_ps::<_CMP_LE_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn eq(self, a: Self::F, b: Self::F) -> Self::M {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn select(self, m: Self::M, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_blendv_ps(b, a, m) }
+    }
+
+    #[inline(always)]
+    fn any(self, m: Self::M) -> bool {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_movemask_ps(m) != 0 }
+    }
+
+    #[inline(always)]
+    fn isplat(self, x: i32) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    fn iload(self, s: &[i32]) -> Self::I {
+        let p = s[..N].as_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+
+    #[inline(always)]
+    fn istore(self, v: Self::I, s: &mut [i32]) {
+        let p = s[..N].as_mut_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm256_storeu_si256(p.cast(), v) }
+    }
+
+    #[inline(always)]
+    fn iadd(self, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn isub(self, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_sub_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn iand(self, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_and_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn ior(self, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_or_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn ixor(self, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_xor_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn ishl<const K: i32>(self, a: Self::I) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_sll_epi32(a, _mm_cvtsi32_si128(K)) }
+    }
+
+    #[inline(always)]
+    fn ishr<const K: i32>(self, a: Self::I) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_srl_epi32(a, _mm_cvtsi32_si128(K)) }
+    }
+
+    #[inline(always)]
+    fn isar<const K: i32>(self, a: Self::I) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_sra_epi32(a, _mm_cvtsi32_si128(K)) }
+    }
+
+    #[inline(always)]
+    fn ieq(self, a: Self::I, b: Self::I) -> Self::M {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b)) }
+    }
+
+    #[inline(always)]
+    fn mulhilo(self, a: Self::I, b: Self::I) -> (Self::I, Self::I) {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let even = _mm256_mul_epu32(a, b);
+            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(a), _mm256_srli_epi64::<32>(b));
+            let hi = _mm256_blend_epi32::<0xaa>(_mm256_srli_epi64::<32>(even), odd);
+            let lo = _mm256_blend_epi32::<0xaa>(even, _mm256_slli_epi64::<32>(odd));
+            (hi, lo)
+        }
+    }
+
+    #[inline(always)]
+    fn to_bits(self, a: Self::F) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_castps_si256(a) }
+    }
+
+    #[inline(always)]
+    fn from_bits(self, a: Self::I) -> Self::F {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_castsi256_ps(a) }
+    }
+
+    #[inline(always)]
+    fn to_f32(self, a: Self::I) -> Self::F {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    fn to_i32(self, a: Self::F) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_cvtps_epi32(a) }
+    }
+}

@@ -1,0 +1,26 @@
+//! Instruction sets: tokens, vectors, dispatch. The only module of the engine with `unsafe`.
+//!
+//! A [`Simd`] token can be made only where the processor has its instructions, so its
+//! methods are safe. A kernel is a value with a generic body ([`Kernel::run`]); [`dispatch`]
+//! runs it with the token of the active [`Level`]. Everything a body calls must be
+//! `#[inline(always)]`, or it is compiled without the instruction set.
+//!
+//! Every operation is an IEEE operation with round-to-nearest, so that a body gives the
+//! same bits at every level provided it treats lanes independently.
+
+mod fpenv;
+mod level;
+mod portable;
+mod simd;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+pub use fpenv::FpEnv;
+pub(crate) use level::{Kernel, dispatch};
+pub use level::{Level, available_levels, level, set_level};
+pub(crate) use simd::Simd;

@@ -1,0 +1,120 @@
+//! The vector operations every level provides.
+
+/// A proof that the processor has an instruction set, and the operations it gives.
+///
+/// `F` holds [`LANES`](Simd::LANES) f32, `I` as many 32-bit integers, `M` a truth value a lane.
+/// Integer operations wrap.
+pub(crate) trait Simd: Copy + Send + Sync + 'static {
+    /// Number of lanes.
+    const LANES: usize;
+    /// f32 lanes.
+    type F: Copy;
+    /// 32-bit integer lanes.
+    type I: Copy;
+    /// Truth values.
+    type M: Copy;
+
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::F;
+    /// The first `LANES` elements of `s`; panics when there are fewer.
+    fn load(self, s: &[f32]) -> Self::F;
+    /// Writes the first `LANES` elements of `s`; panics when there are fewer.
+    fn store(self, v: Self::F, s: &mut [f32]);
+    /// `a + b`
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a - b`
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Square root.
+    fn sqrt(self, a: Self::F) -> Self::F;
+    /// `if a > b { a } else { b }`: the engine's one rule for NaN (the second operand wins).
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `if a < b { a } else { b }`
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Nearest integer, ties to even, as f32.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `a < b`
+    fn lt(self, a: Self::F, b: Self::F) -> Self::M;
+    /// `a <= b`
+    fn le(self, a: Self::F, b: Self::F) -> Self::M;
+    /// `a == b`
+    fn eq(self, a: Self::F, b: Self::F) -> Self::M;
+    /// Lane by lane `if m { a } else { b }`.
+    fn select(self, m: Self::M, a: Self::F, b: Self::F) -> Self::F;
+    /// Whether any lane is true.
+    fn any(self, m: Self::M) -> bool;
+
+    /// All lanes `x`.
+    fn isplat(self, x: i32) -> Self::I;
+    /// The first `LANES` elements of `s`; panics when there are fewer.
+    fn iload(self, s: &[i32]) -> Self::I;
+    /// Writes the first `LANES` elements of `s`; panics when there are fewer.
+    fn istore(self, v: Self::I, s: &mut [i32]);
+    /// `a + b`
+    fn iadd(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a - b`
+    fn isub(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Bitwise and.
+    fn iand(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Bitwise or.
+    fn ior(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Bitwise exclusive or.
+    fn ixor(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Left shift by a constant below 32.
+    fn ishl<const N: i32>(self, a: Self::I) -> Self::I;
+    /// Logical right shift by a constant below 32.
+    fn ishr<const N: i32>(self, a: Self::I) -> Self::I;
+    /// Arithmetic right shift by a constant below 32.
+    fn isar<const N: i32>(self, a: Self::I) -> Self::I;
+    /// `a == b`
+    fn ieq(self, a: Self::I, b: Self::I) -> Self::M;
+    /// High and low words of the unsigned 64-bit product.
+    fn mulhilo(self, a: Self::I, b: Self::I) -> (Self::I, Self::I);
+    /// The bits of `a` as integers.
+    fn to_bits(self, a: Self::F) -> Self::I;
+    /// The integers as f32 bits.
+    fn from_bits(self, a: Self::I) -> Self::F;
+    /// Signed integer to f32, round to nearest even.
+    fn to_f32(self, a: Self::I) -> Self::F;
+    /// f32 to signed integer, round to nearest even. Lanes outside i32 are unspecified.
+    fn to_i32(self, a: Self::F) -> Self::I;
+
+    /// Like [`load`](Simd::load) for a slice shorter than a vector; missing lanes are `fill`.
+    #[inline(always)]
+    fn load_partial(self, s: &[f32], fill: f32) -> Self::F {
+        if s.len() >= Self::LANES {
+            return self.load(s);
+        }
+        let mut tmp = [fill; 16];
+        tmp[..s.len()].copy_from_slice(s);
+        self.load(&tmp)
+    }
+
+    /// Like [`store`](Simd::store) for a slice shorter than a vector.
+    #[inline(always)]
+    fn store_partial(self, v: Self::F, s: &mut [f32]) {
+        if s.len() >= Self::LANES {
+            return self.store(v, s);
+        }
+        let mut tmp = [0.0; 16];
+        self.store(v, &mut tmp);
+        s.copy_from_slice(&tmp[..s.len()]);
+    }
+
+    /// Absolute value (clears the sign bit).
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        self.from_bits(self.iand(self.to_bits(a), self.isplat(0x7fff_ffff)))
+    }
+
+    /// Negation (flips the sign bit).
+    #[inline(always)]
+    fn neg(self, a: Self::F) -> Self::F {
+        self.from_bits(self.ixor(self.to_bits(a), self.isplat(i32::MIN)))
+    }
+}

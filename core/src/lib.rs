@@ -1,0 +1,17 @@
+//! Sampling and attention kernels of deep generative models, for the CPU, with the same bits
+//! for any number of threads, any batch, any language and any instruction set.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`error`] | the one error type and its stable codes |
+//! | [`arch`] | instruction sets and dispatch; the only `unsafe` code |
+//! | [`threads`] | the thread pool |
+
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code)]
+pub mod arch;
+pub mod error;
+pub mod threads;
+
+pub use error::{Error, Result};

@@ -1,0 +1,199 @@
+//! The one thread pool of the library, and thread-owned scratch.
+//!
+//! Work is cut into tasks that own disjoint outputs, so which thread runs a task never
+//! changes a bit. The calling thread always takes part. Work below [`MIN_PARALLEL_WORK`]
+//! stays on the caller, because waking a sleeping worker costs more than it saves; the
+//! decision depends on the amount of work, never on time.
+
+use std::cell::{Cell, RefCell};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::arch::FpEnv;
+use crate::error::{Error, Result};
+
+/// Floating-point operations below which a call stays on the calling thread.
+pub const MIN_PARALLEL_WORK: u64 = 4_000_000;
+
+/// Largest pool size accepted.
+pub const MAX_THREADS: usize = 1024;
+
+struct Pool {
+    threads: usize,
+    /// `threads - 1` workers; none when a single thread is wanted.
+    helpers: Option<Arc<rayon::ThreadPool>>,
+}
+
+static POOL: RwLock<Option<Pool>> = RwLock::new(None);
+
+thread_local! {
+    /// True inside a parallel region: nested calls run serially on their thread.
+    static NESTED: Cell<bool> = const { Cell::new(false) };
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+fn default_threads() -> usize {
+    std::env::var("DGM_NUM_THREADS")
+        .ok()
+        .and_then(|v| v.trim().parse().ok())
+        .filter(|n| (1..=MAX_THREADS).contains(n))
+        // Respects cgroup limits and the affinity mask.
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+}
+
+fn build(threads: usize) -> Result<Pool> {
+    let helpers = if threads > 1 {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads - 1)
+            .thread_name(|i| format!("dgm-{i}"))
+            .start_handler(|_| std::mem::forget(FpEnv::enter()))
+            .build()
+            .map_err(|e| Error::Internal(format!("cannot start {threads} threads: {e}")))?;
+        Some(Arc::new(pool))
+    } else {
+        None
+    };
+    Ok(Pool { threads, helpers })
+}
+
+/// Sets how many threads (the caller included) a call may use, 1 to [`MAX_THREADS`].
+///
+/// Results never depend on it. Calls under way keep the pool they started with.
+///
+/// # Errors
+/// [`Error::Range`] outside the range; [`Error::Internal`] when threads cannot be started.
+pub fn set_num_threads(threads: usize) -> Result<()> {
+    if !(1..=MAX_THREADS).contains(&threads) {
+        return Err(Error::range("threads", threads, format!("1 to {MAX_THREADS}")));
+    }
+    let pool = build(threads)?;
+    *POOL.write().unwrap_or_else(PoisonError::into_inner) = Some(pool);
+    Ok(())
+}
+
+/// How many threads (the caller included) a call may use.
+pub fn num_threads() -> usize {
+    current().0
+}
+
+fn current() -> (usize, Option<Arc<rayon::ThreadPool>>) {
+    if let Some(p) = POOL.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        return (p.threads, p.helpers.clone());
+    }
+    let mut slot = POOL.write().unwrap_or_else(PoisonError::into_inner);
+    let pool = slot.get_or_insert_with(|| {
+        // A machine that cannot start helpers still computes, alone.
+        build(default_threads()).unwrap_or(Pool { threads: 1, helpers: None })
+    });
+    (pool.threads, pool.helpers.clone())
+}
+
+/// Whether [`for_each`] would use helpers for this amount of work on this thread.
+pub(crate) fn is_parallel(work: u64) -> bool {
+    work >= MIN_PARALLEL_WORK && !NESTED.get() && num_threads() > 1
+}
+
+/// Runs `f` once for every item. `work` is the total in floating-point operations.
+///
+/// Items are handed out in order, one at a time, to whichever thread is free; each must own
+/// the memory it writes. Nested calls run on the thread that makes them.
+pub(crate) fn for_each<T: Send>(items: impl Iterator<Item = T> + Send, work: u64, f: impl Fn(T) + Sync) {
+    let (threads, helpers) = current();
+    let helpers = match helpers {
+        Some(h) if work >= MIN_PARALLEL_WORK && !NESTED.get() => h,
+        _ => return items.for_each(f),
+    };
+    let queue = Mutex::new(items);
+    let drain = || {
+        let _nested = NestedGuard::enter();
+        loop {
+            let item = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            match item {
+                Some(item) => f(item),
+                None => break,
+            }
+        }
+    };
+    helpers.in_place_scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|_| drain());
+        }
+        drain();
+    });
+}
+
+struct NestedGuard(bool);
+
+impl NestedGuard {
+    fn enter() -> Self {
+        NestedGuard(NESTED.replace(true))
+    }
+}
+
+impl Drop for NestedGuard {
+    fn drop(&mut self) {
+        NESTED.set(self.0);
+    }
+}
+
+/// Lends `f` a buffer of `len` floats, 64-byte aligned, owned by this thread and reused.
+///
+/// Its contents are whatever the last user left. Nested use gets a fresh allocation, so
+/// kernels should ask once and split.
+pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    const ALIGN: usize = 16; // floats: 64 bytes, one cache line
+    let mut buf = SCRATCH.take();
+    if buf.len() < len + ALIGN {
+        buf.resize(len + ALIGN, 0.0);
+    }
+    let start = buf.as_ptr().align_offset(ALIGN * size_of::<f32>()).min(ALIGN);
+    let out = f(&mut buf[start..start + len]);
+    SCRATCH.set(buf);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn every_item_runs_once_on_any_pool_size() {
+        for threads in [1, 2, 3, 7] {
+            set_num_threads(threads).unwrap();
+            let mut out = vec![0u32; 1000];
+            let calls = AtomicUsize::new(0);
+            for_each(out.iter_mut().enumerate(), u64::MAX, |(i, o)| {
+                calls.fetch_add(1, Ordering::Relaxed);
+                *o += i as u32 + 1;
+            });
+            assert_eq!(calls.load(Ordering::Relaxed), 1000);
+            assert!(out.iter().enumerate().all(|(i, &o)| o == i as u32 + 1));
+        }
+    }
+
+    #[test]
+    fn nested_calls_stay_on_their_thread() {
+        set_num_threads(2).unwrap();
+        for_each(0..8, u64::MAX, |_| {
+            let me = std::thread::current().id();
+            for_each(0..8, u64::MAX, |_| assert_eq!(std::thread::current().id(), me));
+        });
+    }
+
+    #[test]
+    fn pool_size_is_checked() {
+        assert_eq!(set_num_threads(0).unwrap_err().code(), -500);
+        assert_eq!(set_num_threads(MAX_THREADS + 1).unwrap_err().code(), -500);
+    }
+
+    #[test]
+    fn scratch_is_aligned_and_nests() {
+        with_scratch(100, |a| {
+            assert_eq!(a.len(), 100);
+            assert_eq!(a.as_ptr() as usize % 64, 0);
+            a.fill(1.0);
+            with_scratch(50, |b| b.fill(2.0));
+            assert!(a.iter().all(|&x| x == 1.0));
+        });
+    }
+}
