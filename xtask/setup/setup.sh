@@ -1,7 +1,7 @@
 #!/bin/sh
 # Provides what the build, the demo and the tests need besides Rust: a C compiler, Julia, Elixir.
 #
-#   setup.sh [julia] [elixir] [cc]      default: all three
+#   setup.sh [rust] [cc] [julia] [elixir]      default: all four
 #
 # What is on PATH and fit is used as it is. On Debian the rest is unpacked into a folder of this
 # checkout (DGM_TOOLCHAIN_DIR, default .toolchain): the system is not changed and root is not
@@ -12,7 +12,7 @@ set -eu
 
 repo=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 tools=${DGM_TOOLCHAIN_DIR:-$repo/.toolchain}
-want=${*:-cc julia elixir}
+want=${*:-rust cc julia elixir}
 recipe=1 # raise when the unpacked result must change: older folders are then replaced
 work=
 missing=
@@ -135,7 +135,7 @@ unpack() {
 # Puts a finished folder in its place; an interrupted run leaves only a .work folder behind.
 place() {
   printf '%s\n' "$recipe" >"$work/$1/.recipe"
-  rm -rf "${tools:?}/$1"
+  [ ! -d "$tools/$1" ] || mv "$tools/$1" "$work/$1.old"
   mv "$work/$1" "$tools/$1"
 }
 
@@ -159,11 +159,43 @@ julia_packages() {
     'libc6|libcrypt1|libgcc-s1|libstdc\+\+6|gcc-.*-base|zlib1g|libtinfo6|libselinux1|libacl1|dpkg|tar|perl-base|debconf'
 }
 
+# julia_start_script ROOT: replaces ROOT/usr/bin/julia by a script that starts the real one.
+# libunwind 1.3 must come first or exceptions kill Julia; libgcc_s is preloaded because its
+# unwinder otherwise binds to libunwind's symbols and a Rust panic aborts although it is caught.
+# Both go through the loader's own options: in the environment the old libraries would also
+# reach git, curl and whatever else Julia starts. JULIA_BINDIR then tells Julia where it lies, and
+# makes Base.julia_cmd() this script again.
+julia_start_script() {
+  loader=
+  for f in /lib64/ld-linux-*.so.* /lib/ld-linux-*.so.*; do
+    [ ! -x "$f" ] || { loader=$f; break; }
+  done
+  [ -n "$loader" ] || die "no glibc loader found: install Julia 1.5 or newer and put it on PATH"
+  mv "$1/usr/bin/julia" "$1/usr/bin/julia.bin"
+  {
+    printf '#!/bin/sh\nloader=%s\n' "$loader"
+    cat <<'EOF'
+bin=$(dirname -- "$(readlink -f -- "$0")")
+root=${bin%/usr/bin}
+path=${LD_LIBRARY_PATH-}
+for dir in "$root"/lib/*-linux-gnu* "$root"/usr/lib/*-linux-gnu*; do
+  [ ! -d "$dir" ] || path=$dir${path:+:$path}
+done
+JULIA_BINDIR=$bin
+JULIA_DEPOT_PATH=${JULIA_DEPOT_PATH:-${root%/*}/depot}
+export JULIA_BINDIR JULIA_DEPOT_PATH
+exec "$loader" --library-path "$path" --preload libgcc_s.so.1 "$bin/julia.bin" "$@"
+EOF
+  } >"$1/usr/bin/julia"
+  chmod 755 "$1/usr/bin/julia"
+}
+
 install_julia() {
   private_apt bullseye
   packages=$(julia_packages) || die "Debian 11 has no Julia for $(dpkg --print-architecture): install Julia 1.5 or newer from https://julialang.org/downloads and put it on PATH"
   # shellcheck disable=SC2086 # one word per package
   unpack bullseye "$work/julia" $packages
+  julia_start_script "$work/julia"
   place julia
   # Pkg tries to clone the General registry when a depot has none; an empty one keeps it offline.
   mkdir -p "$tools/depot/registries/Local"
@@ -174,17 +206,8 @@ repo = ""
 
 [packages]
 EOF
-  # libunwind 1.3 must come first or exceptions kill Julia; libgcc_s is preloaded because its
-  # unwinder otherwise binds to libunwind's symbols and a Rust panic aborts although it is caught.
   wrapper julia <<'EOF'
-root=$tools/julia
-for dir in "$root"/usr/lib/*-linux-gnu* "$root"/lib/*-linux-gnu*; do
-  [ ! -d "$dir" ] || LD_LIBRARY_PATH=$dir${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-done
-LD_PRELOAD=libgcc_s.so.1${LD_PRELOAD:+:$LD_PRELOAD}
-JULIA_DEPOT_PATH=${JULIA_DEPOT_PATH:-$tools/depot}
-export LD_LIBRARY_PATH LD_PRELOAD JULIA_DEPOT_PATH
-exec "$root/usr/bin/julia" "$@"
+exec "$tools/julia/usr/bin/julia" "$@"
 EOF
   julia_fit "$tools/bin/julia" || { rm -f "$tools/bin/julia"; die "the unpacked Julia in $tools/julia does not run"; }
   say "julia $("$tools/bin/julia" -e 'print(VERSION)') unpacked into $tools"
@@ -258,6 +281,11 @@ provide() {
   fi
 }
 
+provide_rust() {
+  if on_path cargo || [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then return 0; fi
+  die "no Rust: install it from https://rustup.rs"
+}
+
 provide_cc() {
   if on_path cc || on_path gcc || on_path clang; then return 0; fi
   if [ "$(uname -s)" = Darwin ]; then die "no C compiler: run   xcode-select --install"; fi
@@ -266,9 +294,9 @@ provide_cc() {
 
 for tool in $want; do
   case $tool in
-    cc) provide_cc ;;
+    rust | cc) "provide_$tool" ;;
     julia | elixir) provide "$tool" ;;
-    *) say "unknown tool '$tool': expected julia, elixir or cc"; exit 2 ;;
+    *) say "unknown tool '$tool': expected rust, cc, julia or elixir"; exit 2 ;;
   esac
 done
 
