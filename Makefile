@@ -1,0 +1,69 @@
+# Thin on purpose: every target is a command you could type. GNU make 3.81 is enough.
+.NOTPARALLEL:
+.PHONY: help setup build demo test test-rust test-isa test-c test-julia test-elixir test-docs \
+        header bench exhaustive install clean
+
+TOOLCHAIN := $(if $(DGM_TOOLCHAIN_DIR),$(DGM_TOOLCHAIN_DIR),$(CURDIR)/.toolchain)
+export DGM_TOOLCHAIN_DIR := $(TOOLCHAIN)
+export PATH := $(TOOLCHAIN)/bin:$(PATH):$(HOME)/.cargo/bin
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+# `make demo DOORS=rust,c` needs neither Julia nor Elixir.
+comma := ,
+TOOLS := rust cc $(if $(DOORS),$(filter julia elixir,$(subst $(comma), ,$(DOORS))),julia elixir)
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+setup: ## Provide Julia, Elixir and a C compiler where they are missing (.toolchain)
+	@sh xtask/setup/setup.sh $(TOOLS)
+
+build: ## Build the engine, libdgm and the NIF (release)
+	cargo build --release --workspace
+
+demo: setup build ## Draw 64 digits through every door (SEED STEPS LABELS N DOORS)
+	@cargo run -q --release -p xtask -- demo
+
+test: setup ## Run the tests of all languages, sum them up
+	@sh xtask/setup/test.sh rust c julia elixir docs
+
+test-rust: ## Format, lints, unit tests and doctests
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test --workspace
+
+test-isa: ## The Rust tests once per instruction set of this machine (DGM_ISA)
+	@for isa in $$(sh xtask/setup/isa-levels.sh); do \
+	  echo "DGM_ISA=$$isa"; DGM_ISA=$$isa cargo test --workspace || exit 1; \
+	done
+
+test-c: build ## The C tests and examples, compiled with -Wall -Wextra -Werror
+	sh tests/c/run.sh
+
+test-julia: build ## The tests of the Julia package
+	env -u DGM_LIBRARY julia --project=julia julia/test/runtests.jl
+
+test-elixir: ## The tests of the Elixir package
+	cd elixir && mix format --check-formatted && mix test
+
+test-docs: build ## Header, bindings, README code blocks and layering are in step
+	cargo run -q --release -p xtask -- check
+
+header: ## Regenerate include/dgm.h and the Julia bindings
+	cargo run -q --release -p xtask -- header
+
+bench: ## Run the benchmarks
+	cargo bench --manifest-path benches/Cargo.toml
+
+exhaustive: ## Check every f32 input of the math functions (minutes)
+	cargo test --release -p dgm-core -- --ignored exhaustive
+
+install: ## Install libdgm, dgm.h, dgm.pc and the CMake config (PREFIX, DESTDIR)
+	cargo build --release -p dgm-capi
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh xtask/setup/install.sh
+
+clean: ## Remove build outputs (the toolchain folder stays)
+	cargo clean
+	rm -rf elixir/_build out
