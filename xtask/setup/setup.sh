@@ -231,8 +231,8 @@ install_elixir() {
   # OpenSSL belongs to nearly every machine, but not to the smallest images.
   if ldd "$root"/usr/lib/erlang/lib/crypto-*/priv/lib/crypto.so | grep -q 'not found'; then
     unpack "$release" "$work/openssl" "$(closure "$release" erlang-crypto | grep '^libssl3')"
-    mkdir -p "$root/lib"
-    cp "$work"/openssl/usr/lib/*/lib*.so.* "$root/lib/"
+    mkdir -p "$root/openssl"
+    cp "$work"/openssl/usr/lib/*/lib*.so.* "$root/openssl/"
   fi
   # Debian writes the root folder into the start script.
   # shellcheck disable=SC2016 # expanded when the script runs
@@ -244,8 +244,8 @@ install_elixir() {
     # +fnu: file names are UTF-8 even where no locale is set.
     wrapper "$tool" <<EOF
 root=\$tools/elixir
-if [ -d "\$root/lib" ]; then
-  LD_LIBRARY_PATH=\$root/lib\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+if [ -d "\$root/openssl" ]; then
+  LD_LIBRARY_PATH=\$root/openssl\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
   export LD_LIBRARY_PATH
 fi
 ELIXIR_ERL_OPTIONS=\${ELIXIR_ERL_OPTIONS-+fnu} PATH=\$tools/bin:\$PATH
