@@ -6,12 +6,17 @@
 //! | [`error`] | the one error type and its stable codes |
 //! | [`arch`] | instruction sets and dispatch; the only `unsafe` code |
 //! | [`threads`] | the thread pool |
+//! | [`tensor`] | checks of tensors that other languages own |
+//! | [`info`] | what this build is and what it runs on |
 
 #![deny(unsafe_code)]
 
 #[allow(unsafe_code)]
 pub mod arch;
 pub mod error;
+pub mod info;
+pub mod tensor;
 pub mod threads;
 
 pub use error::{Error, Result};
+pub use info::NUMERICS_VERSION;

@@ -1,0 +1,18 @@
+//! The C interface: checks, status codes, the panic fence. No arithmetic.
+//!
+//! Every exported function has the same shape: [`fence`]'s `entry` around null checks, checked
+//! views ([`tensor`], `memory`) and one call into `dgm-core`. `include/dgm.h` is generated
+//! from the public modules in the order in which they stand here; their comments are its
+//! documentation.
+
+#![allow(dead_code, non_camel_case_types, clippy::missing_safety_doc, clippy::too_many_arguments)]
+
+mod memory;
+
+pub mod version;
+
+pub mod status;
+
+pub mod fence;
+
+pub mod tensor;
