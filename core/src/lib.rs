@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`error`] | the one error type and its stable codes |
 //! | [`arch`] | instruction sets and dispatch; the only `unsafe` code |
+//! | [`math`] | elementary functions, equal at every vector width |
 //! | [`threads`] | the thread pool |
 //! | [`tensor`] | checks of tensors that other languages own |
 //! | [`info`] | what this build is and what it runs on |
@@ -16,6 +17,7 @@ pub mod arch;
 pub mod error;
 pub mod info;
 pub mod tensor;
+pub mod math;
 pub mod threads;
 
 pub use error::{Error, Result};

@@ -105,7 +105,13 @@ pub(crate) trait Kernel {
 /// Runs `kernel` at the active level.
 #[inline]
 pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
-    match level() {
+    dispatch_at(level(), kernel)
+}
+
+/// Runs `kernel` at `level`, or portably where the processor lacks it.
+#[inline]
+pub(crate) fn dispatch_at<K: Kernel>(level: Level, kernel: K) -> K::Output {
+    match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => super::avx512::run(kernel),
         #[cfg(target_arch = "x86_64")]

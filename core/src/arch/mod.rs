@@ -21,6 +21,8 @@ mod avx512;
 mod neon;
 
 pub use fpenv::FpEnv;
+#[cfg(test)]
+pub(crate) use level::dispatch_at;
 pub(crate) use level::{Kernel, dispatch};
 pub use level::{Level, available_levels, level, set_level};
 pub(crate) use simd::Simd;
