@@ -6,6 +6,7 @@
 //! | [`error`] | the one error type and its stable codes |
 //! | [`arch`] | instruction sets and dispatch; the only `unsafe` code |
 //! | [`math`] | elementary functions, equal at every vector width |
+//! | [`linalg`] | packed weights and linear layers |
 //! | [`threads`] | the thread pool |
 //! | [`tensor`] | checks of tensors that other languages own |
 //! | [`info`] | what this build is and what it runs on |
@@ -16,8 +17,9 @@
 pub mod arch;
 pub mod error;
 pub mod info;
-pub mod tensor;
+pub mod linalg;
 pub mod math;
+pub mod tensor;
 pub mod threads;
 
 pub use error::{Error, Result};

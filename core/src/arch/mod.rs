@@ -10,6 +10,8 @@
 
 mod fpenv;
 mod level;
+mod matrix;
+mod microkernel;
 mod portable;
 mod simd;
 
@@ -25,4 +27,6 @@ pub use fpenv::FpEnv;
 pub(crate) use level::dispatch_at;
 pub(crate) use level::{Kernel, dispatch};
 pub use level::{Level, available_levels, level, set_level};
+pub(crate) use matrix::{Matrix, MatrixMut};
+pub(crate) use microkernel::{Sink, multiply};
 pub(crate) use simd::Simd;

@@ -1,0 +1,195 @@
+//! Strided matrices as the microkernels see them.
+//!
+//! A slice that spans a strided view would also span memory the view does not own, so these
+//! carry a pointer and check their own bounds.
+
+use std::marker::PhantomData;
+
+use ndarray::{ArrayView2, ArrayViewMut2};
+
+/// A read-only matrix with any strides.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    pub(super) ptr: *const f32,
+    rows: usize,
+    cols: usize,
+    pub(super) row_stride: isize,
+    pub(super) col_stride: isize,
+    owner: PhantomData<&'a f32>,
+}
+
+// SAFETY: a Matrix is a shared borrow of f32, which may cross threads like &[f32].
+unsafe impl Send for Matrix<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Matrix<'_> {}
+
+impl<'a> Matrix<'a> {
+    /// The matrix behind a view.
+    pub(crate) fn new(view: ArrayView2<'a, f32>) -> Self {
+        let (rows, cols) = view.dim();
+        let strides = view.strides();
+        let (row_stride, col_stride) = (strides[0], strides[1]);
+        Matrix { ptr: view.as_ptr(), rows, cols, row_stride, col_stride, owner: PhantomData }
+    }
+
+    /// The first `rows * cols` elements of `data`, row after row; panics when there are fewer.
+    pub(crate) fn from_slice(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert!(rows.checked_mul(cols).is_some_and(|n| n <= data.len()));
+        let row_stride = cols as isize;
+        Matrix { ptr: data.as_ptr(), rows, cols, row_stride, col_stride: 1, owner: PhantomData }
+    }
+
+    /// Number of rows.
+    #[inline(always)]
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    #[inline(always)]
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Rows `first .. first + len`.
+    #[inline(always)]
+    pub(crate) fn slice_rows(self, first: usize, len: usize) -> Self {
+        assert!(first <= self.rows && len <= self.rows - first);
+        // An empty result must not move the pointer out of the allocation.
+        let step = if len == 0 { 0 } else { first as isize * self.row_stride };
+        // SAFETY: row `first` exists when len > 0, so the offset stays inside the view.
+        Matrix { ptr: unsafe { self.ptr.offset(step) }, rows: len, ..self }
+    }
+
+    /// The transpose: the same memory with the axes exchanged.
+    #[inline(always)]
+    pub(crate) fn transposed(self) -> Self {
+        Matrix {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// The element at (`row`, `col`).
+    #[inline(always)]
+    pub(crate) fn get(&self, row: usize, col: usize) -> f32 {
+        assert!(row < self.rows && col < self.cols);
+        // SAFETY: the indices are inside the view (checked).
+        unsafe { *self.ptr.offset(row as isize * self.row_stride + col as isize * self.col_stride) }
+    }
+
+    /// A row, when its elements lie side by side.
+    #[inline(always)]
+    pub(crate) fn row(&self, row: usize) -> Option<&'a [f32]> {
+        assert!(row < self.rows);
+        if self.col_stride != 1 || self.cols == 0 {
+            return None;
+        }
+        // SAFETY: the row is inside the view (checked) and its `cols` elements are adjacent.
+        Some(unsafe {
+            std::slice::from_raw_parts(self.ptr.offset(row as isize * self.row_stride), self.cols)
+        })
+    }
+}
+
+/// A matrix to write, with any strides that keep its elements apart.
+pub(crate) struct MatrixMut<'a> {
+    ptr: *mut f32,
+    rows: usize,
+    cols: usize,
+    row_stride: isize,
+    col_stride: isize,
+    owner: PhantomData<&'a mut f32>,
+}
+
+// SAFETY: a MatrixMut is an exclusive borrow of its elements, which may move to another thread.
+unsafe impl Send for MatrixMut<'_> {}
+
+impl<'a> MatrixMut<'a> {
+    /// The matrix behind a view.
+    pub(crate) fn new(mut view: ArrayViewMut2<'a, f32>) -> Self {
+        let (rows, cols) = view.dim();
+        let (row_stride, col_stride) = (view.strides()[0], view.strides()[1]);
+        MatrixMut { ptr: view.as_mut_ptr(), rows, cols, row_stride, col_stride, owner: PhantomData }
+    }
+
+    /// The first `rows * cols` elements of `data`, row after row; panics when there are fewer.
+    pub(crate) fn from_slice(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
+        assert!(rows.checked_mul(cols).is_some_and(|n| n <= data.len()));
+        let row_stride = cols as isize;
+        MatrixMut { ptr: data.as_mut_ptr(), rows, cols, row_stride, col_stride: 1, owner: PhantomData }
+    }
+
+    /// Number of rows.
+    #[inline(always)]
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    #[inline(always)]
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The rows before `at` and the rest.
+    pub(crate) fn split_rows(self, at: usize) -> (Self, Self) {
+        let (a, b) = self.transposed().split_cols(at);
+        (a.transposed(), b.transposed())
+    }
+
+    /// The columns before `at` and the rest.
+    pub(crate) fn split_cols(self, at: usize) -> (Self, Self) {
+        assert!(at <= self.cols);
+        // An empty right side must not move the pointer out of the allocation.
+        let step = if at == self.cols { 0 } else { at as isize * self.col_stride };
+        // SAFETY: column `at` exists unless the right side is empty.
+        let right = MatrixMut { ptr: unsafe { self.ptr.offset(step) }, cols: self.cols - at, ..self };
+        (MatrixMut { cols: at, ..self }, right)
+    }
+
+    fn transposed(self) -> Self {
+        MatrixMut {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// The element at (`row`, `col`).
+    #[inline(always)]
+    pub(crate) fn get(&self, row: usize, col: usize) -> f32 {
+        assert!(row < self.rows && col < self.cols);
+        // SAFETY: the indices are inside the view (checked).
+        unsafe { *self.ptr.offset(row as isize * self.row_stride + col as isize * self.col_stride) }
+    }
+
+    /// Writes the element at (`row`, `col`).
+    #[inline(always)]
+    pub(crate) fn set(&mut self, row: usize, col: usize, value: f32) {
+        assert!(row < self.rows && col < self.cols);
+        // SAFETY: the indices are inside the exclusively borrowed view (checked).
+        unsafe {
+            *self.ptr.offset(row as isize * self.row_stride + col as isize * self.col_stride) = value;
+        }
+    }
+
+    /// A row, when its elements lie side by side.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, row: usize) -> Option<&mut [f32]> {
+        assert!(row < self.rows);
+        if self.col_stride != 1 || self.cols == 0 {
+            return None;
+        }
+        // SAFETY: the row is inside the view (checked), its `cols` elements are adjacent and
+        // exclusively borrowed for as long as the result lives.
+        Some(unsafe {
+            std::slice::from_raw_parts_mut(self.ptr.offset(row as isize * self.row_stride), self.cols)
+        })
+    }
+}
