@@ -1,0 +1,258 @@
+defmodule DGM do
+  @moduledoc """
+  Sampling and attention kernels of deep generative models, for the CPU: one engine, the same
+  bits from Elixir, Rust, C and Julia, for any number of threads and any batch.
+
+    * `DGM` - attention, norms, modulation, activations, embeddings, patches
+    * `DGM.Linear` - packed linear layers
+    * `DGM.Random` - counter-based noise
+    * `DGM.Plan`, `DGM.Sampler` - sampling methods as tables, runs as values
+    * `DGM.Dit` - diffusion transformers
+    * `DGM.Tensor` - what goes in and comes out; `Nx` tensors do as well
+
+  Kernels run on the dirty CPU schedulers. Wrong arguments raise `ArgumentError` with a message
+  that names the argument, what it was and what it should be.
+  """
+
+  alias DGM.{Check, Native, Tensor}
+
+  @doc """
+  The version of the library.
+
+      iex> DGM.version()
+      "0.1.0"
+  """
+  @spec version() :: String.t()
+  def version, do: Native.version()
+
+  @doc """
+  The version of the numeric definitions: it changes when any bit of any result may.
+  """
+  @spec numerics_version() :: integer
+  def numerics_version, do: Native.numerics_version()
+
+  @doc """
+  The instruction set in use: `"avx512"`, `"avx2"`, `"neon"` or `"portable"`. Results do not
+  depend on it; the environment variable `DGM_ISA` forces one.
+  """
+  @spec isa() :: String.t()
+  def isa, do: Native.isa()
+
+  @doc """
+  One line that says what runs here: versions, instruction set, threads.
+  """
+  @spec cpu_info() :: String.t()
+  def cpu_info, do: Native.cpu_info()
+
+  @doc """
+  How many threads a call may use; `DGM_NUM_THREADS` or `set_num_threads/1` set it.
+  """
+  @spec num_threads() :: pos_integer
+  def num_threads, do: Native.num_threads()
+
+  @doc """
+  Sets how many threads a call may use, 1 to 1024. Results do not depend on it.
+
+  Every dirty CPU scheduler may be inside a kernel at once and they share the threads, so a
+  service with many callers loses nothing by setting 1.
+
+      iex> DGM.set_num_threads(2)
+      :ok
+      iex> DGM.set_num_threads(0)
+      ** (ArgumentError) threads is 0, expected 1 to 1024
+  """
+  @spec set_num_threads(pos_integer) :: :ok
+  def set_num_threads(count) do
+    Native.value!(Native.set_num_threads(Check.count(count, "threads")))
+    :ok
+  end
+
+  @doc """
+  Scaled dot-product attention, fused: memory does not grow with the number of keys.
+
+  `q` is `{batch, heads, queries, dim}`, `k` `{batch, kv_heads, keys, dim}`, `v`
+  `{batch, kv_heads, keys, value_dim}`; the result is `{batch, heads, queries, value_dim}`.
+  `heads` must be a multiple of `kv_heads` (grouped queries). A query without a key to attend
+  to gives 0.
+
+  ## Options
+
+    * `:scale` - factor of the scores, default `1 / sqrt(dim)`
+    * `:causal` - a query sees the keys up to its own position, the last query the last key;
+      default `false`
+    * `:kv_lengths` - list of `batch` lengths: keys beyond them are not there
+    * `:lse` - `true` returns `{out, lse}`, with the log-sum-exp of each query's scaled scores
+      as `{batch, heads, queries}`; default `false`
+
+  ## Example
+
+      iex> q = DGM.Tensor.new([[[[1, 0]]]])
+      iex> k = DGM.Tensor.new([[[[1, 0], [1, 0]]]])
+      iex> v = DGM.Tensor.new([[[[2], [4]]]])
+      iex> DGM.Tensor.to_list(DGM.attention(q, k, v))
+      [[[[3.0]]]]
+  """
+  @spec attention(Tensor.input(), Tensor.input(), Tensor.input(), keyword) ::
+          Tensor.input() | {Tensor.input(), Tensor.input()}
+  def attention(q, k, v, opts \\ []) do
+    opts = Check.keyword(opts, scale: nil, causal: false, kv_lengths: nil, lse: false)
+    scale = opts[:scale] && Check.number(opts[:scale], "scale")
+    causal = Check.boolean(opts[:causal], "causal")
+    lengths = opts[:kv_lengths] && Check.counts(opts[:kv_lengths], "kv_lengths")
+    with_lse = Check.boolean(opts[:lse], "lse")
+    {nq, nk, nv} = {Tensor.native(q, "q"), Tensor.native(k, "k"), Tensor.native(v, "v")}
+    {out, lse} = Native.value!(Native.attention(nq, nk, nv, scale, causal, lengths, with_lse))
+    if lse, do: {Tensor.like(q, out), Tensor.like(q, lse)}, else: Tensor.like(q, out)
+  end
+
+  @doc """
+  Layer normalisation over the last dimension.
+
+  ## Options
+
+    * `:weight`, `:bias` - `{d}`, default none
+    * `:eps` - added to the variance, default `1.0e-5`
+
+  ## Example
+
+      iex> DGM.Tensor.to_list(DGM.layer_norm(DGM.Tensor.new([[1, 3]]), eps: 0.0))
+      [[-1.0, 1.0]]
+  """
+  @spec layer_norm(Tensor.input(), keyword) :: Tensor.input()
+  def layer_norm(x, opts \\ []) do
+    opts = Check.keyword(opts, weight: nil, bias: nil, eps: 1.0e-5)
+    weight = Tensor.native_or_nil(opts[:weight], "weight")
+    bias = Tensor.native_or_nil(opts[:bias], "bias")
+    eps = Check.number(opts[:eps], "eps")
+    result(x, Native.layer_norm(Tensor.native(x, "x"), weight, bias, eps))
+  end
+
+  @doc """
+  Division by the root mean square of the last dimension.
+
+  ## Options
+
+    * `:weight` - `{d}`, default none
+    * `:eps` - added to the mean square, default `1.0e-6`
+  """
+  @spec rms_norm(Tensor.input(), keyword) :: Tensor.input()
+  def rms_norm(x, opts \\ []) do
+    opts = Check.keyword(opts, weight: nil, eps: 1.0e-6)
+    weight = Tensor.native_or_nil(opts[:weight], "weight")
+    result(x, Native.rms_norm(Tensor.native(x, "x"), weight, Check.number(opts[:eps], "eps")))
+  end
+
+  @doc """
+  `x * (1 + scale) + shift` with `x` `{batch, tokens, d}`, `shift` and `scale` `{batch, d}`:
+  the modulation of adaptive layer norm.
+
+      iex> x = DGM.Tensor.new([[[1, 2], [3, 4]]])
+      iex> DGM.Tensor.to_list(DGM.modulate(x, DGM.Tensor.new([[1, 0]]), DGM.Tensor.new([[1, 0]])))
+      [[[3.0, 2.0], [7.0, 4.0]]]
+  """
+  @spec modulate(Tensor.input(), Tensor.input(), Tensor.input()) :: Tensor.input()
+  def modulate(x, shift, scale) do
+    {shift, scale} = {Tensor.native(shift, "shift"), Tensor.native(scale, "scale")}
+    result(x, Native.modulate(Tensor.native(x, "x"), shift, scale))
+  end
+
+  @doc """
+  `layer_norm/2` without weight and bias, then `modulate/3`, in one pass with the same bits.
+
+  ## Options
+
+    * `:eps` - added to the variance, default `1.0e-6`
+  """
+  @spec layer_norm_modulate(Tensor.input(), Tensor.input(), Tensor.input(), keyword) ::
+          Tensor.input()
+  def layer_norm_modulate(x, shift, scale, opts \\ []) do
+    eps = Check.number(Check.keyword(opts, eps: 1.0e-6)[:eps], "eps")
+    {shift, scale} = {Tensor.native(shift, "shift"), Tensor.native(scale, "scale")}
+    result(x, Native.layer_norm_modulate(Tensor.native(x, "x"), shift, scale, eps))
+  end
+
+  @doc """
+  `residual + gate * y` with `residual` and `y` `{batch, tokens, d}`, `gate` `{batch, d}`.
+
+      iex> one = DGM.Tensor.new([[[1, 1]]])
+      iex> DGM.Tensor.to_list(DGM.gate_residual(one, one, DGM.Tensor.new([[2, 3]])))
+      [[[3.0, 4.0]]]
+  """
+  @spec gate_residual(Tensor.input(), Tensor.input(), Tensor.input()) :: Tensor.input()
+  def gate_residual(residual, y, gate) do
+    {ny, gate} = {Tensor.native(y, "y"), Tensor.native(gate, "gate")}
+    result(residual, Native.gate_residual(Tensor.native(residual, "residual"), ny, gate))
+  end
+
+  @doc """
+  `x * sigmoid(x)`, elementwise.
+
+      iex> DGM.Tensor.to_list(DGM.silu(DGM.Tensor.new([0])))
+      [0.0]
+  """
+  @spec silu(Tensor.input()) :: Tensor.input()
+  def silu(x), do: result(x, Native.silu(Tensor.native(x, "x")))
+
+  @doc """
+  The Gaussian error linear unit, elementwise.
+
+  ## Options
+
+    * `:kind` - `:tanh` (the approximation, default) or `:erf` (exact)
+  """
+  @spec gelu(Tensor.input(), keyword) :: Tensor.input()
+  def gelu(x, opts \\ []) do
+    kind = Check.name(Check.keyword(opts, kind: :tanh)[:kind], "kind")
+    result(x, Native.gelu(Tensor.native(x, "x"), kind))
+  end
+
+  @doc """
+  The sinusoidal embedding of `t` `{batch}`: `{batch, dim}`, cosines first, `dim` even.
+
+  ## Options
+
+    * `:max_period` - default `10_000`
+
+  ## Example
+
+      iex> DGM.Tensor.to_list(DGM.timestep_embedding(DGM.Tensor.new([0]), 4))
+      [[1.0, 1.0, 0.0, 0.0]]
+  """
+  @spec timestep_embedding(Tensor.input(), pos_integer, keyword) :: Tensor.input()
+  def timestep_embedding(t, dim, opts \\ []) do
+    period = Check.number(Check.keyword(opts, max_period: 10_000)[:max_period], "max_period")
+    result(t, Native.timestep_embedding(Tensor.native(t, "t"), Check.count(dim, "dim"), period))
+  end
+
+  @doc """
+  Images `{batch, channels, height, width}` to tokens `{batch, tokens, channels * patch * patch}`,
+  a token's elements in the order (channel, row, column).
+
+      iex> x = DGM.Tensor.new([[[[1, 2], [3, 4]]]])
+      iex> DGM.Tensor.to_list(DGM.patchify(x, 2))
+      [[[1.0, 2.0, 3.0, 4.0]]]
+  """
+  @spec patchify(Tensor.input(), pos_integer) :: Tensor.input()
+  def patchify(x, patch) do
+    result(x, Native.patchify(Tensor.native(x, "x"), Check.count(patch, "patch")))
+  end
+
+  @doc """
+  Tokens `{batch, tokens, patch * patch * channels}`, in the order (row, column, channel), to
+  images `{batch, channels, height, width}` of the given `{height, width}`.
+
+      iex> x = DGM.Tensor.new([[[1, 2, 3, 4]]])
+      iex> DGM.Tensor.to_list(DGM.unpatchify(x, 2, {2, 2}))
+      [[[[1.0, 2.0], [3.0, 4.0]]]]
+  """
+  @spec unpatchify(Tensor.input(), pos_integer, {pos_integer, pos_integer}) :: Tensor.input()
+  def unpatchify(x, patch, {height, width}) do
+    {height, width} = {Check.count(height, "height"), Check.count(width, "width")}
+    patch = Check.count(patch, "patch")
+    result(x, Native.unpatchify(Tensor.native(x, "x"), patch, height, width))
+  end
+
+  def unpatchify(_x, _patch, size), do: Check.fail("size", size, "{height, width}")
+
+  defp result(like, answer), do: Tensor.like(like, Native.value!(answer))
+end

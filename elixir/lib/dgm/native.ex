@@ -1,0 +1,86 @@
+defmodule DGM.Native do
+  @moduledoc false
+  # The NIFs, one line each, and the one place where their errors become Elixir's.
+
+  @on_load :load_nif
+  @version Mix.Project.config()[:version]
+
+  @doc false
+  def load_nif do
+    path = Path.join(:code.priv_dir(:dgm), "dgm_nif")
+
+    case :erlang.load_nif(String.to_charlist(path), @version) do
+      :ok ->
+        :ok
+
+      {:error, {reason, text}} ->
+        raise "DGM cannot load its native library #{path} (#{reason}): #{text}. " <>
+                "Run `mix compile --force`; with DGM_NIF_PATH set, check that it names a " <>
+                "library of version #{@version} for this system."
+    end
+  end
+
+  @doc "Unwraps a NIF's answer: wrong arguments raise `ArgumentError`, the rest `DGM.Error`."
+  def value!({:ok, value}), do: value
+
+  def value!({:error, {code, message}}) when code in -599..-100,
+    do: raise(ArgumentError, message)
+
+  def value!({:error, {code, message}}), do: raise(DGM.Error.new(code, message))
+
+  @doc "The same as a tuple, for what comes from outside: files, exported runs."
+  def tuple({:ok, _} = ok), do: ok
+  def tuple({:error, {code, message}}), do: {:error, DGM.Error.new(code, message)}
+
+  def version, do: missing()
+  def numerics_version, do: missing()
+  def isa, do: missing()
+  def cpu_info, do: missing()
+  def num_threads, do: missing()
+  def set_num_threads(_count), do: missing()
+
+  def attention(_q, _k, _v, _scale, _causal, _kv_lengths, _with_lse), do: missing()
+  def layer_norm(_x, _weight, _bias, _eps), do: missing()
+  def rms_norm(_x, _weight, _eps), do: missing()
+  def modulate(_x, _shift, _scale), do: missing()
+  def layer_norm_modulate(_x, _shift, _scale, _eps), do: missing()
+  def gate_residual(_residual, _y, _gate), do: missing()
+  def silu(_x), do: missing()
+  def gelu(_x, _kind), do: missing()
+  def timestep_embedding(_t, _dim, _max_period), do: missing()
+  def patchify(_x, _patch), do: missing()
+  def unpatchify(_x, _patch, _height, _width), do: missing()
+
+  def linear_pack(_weight, _bias), do: missing()
+  def linear_forward(_linear, _x, _activation), do: missing()
+
+  def random_normal(_seeds, _dims, _purpose, _draw), do: missing()
+  def random_uniform(_seeds, _dims, _purpose, _draw), do: missing()
+  def random_categorical(_logits, _seeds, _purpose, _draw), do: missing()
+  def row_seeds(_seed, _rows), do: missing()
+
+  def plan_defaults, do: missing()
+  def plan_compile(_options), do: missing()
+  def plan_options(_plan), do: missing()
+  def plan_describe(_plan), do: missing()
+  def plan_to_binary(_plan), do: missing()
+  def plan_from_binary(_bytes), do: missing()
+
+  def run_start(_plan, _seeds, _elements, _x_start), do: missing()
+  def run_ask(_plan, _header), do: missing()
+  def run_input(_plan, _header, _state), do: missing()
+  def run_times(_plan, _header, _rows), do: missing()
+  def run_tell(_plan, _header, _state, _eval_id, _y), do: missing()
+  def run_result(_plan, _header, _state), do: missing()
+  def run_stats(_plan, _header), do: missing()
+  def run_export(_plan, _header, _state), do: missing()
+  def run_import(_plan, _block), do: missing()
+
+  def dit_load(_path), do: missing()
+  def dit_from_binary(_bytes), do: missing()
+  def dit_plan_options(_model), do: missing()
+  def dit_forward(_model, _x, _t, _labels), do: missing()
+  def dit_forward_binary(_model, _x, _t, _labels), do: missing()
+
+  defp missing, do: :erlang.nif_error(:nif_not_loaded)
+end

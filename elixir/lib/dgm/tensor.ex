@@ -1,0 +1,198 @@
+defmodule DGM.Tensor do
+  @moduledoc """
+  An f32 tensor: a binary in native byte order, row-major, and its shape.
+
+      iex> t = DGM.Tensor.new([[1, 2, 3], [4, 5, 6]])
+      iex> t.shape
+      {2, 3}
+      iex> DGM.Tensor.to_list(t)
+      [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+
+  Every kernel takes these or `Nx` tensors of type `f32` and returns the kind that it was
+  given. An `Nx` tensor costs one copy in each direction; a `DGM.Tensor` none, unless its
+  binary starts at an address that is not a multiple of four bytes (a slice of another binary
+  may), which costs one.
+  """
+
+  @enforce_keys [:data, :shape]
+  defstruct [:data, :shape, type: {:f, 32}]
+
+  @type t :: %__MODULE__{data: binary, shape: tuple, type: {:f, 32}}
+
+  @typedoc "What kernels accept: a `DGM.Tensor` or an `Nx.Tensor` of type `f32`."
+  @type input :: t | struct
+
+  @compile {:no_warn_undefined, Nx}
+
+  @doc """
+  Makes a tensor from a nested list of numbers, its shape read from the nesting.
+
+      iex> DGM.Tensor.new([1, 2]).shape
+      {2}
+  """
+  @spec new(list) :: t
+  def new(list) when is_list(list) do
+    shape = nesting(list)
+    %__MODULE__{data: IO.iodata_to_binary(encode(list, shape)), shape: List.to_tuple(shape)}
+  end
+
+  def new(other), do: DGM.Check.fail("list", other, "a nested list of numbers")
+
+  @doc """
+  Makes a tensor of the given shape from a binary of native f32 values or a flat list.
+
+      iex> DGM.Tensor.new(<<1.0::float-32-native, 2.0::float-32-native>>, {2, 1}).shape
+      {2, 1}
+  """
+  @spec new(binary | [number], tuple) :: t
+  def new(data, shape) when is_tuple(shape) do
+    data = if is_list(data), do: new(data).data, else: data
+    is_binary(data) || DGM.Check.fail("data", data, "a binary or a list of numbers")
+    tensor = %__MODULE__{data: data, shape: shape}
+    native(tensor, "data")
+
+    if byte_size(data) == 4 * Tuple.product(shape) do
+      tensor
+    else
+      raise ArgumentError,
+            "data has #{byte_size(data)} bytes, expected f32 values of shape #{inspect(shape)}"
+    end
+  end
+
+  def new(_data, shape), do: DGM.Check.fail("shape", shape, "a tuple of non-negative integers")
+
+  @doc """
+  The same elements under another shape, without a copy.
+
+      iex> DGM.Tensor.new([1, 2, 3, 4]) |> DGM.Tensor.reshape({2, 2}) |> DGM.Tensor.to_list()
+      [[1.0, 2.0], [3.0, 4.0]]
+  """
+  @spec reshape(t, tuple) :: t
+  def reshape(%__MODULE__{data: data}, shape), do: new(data, shape)
+  def reshape(other, _shape), do: DGM.Check.fail("tensor", other, "a %DGM.Tensor{}")
+
+  @doc """
+  The elements as a flat list; values that Elixir's floats lack are `:infinity`,
+  `:neg_infinity` and `:nan`.
+
+      iex> DGM.Tensor.to_flat_list(DGM.Tensor.new([[1, 2]]))
+      [1.0, 2.0]
+  """
+  @spec to_flat_list(t) :: [float | :infinity | :neg_infinity | :nan]
+  def to_flat_list(%__MODULE__{data: data}), do: decode(data)
+  def to_flat_list(other), do: DGM.Check.fail("tensor", other, "a %DGM.Tensor{}")
+
+  @doc """
+  The elements as lists nested like the shape.
+  """
+  @spec to_list(t) :: list | float | atom
+  def to_list(%__MODULE__{shape: shape} = tensor) do
+    nest(to_flat_list(tensor), Tuple.to_list(shape))
+  end
+
+  def to_list(other), do: DGM.Check.fail("tensor", other, "a %DGM.Tensor{}")
+
+  # --- between the caller's kind and the NIF's {binary, dims} ---
+
+  @doc false
+  def native(%__MODULE__{data: data, shape: shape, type: {:f, 32}}, name)
+      when is_binary(data) and is_tuple(shape) do
+    {data, shape |> Tuple.to_list() |> Enum.map(&DGM.Check.count(&1, "a dimension of #{name}"))}
+  end
+
+  def native(%__MODULE__{type: type}, name) when type != {:f, 32},
+    do: wrong_type(name, type)
+
+  def native(%{__struct__: Nx.Tensor} = tensor, name) do
+    case Nx.type(tensor) do
+      {:f, 32} -> {Nx.to_binary(tensor), Tuple.to_list(Nx.shape(tensor))}
+      type -> wrong_type(name, type)
+    end
+  end
+
+  def native(other, name), do: DGM.Check.fail(name, other, "a DGM.Tensor or an Nx tensor")
+
+  @doc false
+  def native_or_nil(nil, _name), do: nil
+  def native_or_nil(tensor, name), do: native(tensor, name)
+
+  @doc false
+  def like(%{__struct__: Nx.Tensor}, {data, shape}) do
+    data |> Nx.from_binary({:f, 32}) |> Nx.reshape(shape)
+  end
+
+  def like(_input, {data, shape}), do: %__MODULE__{data: data, shape: shape}
+
+  @doc false
+  # The bare elements of a tensor, an Nx tensor or a binary.
+  def bytes(data, _name) when is_binary(data), do: data
+  def bytes(tensor, name), do: tensor |> native(name) |> elem(0)
+
+  @doc false
+  def decode(data) do
+    for <<four::binary-size(4) <- data>> do
+      case four do
+        <<x::float-32-native>> -> x
+        <<0x7F800000::32-native>> -> :infinity
+        <<0xFF800000::32-native>> -> :neg_infinity
+        _ -> :nan
+      end
+    end
+  end
+
+  defp wrong_type(name, type) do
+    text =
+      case type do
+        {kind, bits} when is_atom(kind) and is_integer(bits) -> "#{kind}#{bits}"
+        other -> inspect(other)
+      end
+
+    raise ArgumentError, "#{name} has dtype #{text}, expected f32"
+  end
+
+  defp nesting([first | _] = list), do: [length(list) | nesting(first)]
+  defp nesting([]), do: [0]
+  defp nesting(_), do: []
+
+  defp encode(list, [length | rest]) when is_list(list) and length(list) == length,
+    do: Enum.map(list, &encode(&1, rest))
+
+  defp encode(x, []) when is_number(x), do: <<x::float-32-native>>
+  defp encode(:infinity, []), do: <<0x7F800000::32-native>>
+  defp encode(:neg_infinity, []), do: <<0xFF800000::32-native>>
+  defp encode(:nan, []), do: <<0x7FC00000::32-native>>
+
+  defp encode(other, _),
+    do: DGM.Check.fail("list", other, "numbers in lists of equal lengths")
+
+  defp nest([x], []), do: x
+  defp nest(list, [_]), do: list
+  defp nest(_list, [0 | _]), do: []
+
+  defp nest(list, [outer | rest]) do
+    case div(length(list), outer) do
+      0 -> List.duplicate(nest([], rest), outer)
+      size -> list |> Enum.chunk_every(size) |> Enum.map(&nest(&1, rest))
+    end
+  end
+
+  defimpl Inspect do
+    import Inspect.Algebra
+
+    @shown 8
+
+    def inspect(%{data: data, shape: shape} = tensor, opts)
+        when is_binary(data) and is_tuple(shape) do
+      dims = for d <- Tuple.to_list(shape), do: "[#{Kernel.inspect(d)}]"
+      shown = min(byte_size(data), 4 * @shown)
+      items = DGM.Tensor.decode(binary_part(data, 0, shown - rem(shown, 4)))
+      more = if byte_size(data) > 4 * @shown, do: ["..."], else: []
+      text = Enum.map(items, &to_doc(&1, opts)) ++ more
+      concat(["#DGM.Tensor<f32", Enum.join(dims), " ", concat(Enum.intersperse(text, " ")), ">"])
+    rescue
+      _ -> Inspect.Any.inspect(tensor, opts)
+    end
+
+    def inspect(tensor, opts), do: Inspect.Any.inspect(tensor, opts)
+  end
+end

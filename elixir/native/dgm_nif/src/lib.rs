@@ -1,0 +1,17 @@
+//! The Elixir door: NIFs that check, view the caller's binaries and call `dgm-core`.
+//!
+//! No arithmetic lives here. A NIF returns `{:ok, value}` or `{:error, {code, message}}`;
+//! `lib/dgm/native.ex` turns the latter into a raise or an error tuple. Work that may take
+//! longer than a millisecond runs on the dirty CPU schedulers.
+
+mod failure;
+mod system;
+
+use rustler::{Env, Term};
+
+/// Refuses a library of another version than the Elixir code that loads it.
+fn load(_env: Env, version: Term) -> bool {
+    version.decode::<&str>().is_ok_and(|v| v == env!("CARGO_PKG_VERSION"))
+}
+
+rustler::init!("Elixir.DGM.Native", load = load);
