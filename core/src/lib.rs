@@ -7,6 +7,7 @@
 //! | [`arch`] | instruction sets and dispatch; the only `unsafe` code |
 //! | [`math`] | elementary functions, equal at every vector width |
 //! | [`linalg`] | packed weights and linear layers |
+//! | [`sampling`] | plans, runs, solvers |
 //! | [`threads`] | the thread pool |
 //! | [`tensor`] | checks of tensors that other languages own |
 //! | [`info`] | what this build is and what it runs on |
@@ -19,6 +20,7 @@ pub mod error;
 pub mod info;
 pub mod linalg;
 pub mod math;
+pub mod sampling;
 pub mod tensor;
 pub mod threads;
 

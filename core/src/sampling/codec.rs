@@ -1,0 +1,337 @@
+//! Plans and runs as bytes: little-endian, versioned, checksummed.
+//!
+//! | run header, byte | content |
+//! |---|---|
+//! | 0 | `DGMR` |
+//! | 4 | version u32 |
+//! | 8 | plan hash u64 |
+//! | 16 | rows u64, elements u64 |
+//! | 32 | position u64 |
+//! | 40 | evaluations, rounds, accepts, rejects u64 |
+//! | 72 | a seed u64 a row |
+//! | | adaptive plans: t, h, error f64 and flags u64 a row |
+//! | end - 8 | CRC-32 of all before, as u64 |
+//!
+//! An export is the header, the state as f32, and the CRC-32 of the state as u64.
+
+use super::adaptive::Control;
+use super::options::{PlanOptions, Prediction, Process, Solver, Spacing};
+use super::plan::Plan;
+use super::run::{Counters, Run};
+use crate::error::{Error, Result};
+
+const PLAN_MAGIC: &[u8; 4] = b"DGMP";
+const RUN_MAGIC: &[u8; 4] = b"DGMR";
+const VERSION: u32 = 1;
+const FIXED: usize = 72;
+const CRC: usize = 8;
+const CONTROL: usize = 32;
+
+/// FNV-1a, 64 bits.
+pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// Appends little-endian values.
+#[derive(Default)]
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn u32(&mut self, v: u32) {
+        self.0.extend_from_slice(&v.to_le_bytes());
+    }
+    fn u64(&mut self, v: u64) {
+        self.0.extend_from_slice(&v.to_le_bytes());
+    }
+    fn size(&mut self, v: usize) {
+        self.u64(v as u64);
+    }
+    fn f64(&mut self, v: f64) {
+        self.u64(v.to_bits());
+    }
+    fn seal(mut self) -> Vec<u8> {
+        let crc = crc32fast::hash(&self.0);
+        self.u64(u64::from(crc));
+        self.0
+    }
+}
+
+/// Reads little-endian values from bytes whose length was checked.
+struct Reader<'a> {
+    what: &'static str,
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, n: usize) -> Result<&'a [u8]> {
+        let (head, tail) = self.bytes.split_at_checked(n).ok_or_else(|| bad(self.what, "it is cut short"))?;
+        self.bytes = tail;
+        Ok(head)
+    }
+    fn u32(&mut self) -> Result<u32> {
+        let b = self.take(4)?;
+        Ok(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    }
+    fn u64(&mut self) -> Result<u64> {
+        let mut b = [0; 8];
+        b.copy_from_slice(self.take(8)?);
+        Ok(u64::from_le_bytes(b))
+    }
+    fn size(&mut self) -> Result<usize> {
+        let v = self.u64()?;
+        usize::try_from(v).map_err(|_| bad(self.what, format!("the number {v} does not fit this machine")))
+    }
+    fn f64(&mut self) -> Result<f64> {
+        Ok(f64::from_bits(self.u64()?))
+    }
+    fn head(&mut self, magic: &[u8; 4]) -> Result<()> {
+        if self.take(4)? != magic {
+            return Err(bad(self.what, format!("it does not begin with {}", String::from_utf8_lossy(magic))));
+        }
+        match self.u32()? {
+            VERSION => Ok(()),
+            v => Err(bad(self.what, format!("its version is {v}, this library reads {VERSION}"))),
+        }
+    }
+}
+
+fn bad(what: &str, message: impl ToString) -> Error {
+    Error::Format { what: what.to_string(), message: message.to_string() }
+}
+
+/// Checks the CRC in the last eight bytes and returns what it covers.
+fn unseal<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a [u8]> {
+    let at = bytes.len().checked_sub(CRC).ok_or_else(|| bad(what, "it is cut short"))?;
+    let (body, crc) = bytes.split_at(at);
+    let stored = Reader { what, bytes: crc }.u64()?;
+    if stored != u64::from(crc32fast::hash(body)) {
+        return Err(bad(what, "its checksum does not match its content"));
+    }
+    Ok(body)
+}
+
+const PLAN: &str = "serialised plan";
+const RUN: &str = "encoded run";
+const EXPORT: &str = "exported run";
+
+pub(super) fn plan_bytes(o: &PlanOptions) -> Vec<u8> {
+    let mut w = Writer::default();
+    w.0.extend_from_slice(PLAN_MAGIC);
+    w.u32(VERSION);
+    for code in [o.process.code(), o.prediction.code(), o.solver.code(), o.spacing.code()] {
+        w.u32(code);
+    }
+    w.size(o.steps);
+    for v in [o.shift, o.eta, o.guidance, o.clip.unwrap_or(0.0), o.beta_start, o.beta_end] {
+        w.f64(v);
+    }
+    w.size(o.train_steps);
+    for v in [o.rtol, o.atol, o.h_init] {
+        w.f64(v);
+    }
+    w.size(o.max_evals);
+    let times = o.times.as_deref().unwrap_or_default();
+    w.size(times.len());
+    for &t in times {
+        w.f64(t);
+    }
+    w.seal()
+}
+
+pub(super) fn plan_options(bytes: &[u8]) -> Result<PlanOptions> {
+    let mut r = Reader { what: PLAN, bytes: unseal(PLAN, bytes)? };
+    r.head(PLAN_MAGIC)?;
+    let mut o = PlanOptions {
+        process: Process::from_code(r.u32()?)?,
+        prediction: Prediction::from_code(r.u32()?)?,
+        solver: Solver::from_code(r.u32()?)?,
+        spacing: Spacing::from_code(r.u32()?)?,
+        steps: r.size()?,
+        shift: r.f64()?,
+        eta: r.f64()?,
+        guidance: r.f64()?,
+        clip: Some(r.f64()?).filter(|c| *c != 0.0),
+        beta_start: r.f64()?,
+        beta_end: r.f64()?,
+        train_steps: r.size()?,
+        rtol: r.f64()?,
+        atol: r.f64()?,
+        h_init: r.f64()?,
+        max_evals: r.size()?,
+        times: None,
+    };
+    let times = r.size()?;
+    if r.bytes.len() != times.saturating_mul(8) {
+        return Err(bad(PLAN, format!("{} bytes follow where {times} times were announced", r.bytes.len())));
+    }
+    if times > 0 {
+        o.times = Some((0..times).map(|_| r.f64()).collect::<Result<_>>()?);
+    }
+    Ok(o)
+}
+
+impl Run {
+    /// Bytes of the header of a run with this many rows: what [`encode`](Run::encode) writes.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when that many rows cannot be addressed.
+    pub fn header_len(plan: &Plan, rows: usize) -> Result<usize> {
+        let row = 8 + if plan.is_adaptive() { CONTROL } else { 0 };
+        rows.checked_mul(row)
+            .and_then(|n| n.checked_add(FIXED + CRC))
+            .filter(|&n| n <= isize::MAX as usize)
+            .ok_or_else(|| Error::Overflow { arg: "rows", got: rows.to_string() })
+    }
+
+    /// Writes the run, without its state, to the start of `out`; returns the bytes written.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `out` is shorter than [`header_len`](Run::header_len);
+    /// [`Error::State`] under another plan.
+    pub fn encode(&self, plan: &Plan, out: &mut [u8]) -> Result<usize> {
+        self.check_plan(plan)?;
+        let len = Run::header_len(plan, self.rows())?;
+        if out.len() < len {
+            return Err(Error::shape("run", &[out.len()], format!("at least {len} bytes")));
+        }
+        let mut w = Writer(Vec::with_capacity(len));
+        w.0.extend_from_slice(RUN_MAGIC);
+        w.u32(VERSION);
+        w.u64(self.plan);
+        w.size(self.rows());
+        w.size(self.elements);
+        w.size(self.position);
+        let c = &self.counters;
+        for v in [c.evals, c.rounds, c.accepts, c.rejects] {
+            w.u64(v);
+        }
+        for &seed in &self.seeds {
+            w.u64(seed);
+        }
+        for c in &self.control {
+            for v in [c.t, c.h, c.error] {
+                w.f64(v);
+            }
+            w.u64(u64::from(c.done) | u64::from(c.rejected) << 1);
+        }
+        out[..len].copy_from_slice(&w.seal());
+        Ok(len)
+    }
+
+    /// Reads what [`encode`](Run::encode) wrote; bytes after the header are ignored.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when the bytes are not a run, are cut short or damaged;
+    /// [`Error::State`] when the run belongs to another plan.
+    pub fn decode(plan: &Plan, bytes: &[u8]) -> Result<Run> {
+        let (rows, elements) = Run::peek(bytes)?;
+        let len = Run::header_len(plan, rows)?;
+        let mut r = Reader { what: RUN, bytes };
+        r.take(8)?;
+        let hash = r.u64()?;
+        if hash != plan.hash() {
+            let message = format!("the run belongs to plan {hash:016x}, not to plan {:016x}", plan.hash());
+            return Err(Error::State(message));
+        }
+        let header = bytes.get(..len).ok_or_else(|| bad(RUN, "it is cut short"))?;
+        let mut r = Reader { what: RUN, bytes: unseal(RUN, header)? };
+        r.take(32)?;
+        let position = r.size()?;
+        if position != plan.table().rows.len() && plan.eval_at(position).is_none() {
+            return Err(bad(RUN, format!("its position {position} is no evaluation of the plan")));
+        }
+        let counters = Counters { evals: r.u64()?, rounds: r.u64()?, accepts: r.u64()?, rejects: r.u64()? };
+        let seeds = (0..rows).map(|_| r.u64()).collect::<Result<_>>()?;
+        let mut control = Vec::new();
+        if plan.is_adaptive() {
+            let (start, end) = (plan.start().t, plan.end().t);
+            for row in 0..rows {
+                let (t, h, error, flags) = (r.f64()?, r.f64()?, r.f64()?, r.u64()?);
+                let fits =
+                    (end..=start).contains(&t) && h >= 0.0 && h.is_finite() && error.is_finite() && flags < 4;
+                if !fits {
+                    return Err(bad(RUN, format!("the controller of row {row} is out of range")));
+                }
+                control.push(Control { t, h, error, end, done: flags & 1 != 0, rejected: flags & 2 != 0 });
+            }
+        }
+        plan.state_len(rows, elements).map_err(|e| bad(RUN, e))?;
+        Ok(Run { plan: hash, elements, position, counters, seeds, control })
+    }
+
+    /// The `(rows, elements)` of an encoded or exported run, without its plan.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when the bytes do not begin with a run.
+    pub fn peek(bytes: &[u8]) -> Result<(usize, usize)> {
+        let mut r = Reader { what: RUN, bytes };
+        r.head(RUN_MAGIC)?;
+        r.u64()?;
+        Ok((r.size()?, r.size()?))
+    }
+
+    /// Bytes of an [`export`](Run::export).
+    ///
+    /// # Errors
+    /// [`Error::State`] under another plan; [`Error::Overflow`] when the export cannot be addressed.
+    pub fn export_len(&self, plan: &Plan) -> Result<usize> {
+        self.check_plan(plan)?;
+        let state = plan.state_len(self.rows(), self.elements)?;
+        let header = Run::header_len(plan, self.rows())?;
+        (state * size_of::<f32>())
+            .checked_add(header + CRC)
+            .ok_or_else(|| Error::Overflow { arg: "export", got: format!("{state} elements") })
+    }
+
+    /// The run and its state as one block: a checkpoint that [`import`](Run::import) continues,
+    /// on any machine, with the same bits.
+    ///
+    /// # Errors
+    /// [`Error::State`] under another plan; [`Error::Shape`] when `state` has the wrong length.
+    pub fn export(&self, plan: &Plan, state: &[f32]) -> Result<Vec<u8>> {
+        self.check(plan, state.len())?;
+        let mut out = vec![0; self.export_len(plan)?];
+        self.export_to(plan, state, &mut out)?;
+        Ok(out)
+    }
+
+    /// [`export`](Run::export) into the caller's bytes; returns how many were written.
+    ///
+    /// # Errors
+    /// As [`export`](Run::export); [`Error::Shape`] when `out` is too short.
+    pub fn export_to(&self, plan: &Plan, state: &[f32], out: &mut [u8]) -> Result<usize> {
+        self.check(plan, state.len())?;
+        let len = self.export_len(plan)?;
+        if out.len() < len {
+            return Err(Error::shape("export", &[out.len()], format!("at least {len} bytes")));
+        }
+        let header = self.encode(plan, out)?;
+        let (body, crc) = out[header..len].split_at_mut(len - header - CRC);
+        for (bytes, v) in body.chunks_exact_mut(4).zip(state) {
+            bytes.copy_from_slice(&v.to_le_bytes());
+        }
+        crc.copy_from_slice(&u64::from(crc32fast::hash(body)).to_le_bytes());
+        Ok(len)
+    }
+
+    /// Reads an [`export`](Run::export): fills `state` and returns the run.
+    /// [`peek`](Run::peek) tells how long `state` must be.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when the block is not an export, is cut short, too long or damaged;
+    /// [`Error::State`] when it belongs to another plan; [`Error::Shape`] when `state` has the
+    /// wrong length. `state` is untouched on error.
+    pub fn import(plan: &Plan, bytes: &[u8], state: &mut [f32]) -> Result<Run> {
+        let run = Run::decode(plan, bytes)?;
+        let len = run.export_len(plan)?;
+        if bytes.len() != len {
+            return Err(bad(EXPORT, format!("it has {} bytes where {len} are needed", bytes.len())));
+        }
+        run.check(plan, state.len())?;
+        let body = unseal(EXPORT, &bytes[Run::header_len(plan, run.rows())?..])?;
+        for (v, b) in state.iter_mut().zip(body.chunks_exact(4)) {
+            *v = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        }
+        Ok(run)
+    }
+}

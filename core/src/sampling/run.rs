@@ -1,0 +1,329 @@
+//! Runs: the small changing part of sampling. A run is a value next to the caller's state.
+
+use super::adaptive::Control;
+use super::exec;
+use super::plan::Plan;
+use super::process::Node;
+use super::table::{At, Eval, Role};
+use crate::error::{Error, Result};
+
+/// A run of a plan over `rows` independent samples of `elements` numbers each.
+///
+/// The run holds counters, seeds and step sizes; the numbers live in the caller's `state`,
+/// `[slots, rows, elements]` f32, of which the first `[rows, elements]` are x. Cloning a run
+/// together with its state forks it.
+///
+/// ```
+/// use dgm_core::sampling::{Ask, Plan, PlanOptions, Run};
+/// let plan = Plan::compile(&PlanOptions { steps: 4, ..Default::default() })?;
+/// let (seeds, elements) = ([1, 2], 3);
+/// let mut state = vec![0.0; plan.state_len(seeds.len(), elements)?];
+/// let start = [1.0; 6];
+/// let mut run = Run::start(&plan, &seeds, elements, Some(&start), &mut state)?;
+/// while let Ask::Eval(request) = run.ask(&plan)? {
+///     let y: Vec<f32> = run.input(&plan, &state)?.iter().map(|x| x / request.t as f32).collect(); // the model
+///     run.tell(&plan, &mut state, request.eval_id, &y)?;
+/// }
+/// // A velocity of x/t shrinks x to nothing at t = 0.
+/// assert!(run.result(&plan, &state)?.iter().all(|x| x.abs() < 1e-6));
+/// # Ok::<(), dgm_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    pub(super) plan: u64,
+    pub(super) elements: usize,
+    /// Position of the evaluation waited for; the table's length when done.
+    pub(super) position: usize,
+    pub(super) counters: Counters,
+    /// One seed a row.
+    pub(super) seeds: Vec<u64>,
+    /// One controller a row for adaptive plans, else empty.
+    pub(super) control: Vec<Control>,
+}
+
+/// How much work a run has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Model evaluations told.
+    pub evals: u64,
+    /// Steps tried by an adaptive solver, all rows together counting once.
+    pub rounds: u64,
+    /// Row steps accepted by an adaptive solver.
+    pub accepts: u64,
+    /// Row steps rejected by an adaptive solver.
+    pub rejects: u64,
+}
+
+/// What a run wants next.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Ask {
+    /// Nothing: the result is ready.
+    Done,
+    /// A model evaluation.
+    Eval(Request),
+}
+
+/// A model evaluation: apply the model to [`Run::input`] at [`Run::row_times`] and tell it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Request {
+    /// Names this evaluation; [`Run::tell`] wants it back. Counts from 1.
+    pub eval_id: u64,
+    /// Step, from 0.
+    pub step: u32,
+    /// Evaluation inside the step, from 0; conditional and unconditional share it.
+    pub stage: u32,
+    /// Conditional or unconditional.
+    pub role: Role,
+    /// The state tensor to read.
+    pub slot: usize,
+    /// Model time (of the first unfinished row when `uniform_t` is false).
+    pub t: f64,
+    /// Weight of the noise at `t`.
+    pub sigma: f64,
+    /// Weight of the data at `t`.
+    pub alpha: f64,
+    /// Rows of the batch.
+    pub rows: usize,
+    /// Numbers in a row.
+    pub elements: usize,
+    /// Rows whose output is used; finished rows may be told anything.
+    pub active_rows: usize,
+    /// Whether all rows share `t`.
+    pub uniform_t: bool,
+}
+
+impl Run {
+    /// Starts a run and fills `state`.
+    ///
+    /// `seeds` has one seed a row; every random number of a row is a function of its seed alone.
+    /// `x_start`, `[rows, elements]`, is taken as it is; `None` draws normal noise times the
+    /// plan's start sigma.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when a length does not fit, [`Error::Range`] for non-finite start
+    /// values, and those of [`Plan::state_len`]. `state` is untouched on error.
+    pub fn start(
+        plan: &Plan,
+        seeds: &[u64],
+        elements: usize,
+        x_start: Option<&[f32]>,
+        state: &mut [f32],
+    ) -> Result<Run> {
+        let rows = seeds.len();
+        check_state(plan, rows, elements, state.len())?;
+        let (x, rest) = state.split_at_mut(rows * elements);
+        match x_start {
+            Some(start) => {
+                if start.len() != x.len() {
+                    return Err(Error::shape(
+                        "x_start",
+                        &[start.len()],
+                        format!("{rows} x {elements} elements"),
+                    ));
+                }
+                if let Some(i) = start.iter().position(|v| !v.is_finite()) {
+                    let got = format!("{} in row {} at element {}", start[i], i / elements, i % elements);
+                    return Err(Error::range("x_start", got, "finite numbers"));
+                }
+                x.copy_from_slice(start);
+            }
+            None => exec::initial_noise(seeds, elements, plan.start().sigma, x)?,
+        }
+        // Fresh state has one value, so that equal runs export equal bytes.
+        rest.fill(0.0);
+        let control = if plan.is_adaptive() { vec![Control::new(plan); rows] } else { Vec::new() };
+        Ok(Run {
+            plan: plan.hash(),
+            elements,
+            position: 0,
+            counters: Counters::default(),
+            seeds: seeds.to_vec(),
+            control,
+        })
+    }
+
+    /// Rows of the batch.
+    pub fn rows(&self) -> usize {
+        self.seeds.len()
+    }
+
+    /// Numbers in a row.
+    pub fn elements(&self) -> usize {
+        self.elements
+    }
+
+    /// The seeds the run was started with.
+    pub fn seeds(&self) -> &[u64] {
+        &self.seeds
+    }
+
+    /// Work done so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Whether the result is ready.
+    pub fn is_done(&self, plan: &Plan) -> bool {
+        self.position >= plan.table().rows.len()
+    }
+
+    /// What the run wants next. Asking again gives the same answer.
+    ///
+    /// # Errors
+    /// [`Error::State`] when the run belongs to another plan, or when an adaptive run has used
+    /// up its evaluations or its step size has fallen to nothing.
+    pub fn ask(&self, plan: &Plan) -> Result<Ask> {
+        self.check_plan(plan)?;
+        let Some(eval) = plan.eval_at(self.position) else { return Ok(Ask::Done) };
+        if plan.is_adaptive() {
+            self.check_progress(plan)?;
+        }
+        let first = self.control.iter().position(|c| !c.done).unwrap_or(0);
+        let node = self.row_node(plan, eval, first);
+        let uniform_t = (0..self.control.len()).all(|r| self.row_node(plan, eval, r).t == node.t);
+        Ok(Ask::Eval(Request {
+            eval_id: self.counters.evals + 1,
+            step: if plan.is_adaptive() {
+                self.counters.rounds.min(u64::from(u32::MAX)) as u32
+            } else {
+                eval.step
+            },
+            stage: u32::from(eval.stage),
+            role: eval.role,
+            slot: usize::from(eval.slot),
+            t: node.t,
+            sigma: node.sigma,
+            alpha: node.alpha,
+            rows: self.rows(),
+            elements: self.elements,
+            active_rows: self.rows() - self.control.iter().filter(|c| c.done).count(),
+            uniform_t,
+        }))
+    }
+
+    fn check_progress(&self, plan: &Plan) -> Result<()> {
+        if self.counters.evals >= plan.max_evals() as u64 {
+            let (left, row) = (self.control.iter().filter(|c| !c.done).count(), self.first_active());
+            return Err(Error::State(format!(
+                "max_evals of {} is used up with {left} rows unfinished, row {row} at t = {}",
+                plan.max_evals(),
+                self.control[row].t
+            )));
+        }
+        match self.control.iter().position(|c| !c.done && c.is_stuck()) {
+            None => Ok(()),
+            Some(row) => Err(Error::State(format!(
+                "the step size of row {row} fell to {:e} at t = {}: the model is not smooth there, or rtol and atol are too small",
+                self.control[row].h, self.control[row].t
+            ))),
+        }
+    }
+
+    fn first_active(&self) -> usize {
+        self.control.iter().position(|c| !c.done).unwrap_or(0)
+    }
+
+    /// The model time of every row for the current request, rounded to f32. Finished rows of an
+    /// adaptive run get the end time; a finished run gets it for all rows.
+    ///
+    /// # Errors
+    /// [`Error::State`] under another plan; [`Error::Shape`] when `out` is not `[rows]`.
+    pub fn row_times(&self, plan: &Plan, out: &mut [f32]) -> Result<()> {
+        self.check_plan(plan)?;
+        if out.len() != self.rows() {
+            return Err(Error::shape("t", &[out.len()], format!("[{}]", self.rows())));
+        }
+        match plan.eval_at(self.position) {
+            Some(eval) => {
+                for (row, t) in out.iter_mut().enumerate() {
+                    *t = self.row_node(plan, eval, row).t as f32;
+                }
+            }
+            None => out.fill(plan.end().t as f32),
+        }
+        Ok(())
+    }
+
+    /// What the model must read, `[rows, elements]`; x itself when the run is done.
+    ///
+    /// # Errors
+    /// [`Error::State`] under another plan; [`Error::Shape`] when `state` has the wrong length.
+    pub fn input<'a>(&self, plan: &Plan, state: &'a [f32]) -> Result<&'a [f32]> {
+        self.check(plan, state.len())?;
+        let slot = plan.eval_at(self.position).map_or(0, |e| usize::from(e.slot));
+        let len = self.rows() * self.elements;
+        Ok(&state[slot * len..(slot + 1) * len])
+    }
+
+    /// Tells the model's output for the current request, `[rows, elements]`, and carries the run
+    /// to its next request in one pass over the state.
+    ///
+    /// # Errors
+    /// [`Error::State`] when the run is done, `eval_id` is not the current request's (stale or
+    /// told twice), or the output of an unfinished row is not finite; [`Error::Shape`] when a
+    /// length is wrong. Run and state are untouched on error.
+    pub fn tell(&mut self, plan: &Plan, state: &mut [f32], eval_id: u64, y: &[f32]) -> Result<()> {
+        self.check(plan, state.len())?;
+        let Some(eval) = plan.eval_at(self.position) else {
+            return Err(Error::State(format!("evaluation {eval_id} was told to a run that is done")));
+        };
+        let wanted = self.counters.evals + 1;
+        if eval_id != wanted {
+            let why = if eval_id != 0 && eval_id < wanted { "was told already" } else { "was not asked for" };
+            return Err(Error::State(format!("evaluation {eval_id} {why}, the run waits for {wanted}")));
+        }
+        if y.len() != self.rows() * self.elements {
+            let expected = format!("{} x {} elements", self.rows(), self.elements);
+            return Err(Error::shape("y", &[y.len()], expected));
+        }
+        if let Some((row, element)) = exec::first_non_finite(y, self.elements, &self.control) {
+            let value = y[row * self.elements + element];
+            let step = if plan.is_adaptive() { self.counters.rounds } else { u64::from(eval.step) };
+            return Err(Error::State(format!(
+                "the model output is {value} in row {row} at element {element}, step {step} stage {}; expected finite numbers",
+                eval.stage
+            )));
+        }
+        exec::advance(self, plan, state, y);
+        Ok(())
+    }
+
+    /// x, `[rows, elements]`: the result when the run is done, the current state before.
+    ///
+    /// # Errors
+    /// [`Error::State`] under another plan; [`Error::Shape`] when `state` has the wrong length.
+    pub fn result<'a>(&self, plan: &Plan, state: &'a [f32]) -> Result<&'a [f32]> {
+        self.check(plan, state.len())?;
+        Ok(&state[..self.rows() * self.elements])
+    }
+
+    pub(super) fn check(&self, plan: &Plan, state_len: usize) -> Result<()> {
+        self.check_plan(plan)?;
+        check_state(plan, self.rows(), self.elements, state_len)
+    }
+
+    pub(super) fn check_plan(&self, plan: &Plan) -> Result<()> {
+        if self.plan == plan.hash() {
+            return Ok(());
+        }
+        let message = format!("the run belongs to plan {:016x}, not to plan {:016x}", self.plan, plan.hash());
+        Err(Error::State(message))
+    }
+
+    /// The level at which `eval` looks at a row.
+    pub(super) fn row_node(&self, plan: &Plan, eval: &Eval, row: usize) -> Node {
+        match eval.at {
+            At::Node(node) => node,
+            At::Fraction(c) => plan.levels().node(self.control[row].time(c)),
+        }
+    }
+}
+
+fn check_state(plan: &Plan, rows: usize, elements: usize, len: usize) -> Result<()> {
+    let expected = plan.state_len(rows, elements)?;
+    if len == expected {
+        return Ok(());
+    }
+    let shape = format!("{} x {rows} x {elements} = {expected} elements", plan.slots());
+    Err(Error::shape("state", &[len], shape))
+}

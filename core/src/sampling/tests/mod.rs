@@ -1,0 +1,1 @@
+//! Tests of the samplers against closed forms and published figures.
