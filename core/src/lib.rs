@@ -8,6 +8,7 @@
 //! | [`math`] | elementary functions, equal at every vector width |
 //! | [`linalg`] | packed weights and linear layers |
 //! | [`sampling`] | plans, runs, solvers |
+//! | [`random`] | counter-based random numbers, a pure function of seed and element |
 //! | [`threads`] | the thread pool |
 //! | [`tensor`] | checks of tensors that other languages own |
 //! | [`info`] | what this build is and what it runs on |
@@ -21,6 +22,7 @@ pub mod info;
 pub mod linalg;
 pub mod math;
 pub mod sampling;
+pub mod random;
 pub mod tensor;
 pub mod threads;
 

@@ -1,0 +1,119 @@
+//! From random words to numbers, a vector of blocks at a time.
+
+use super::philox::{Stream, blocks};
+use crate::arch::Simd;
+use crate::math;
+
+/// `(w + 1/2) / 2^32` rounded once to f32: in (0, 1], all 32 bits used.
+#[inline(always)]
+fn unit<S: Simd>(s: S, w: S::I) -> S::F {
+    let high = s.to_f32(s.ishr::<16>(w));
+    let low = s.add(s.to_f32(s.iand(w, s.isplat(0xffff))), s.splat(0.5));
+    s.fma(high, s.splat(TWO_POW_M16), s.mul(low, s.splat(TWO_POW_M32)))
+}
+
+const TWO_POW_M16: f32 = 1.0 / 65_536.0;
+const TWO_POW_M32: f32 = TWO_POW_M16 * TWO_POW_M16;
+
+/// [`unit`] below 1: values that round to 1 become the largest f32 below it.
+#[inline(always)]
+fn open_unit<S: Simd>(s: S, w: S::I) -> S::F {
+    s.min(unit(s, w), s.splat(1.0 - f32::EPSILON / 2.0))
+}
+
+/// Two independent normal numbers from two words.
+///
+/// G. E. P. Box and M. E. Muller, Ann. Math. Stat. 29 (1958). The angle `2 pi w1 / 2^32` is cut
+/// into a quadrant and a remainder in integers, so no reduction error arises.
+#[inline(always)]
+fn box_muller<S: Simd>(s: S, w0: S::I, w1: S::I) -> (S::F, S::F) {
+    let r = s.sqrt(s.mul(math::log(s, unit(s, w0)), s.splat(-2.0)));
+    let quadrant = s.ishr::<30>(s.iadd(w1, s.isplat(1 << 29)));
+    let remainder = s.to_f32(s.isub(w1, s.ishl::<30>(quadrant)));
+    let angle = s.mul(remainder, s.splat(TWO_PI_OVER_TWO_POW_32));
+    let (sin, cos) = math::sincos_quadrant(s, angle, quadrant);
+    // Adding +0 makes every zero a +0.
+    (s.fma(r, cos, s.splat(0.0)), s.fma(r, sin, s.splat(0.0)))
+}
+
+const TWO_PI_OVER_TWO_POW_32: f32 = std::f32::consts::TAU * TWO_POW_M32;
+
+/// A distribution whose block of four words gives four numbers.
+pub(super) trait Distribution: Copy + Send + Sync {
+    /// Roughly how many operations a number costs.
+    const COST: u64;
+    /// The four numbers of each lane's block. Implementations are `#[inline(always)]`.
+    fn numbers<S: Simd>(self, s: S, words: [S::I; 4]) -> [S::F; 4];
+}
+
+/// Uniform in (0, 1).
+#[derive(Clone, Copy)]
+pub(super) struct Uniform;
+
+impl Distribution for Uniform {
+    const COST: u64 = 24;
+    #[inline(always)]
+    fn numbers<S: Simd>(self, s: S, [w0, w1, w2, w3]: [S::I; 4]) -> [S::F; 4] {
+        [open_unit(s, w0), open_unit(s, w1), open_unit(s, w2), open_unit(s, w3)]
+    }
+}
+
+/// Normal with mean 0 and variance 1.
+#[derive(Clone, Copy)]
+pub(super) struct Normal;
+
+impl Distribution for Normal {
+    const COST: u64 = 60;
+    #[inline(always)]
+    fn numbers<S: Simd>(self, s: S, [w0, w1, w2, w3]: [S::I; 4]) -> [S::F; 4] {
+        let (n0, n1) = box_muller(s, w0, w1);
+        let (n2, n3) = box_muller(s, w2, w3);
+        [n0, n1, n2, n3]
+    }
+}
+
+/// Fills `out` with the numbers of elements `first_element`, `first_element + 1`, ... of a row.
+///
+/// `first_element` is a multiple of four and element indices stay below 2^34.
+#[inline(always)]
+pub(super) fn fill<S: Simd, D: Distribution>(
+    s: S,
+    d: D,
+    stream: Stream,
+    first_element: usize,
+    out: &mut [f32],
+) {
+    debug_assert_eq!(first_element % 4, 0);
+    let mut block = (first_element / 4) as u32;
+    for out in out.chunks_mut(4 * S::LANES) {
+        let numbers = d.numbers(s, blocks(s, stream, block));
+        let mut words = [[0.0f32; 16]; 4];
+        for (w, n) in words.iter_mut().zip(numbers) {
+            s.store(n, w);
+        }
+        let mut quads = out.chunks_exact_mut(4);
+        let mut i = 0;
+        for quad in &mut quads {
+            quad.copy_from_slice(&[words[0][i], words[1][i], words[2][i], words[3][i]]);
+            i += 1;
+        }
+        for (j, o) in quads.into_remainder().iter_mut().enumerate() {
+            *o = words[j][i];
+        }
+        block = block.wrapping_add(S::LANES as u32);
+    }
+}
+
+/// Normal numbers of one row's elements from `first_element` (a multiple of four) on: the
+/// building block of kernels that add noise.
+#[inline(always)]
+pub(crate) fn normal_chunk<S: Simd>(
+    s: S,
+    seed: u64,
+    purpose: u32,
+    draw: u32,
+    first_element: usize,
+    out: &mut [f32],
+) {
+    fill(s, Normal, Stream { seed, purpose, draw }, first_element, out);
+}
