@@ -6,6 +6,7 @@
 //! | [`error`] | the one error type and its stable codes |
 //! | [`arch`] | instruction sets and dispatch; the only `unsafe` code |
 //! | [`math`] | elementary functions, equal at every vector width |
+//! | [`attention`] | fused attention |
 //! | [`linalg`] | packed weights and linear layers |
 //! | [`sampling`] | plans, runs, solvers |
 //! | [`random`] | counter-based random numbers, a pure function of seed and element |
@@ -17,6 +18,7 @@
 
 #[allow(unsafe_code)]
 pub mod arch;
+pub mod attention;
 pub mod error;
 pub mod info;
 pub mod linalg;

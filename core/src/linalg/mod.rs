@@ -7,7 +7,7 @@
 mod linear;
 mod packed;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use linear::linear_rows;
 pub use linear::{Activation, linear};
