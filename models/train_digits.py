@@ -7,8 +7,8 @@
 The held-out loss stops falling after 5,000 of the 8,000 scheduled steps, while the training
 loss falls on; the weights of step 5,000 are the ones kept.
 
-Every random number comes from one seed, so the same machine, thread count and package
-versions give the same weights. A line of figures goes to the log every --report steps, and
+Every random number comes from one seed. Another machine or thread count rounds sums
+differently, so its weights drift apart from the published ones; the figures should not. A line of figures goes to the log every --report steps, and
 the exponential moving average of the weights is written each time, so the run can be
 stopped at any moment.
 
