@@ -7,10 +7,11 @@
 The held-out loss stops falling after 5,000 of the 8,000 scheduled steps, while the training
 loss falls on; the weights of step 5,000 are the ones kept.
 
-Every random number comes from one seed. Another machine or thread count rounds sums
-differently, so its weights drift apart from the published ones; the figures should not. A line of figures goes to the log every --report steps, and
-the exponential moving average of the weights is written each time, so the run can be
-stopped at any moment.
+Every random number comes from one seed, but another machine or thread count rounds sums
+differently, so its weights drift away from the published ones. The published weights come
+from one run; the spread of the figures between runs was not measured. A line of figures
+goes to the log every --report steps, and the exponential moving average of the weights is
+written each time, so the run can be stopped at any moment.
 
 Recipe: flow matching with the straight path x_t = (1 - t) x0 + t noise (Lipman et al. 2023;
 Liu et al. 2023), velocity target noise - x0, logit-normal times (Esser et al. 2024),
