@@ -1,0 +1,56 @@
+"""
+Sampling and attention kernels of deep generative models, for the CPU.
+
+Arrays are `Float32` in Julia's order, so what other languages call `[B, H, L, D]` is `(D, L, H, B)`
+here, and images are `(W, H, C, B)`; nothing is copied. The same input gives the same bits for any
+number of threads, any batch and in any of the languages that share the engine.
+
+- Kernels: [`attention`](@ref), [`layer_norm`](@ref), [`rms_norm`](@ref), [`modulate`](@ref),
+  [`gate_residual`](@ref), [`timestep_embedding`](@ref), [`patchify`](@ref), [`unpatchify`](@ref),
+  `DGMKernels.silu`, `DGMKernels.gelu`, `DGMKernels.Linear`; each has a twin with `!` that fills an
+  array of yours.
+- Random numbers: [`row_seeds`](@ref), `DGMKernels.normal!`, `DGMKernels.uniform!`,
+  `DGMKernels.categorical`.
+- Sampling: `DGMKernels.Plan`, `DGMKernels.sample` with any callable as the model, or
+  `DGMKernels.start` and a loop over [`ask`](@ref) and [`tell!`](@ref).
+- Models: [`DiT`](@ref), `DGMKernels.generate`.
+
+Names that other packages also have are not exported; write `DGMKernels.sample`.
+"""
+module DGMKernels
+
+using LinearAlgebra: Adjoint, Transpose
+using Random: Random, AbstractRNG
+
+include("library.jl")
+include("LibDGM.jl")
+include("errors.jl")
+include("arrays.jl")
+include("options.jl")
+include("handles.jl")
+include("attention.jl")
+include("nn.jl")
+include("linear.jl")
+include("random.jl")
+include("plan.jl")
+include("run.jl")
+include("dit.jl")
+include("info.jl")
+
+using .Library: LibraryNotFound
+
+export DiT, DGMError, LibraryNotFound
+export attention, attention!, layer_norm, layer_norm!, rms_norm, rms_norm!, modulate, modulate!
+export gate_residual, gate_residual!, timestep_embedding, timestep_embedding!
+export patchify, patchify!, unpatchify, unpatchify!
+export row_seeds, ask, tell!, export_run, import_run
+
+# Part of the interface, but with names that others export too.
+@static if VERSION >= v"1.11"
+    eval(Expr(:public, :Linear, :Plan, :Request, :Run, :categorical, :cpu_info, :describe, :element_pointer,
+              :element_strides, :forward!, :gelu, :gelu!, :generate, :is_strided, :isdone, :library, :linear!,
+              :metadata, :normal!, :num_threads, :numerics_version, :result, :sample, :sample!,
+              :set_num_threads!, :silu, :silu!, :start, :step!, :uniform!))
+end
+
+end

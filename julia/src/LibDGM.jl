@@ -1,0 +1,369 @@
+# Generated from include/dgm.h by `cargo run -p xtask -- header`. Do not edit.
+
+"The C interface as it is: one Julia function a C function, one type a C struct."
+module LibDGM
+
+import ..Library: @native
+
+const DGM_ABI_VERSION = 1
+const DGM_OK = 0
+const DGM_ERROR_NULL = -100
+const DGM_ERROR_ARGUMENT = -101
+const DGM_ERROR_SHAPE = -200
+const DGM_ERROR_STRIDE = -201
+const DGM_ERROR_DTYPE = -300
+const DGM_ERROR_ALIAS = -400
+const DGM_ERROR_RANGE = -500
+const DGM_ERROR_OVERFLOW = -501
+const DGM_ERROR_IO = -600
+const DGM_ERROR_FORMAT = -601
+const DGM_ERROR_STATE = -700
+const DGM_ERROR_CANCELLED = -800
+const DGM_ERROR_INTERNAL = -900
+const DGM_DTYPE_INT = 0
+const DGM_DTYPE_UINT = 1
+const DGM_DTYPE_FLOAT = 2
+const DGM_DTYPE_BFLOAT = 4
+const DGM_DTYPE_BOOL = 6
+const DGM_DEVICE_CPU = 1
+const DGM_ACTIVATION_NONE = 0
+const DGM_ACTIVATION_SILU = 1
+const DGM_ACTIVATION_GELU_TANH = 2
+const DGM_ACTIVATION_GELU_ERF = 3
+const DGM_PURPOSE_INITIAL = 0
+const DGM_PURPOSE_STEP = 1
+const DGM_PURPOSE_CHURN = 2
+const DGM_PURPOSE_INPAINT = 3
+const DGM_PURPOSE_ACCEPT = 4
+const DGM_PURPOSE_GUMBEL = 5
+const DGM_PURPOSE_DRAFT = 6
+const DGM_PURPOSE_RESIDUAL = 7
+const DGM_PURPOSE_BROWNIAN = 8
+const DGM_PURPOSE_USER = 9
+const DGM_PROCESS_FLOW = 0
+const DGM_PROCESS_VP_LINEAR = 1
+const DGM_PROCESS_VP_SCALED_LINEAR = 2
+const DGM_PROCESS_VP_COSINE = 3
+const DGM_PREDICTION_EPSILON = 0
+const DGM_PREDICTION_X0 = 1
+const DGM_PREDICTION_V = 2
+const DGM_PREDICTION_VELOCITY = 3
+const DGM_SOLVER_EULER = 0
+const DGM_SOLVER_MIDPOINT = 1
+const DGM_SOLVER_HEUN = 2
+const DGM_SOLVER_RK4 = 3
+const DGM_SOLVER_DDPM = 4
+const DGM_SOLVER_DDIM = 5
+const DGM_SOLVER_DPMPP_2M = 6
+const DGM_SOLVER_UNIPC = 7
+const DGM_SOLVER_BOSH3 = 8
+const DGM_SPACING_UNIFORM = 0
+const DGM_SPACING_LEADING = 1
+const DGM_SPACING_TRAILING = 2
+const DGM_ROLE_COND = 0
+const DGM_ROLE_UNCOND = 1
+const DGM_GELU_TANH = 0
+const DGM_GELU_ERF = 1
+
+mutable struct dgm_linear end
+
+mutable struct dgm_model end
+
+mutable struct dgm_plan end
+
+struct dgm_attention_options
+    struct_size::Csize_t
+    scale::Float32
+    causal::Int32
+    kv_lengths::Ptr{Int64}
+end
+
+struct dgm_tensor
+    data::Ptr{Cvoid}
+    device_type::Int32
+    device_id::Int32
+    ndim::Int32
+    dtype_code::UInt8
+    dtype_bits::UInt8
+    dtype_lanes::UInt16
+    shape::Ptr{Int64}
+    strides::Ptr{Int64}
+    byte_offset::UInt64
+end
+
+struct dgm_plan_options
+    struct_size::Csize_t
+    process::Int32
+    prediction::Int32
+    solver::Int32
+    spacing::Int32
+    steps::Int64
+    shift::Float64
+    eta::Float64
+    guidance::Float64
+    clip::Float64
+    beta_start::Float64
+    beta_end::Float64
+    train_steps::Int64
+    rtol::Float64
+    atol::Float64
+    h_init::Float64
+    times::Ptr{Float64}
+    times_len::Csize_t
+    max_evals::Int64
+end
+
+struct dgm_request
+    struct_size::Csize_t
+    done::Int32
+    role::Int32
+    eval_id::UInt64
+    step::Int64
+    stage::Int64
+    slot::Int64
+    t::Float64
+    sigma::Float64
+    alpha::Float64
+    rows::Int64
+    elements::Int64
+    active_rows::Int64
+    uniform_t::Int32
+    reserved::Int32
+end
+
+const dgm_model_fn = Ptr{Cvoid}
+
+struct dgm_model_info
+    struct_size::Csize_t
+    channels::Int64
+    height::Int64
+    width::Int64
+    out_channels::Int64
+    num_classes::Int64
+    tokens::Int64
+    width_d::Int64
+    depth::Int64
+    heads::Int64
+    packed_bytes::UInt64
+end
+
+const SYMBOLS = (
+    :dgm_abi_version,
+    :dgm_numerics_version,
+    :dgm_version,
+    :dgm_set_num_threads,
+    :dgm_num_threads,
+    :dgm_isa,
+    :dgm_cpu_info,
+    :dgm_status_string,
+    :dgm_last_error,
+    :dgm_attention_options_init,
+    :dgm_attention,
+    :dgm_linear_pack,
+    :dgm_linear_free,
+    :dgm_linear_forward,
+    :dgm_random_uniform,
+    :dgm_random_normal,
+    :dgm_random_categorical,
+    :dgm_row_seeds,
+    :dgm_plan_options_init,
+    :dgm_plan_compile,
+    :dgm_plan_free,
+    :dgm_plan_describe,
+    :dgm_plan_slots,
+    :dgm_plan_state_len,
+    :dgm_plan_run_size,
+    :dgm_plan_hash,
+    :dgm_run_start,
+    :dgm_run_ask,
+    :dgm_run_times,
+    :dgm_run_input,
+    :dgm_run_tell,
+    :dgm_run_result,
+    :dgm_run_export_size,
+    :dgm_run_export,
+    :dgm_run_peek,
+    :dgm_run_import,
+    :dgm_sample,
+    :dgm_layer_norm,
+    :dgm_rms_norm,
+    :dgm_modulate,
+    :dgm_gate_residual,
+    :dgm_silu,
+    :dgm_gelu,
+    :dgm_timestep_embedding,
+    :dgm_patchify,
+    :dgm_unpatchify,
+    :dgm_model_load,
+    :dgm_model_free,
+    :dgm_model_get_info,
+    :dgm_model_metadata,
+    :dgm_model_plan_options,
+    :dgm_model_workspace_len,
+    :dgm_model_forward,
+    :dgm_generate,
+)
+
+dgm_abi_version() =
+    @native 1 dgm_abi_version()::Int32
+
+dgm_numerics_version() =
+    @native 2 dgm_numerics_version()::Int32
+
+dgm_version() =
+    @native 3 dgm_version()::Cstring
+
+dgm_set_num_threads(threads) =
+    @native 4 dgm_set_num_threads(threads::Int32)::Int32
+
+dgm_num_threads() =
+    @native 5 dgm_num_threads()::Int32
+
+dgm_isa() =
+    @native 6 dgm_isa()::Cstring
+
+dgm_cpu_info(buf, cap, needed) =
+    @native 7 dgm_cpu_info(buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+
+dgm_status_string(status) =
+    @native 8 dgm_status_string(status::Int32)::Cstring
+
+dgm_last_error() =
+    @native 9 dgm_last_error()::Cstring
+
+dgm_attention_options_init(options, struct_size) =
+    @native 10 dgm_attention_options_init(options::Ptr{dgm_attention_options}, struct_size::Csize_t)::Int32
+
+dgm_attention(q, k, v, options, out, lse) =
+    @native 11 dgm_attention(q::Ptr{dgm_tensor}, k::Ptr{dgm_tensor}, v::Ptr{dgm_tensor}, options::Ptr{dgm_attention_options}, out::Ptr{dgm_tensor}, lse::Ptr{dgm_tensor})::Int32
+
+dgm_linear_pack(weight, bias, out) =
+    @native 12 dgm_linear_pack(weight::Ptr{dgm_tensor}, bias::Ptr{dgm_tensor}, out::Ptr{Ptr{dgm_linear}})::Int32
+
+dgm_linear_free(linear) =
+    @native 13 dgm_linear_free(linear::Ptr{dgm_linear})::Cvoid
+
+dgm_linear_forward(linear, x, activation, out) =
+    @native 14 dgm_linear_forward(linear::Ptr{dgm_linear}, x::Ptr{dgm_tensor}, activation::Int32, out::Ptr{dgm_tensor})::Int32
+
+dgm_random_uniform(seeds, rows, purpose, draw, out) =
+    @native 15 dgm_random_uniform(seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{dgm_tensor})::Int32
+
+dgm_random_normal(seeds, rows, purpose, draw, out) =
+    @native 16 dgm_random_normal(seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{dgm_tensor})::Int32
+
+dgm_random_categorical(logits, seeds, rows, purpose, draw, out) =
+    @native 17 dgm_random_categorical(logits::Ptr{dgm_tensor}, seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{Int64})::Int32
+
+dgm_row_seeds(seed, rows, out) =
+    @native 18 dgm_row_seeds(seed::UInt64, rows::Csize_t, out::Ptr{UInt64})::Int32
+
+dgm_plan_options_init(options, struct_size) =
+    @native 19 dgm_plan_options_init(options::Ptr{dgm_plan_options}, struct_size::Csize_t)::Int32
+
+dgm_plan_compile(options, out) =
+    @native 20 dgm_plan_compile(options::Ptr{dgm_plan_options}, out::Ptr{Ptr{dgm_plan}})::Int32
+
+dgm_plan_free(plan) =
+    @native 21 dgm_plan_free(plan::Ptr{dgm_plan})::Cvoid
+
+dgm_plan_describe(plan, buf, cap, needed) =
+    @native 22 dgm_plan_describe(plan::Ptr{dgm_plan}, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+
+dgm_plan_slots(plan, slots) =
+    @native 23 dgm_plan_slots(plan::Ptr{dgm_plan}, slots::Ptr{Csize_t})::Int32
+
+dgm_plan_state_len(plan, rows, elements, floats) =
+    @native 24 dgm_plan_state_len(plan::Ptr{dgm_plan}, rows::Csize_t, elements::Csize_t, floats::Ptr{Csize_t})::Int32
+
+dgm_plan_run_size(plan, rows, bytes) =
+    @native 25 dgm_plan_run_size(plan::Ptr{dgm_plan}, rows::Csize_t, bytes::Ptr{Csize_t})::Int32
+
+dgm_plan_hash(plan, hash) =
+    @native 26 dgm_plan_hash(plan::Ptr{dgm_plan}, hash::Ptr{UInt64})::Int32
+
+dgm_run_start(plan, seeds, rows, elements, x_start, run, run_size, state, state_len) =
+    @native 27 dgm_run_start(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+
+dgm_run_ask(plan, run, run_size, request) =
+    @native 28 dgm_run_ask(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, request::Ptr{dgm_request})::Int32
+
+dgm_run_times(plan, run, run_size, t, rows) =
+    @native 29 dgm_run_times(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, t::Ptr{Float32}, rows::Csize_t)::Int32
+
+dgm_run_input(plan, run, run_size, state, state_len, x) =
+    @native 30 dgm_run_input(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+
+dgm_run_tell(plan, run, run_size, state, state_len, eval_id, y, y_len) =
+    @native 31 dgm_run_tell(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
+
+dgm_run_result(plan, run, run_size, state, state_len, x) =
+    @native 32 dgm_run_result(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+
+dgm_run_export_size(plan, run, run_size, bytes) =
+    @native 33 dgm_run_export_size(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, bytes::Ptr{Csize_t})::Int32
+
+dgm_run_export(plan, run, run_size, state, state_len, buf, cap, written) =
+    @native 34 dgm_run_export(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, buf::Ptr{Cvoid}, cap::Csize_t, written::Ptr{Csize_t})::Int32
+
+dgm_run_peek(buf, len, rows, elements) =
+    @native 35 dgm_run_peek(buf::Ptr{Cvoid}, len::Csize_t, rows::Ptr{Csize_t}, elements::Ptr{Csize_t})::Int32
+
+dgm_run_import(plan, buf, len, run, run_size, state, state_len) =
+    @native 36 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+
+dgm_sample(plan, seeds, rows, elements, x_start, run, run_size, state, state_len, y, t, model, ctx) =
+    @native 37 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
+
+dgm_layer_norm(x, weight, bias, eps, out) =
+    @native 38 dgm_layer_norm(x::Ptr{dgm_tensor}, weight::Ptr{dgm_tensor}, bias::Ptr{dgm_tensor}, eps::Float32, out::Ptr{dgm_tensor})::Int32
+
+dgm_rms_norm(x, weight, eps, out) =
+    @native 39 dgm_rms_norm(x::Ptr{dgm_tensor}, weight::Ptr{dgm_tensor}, eps::Float32, out::Ptr{dgm_tensor})::Int32
+
+dgm_modulate(x, shift, scale, out) =
+    @native 40 dgm_modulate(x::Ptr{dgm_tensor}, shift::Ptr{dgm_tensor}, scale::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+
+dgm_gate_residual(residual, y, gate, out) =
+    @native 41 dgm_gate_residual(residual::Ptr{dgm_tensor}, y::Ptr{dgm_tensor}, gate::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+
+dgm_silu(x, out) =
+    @native 42 dgm_silu(x::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+
+dgm_gelu(x, kind, out) =
+    @native 43 dgm_gelu(x::Ptr{dgm_tensor}, kind::Int32, out::Ptr{dgm_tensor})::Int32
+
+dgm_timestep_embedding(t, max_period, out) =
+    @native 44 dgm_timestep_embedding(t::Ptr{dgm_tensor}, max_period::Float32, out::Ptr{dgm_tensor})::Int32
+
+dgm_patchify(x, patch, out) =
+    @native 45 dgm_patchify(x::Ptr{dgm_tensor}, patch::Int64, out::Ptr{dgm_tensor})::Int32
+
+dgm_unpatchify(x, patch, out) =
+    @native 46 dgm_unpatchify(x::Ptr{dgm_tensor}, patch::Int64, out::Ptr{dgm_tensor})::Int32
+
+dgm_model_load(path, out) =
+    @native 47 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
+
+dgm_model_free(model) =
+    @native 48 dgm_model_free(model::Ptr{dgm_model})::Cvoid
+
+dgm_model_get_info(model, info) =
+    @native 49 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
+
+dgm_model_metadata(model, key, buf, cap, needed) =
+    @native 50 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+
+dgm_model_plan_options(model, options) =
+    @native 51 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
+
+dgm_model_workspace_len(model, batch, floats) =
+    @native 52 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
+
+dgm_model_forward(model, x, t, labels, workspace, workspace_len, out) =
+    @native 53 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+
+dgm_generate(model, plan, seeds, labels, rows, out) =
+    @native 54 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
+
+end

@@ -1,0 +1,21 @@
+# Owners of the engine's immutable objects. A finalizer only frees: it may run on any thread, in the
+# middle of a garbage collection, where nothing else is allowed.
+
+for (Owner, object, free) in (
+    (:LinearHandle, :dgm_linear, :dgm_linear_free),
+    (:PlanHandle, :dgm_plan, :dgm_plan_free),
+    (:ModelHandle, :dgm_model, :dgm_model_free),
+)
+    @eval begin
+        mutable struct $Owner
+            pointer::Ptr{LibDGM.$object}
+            "Takes what `make(out)` writes to `out` on success."
+            function $Owner(make::Function)
+                out = Ref{Ptr{LibDGM.$object}}(C_NULL)
+                check(make(out))
+                return finalizer(h -> (LibDGM.$free(h.pointer); nothing), new(out[]))
+            end
+        end
+        Base.unsafe_convert(::Type{Ptr{LibDGM.$object}}, h::$Owner) = h.pointer
+    end
+end

@@ -1,0 +1,240 @@
+"""
+    DGMKernels.Run
+
+One sampling run: a plan, a small header, and the state tensors that the solver needs, `slots` of
+`dims` each. Made by [`start`](@ref DGMKernels.start) or [`import_run`](@ref); advanced by
+[`ask`](@ref) and [`tell!`](@ref), [`step!`](@ref DGMKernels.step!) or
+[`sample!`](@ref DGMKernels.sample!). One task at a time may use a run.
+"""
+mutable struct Run{N,M}
+    plan::Plan
+    header::Vector{UInt8}
+    state::Array{Float32,M}
+    times::Vector{Float32}
+    scratch::Vector{Float32}
+    request::Base.RefValue{LibDGM.dgm_request}
+    dims::Dims{N}
+    function Run(plan::Plan, dims::Dims{N}) where {N}
+        N >= 2 && all(d -> d > 0, dims) ||
+            throw(DimensionMismatch("dims is $dims, expected (..., B) with all sizes above 0"))
+        rows, elements = last(dims), prod(Base.front(dims))
+        bytes, floats = Ref{Csize_t}(), Ref{Csize_t}()
+        check(LibDGM.dgm_plan_run_size(plan.handle, rows, bytes))
+        check(LibDGM.dgm_plan_state_len(plan.handle, rows, elements, floats))
+        state = Array{Float32}(undef, dims..., plan.slots)
+        length(state) == floats[] || throw(DGMError(-900, "the state has $(floats[]) floats, not $(length(state))"))
+        request = blank(LibDGM.dgm_request)
+        return new{N,N + 1}(plan, zeros(UInt8, bytes[]), state, Vector{Float32}(undef, rows), Float32[], request, dims)
+    end
+end
+
+"""
+    DGMKernels.start([rng], plan, dims; x = nothing) -> Run
+
+Starts a run for a batch of `dims`, `(..., B)`; the last dimension is the batch.
+
+The first argument gives the randomness: an `AbstractRNG` (one number is drawn), one seed, or a vector
+of one seed a row (see [`row_seeds`](@ref)). `x`, of size `dims`, is where to start instead of noise.
+
+# Examples
+```julia
+run = DGMKernels.start(MersenneTwister(1), plan, (8, 8, 1, 64))
+while (request = ask(run)) !== nothing
+    tell!(run, request, my_network(request.x, request.times))
+end
+images = DGMKernels.result(run)
+```
+"""
+function start(source, plan::Plan, dims::Dims; x = nothing)
+    run = Run(plan, dims)
+    seeds = seeds_of(source, last(dims))
+    x === nothing || size(x) == dims || wrong_size("x", x, dims)
+    first_x = x === nothing ? C_NULL : dense(x)
+    check(LibDGM.dgm_run_start(plan.handle, seeds, last(dims), prod(Base.front(dims)), first_x,
+                               run.header, length(run.header), run.state, length(run.state)))
+    return run
+end
+start(plan::Plan, dims::Dims; options...) = start(Random.default_rng(), plan, dims; options...)
+
+dense(x::Array{Float32}) = x
+dense(x) = Array{Float32}(x)
+
+"""
+    Request
+
+What a run wants evaluated next: the model at `x` and `times`.
+
+- `x`: `dims`, the input of the model; a view of the run's state, to be read only and until `tell!`.
+- `times`: `Float32`, the model time of each row.
+- `role`: `:cond`, or `:uncond` for the unconditional output that guidance needs.
+- `step`, `stage`: from 0; a step may ask several times.
+- `t`, `sigma`, `alpha`: model time, noise and signal level of row 1.
+- `uniform_times`: whether all rows are at the same time. `active`: rows that have not finished.
+- `id`: names this question; `tell!` refuses the answer to any other.
+"""
+struct Request{X<:AbstractArray{Float32}}
+    id::UInt64
+    step::Int
+    stage::Int
+    role::Symbol
+    t::Float64
+    sigma::Float64
+    alpha::Float64
+    active::Int
+    uniform_times::Bool
+    x::X
+    times::Vector{Float32}
+end
+
+const ROLES = keys(enumeration("DGM_ROLE_"))
+
+"""
+    ask(run) -> Union{Request,Nothing}
+
+The next question of a run, or `nothing` when it is finished. Asking twice gives the same question.
+"""
+function ask(run::Run)
+    header, request = run.header, run.request
+    check(LibDGM.dgm_run_ask(run.plan.handle, header, length(header), request))
+    r = request[]
+    r.done == 0 || return nothing
+    check(LibDGM.dgm_run_times(run.plan.handle, header, length(header), run.times, length(run.times)))
+    return Request(r.eval_id, Int(r.step), Int(r.stage), ROLES[r.role+1], r.t, r.sigma, r.alpha,
+                   Int(r.active_rows), r.uniform_t != 0, slot(run, r.slot + 1), run.times)
+end
+
+slot(run::Run{N}, i) where {N} = view(run.state, ntuple(_ -> Colon(), Val(N))..., Int(i))
+
+"""
+    tell!(run, request, y) -> run
+
+Answers `request` with the output `y` of the model, of the size of `request.x`, and computes up to the
+next question. An `Array{Float32}` is read in place; any other array is copied to one first. An
+answer that is not finite, or to another question, is refused and leaves the run as it was.
+"""
+function tell!(run::Run, request::Request, y::AbstractArray)
+    size(y) == run.dims || wrong_size("y", y, run.dims)
+    header, state, output = run.header, run.state, answer(run, y)
+    check(LibDGM.dgm_run_tell(run.plan.handle, header, length(header), state, length(state),
+                              request.id, output, length(output)))
+    return run
+end
+tell!(run::Run, request::Request, y) = throw(ArgumentError("y is a $(typeof(y)), expected an array of size $(run.dims)"))
+
+answer(run::Run, y::Array{Float32}) = y
+function answer(run::Run, y::AbstractArray)
+    eltype(y) <: Real || throw(ArgumentError("y has element type $(eltype(y)), expected Float32"))
+    resize!(run.scratch, length(y))
+    copyto!(run.scratch, y)
+    return run.scratch
+end
+
+"""
+    DGMKernels.step!(run, model) -> Bool
+
+Answers every question of one step with `model(x, times, request)`; `false` when the run was finished.
+"""
+function step!(run::Run, model)
+    request = ask(run)
+    request === nothing && return false
+    step = request.step
+    while request !== nothing && request.step == step
+        tell!(run, request, model(request.x, request.times, request))
+        request = ask(run)
+    end
+    return true
+end
+
+"""
+    DGMKernels.result(run)
+
+The current sample, of size `dims`, as a view of the run's state; the final one when `ask` gives
+`nothing`. `copy` it to keep it beyond the next `tell!`.
+"""
+function result(run::Run)
+    out = Ref{Ptr{Float32}}(C_NULL)
+    header, state = run.header, run.state
+    GC.@preserve state begin
+        check(LibDGM.dgm_run_result(run.plan.handle, header, length(header), state, length(state), out))
+        return slot(run, (out[] - pointer(state)) ÷ (sizeof(Float32) * prod(run.dims)) + 1)
+    end
+end
+
+"Whether a run is finished."
+isdone(run::Run) = ask(run) === nothing
+
+"""
+    DGMKernels.sample([rng], model, plan, dims; x = nothing, callback = nothing) -> Array{Float32}
+
+Samples a batch of `dims`, `(..., B)`. `model(x, times, request)` is any callable that returns an array
+of the size of `x`; `times` has one entry a row, and `request.role` is `:uncond` where guidance wants
+the unconditional output (see [`Request`](@ref DGMKernels.Request)). Randomness and `x` as in
+[`start`](@ref DGMKernels.start). `callback(run, request)` is called after every answer.
+
+# Examples
+```julia
+# A model that knows only that the data is 0 everywhere: for a flow, velocity = x / t.
+plan = DGMKernels.Plan(process = :flow, prediction = :velocity, steps = 8)
+x = DGMKernels.sample(MersenneTwister(1), (x, t, request) -> x ./ t[1], plan, (8, 8, 1, 4))
+```
+"""
+sample(source, model, plan::Plan, dims::Dims; x = nothing, callback = nothing) =
+    copy(result(sample!(start(source, plan, dims; x = x), model; callback = callback)))
+sample(model, plan::Plan, dims::Dims; options...) = sample(Random.default_rng(), model, plan, dims; options...)
+
+"""
+    DGMKernels.sample!(run, model; callback = nothing) -> run
+
+Finishes a run, from wherever it stands. See [`DGMKernels.sample`](@ref).
+"""
+function sample!(run::Run, model; callback = nothing)
+    while (request = ask(run)) !== nothing
+        tell!(run, request, model(request.x, request.times, request))
+        callback === nothing || callback(run, request)
+    end
+    return run
+end
+
+"""
+    export_run(run) -> Vector{UInt8}
+
+A run as bytes, checksummed and the same on every machine: a snapshot to continue from with
+[`import_run`](@ref), in any language, with the same bits.
+"""
+function export_run(run::Run)
+    header, state = run.header, run.state
+    bytes, written = Ref{Csize_t}(), Ref{Csize_t}()
+    check(LibDGM.dgm_run_export_size(run.plan.handle, header, length(header), bytes))
+    out = Vector{UInt8}(undef, bytes[])
+    check(LibDGM.dgm_run_export(run.plan.handle, header, length(header), state, length(state), out, length(out), written))
+    return resize!(out, written[])
+end
+
+"""
+    import_run(plan, bytes, [dims]) -> Run
+
+The run that [`export_run`](@ref) wrote. `plan` must be equal to the plan of that run, and `dims` has
+its numbers of elements and rows; without it the run is `(elements, rows)`.
+"""
+function import_run(plan::Plan, bytes::Vector{UInt8}, dims::Union{Dims,Nothing} = nothing)
+    rows, elements = Ref{Csize_t}(), Ref{Csize_t}()
+    check(LibDGM.dgm_run_peek(bytes, length(bytes), rows, elements))
+    shape = dims === nothing ? (Int(elements[]), Int(rows[])) : dims
+    length(shape) >= 2 && (prod(Base.front(shape)), last(shape)) == (elements[], rows[]) || throw(DimensionMismatch(
+        "dims is $shape, expected $(elements[]) elements in each of $(rows[]) rows (the last dimension)"))
+    run = Run(plan, shape)
+    check(LibDGM.dgm_run_import(plan.handle, bytes, length(bytes), run.header, length(run.header),
+                                run.state, length(run.state)))
+    return run
+end
+
+function Base.show(io::IO, run::Run)
+    request = ask(run)
+    print(io, "Run(", join(run.dims, "×"), request === nothing ? ", done)" : ", step $(request.step), t = $(request.t))")
+end
+Base.show(io::IO, r::Request) = print(io, "Request(id = ", r.id, ", step = ", r.step, ", stage = ", r.stage,
+                                      ", role = ", r.role, ", t = ", r.t, ")")
+function Base.show(io::IO, ::MIME"text/plain", run::Run)
+    println(io, run)
+    print(io, "  plan:  ", run.plan, "\n  state: ", run.plan.slots, " × ", join(run.dims, "×"), " Float32")
+end

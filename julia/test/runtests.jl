@@ -1,0 +1,53 @@
+# julia --project=julia julia/test/runtests.jl
+
+using DGMKernels
+using Test
+
+const D = DGMKernels
+
+# A model that is neither a function nor an array.
+struct Scaled
+    by::Float32
+end
+(m::Scaled)(x, t, request) = m.by .* x
+
+"What `f()` throws, or `nothing`."
+function thrown(f)
+    try
+        f()
+    catch error
+        return error
+    end
+    return nothing
+end
+
+include("golden.jl")
+
+"Passed and failed tests of a test set and those inside it."
+function totals(set)
+    passed, failed = set.n_passed, 0
+    for result in set.results
+        if result isa Test.DefaultTestSet
+            (passed, failed) = (passed, failed) .+ totals(result)
+        else
+            failed += result isa Union{Test.Fail,Test.Error}
+        end
+    end
+    return (passed, failed)
+end
+
+counts = try
+    totals(@testset "DGMKernels" begin
+        include("test_arrays.jl")
+        include("test_kernels.jl")
+        include("test_random.jl")
+        include("test_sampling.jl")
+        include("test_dit.jl")
+        include("test_library.jl")
+    end)
+catch error
+    error isa Test.TestSetException || rethrow()
+    (error.pass, error.fail + error.error)
+end
+println("julia: ", counts[1], " passed, ", counts[2], " failed")
+exit(counts[2] == 0 ? 0 : 1)

@@ -1,0 +1,175 @@
+using LinearAlgebra: transpose
+
+"Copies of `x` in other layouts, equal element by element."
+function layouts(x)
+    n = ndims(x)
+    order = ntuple(i -> mod1(i + 1, n), n)
+    back = ntuple(i -> findfirst(==(i), order), n)
+    wide = similar(x, (2 .* size(x) .+ 1)...)
+    every_second = view(wide, ntuple(d -> 2:2:2*size(x, d), n)...)
+    every_second .= x
+    return (PermutedDimsArray(permutedims(x, order), back), every_second)
+end
+
+@testset "attention" begin
+    for name in ("plain", "causal", "causal_tall", "causal_wide", "cross", "gqa", "dv", "lengths", "one_query",
+                 "longer_than_split")
+        get_part(part) = golden("attention.$name.$part")
+        q, k, v = get_part("q"), get_part("k"), get_part("v")
+        options = (causal = startswith(name, "causal"),
+                   kv_lengths = name == "lengths" ? get_part("kv_lengths") : nothing)
+        out, lse = attention(q, k, v; lse = true, options...)
+        @test near(out, get_part("out"))
+        @test near(lse, get_part("lse"))
+        @test attention(q, k, v; options...) == out
+        for i in 1:2
+            target = layouts(similar(out))[i]
+            @test attention!(target, layouts(q)[i], layouts(k)[i], layouts(v)[i]; options...) === target
+            @test target == out
+        end
+    end
+    q, k, v = randn(Float32, 8, 3, 2, 2), randn(Float32, 8, 5, 2, 2), randn(Float32, 4, 5, 2, 2)
+    @test attention(q, k, v; scale = 1 / sqrt(8)) == attention(q, k, v)
+    @test attention(q, k, v; scale = 1) != attention(q, k, v)
+    # Batch items do not know of each other.
+    @test attention(q[:, :, :, 2:2], k[:, :, :, 2:2], v[:, :, :, 2:2]) == attention(q, k, v)[:, :, :, 2:2]
+
+    @test_throws DimensionMismatch attention(q[:, :, :, 1], k, v)
+    @test_throws DimensionMismatch attention(q, k[1:7, :, :, :], v)
+    @test_throws DimensionMismatch attention(q, k, v[:, 1:4, :, :])
+    @test_throws DimensionMismatch attention(q, k[:, :, :, 1:1], v)
+    @test_throws DimensionMismatch attention(q[:, :, 1:1, :], k, v)
+    @test_throws DimensionMismatch attention!(zeros(Float32, 8, 3, 2, 2), q, k, v)
+    @test_throws DimensionMismatch attention!(zeros(Float32, 4, 3, 2, 2), q, k, v; lse = zeros(Float32, 2, 2, 2))
+    @test_throws DimensionMismatch attention(q, k, v; kv_lengths = [1])
+    @test_throws ArgumentError attention(q, k, v; kv_lengths = [1, 6])
+    @test_throws ArgumentError attention(q, k, v; kv_lengths = [-1, 5])
+    @test_throws ArgumentError attention(q, k, v; scale = NaN)
+    @test_throws ArgumentError attention(Float64.(q), k, v)
+    @test_throws ArgumentError attention(q, view(k, :, [1, 2, 3, 4, 5], :, :), v)
+    error = thrown(() -> attention(q, k[1:7, :, :, :], v))
+    @test occursin("(8, 3, 2, 2)", error.msg) && occursin("(7, 5, 2, 2)", error.msg)
+end
+
+@testset "norms and modulation" begin
+    for (f, f!, name, more) in ((layer_norm, layer_norm!, "layer_norm", (bias = "layer_norm.bias",)),
+                                (rms_norm, rms_norm!, "rms_norm", NamedTuple()))
+        x, w = golden("$name.x"), golden("$name.weight")
+        affine = merge((weight = w,), map(golden, more))
+        @test near(f(x; eps = 1e-6), golden("$name.out"))
+        @test near(f(x; eps = 1e-6, affine...), golden("$name.affine_out"))
+        for y in layouts(x)
+            @test f(y; affine...) == f(x; affine...)
+        end
+        @test f!(copy(x), x) == (y = copy(x); f!(y, y))
+        @test f(x[:, 1]) == f(x)[:, 1]
+        @test size(f(zeros(Float32, 4, 0))) == (4, 0)
+        @test_throws DimensionMismatch f(x; weight = w[1:3])
+        @test_throws DimensionMismatch f!(x[:, 1:2], x)
+        @test_throws ArgumentError f(Float64.(x))
+        @test_throws ArgumentError f(x; weight = Float64.(w))
+        @test_throws ArgumentError f(x; eps = -1)
+    end
+    @test_throws DimensionMismatch layer_norm(zeros(Float32, 4, 2); bias = zeros(Float32, 3))
+
+    x, shift, scale = golden("modulate.x"), golden("modulate.shift"), golden("modulate.scale")
+    @test near(modulate(x, shift, scale), golden("modulate.out"))
+    @test all(y -> modulate(y, shift, scale) == modulate(x, shift, scale), layouts(x))
+    @test modulate(x, layouts(shift)[2], layouts(scale)[1]) == modulate(x, shift, scale)
+    @test (y = copy(x); modulate!(y, y, shift, scale)) == modulate(x, shift, scale)
+    @test_throws DimensionMismatch modulate(x[:, :, 1], shift, scale)
+    @test_throws DimensionMismatch modulate(x, shift[:, 1:2], scale)
+    @test_throws DimensionMismatch modulate(x, shift, scale[1:2, :])
+    @test_throws DimensionMismatch modulate!(x[:, 1:2, :], x, shift, scale)
+    @test_throws ArgumentError modulate(x, Float64.(shift), scale)
+
+    residual, y, gate = golden("gate_residual.res"), golden("gate_residual.y"), golden("gate_residual.gate")
+    @test near(gate_residual(residual, y, gate), golden("gate_residual.out"))
+    @test gate_residual(layouts(residual)[1], layouts(y)[2], layouts(gate)[1]) == gate_residual(residual, y, gate)
+    @test_throws DimensionMismatch gate_residual(residual, y[:, 1:2, :], gate)
+    @test_throws DimensionMismatch gate_residual(residual, y, gate[:, 1:2])
+    @test_throws ArgumentError gate_residual(residual, y, Int32.(round.(gate)))
+end
+
+@testset "activations" begin
+    x = golden("activation.x")
+    @test all(isapprox.(D.silu(x), golden("silu.out"); rtol = 1e-6, atol = 1e-37))
+    @test all(isapprox.(D.gelu(x), golden("gelu_tanh.out"); rtol = 1e-5, atol = 1e-7))
+    @test all(isapprox.(D.gelu(x; kind = :erf), golden("gelu_erf.out"); rtol = 1e-5, atol = 1e-7))
+    cube = reshape(x[1:343], 7, 7, 7)
+    for y in layouts(cube), f in (D.silu, D.gelu)
+        @test f(y) == f(cube)
+    end
+    @test (y = copy(x); D.silu!(y, y)) == D.silu(x)
+    @test D.silu(Float32[]) == Float32[]
+    @test_throws ArgumentError D.gelu(x; kind = :exact)
+    @test_throws ArgumentError D.silu([1, 2])
+    @test_throws ArgumentError D.silu!(view(x, 2:10), view(x, 1:9))       # overlapping, not the same
+    @test_throws DimensionMismatch D.silu!(x[1:2], x)
+    @test_throws DimensionMismatch D.gelu!(x[1:2], x)
+end
+
+@testset "embedding and patches" begin
+    t = golden("timestep_embedding.t")
+    @test maximum(abs.(timestep_embedding(t, 256) .- golden("timestep_embedding.out"))) < 1e-4
+    @test maximum(abs.(timestep_embedding(t, 32) .- golden("timestep_embedding.small_out"))) < 1e-4
+    @test_throws ArgumentError timestep_embedding(t, 5)
+    @test_throws ArgumentError timestep_embedding(Float64.(t), 4)
+    @test_throws DimensionMismatch timestep_embedding(reshape(t, 2, :), 4)
+    @test_throws DimensionMismatch timestep_embedding!(zeros(Float32, 4, 3), t)
+    @test_throws ArgumentError timestep_embedding(t, 4; max_period = -1)
+
+    x = golden("patchify.x")
+    @test patchify(x, 2) == golden("patchify.out")
+    @test all(y -> patchify(y, 2) == patchify(x, 2), layouts(x))
+    tokens = golden("unpatchify_head.tokens")
+    @test unpatchify(tokens, 2, 10, 6) == golden("unpatchify_head.out")
+    @test_throws DimensionMismatch patchify(x, 4)
+    @test_throws DimensionMismatch patchify(x, 0)
+    @test_throws DimensionMismatch patchify(x[:, :, :, 1], 2)
+    @test_throws DimensionMismatch patchify!(zeros(Float32, 12, 14, 2), x, 2)
+    @test_throws DimensionMismatch unpatchify(tokens, 2, 10, 10)
+    @test_throws DimensionMismatch unpatchify(tokens, 5, 10, 6)
+    @test_throws ArgumentError patchify(Float64.(x), 2)
+end
+
+@testset "linear" begin
+    for name in ("small", "odd", "wide")
+        # PyTorch's [out, in] in memory is a Julia (in, out).
+        x, w, b = golden("linear.$name.x"), transpose(golden("linear.$name.weight")), golden("linear.$name.bias")
+        @test near(D.Linear(w, b)(x), golden("linear.$name.out"))
+        @test near(D.Linear(w)(x), golden("linear.$name.nobias_out"))
+        @test D.Linear(Array(w), b)(x) == D.Linear(w, b)(x)
+        @test all(y -> D.Linear(w, b)(y) == D.Linear(w, b)(x), layouts(x))
+        @test isapprox(D.Linear(w, b)(x), w * x .+ b; rtol = 1e-5)
+    end
+    x = golden("linear.activation.x")
+    layer = D.Linear(transpose(golden("linear.activation.weight")), golden("linear.activation.bias"))
+    @test near(layer(x; activation = :silu), golden("linear.silu.out"))
+    @test near(layer(x; activation = :gelu_tanh), golden("linear.gelu_tanh.out"))
+    @test isapprox(layer(x; activation = :gelu_erf), D.gelu(layer(x); kind = :erf); rtol = 1e-5)
+    @test layer(reshape(x, 40, 2, 3)) == reshape(layer(x), 29, 2, 3)
+    @test layer(x[:, 1]) == layer(x)[:, 1]
+    @test repr(layer) == "Linear(40 => 29)"
+    @test repr(D.Linear(zeros(Float32, 2, 3))) == "Linear(3 => 2; no bias)"
+    @test_throws DimensionMismatch layer(x[1:39, :])
+    @test_throws DimensionMismatch D.linear!(zeros(Float32, 28, 6), layer, x)
+    @test_throws DimensionMismatch D.Linear(zeros(Float32, 3, 2), zeros(Float32, 2))
+    @test_throws DimensionMismatch D.Linear(zeros(Float32, 3))
+    @test_throws ArgumentError D.Linear(zeros(3, 2))
+    @test_throws ArgumentError layer(Float64.(x))
+    @test_throws ArgumentError layer(x; activation = :relu)
+end
+
+@testset "threads do not change bits" begin
+    before = D.num_threads()
+    q = randn(Float32, 64, 200, 4, 2)
+    results = map((1, 2, 3)) do n
+        D.set_num_threads!(n)
+        @test D.num_threads() == n
+        attention(q, q, q; causal = true)
+    end
+    @test results[1] == results[2] == results[3]
+    D.set_num_threads!(before)
+    @test_throws ArgumentError D.set_num_threads!(0)
+end

@@ -1,0 +1,156 @@
+using Random: MersenneTwister
+
+# The exact model of data that is normal with mean MU and deviation STD: x = alpha x0 + sigma noise.
+const MU, STD = golden("sampler.mu_std")
+exact_noise(x, a, s) = s * (x - a * MU) / (a^2 * STD^2 + s^2)
+exact_data(x, a, s) = MU + a * STD^2 * (x - a * MU) / (a^2 * STD^2 + s^2)
+
+noise_model(x, t, request) = Float32.(exact_noise.(Float64.(x), request.alpha, request.sigma))
+# Every row has its own time: what an adaptive solver asks for.
+function flow_model(x, t, request)
+    times = reshape(Float64.(t), ntuple(_ -> 1, ndims(x) - 1)..., :)
+    return Float32.(exact_noise.(x, 1 .- times, times) .- exact_data.(x, 1 .- times, times))
+end
+
+const START = golden("sampler.x_T")
+const DIMS = size(START)
+
+@testset "solvers against the reference" begin
+    for solver in (:euler, :midpoint, :heun, :rk4), shift in (1, 3)
+        plan = D.Plan(; process = :flow, prediction = :velocity, solver = solver, steps = 10, shift = shift)
+        x = D.sample(1, flow_model, plan, DIMS; x = START)
+        @test near(x, golden("sampler.flow.$solver.shift$shift"); tol = 1e-5)
+    end
+    for (name, options) in (
+        ("ddim.leading", (solver = :ddim, spacing = :leading)), ("ddim.trailing", (solver = :ddim, spacing = :trailing)),
+        ("dpmpp_2m", (solver = :dpmpp_2m,)), ("unipc_bh2", (solver = :unipc,)),
+    )
+        plan = D.Plan(; process = :vp_linear, prediction = :epsilon, steps = 10, eta = 0, options...)
+        x = D.sample(1, noise_model, plan, DIMS; x = START)
+        @test near(x, golden("sampler.$name.out"); tol = 1e-5)
+    end
+    sigmas = golden("sampler.flow_match_euler.sigmas")
+    plan = D.Plan(; process = :flow, prediction = :velocity, solver = :euler, times = sigmas)
+    @test near(D.sample(1, flow_model, plan, DIMS; x = START), golden("sampler.flow_match_euler.out"); tol = 1e-5)
+end
+
+const PLANS = [
+    [(process = :flow, prediction = :velocity, solver = s, steps = 4) for s in (:euler, :midpoint, :heun, :rk4)]...,
+    [(process = :vp_linear, prediction = :epsilon, solver = s, steps = 4) for s in (:ddpm, :ddim, :dpmpp_2m, :unipc)]...,
+    (process = :vp_cosine, prediction = :epsilon, solver = :ddim, eta = 1, steps = 4, clip = 1),
+    (process = :flow, prediction = :velocity, solver = :bosh3, rtol = 1e-2, atol = 1e-2),
+    (process = :flow, prediction = :velocity, solver = :euler, steps = 3, guidance = 2.5),
+]
+model_of(options) = options.process === :flow ? flow_model : noise_model
+
+@testset "a run continues from any ask: $(options.solver)" for options in PLANS
+    plan, model = D.Plan(; options...), model_of(options)
+    seeds = row_seeds(3, 5)
+    whole = D.sample(seeds, model, plan, (3, 2, 5))
+    @test all(isfinite, whole) && size(whole) == (3, 2, 5)
+    run, asks = D.start(seeds, plan, (3, 2, 5)), 0
+    while true
+        bytes = export_run(run)
+        resumed = import_run(D.Plan(; options...), bytes, (3, 2, 5))
+        @test export_run(resumed) == bytes
+        @test D.result(D.sample!(resumed, model)) == whole
+        request = ask(run)
+        request === nothing && break
+        asks += 1
+        @test (again = ask(run); (again.id, again.x, again.times) == (request.id, request.x, request.times))
+        tell!(run, request, model(request.x, request.times, request))
+    end
+    @test asks > 0 && D.isdone(run) && D.result(run) == whole
+    # A row is the same whoever shares its batch.
+    @test D.sample(seeds[4:4], model, plan, (3, 2, 1)) == whole[:, :, 4:4]
+end
+
+@testset "runs" begin
+    plan = D.Plan(; process = :flow, prediction = :velocity, solver = :heun, steps = 3)
+    shape = (2, 3)
+    # Any callable is a model; what it returns may be any array of that size.
+    struct_model = Scaled(0.5)
+    reference = D.sample(1, (x, t, request) -> 0.5f0 .* x, plan, shape)
+    @test D.sample(1, struct_model, plan, shape) == reference
+    @test D.sample(1, (x, t, request) -> PermutedDimsArray(permutedims(0.5f0 .* x), (2, 1)), plan, shape) == reference
+    @test D.sample(1, (x, t, request) -> 0.5 .* Float64.(x), plan, shape) == reference
+    @test D.sample(MersenneTwister(2), struct_model, plan, shape) == D.sample(MersenneTwister(2), struct_model, plan, shape)
+    @test D.sample(struct_model, plan, shape) isa Matrix{Float32}
+
+    run = D.start(1, plan, shape)
+    request = ask(run)
+    @test request isa D.Request && size(request.x) == shape && length(request.times) == 3
+    @test (request.step, request.stage, request.role, request.t) == (0, 0, :cond, 1.0)
+    @test request.uniform_times && request.active == 3
+    @test request.x == D.normal!(1, zeros(Float32, shape); purpose = :initial)
+    before = export_run(run)
+    @test_throws DimensionMismatch tell!(run, request, zeros(Float32, 3, 2))
+    @test_throws ArgumentError tell!(run, request, nothing)
+    @test_throws ArgumentError tell!(run, request, fill("a", shape))
+    @test thrown(() -> tell!(run, request, fill(NaN32, shape))) isa Exception
+    @test export_run(run) == before
+    tell!(run, request, request.x)
+    @test thrown(() -> tell!(run, request, request.x)) isa DGMError        # told twice
+    @test D.step!(run, struct_model) && ask(run).step == 1
+    @test D.step!(run, struct_model) && D.step!(run, struct_model) && !D.step!(run, struct_model)
+    @test ask(run) === nothing && occursin("done", repr(run))
+
+    # A model that fails leaves the run where it was.
+    run = D.start(1, plan, shape)
+    @test_throws ErrorException D.sample!(run, (x, t, request) -> request.step == 1 ? error("no") : struct_model(x, t, request))
+    @test ask(run).step == 1
+    @test D.result(D.sample!(run, struct_model)) == reference
+    seen = Int[]
+    D.sample!(D.start(1, plan, shape), struct_model; callback = (run, request) -> push!(seen, request.step))
+    @test seen == [0, 0, 1, 1, 2, 2]
+
+    @test size(D.result(import_run(plan, before))) == shape
+    @test_throws DimensionMismatch import_run(plan, before, (3, 2))
+    @test_throws Exception import_run(plan, before[1:end-1])
+    @test_throws Exception import_run(plan, xor.(before, 0x01))
+    @test_throws Exception import_run(D.Plan(; steps = 5), before)
+    @test_throws DimensionMismatch D.start(1, plan, (4,))
+    @test_throws DimensionMismatch D.start(1, plan, (4, 0))
+    @test_throws DimensionMismatch D.start([1, 2], plan, (4, 3))
+    @test_throws DimensionMismatch D.start(1, plan, (4, 3); x = zeros(Float32, 3, 4))
+    @test_throws ArgumentError D.start("1", plan, (4, 3))
+end
+
+@testset "guidance" begin
+    plan = D.Plan(; process = :flow, prediction = :velocity, solver = :euler, steps = 2, guidance = 3)
+    roles = Symbol[]
+    x = D.sample(1, (x, t, r) -> (push!(roles, r.role); r.role === :cond ? 2x : x), plan, (2, 2))
+    @test roles == [:cond, :uncond, :cond, :uncond]
+    @test isapprox(x, D.sample(1, (x, t, r) -> 4x, D.Plan(; steps = 2, solver = :euler), (2, 2)); rtol = 1e-5)
+end
+
+@testset "plans" begin
+    plan = D.Plan(; solver = :heun, steps = 7)
+    @test plan == D.Plan(; solver = :heun, steps = 7) && hash(plan) == hash(D.Plan(; solver = :heun, steps = 7))
+    @test plan != D.Plan(; solver = :heun, steps = 8)
+    @test length(split(D.describe(plan), '\n')) > 3
+    @test !occursin('\n', repr(plan)) && repr("text/plain", plan) == chomp(D.describe(plan))
+    @test D.Plan(; solver = "heun", steps = 7) == plan
+    @test_throws ArgumentError D.Plan(; solver = :best)
+    @test_throws ArgumentError D.Plan(; steps = 0)
+    @test_throws ArgumentError D.Plan(; steps = 1.5)
+    @test_throws ArgumentError D.Plan(; speed = 3)
+    @test_throws ArgumentError D.Plan(; shift = NaN)
+    @test_throws ArgumentError D.Plan(; shift = "a")
+    @test_throws ArgumentError D.Plan(; times = Float64[])
+    @test_throws ArgumentError D.Plan(; times = [0.2, 0.8])
+    @test occursin("heun", thrown(() -> D.Plan(; solver = :best)).msg)
+end
+
+@testset "collections of garbage in between" begin
+    plan = D.Plan(; process = :flow, prediction = :velocity, solver = :rk4, steps = 3)
+    expected = D.sample(1, flow_model, plan, (64, 3))
+    for i in 1:30
+        fresh = D.Plan(; process = :flow, prediction = :velocity, solver = :rk4, steps = 3)
+        x = D.sample(1, (x, t, r) -> (i % 3 == 0 && GC.gc(false); flow_model(x, t, r)), fresh, (64, 3))
+        @test x == expected
+        D.Linear(randn(Float32, 8, 8))
+    end
+    GC.gc()
+    @test D.sample(1, flow_model, plan, (64, 3)) == expected
+end
