@@ -24,4 +24,4 @@ case $1 in
   *) set -- "$1" "$2" "${CC:-cc} -std=c11" ;;
 esac
 # shellcheck disable=SC2086 # words
-exec $3 -O2 $warnings -I"$here/include" "$1" -o "$2" -L"$links" -Wl,-rpath,"$links" -ldgm
+exec $3 -O2 $warnings -I"$here/include" "$1" -o "$2" -L"$links" -Wl,-rpath,"$links" -ldgm -lm

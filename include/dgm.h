@@ -131,11 +131,223 @@
 #define DGM_DEVICE_CPU 1
 
 /**
+ * No activation.
+ */
+#define DGM_ACTIVATION_NONE 0
+
+/**
+ * SiLU after the bias.
+ */
+#define DGM_ACTIVATION_SILU 1
+
+/**
+ * GELU (tanh) after the bias.
+ */
+#define DGM_ACTIVATION_GELU_TANH 2
+
+/**
+ * GELU (erf) after the bias.
+ */
+#define DGM_ACTIVATION_GELU_ERF 3
+
+/**
+ * Stream of the initial noise.
+ */
+#define DGM_PURPOSE_INITIAL 0
+
+/**
+ * Stream of the noise of a step.
+ */
+#define DGM_PURPOSE_STEP 1
+
+/**
+ * Stream of churn noise.
+ */
+#define DGM_PURPOSE_CHURN 2
+
+/**
+ * Stream of inpainting noise.
+ */
+#define DGM_PURPOSE_INPAINT 3
+
+/**
+ * Stream of acceptance tests.
+ */
+#define DGM_PURPOSE_ACCEPT 4
+
+/**
+ * Stream of Gumbel and categorical draws.
+ */
+#define DGM_PURPOSE_GUMBEL 5
+
+/**
+ * Stream of draft tokens.
+ */
+#define DGM_PURPOSE_DRAFT 6
+
+/**
+ * Stream of residual draws.
+ */
+#define DGM_PURPOSE_RESIDUAL 7
+
+/**
+ * Stream of Brownian paths.
+ */
+#define DGM_PURPOSE_BROWNIAN 8
+
+/**
+ * Stream for the caller's own use.
+ */
+#define DGM_PURPOSE_USER 9
+
+/**
+ * Rectified flow: alpha = 1 - t, sigma = t, t from 1 (noise) to 0 (data).
+ */
+#define DGM_PROCESS_FLOW 0
+
+/**
+ * Variance preserving, betas linear.
+ */
+#define DGM_PROCESS_VP_LINEAR 1
+
+/**
+ * Variance preserving, square roots of betas linear.
+ */
+#define DGM_PROCESS_VP_SCALED_LINEAR 2
+
+/**
+ * Variance preserving, squared-cosine.
+ */
+#define DGM_PROCESS_VP_COSINE 3
+
+/**
+ * The model predicts the noise.
+ */
+#define DGM_PREDICTION_EPSILON 0
+
+/**
+ * The model predicts the clean data.
+ */
+#define DGM_PREDICTION_X0 1
+
+/**
+ * The model predicts alpha eps - sigma x0.
+ */
+#define DGM_PREDICTION_V 2
+
+/**
+ * The model predicts the velocity eps - x0.
+ */
+#define DGM_PREDICTION_VELOCITY 3
+
+/**
+ * First order, one evaluation a step.
+ */
+#define DGM_SOLVER_EULER 0
+
+/**
+ * Explicit midpoint, order 2.
+ */
+#define DGM_SOLVER_MIDPOINT 1
+
+/**
+ * Heun, order 2.
+ */
+#define DGM_SOLVER_HEUN 2
+
+/**
+ * Classical Runge-Kutta, order 4.
+ */
+#define DGM_SOLVER_RK4 3
+
+/**
+ * Ancestral sampling (VP).
+ */
+#define DGM_SOLVER_DDPM 4
+
+/**
+ * DDIM with eta.
+ */
+#define DGM_SOLVER_DDIM 5
+
+/**
+ * DPM-Solver++(2M), order 2.
+ */
+#define DGM_SOLVER_DPMPP_2M 6
+
+/**
+ * UniPC, order 2.
+ */
+#define DGM_SOLVER_UNIPC 7
+
+/**
+ * Bogacki-Shampine 3(2), adaptive for each row (flow).
+ */
+#define DGM_SOLVER_BOSH3 8
+
+/**
+ * Evenly spaced.
+ */
+#define DGM_SPACING_UNIFORM 0
+
+/**
+ * VP: multiples of train_steps / steps from 0.
+ */
+#define DGM_SPACING_LEADING 1
+
+/**
+ * VP: multiples of train_steps / steps down from train_steps, less one.
+ */
+#define DGM_SPACING_TRAILING 2
+
+/**
+ * The model is asked with the condition.
+ */
+#define DGM_ROLE_COND 0
+
+/**
+ * The model is asked without the condition (classifier-free guidance).
+ */
+#define DGM_ROLE_UNCOND 1
+
+/**
+ * Weights and bias of a linear layer, packed for the engine. Immutable.
+ */
+typedef struct dgm_linear dgm_linear;
+
+/**
+ * A compiled sampler. Immutable.
+ */
+typedef struct dgm_plan dgm_plan;
+
+/**
+ * Options of dgm_attention(); fill with dgm_attention_options_init() first.
+ */
+typedef struct {
+    /**
+     * sizeof(dgm_attention_options).
+     */
+    size_t struct_size;
+    /**
+     * Factor of the scores; 0 (the default) means 1/sqrt(D).
+     */
+    float scale;
+    /**
+     * 1: query i of Lq sees the keys up to i + Lk - Lq (bottom-right aligned). 0, the default: all.
+     */
+    int32_t causal;
+    /**
+     * NULL (the default), or B numbers: batch b uses only its first kv_lengths[b] keys, 0 to Lk.
+     */
+    const int64_t *kv_lengths;
+} dgm_attention_options;
+
+/**
  * A tensor in the caller's memory, borrowed for one call. Layout-identical to DLPack's DLTensor.
  *
  * The first element lies at (char *)data + byte_offset, which must be a multiple of the element
- * size. At most 8 dimensions. Inputs may have any strides (0 broadcasts, negative reverses);
- * outputs need positive strides that give every element its own address and may not overlap an
+ * size. At most 8 dimensions. Inputs may have any strides (0 broadcasts, negative reverses) that
+ * the function can use without a copy, else it returns DGM_ERROR_STRIDE; outputs need positive strides that give every element its own address and may not overlap an
  * input. Elementwise functions also accept the very same view as input and output.
  */
 typedef struct {
@@ -180,6 +392,164 @@ typedef struct {
      */
     uint64_t byte_offset;
 } dgm_tensor;
+
+/**
+ * What a plan is compiled from; fill with dgm_plan_options_init() first.
+ */
+typedef struct {
+    /**
+     * sizeof(dgm_plan_options).
+     */
+    size_t struct_size;
+    /**
+     * DGM_PROCESS_...; default flow.
+     */
+    int32_t process;
+    /**
+     * DGM_PREDICTION_...; default velocity.
+     */
+    int32_t prediction;
+    /**
+     * DGM_SOLVER_...; default Euler.
+     */
+    int32_t solver;
+    /**
+     * DGM_SPACING_...; default uniform.
+     */
+    int32_t spacing;
+    /**
+     * Number of steps, 1 to 100000; default 16. Not used with times or Bosh3.
+     */
+    int64_t steps;
+    /**
+     * Flow: the grid is mapped by t -> s t / (1 + (s - 1) t); default 1.
+     */
+    double shift;
+    /**
+     * DDIM: 0 (default, deterministic) to 1 (the variance of DDPM).
+     */
+    double eta;
+    /**
+     * Classifier-free guidance g: u + g (c - u). 1 (default) asks for the conditional output only.
+     */
+    double guidance;
+    /**
+     * Predicted x0 is clipped to [-clip, clip]; 0 (default) does not clip.
+     */
+    double clip;
+    /**
+     * VP linear: first beta; default 1e-4.
+     */
+    double beta_start;
+    /**
+     * VP linear: last beta; default 0.02.
+     */
+    double beta_end;
+    /**
+     * VP: number of training steps; default 1000.
+     */
+    int64_t train_steps;
+    /**
+     * Bosh3: relative tolerance; default 1e-3.
+     */
+    double rtol;
+    /**
+     * Bosh3: absolute tolerance; default 1e-4.
+     */
+    double atol;
+    /**
+     * Bosh3: first step size in model time; 0 (default) chooses.
+     */
+    double h_init;
+    /**
+     * Model times instead of a spacing, strictly descending; NULL (default) for none. Copied.
+     */
+    const double *times;
+    /**
+     * Number of times: steps + 1.
+     */
+    size_t times_len;
+    /**
+     * Bosh3: model evaluations after which a run gives up; default 10000.
+     */
+    int64_t max_evals;
+} dgm_plan_options;
+
+/**
+ * What a run wants next. Set struct_size = sizeof(dgm_request) before dgm_run_ask().
+ */
+typedef struct {
+    /**
+     * sizeof(dgm_request).
+     */
+    size_t struct_size;
+    /**
+     * 1 when the result is ready; then nothing below has a meaning.
+     */
+    int32_t done;
+    /**
+     * DGM_ROLE_COND or DGM_ROLE_UNCOND.
+     */
+    int32_t role;
+    /**
+     * Names this evaluation; dgm_run_tell() wants it back.
+     */
+    uint64_t eval_id;
+    /**
+     * Step, from 0.
+     */
+    int64_t step;
+    /**
+     * Evaluation inside the step, from 0.
+     */
+    int64_t stage;
+    /**
+     * State tensor that the model reads.
+     */
+    int64_t slot;
+    /**
+     * Model time (of the first unfinished row when uniform_t is 0).
+     */
+    double t;
+    /**
+     * Weight of the noise at t.
+     */
+    double sigma;
+    /**
+     * Weight of the data at t.
+     */
+    double alpha;
+    /**
+     * Rows of the batch.
+     */
+    int64_t rows;
+    /**
+     * Numbers in a row.
+     */
+    int64_t elements;
+    /**
+     * Rows whose output is used; the others may be told anything.
+     */
+    int64_t active_rows;
+    /**
+     * 1 when all rows share t; else see dgm_run_times().
+     */
+    int32_t uniform_t;
+    /**
+     * 0.
+     */
+    int32_t reserved;
+} dgm_request;
+
+/**
+ * A model: reads x [rows, elements] and the time t [rows] of each row, writes y [rows, elements].
+ * Returns 0; anything else stops the run. It must return: no exception, no longjmp.
+ */
+typedef int32_t (*dgm_model_fn)(void *ctx,
+                                const dgm_request *request,
+                                const float *x,
+                                const float *t,
+                                float *y);
 
 #ifdef __cplusplus
 extern "C" {
@@ -241,6 +611,338 @@ const char *dgm_status_string(int32_t status);
  * the next failing call on the same thread: read it at once. Never NULL.
  */
 const char *dgm_last_error(void);
+
+/**
+ * Fills options with the defaults.
+ *
+ * @param options     what to fill
+ * @param struct_size sizeof *options
+ */
+int32_t dgm_attention_options_init(dgm_attention_options *options, size_t struct_size);
+
+/**
+ * softmax(scale q k^T) v, fused: memory does not grow with the number of keys.
+ *
+ * A query without any key gives 0 and lse -inf. NaN in a key, value or query that is used gives NaN.
+ *
+ * @param q       [B, H, Lq, D], f32, any strides
+ * @param k       [B, Hkv, Lk, D]; H is a multiple of Hkv (grouped queries)
+ * @param v       [B, Hkv, Lk, Dv]
+ * @param options NULL for the defaults
+ * @param out     [B, H, Lq, Dv]
+ * @param lse     [B, H, Lq], natural logarithm of the sum of exponentials; NULL if not wanted
+ */
+int32_t dgm_attention(const dgm_tensor *q,
+                      const dgm_tensor *k,
+                      const dgm_tensor *v,
+                      const dgm_attention_options *options,
+                      dgm_tensor *out,
+                      dgm_tensor *lse);
+
+/**
+ * Packs a weight matrix; the originals are not needed afterwards.
+ *
+ * @param weight [out_features, in_features], the layout of PyTorch
+ * @param bias   [out_features]; NULL for none
+ * @param out    receives the handle (NULL on failure); release with dgm_linear_free()
+ */
+int32_t dgm_linear_pack(const dgm_tensor *weight, const dgm_tensor *bias, dgm_linear **out);
+
+/**
+ * Releases a packed layer; NULL does nothing.
+ */
+void dgm_linear_free(dgm_linear *linear);
+
+/**
+ * y = activation(x weight^T + bias).
+ *
+ * @param linear     from dgm_linear_pack()
+ * @param x          [rows, in_features], no negative stride
+ * @param activation DGM_ACTIVATION_NONE, ...
+ * @param out        [rows, out_features]
+ */
+int32_t dgm_linear_forward(const dgm_linear *linear,
+                           const dgm_tensor *x,
+                           int32_t activation,
+                           dgm_tensor *out);
+
+/**
+ * Uniform numbers in (0, 1), Philox4x32-10. Row r depends on seeds[r] only.
+ *
+ * @param seeds   one 64-bit seed for each row
+ * @param rows    number of seeds
+ * @param purpose which stream, DGM_PURPOSE_...
+ * @param draw    which draw of that stream (a step number, a counter)
+ * @param out     [rows, elements]
+ */
+int32_t dgm_random_uniform(const uint64_t *seeds,
+                           size_t rows,
+                           uint32_t purpose,
+                           uint32_t draw,
+                           dgm_tensor *out);
+
+/**
+ * Standard normal numbers, Philox4x32-10 and Box-Muller. Row r depends on seeds[r] only.
+ *
+ * @param seeds   one 64-bit seed for each row
+ * @param rows    number of seeds
+ * @param purpose which stream, DGM_PURPOSE_...
+ * @param draw    which draw of that stream
+ * @param out     [rows, elements]
+ */
+int32_t dgm_random_normal(const uint64_t *seeds,
+                          size_t rows,
+                          uint32_t purpose,
+                          uint32_t draw,
+                          dgm_tensor *out);
+
+/**
+ * One draw from softmax(logits) for each row.
+ *
+ * @param logits  [rows, classes]
+ * @param seeds   one 64-bit seed for each row
+ * @param rows    number of seeds and of results
+ * @param purpose which stream, DGM_PURPOSE_...
+ * @param draw    which draw of that stream
+ * @param out     receives rows class numbers from 0
+ */
+int32_t dgm_random_categorical(const dgm_tensor *logits,
+                               const uint64_t *seeds,
+                               size_t rows,
+                               uint32_t purpose,
+                               uint32_t draw,
+                               int64_t *out);
+
+/**
+ * One well-mixed seed for each row of a batch from one seed; row r is the same in any batch size.
+ *
+ * @param seed any number
+ * @param rows number of rows
+ * @param out  receives rows seeds
+ */
+int32_t dgm_row_seeds(uint64_t seed, size_t rows, uint64_t *out);
+
+/**
+ * Fills options with the defaults.
+ *
+ * @param options     what to fill
+ * @param struct_size sizeof *options
+ */
+int32_t dgm_plan_options_init(dgm_plan_options *options, size_t struct_size);
+
+/**
+ * Compiles a sampler.
+ *
+ * @param options what it is made of; NULL for the defaults
+ * @param out     receives the plan (NULL on failure); release with dgm_plan_free()
+ */
+int32_t dgm_plan_compile(const dgm_plan_options *options, dgm_plan **out);
+
+/**
+ * Releases a plan; NULL does nothing.
+ */
+void dgm_plan_free(dgm_plan *plan);
+
+/**
+ * Writes the plan as a readable table, NUL-terminated. The text is for people: it may change.
+ *
+ * @param buf    receives the text; NULL (with cap 0) only asks for the size
+ * @param cap    bytes of buf
+ * @param needed receives the bytes needed, the NUL included; may be NULL
+ */
+int32_t dgm_plan_describe(const dgm_plan *plan, char *buf, size_t cap, size_t *needed);
+
+/**
+ * Number of state tensors a run of this plan uses.
+ */
+int32_t dgm_plan_slots(const dgm_plan *plan, size_t *slots);
+
+/**
+ * Floats of state that a run needs: slots * rows * elements.
+ *
+ * @param rows     images (or other samples) in the batch
+ * @param elements numbers in one of them
+ * @param floats   receives the size
+ */
+int32_t dgm_plan_state_len(const dgm_plan *plan, size_t rows, size_t elements, size_t *floats);
+
+/**
+ * Bytes of the run itself (its program counter, seeds and times; the state is apart).
+ */
+int32_t dgm_plan_run_size(const dgm_plan *plan, size_t rows, size_t *bytes);
+
+/**
+ * A number that is equal for equal plans: an exported run can only be continued with its own.
+ */
+int32_t dgm_plan_hash(const dgm_plan *plan, uint64_t *hash);
+
+/**
+ * Starts a run and fills its state.
+ *
+ * @param plan      from dgm_plan_compile()
+ * @param seeds     one seed for each row; all noise of a row is a function of its seed
+ * @param rows      samples in the batch
+ * @param elements  numbers in one sample
+ * @param x_start   [rows, elements] taken as they are; NULL draws the plan's initial noise
+ * @param run       receives the run, any alignment; may be copied and stored like any bytes
+ * @param run_size  its size, at least that of dgm_plan_run_size()
+ * @param state     receives the state
+ * @param state_len its floats, exactly those of dgm_plan_state_len()
+ */
+int32_t dgm_run_start(const dgm_plan *plan,
+                      const uint64_t *seeds,
+                      size_t rows,
+                      size_t elements,
+                      const float *x_start,
+                      void *run,
+                      size_t run_size,
+                      float *state,
+                      size_t state_len);
+
+/**
+ * What the run wants next: nothing (done = 1), or the model's output at slot and t. Asking again
+ * gives the same answer.
+ *
+ * @param request its struct_size must be set
+ */
+int32_t dgm_run_ask(const dgm_plan *plan, const void *run, size_t run_size, dgm_request *request);
+
+/**
+ * Model time of every row for the current request.
+ *
+ * @param t    receives rows times
+ * @param rows rows of the run
+ */
+int32_t dgm_run_times(const dgm_plan *plan,
+                      const void *run,
+                      size_t run_size,
+                      float *t,
+                      size_t rows);
+
+/**
+ * Where the model's input of the current request lies: [rows, elements] inside state.
+ *
+ * @param x receives the address (NULL on failure)
+ */
+int32_t dgm_run_input(const dgm_plan *plan,
+                      const void *run,
+                      size_t run_size,
+                      float *state,
+                      size_t state_len,
+                      float **x);
+
+/**
+ * Tells the model's output and carries the run to its next request: one pass over the state.
+ * On failure run and state are unchanged.
+ *
+ * @param eval_id that of the current request
+ * @param y       [rows, elements], finite in every row still active
+ * @param y_len   rows * elements
+ */
+int32_t dgm_run_tell(const dgm_plan *plan,
+                     void *run,
+                     size_t run_size,
+                     float *state,
+                     size_t state_len,
+                     uint64_t eval_id,
+                     const float *y,
+                     size_t y_len);
+
+/**
+ * Where the result lies: [rows, elements] inside state; before the run is done, the current x.
+ *
+ * @param x receives the address (NULL on failure)
+ */
+int32_t dgm_run_result(const dgm_plan *plan,
+                       const void *run,
+                       size_t run_size,
+                       const float *state,
+                       size_t state_len,
+                       const float **x);
+
+/**
+ * Bytes that dgm_run_export() writes.
+ */
+int32_t dgm_run_export_size(const dgm_plan *plan, const void *run, size_t run_size, size_t *bytes);
+
+/**
+ * Writes run and state as one block: versioned, little-endian, checksummed. Continuing from it
+ * gives the same bits on any machine and from any language.
+ *
+ * @param buf     receives the block
+ * @param cap     its size, at least that of dgm_run_export_size()
+ * @param written receives the bytes written; may be NULL
+ */
+int32_t dgm_run_export(const dgm_plan *plan,
+                       const void *run,
+                       size_t run_size,
+                       const float *state,
+                       size_t state_len,
+                       void *buf,
+                       size_t cap,
+                       size_t *written);
+
+/**
+ * Reads the sizes of an exported block, to make room for dgm_run_import().
+ *
+ * @param buf      the block
+ * @param len      its bytes
+ * @param rows     receives the rows of the run
+ * @param elements receives the numbers in a row
+ */
+int32_t dgm_run_peek(const void *buf, size_t len, size_t *rows, size_t *elements);
+
+/**
+ * Reads a block of dgm_run_export() under the same plan.
+ *
+ * @param buf       the block
+ * @param len       its bytes
+ * @param run       receives the run
+ * @param run_size  its size, at least that of dgm_plan_run_size()
+ * @param state     receives the state
+ * @param state_len its floats, exactly those of dgm_plan_state_len()
+ */
+int32_t dgm_run_import(const dgm_plan *plan,
+                       const void *buf,
+                       size_t len,
+                       void *run,
+                       size_t run_size,
+                       float *state,
+                       size_t state_len);
+
+/**
+ * Starts a run and carries it to its end, calling model for every evaluation.
+ *
+ * When model returns another number than 0, that number is returned and the run stands where it
+ * was: continue with dgm_run_ask(). The result is at dgm_run_result().
+ *
+ * @param plan      from dgm_plan_compile()
+ * @param seeds     one seed for each row
+ * @param rows      samples in the batch
+ * @param elements  numbers in one sample
+ * @param x_start   [rows, elements] to start from; NULL draws the plan's initial noise
+ * @param run       receives the run
+ * @param run_size  its size, that of dgm_plan_run_size()
+ * @param state     receives the state
+ * @param state_len its floats, those of dgm_plan_state_len()
+ * @param y         scratch of rows * elements floats
+ * @param t         scratch of rows floats
+ * @param model     the model
+ * @param ctx       passed on to model
+ */
+int32_t dgm_sample(const dgm_plan *plan,
+                   const uint64_t *seeds,
+                   size_t rows,
+                   size_t elements,
+                   const float *x_start,
+                   void *run,
+                   size_t run_size,
+                   float *state,
+                   size_t state_len,
+                   float *y,
+                   float *t,
+                   dgm_model_fn model,
+                   void *ctx);
 
 #ifdef __cplusplus
 }  // extern "C"

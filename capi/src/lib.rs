@@ -16,3 +16,15 @@ pub mod status;
 pub mod fence;
 
 pub mod tensor;
+
+pub mod attention;
+
+pub mod linear;
+
+pub mod random;
+
+pub mod plan;
+
+pub mod run;
+
+pub mod sample;

@@ -26,8 +26,8 @@ pub const DGM_DEVICE_CPU: i32 = 1;
 /// A tensor in the caller's memory, borrowed for one call. Layout-identical to DLPack's DLTensor.
 ///
 /// The first element lies at (char *)data + byte_offset, which must be a multiple of the element
-/// size. At most 8 dimensions. Inputs may have any strides (0 broadcasts, negative reverses);
-/// outputs need positive strides that give every element its own address and may not overlap an
+/// size. At most 8 dimensions. Inputs may have any strides (0 broadcasts, negative reverses) that
+/// the function can use without a copy, else it returns DGM_ERROR_STRIDE; outputs need positive strides that give every element its own address and may not overlap an
 /// input. Elementwise functions also accept the very same view as input and output.
 #[repr(C)]
 pub struct dgm_tensor {
@@ -169,6 +169,17 @@ impl<'a> Tensor<'a> {
         // SAFETY: every element has its own address and none belongs to an input.
         let view = unsafe { ArrayViewMut::from_shape_ptr(shape, self.lowest) };
         view.into_dimensionality::<D>().map_err(|e| Error::Internal(format!("{}: {e}", self.arg)))
+    }
+
+    /// Checks that the tensor shares no memory with an array, one of which is written.
+    ///
+    /// # Errors
+    /// [`Error::Alias`] when it does.
+    pub(crate) fn check_separate<T>(&self, other: &'static str, array: &[T]) -> Result<()> {
+        match Span::new(array.as_ptr() as usize, size_of_val(array)) {
+            Some(span) if !span.overlaps(self.span) => Ok(()),
+            _ => Err(Error::Alias { arg: self.arg, other }),
+        }
     }
 
     /// What an elementwise kernel reads from `self` while it writes `out`: a copy when the two

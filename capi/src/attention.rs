@@ -1,0 +1,111 @@
+//! Attention.
+
+use dgm_core::attention::{AttentionOptions, attention};
+use dgm_core::{Error, Result};
+use ndarray::{Ix3, Ix4};
+
+use crate::fence::entry;
+use crate::memory::{Versioned, init_struct, read_struct, slice};
+use crate::tensor::{Tensor, dgm_tensor};
+
+/// Options of dgm_attention(); fill with dgm_attention_options_init() first.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct dgm_attention_options {
+    /// sizeof(dgm_attention_options).
+    pub struct_size: usize,
+    /// Factor of the scores; 0 (the default) means 1/sqrt(D).
+    pub scale: f32,
+    /// 1: query i of Lq sees the keys up to i + Lk - Lq (bottom-right aligned). 0, the default: all.
+    pub causal: i32,
+    /// NULL (the default), or B numbers: batch b uses only its first kv_lengths[b] keys, 0 to Lk.
+    pub kv_lengths: *const i64,
+}
+
+// SAFETY: repr(C), the size first, no padding, any bits are a value (the pointer is not followed
+// before it is checked).
+unsafe impl Versioned for dgm_attention_options {}
+
+const DEFAULT: dgm_attention_options = dgm_attention_options {
+    struct_size: size_of::<dgm_attention_options>(),
+    scale: 0.0,
+    causal: 0,
+    kv_lengths: std::ptr::null(),
+};
+
+/// Fills options with the defaults.
+///
+/// @param options     what to fill
+/// @param struct_size sizeof *options
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_attention_options_init(
+    options: *mut dgm_attention_options,
+    struct_size: usize,
+) -> i32 {
+    // SAFETY: the caller gives `struct_size` writable bytes or NULL.
+    entry(|| unsafe { init_struct("options", options, struct_size, DEFAULT) })
+}
+
+/// softmax(scale q k^T) v, fused: memory does not grow with the number of keys.
+///
+/// A query without any key gives 0 and lse -inf. NaN in a key, value or query that is used gives NaN.
+///
+/// @param q       [B, H, Lq, D], f32, any strides
+/// @param k       [B, Hkv, Lk, D]; H is a multiple of Hkv (grouped queries)
+/// @param v       [B, Hkv, Lk, Dv]
+/// @param options NULL for the defaults
+/// @param out     [B, H, Lq, Dv]
+/// @param lse     [B, H, Lq], natural logarithm of the sum of exponentials; NULL if not wanted
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_attention(
+    q: *const dgm_tensor,
+    k: *const dgm_tensor,
+    v: *const dgm_tensor,
+    options: *const dgm_attention_options,
+    out: *mut dgm_tensor,
+    lse: *mut dgm_tensor,
+) -> i32 {
+    // SAFETY: the caller gives valid descriptors and options, or NULL.
+    entry(|| unsafe {
+        let q = Tensor::read("q", q, Some(4), "[B, H, Lq, D]")?;
+        let k = Tensor::read("k", k, Some(4), "[B, Hkv, Lk, D]")?;
+        let v = Tensor::read("v", v, Some(4), "[B, Hkv, Lk, Dv]")?;
+        let out = Tensor::read("out", out, Some(4), "[B, H, Lq, Dv]")?;
+        let lse = Tensor::read_optional("lse", lse, 3, "[B, H, Lq]")?;
+        let options = if options.is_null() { DEFAULT } else { read_struct("options", options, DEFAULT)? };
+        let lengths = read_lengths(&options, q.shape()[0])?;
+        let options = AttentionOptions {
+            scale: (options.scale != 0.0).then_some(options.scale),
+            causal: flag("causal", options.causal)?,
+            kv_lengths: lengths.as_deref(),
+        };
+        let lse = match &lse {
+            Some(lse) => Some(lse.output::<Ix3>(&[&q, &k, &v, &out])?),
+            None => None,
+        };
+        let out = out.output::<Ix4>(&[&q, &k, &v])?;
+        attention(q.view::<Ix4>()?, k.view::<Ix4>()?, v.view::<Ix4>()?, &options, out, lse)
+    })
+}
+
+/// The B lengths, or none.
+unsafe fn read_lengths(options: &dgm_attention_options, batch: usize) -> Result<Option<Vec<usize>>> {
+    if options.kv_lengths.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller gives one length for each batch entry.
+    let lengths = unsafe { slice("kv_lengths", options.kv_lengths, batch) }?;
+    let checked = lengths.iter().enumerate().map(|(b, &n)| {
+        usize::try_from(n).map_err(|_| Error::range("kv_lengths", format!("{n} in batch {b}"), "0 to Lk"))
+    });
+    checked.collect::<Result<Vec<_>>>().map(Some)
+}
+
+/// A C truth value.
+fn flag(arg: &'static str, value: i32) -> Result<bool> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Error::argument(arg, value, "0 or 1")),
+    }
+}

@@ -1,0 +1,385 @@
+//! Runs: ask and tell. The run is bytes of the caller, read and written at every call.
+
+use std::ffi::c_void;
+
+use dgm_core::sampling::{Ask, Plan, Request, Run};
+use dgm_core::{Error, Result};
+
+use crate::fence::entry;
+use crate::memory::{Versioned, handle, put, separate, slice, slice_mut, write_struct};
+use crate::plan::dgm_plan;
+
+/// The model is asked with the condition.
+pub const DGM_ROLE_COND: i32 = 0;
+/// The model is asked without the condition (classifier-free guidance).
+pub const DGM_ROLE_UNCOND: i32 = 1;
+
+/// What a run wants next. Set struct_size = sizeof(dgm_request) before dgm_run_ask().
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct dgm_request {
+    /// sizeof(dgm_request).
+    pub struct_size: usize,
+    /// 1 when the result is ready; then nothing below has a meaning.
+    pub done: i32,
+    /// DGM_ROLE_COND or DGM_ROLE_UNCOND.
+    pub role: i32,
+    /// Names this evaluation; dgm_run_tell() wants it back.
+    pub eval_id: u64,
+    /// Step, from 0.
+    pub step: i64,
+    /// Evaluation inside the step, from 0.
+    pub stage: i64,
+    /// State tensor that the model reads.
+    pub slot: i64,
+    /// Model time (of the first unfinished row when uniform_t is 0).
+    pub t: f64,
+    /// Weight of the noise at t.
+    pub sigma: f64,
+    /// Weight of the data at t.
+    pub alpha: f64,
+    /// Rows of the batch.
+    pub rows: i64,
+    /// Numbers in a row.
+    pub elements: i64,
+    /// Rows whose output is used; the others may be told anything.
+    pub active_rows: i64,
+    /// 1 when all rows share t; else see dgm_run_times().
+    pub uniform_t: i32,
+    /// 0.
+    pub reserved: i32,
+}
+
+// SAFETY: repr(C), the size first, no padding, plain numbers.
+unsafe impl Versioned for dgm_request {}
+
+impl dgm_request {
+    pub(crate) const DONE: dgm_request = dgm_request {
+        struct_size: size_of::<dgm_request>(),
+        done: 1,
+        role: 0,
+        eval_id: 0,
+        step: 0,
+        stage: 0,
+        slot: 0,
+        t: 0.0,
+        sigma: 0.0,
+        alpha: 0.0,
+        rows: 0,
+        elements: 0,
+        active_rows: 0,
+        uniform_t: 1,
+        reserved: 0,
+    };
+}
+
+impl From<Request> for dgm_request {
+    fn from(r: Request) -> Self {
+        dgm_request {
+            done: 0,
+            role: r.role as i32,
+            eval_id: r.eval_id,
+            step: i64::from(r.step),
+            stage: i64::from(r.stage),
+            slot: r.slot as i64,
+            t: r.t,
+            sigma: r.sigma,
+            alpha: r.alpha,
+            rows: r.rows as i64,
+            elements: r.elements as i64,
+            active_rows: r.active_rows as i64,
+            uniform_t: i32::from(r.uniform_t),
+            ..dgm_request::DONE
+        }
+    }
+}
+
+/// Bytes of a run of `rows` rows.
+pub(crate) fn run_size(plan: &Plan, rows: usize) -> Result<usize> {
+    plan.state_len(rows, 1)?; // checks `rows`
+    Run::header_len(plan, rows)
+}
+
+/// # Safety
+/// `run` must be NULL or point to `size` readable bytes.
+unsafe fn read(plan: &Plan, run: *const c_void, size: usize) -> Result<Run> {
+    // SAFETY: the caller's promise.
+    Run::decode(plan, unsafe { slice("run", run.cast::<u8>(), size) }?)
+}
+
+fn check_size(plan: &Plan, rows: usize, size: usize) -> Result<()> {
+    let expected = run_size(plan, rows)?;
+    if size >= expected {
+        return Ok(());
+    }
+    Err(Error::range(
+        "run_size",
+        size,
+        format!("at least {expected} bytes, what dgm_plan_run_size() says for {rows} rows"),
+    ))
+}
+
+/// Starts a run and fills its state.
+///
+/// @param plan      from dgm_plan_compile()
+/// @param seeds     one seed for each row; all noise of a row is a function of its seed
+/// @param rows      samples in the batch
+/// @param elements  numbers in one sample
+/// @param x_start   [rows, elements] taken as they are; NULL draws the plan's initial noise
+/// @param run       receives the run, any alignment; may be copied and stored like any bytes
+/// @param run_size  its size, at least that of dgm_plan_run_size()
+/// @param state     receives the state
+/// @param state_len its floats, exactly those of dgm_plan_state_len()
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_run_start(
+    plan: *const dgm_plan,
+    seeds: *const u64,
+    rows: usize,
+    elements: usize,
+    x_start: *const f32,
+    run: *mut c_void,
+    run_size: usize,
+    state: *mut f32,
+    state_len: usize,
+) -> i32 {
+    // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
+    entry(|| unsafe {
+        let plan = &handle("plan", plan)?.0;
+        let expected = plan.state_len(rows, elements)?;
+        if state_len != expected {
+            return Err(Error::range("state_len", state_len, format!("{expected} floats")));
+        }
+        check_size(plan, rows, run_size)?;
+        separate("run", run.cast::<u8>(), run_size, "state", state, state_len)?;
+        let len = rows * elements; // no overflow: the state is at least as large
+        let x = if x_start.is_null() { None } else { Some(slice("x_start", x_start, len)?) };
+        if x.is_some() {
+            separate("state", state, state_len, "x_start", x_start, len)?;
+        }
+        separate("state", state, state_len, "seeds", seeds, rows)?;
+        separate("run", run.cast::<u8>(), run_size, "seeds", seeds, rows)?;
+        let (seeds, bytes) = (slice("seeds", seeds, rows)?, slice_mut("run", run.cast::<u8>(), run_size)?);
+        let state = slice_mut("state", state, state_len)?;
+        Run::start(plan, seeds, elements, x, state)?.encode(plan, bytes).map(|_| ())
+    })
+}
+
+/// What the run wants next: nothing (done = 1), or the model's output at slot and t. Asking again
+/// gives the same answer.
+///
+/// @param request its struct_size must be set
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_run_ask(
+    plan: *const dgm_plan,
+    run: *const c_void,
+    run_size: usize,
+    request: *mut dgm_request,
+) -> i32 {
+    // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
+    entry(|| unsafe {
+        let plan = &handle("plan", plan)?.0;
+        let answer = match read(plan, run, run_size)?.ask(plan)? {
+            Ask::Done => dgm_request::DONE,
+            Ask::Eval(r) => r.into(),
+        };
+        write_struct("request", request, answer)
+    })
+}
+
+/// Model time of every row for the current request.
+///
+/// @param t    receives rows times
+/// @param rows rows of the run
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_run_times(
+    plan: *const dgm_plan,
+    run: *const c_void,
+    run_size: usize,
+    t: *mut f32,
+    rows: usize,
+) -> i32 {
+    // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
+    entry(|| unsafe {
+        let plan = &handle("plan", plan)?.0;
+        read(plan, run, run_size)?.row_times(plan, slice_mut("t", t, rows)?)
+    })
+}
+
+/// Where the model's input of the current request lies: [rows, elements] inside state.
+///
+/// @param x receives the address (NULL on failure)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_run_input(
+    plan: *const dgm_plan,
+    run: *const c_void,
+    run_size: usize,
+    state: *mut f32,
+    state_len: usize,
+    x: *mut *mut f32,
+) -> i32 {
+    // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
+    entry(|| unsafe {
+        put("x", x, std::ptr::null_mut())?;
+        let plan = &handle("plan", plan)?.0;
+        let run = read(plan, run, run_size)?;
+        let floats = slice("state", state.cast_const(), state_len)?;
+        let input = run.input(plan, floats)?;
+        // An address derived from the caller's own pointer may be written through.
+        put("x", x, state.add(input.as_ptr().offset_from_unsigned(floats.as_ptr())))
+    })
+}
+
+/// Tells the model's output and carries the run to its next request: one pass over the state.
+/// On failure run and state are unchanged.
+///
+/// @param eval_id that of the current request
+/// @param y       [rows, elements], finite in every row still active
+/// @param y_len   rows * elements
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_run_tell(
+    plan: *const dgm_plan,
+    run: *mut c_void,
+    run_size: usize,
+    state: *mut f32,
+    state_len: usize,
+    eval_id: u64,
+    y: *const f32,
+    y_len: usize,
+) -> i32 {
+    // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
+    entry(|| unsafe {
+        let plan = &handle("plan", plan)?.0;
+        let mut value = read(plan, run, run_size)?;
+        separate("state", state, state_len, "y", y, y_len)?;
+        separate("run", run.cast::<u8>(), run_size, "state", state, state_len)?;
+        separate("run", run.cast::<u8>(), run_size, "y", y, y_len)?;
+        let (state, y) = (slice_mut("state", state, state_len)?, slice("y", y, y_len)?);
+        value.tell(plan, state, eval_id, y)?;
+        value.encode(plan, slice_mut("run", run.cast::<u8>(), run_size)?).map(|_| ())
+    })
+}
+
+/// Where the result lies: [rows, elements] inside state; before the run is done, the current x.
+///
+/// @param x receives the address (NULL on failure)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_run_result(
+    plan: *const dgm_plan,
+    run: *const c_void,
+    run_size: usize,
+    state: *const f32,
+    state_len: usize,
+    x: *mut *const f32,
+) -> i32 {
+    // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
+    entry(|| unsafe {
+        put("x", x, std::ptr::null())?;
+        let plan = &handle("plan", plan)?.0;
+        let run = read(plan, run, run_size)?;
+        put("x", x, run.result(plan, slice("state", state, state_len)?)?.as_ptr())
+    })
+}
+
+/// Bytes that dgm_run_export() writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_run_export_size(
+    plan: *const dgm_plan,
+    run: *const c_void,
+    run_size: usize,
+    bytes: *mut usize,
+) -> i32 {
+    // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
+    entry(|| unsafe {
+        let plan = &handle("plan", plan)?.0;
+        put("bytes", bytes, read(plan, run, run_size)?.export_len(plan)?)
+    })
+}
+
+/// Writes run and state as one block: versioned, little-endian, checksummed. Continuing from it
+/// gives the same bits on any machine and from any language.
+///
+/// @param buf     receives the block
+/// @param cap     its size, at least that of dgm_run_export_size()
+/// @param written receives the bytes written; may be NULL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_run_export(
+    plan: *const dgm_plan,
+    run: *const c_void,
+    run_size: usize,
+    state: *const f32,
+    state_len: usize,
+    buf: *mut c_void,
+    cap: usize,
+    written: *mut usize,
+) -> i32 {
+    // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
+    entry(|| unsafe {
+        let plan = &handle("plan", plan)?.0;
+        let value = read(plan, run, run_size)?;
+        let size = value.export_len(plan)?;
+        if cap < size {
+            return Err(Error::range("cap", cap, format!("at least {size} bytes")));
+        }
+        separate("buf", buf.cast::<u8>(), cap, "state", state, state_len)?;
+        separate("buf", buf.cast::<u8>(), cap, "run", run.cast::<u8>(), run_size)?;
+        let target = slice_mut("buf", buf.cast::<u8>(), cap)?;
+        let len = value.export_to(plan, slice("state", state, state_len)?, target)?;
+        match written.is_null() {
+            true => Ok(()),
+            false => put("written", written, len),
+        }
+    })
+}
+
+/// Reads the sizes of an exported block, to make room for dgm_run_import().
+///
+/// @param buf      the block
+/// @param len      its bytes
+/// @param rows     receives the rows of the run
+/// @param elements receives the numbers in a row
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_run_peek(
+    buf: *const c_void,
+    len: usize,
+    rows: *mut usize,
+    elements: *mut usize,
+) -> i32 {
+    // SAFETY: the caller gives `len` readable bytes and valid places, or NULL.
+    entry(|| unsafe {
+        let (r, e) = Run::peek(slice("buf", buf.cast::<u8>(), len)?)?;
+        put("rows", rows, r)?;
+        put("elements", elements, e)
+    })
+}
+
+/// Reads a block of dgm_run_export() under the same plan.
+///
+/// @param buf       the block
+/// @param len       its bytes
+/// @param run       receives the run
+/// @param run_size  its size, at least that of dgm_plan_run_size()
+/// @param state     receives the state
+/// @param state_len its floats, exactly those of dgm_plan_state_len()
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_run_import(
+    plan: *const dgm_plan,
+    buf: *const c_void,
+    len: usize,
+    run: *mut c_void,
+    run_size: usize,
+    state: *mut f32,
+    state_len: usize,
+) -> i32 {
+    // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
+    entry(|| unsafe {
+        let plan = &handle("plan", plan)?.0;
+        let block = slice("buf", buf.cast::<u8>(), len)?;
+        check_size(plan, Run::peek(block)?.0, run_size)?;
+        separate("run", run.cast::<u8>(), run_size, "state", state, state_len)?;
+        separate("run", run.cast::<u8>(), run_size, "buf", buf.cast::<u8>(), len)?;
+        separate("state", state, state_len, "buf", buf.cast::<u8>(), len)?;
+        let bytes = slice_mut("run", run.cast::<u8>(), run_size)?;
+        let state = slice_mut("state", state, state_len)?;
+        Run::import(plan, block, state)?.encode(plan, bytes).map(|_| ())
+    })
+}

@@ -1,0 +1,95 @@
+//! The callback driver: ask and tell in one call.
+
+use std::ffi::c_void;
+
+use dgm_core::Error;
+
+use crate::fence::entry;
+use crate::memory::{slice, slice_mut};
+use crate::plan::dgm_plan;
+use crate::run::{dgm_request, dgm_run_ask, dgm_run_input, dgm_run_start, dgm_run_tell, dgm_run_times};
+use crate::status::DGM_OK;
+
+/// A model: reads x [rows, elements] and the time t [rows] of each row, writes y [rows, elements].
+/// Returns 0; anything else stops the run. It must return: no exception, no longjmp.
+pub type dgm_model_fn = Option<
+    unsafe extern "C" fn(
+        ctx: *mut c_void,
+        request: *const dgm_request,
+        x: *const f32,
+        t: *const f32,
+        y: *mut f32,
+    ) -> i32,
+>;
+
+/// Starts a run and carries it to its end, calling model for every evaluation.
+///
+/// When model returns another number than 0, that number is returned and the run stands where it
+/// was: continue with dgm_run_ask(). The result is at dgm_run_result().
+///
+/// @param plan      from dgm_plan_compile()
+/// @param seeds     one seed for each row
+/// @param rows      samples in the batch
+/// @param elements  numbers in one sample
+/// @param x_start   [rows, elements] to start from; NULL draws the plan's initial noise
+/// @param run       receives the run
+/// @param run_size  its size, that of dgm_plan_run_size()
+/// @param state     receives the state
+/// @param state_len its floats, those of dgm_plan_state_len()
+/// @param y         scratch of rows * elements floats
+/// @param t         scratch of rows floats
+/// @param model     the model
+/// @param ctx       passed on to model
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_sample(
+    plan: *const dgm_plan,
+    seeds: *const u64,
+    rows: usize,
+    elements: usize,
+    x_start: *const f32,
+    run: *mut c_void,
+    run_size: usize,
+    state: *mut f32,
+    state_len: usize,
+    y: *mut f32,
+    t: *mut f32,
+    model: dgm_model_fn,
+    ctx: *mut c_void,
+) -> i32 {
+    let Some(model) = model else {
+        return entry(|| Err(Error::Null { arg: "model", expected: "a function" }));
+    };
+    let y_len = rows.saturating_mul(elements);
+    // The model runs outside `entry`, in the floating-point environment of its own language.
+    // SAFETY: the caller gives memory of the sizes said, or NULL, and a model that keeps to its
+    // contract; every pointer is passed on as it came.
+    unsafe {
+        let checked = entry(|| {
+            slice_mut("y", y, y_len)?;
+            slice_mut("t", t, rows)?;
+            slice("seeds", seeds, rows).map(|_| ())
+        });
+        if checked != DGM_OK {
+            return checked;
+        }
+        let mut status = dgm_run_start(plan, seeds, rows, elements, x_start, run, run_size, state, state_len);
+        while status == DGM_OK {
+            let (mut request, mut x) = (dgm_request::DONE, std::ptr::null_mut());
+            status = dgm_run_ask(plan, run, run_size, &mut request);
+            if status != DGM_OK || request.done == 1 {
+                break;
+            }
+            status = dgm_run_times(plan, run, run_size, t, rows);
+            if status == DGM_OK {
+                status = dgm_run_input(plan, run, run_size, state, state_len, &mut x);
+            }
+            if status == DGM_OK {
+                status = model(ctx, &request, x, t, y);
+            }
+            if status == DGM_OK {
+                status = dgm_run_tell(plan, run, run_size, state, state_len, request.eval_id, y, y_len);
+            }
+        }
+        status
+    }
+}

@@ -1,0 +1,140 @@
+/* Linear layers, and every kind of bad tensor on one of them. */
+#include "check.h"
+
+static int64_t weight_shape[] = {2, 3}, bias_shape[] = {2}, x_shape[] = {2, 3}, out_shape[] = {2, 2};
+static const float weight_data[] = {1, 2, 3, -1, 0, 1}, bias_data[] = {10, 20};
+static const float x_data[] = {1, 1, 1, 1, 2, 3};
+
+static void values(void)
+{
+    dgm_tensor weight = f32_tensor(weight_data, 2, weight_shape);
+    dgm_tensor bias = f32_tensor(bias_data, 1, bias_shape);
+    dgm_tensor x = f32_tensor(x_data, 2, x_shape);
+    float y[4] = {0};
+    dgm_tensor out = f32_tensor(y, 2, out_shape);
+
+    dgm_linear *layer = NULL;
+    OK(dgm_linear_pack(&weight, &bias, &layer));
+    CHECK(layer != NULL);
+    OK(dgm_linear_forward(layer, &x, DGM_ACTIVATION_NONE, &out));
+    CHECK(y[0] == 16 && y[1] == 20 && y[2] == 24 && y[3] == 22);
+    OK(dgm_linear_forward(layer, &x, DGM_ACTIVATION_SILU, &out));
+    NEAR(y[0], 16.0 / (1.0 + exp(-16.0)));
+    OK(dgm_linear_forward(layer, &x, DGM_ACTIVATION_GELU_TANH, &out));
+    NEAR(y[0], 16);
+    OK(dgm_linear_forward(layer, &x, DGM_ACTIVATION_GELU_ERF, &out));
+    NEAR(y[3], 22);
+
+    /* One row for all, every other element of x, and an output with a gap. */
+    int64_t strides[] = {0, 2}, gaps[] = {3, 1}, backwards[] = {0, -1};
+    float wide[6] = {9, 9, 9, 9, 9, 9};
+    dgm_tensor view = x, sparse = f32_tensor(wide, 2, out_shape);
+    view.strides = strides;
+    view.byte_offset = sizeof(float);
+    sparse.strides = gaps;
+    OK(dgm_linear_forward(layer, &view, DGM_ACTIVATION_NONE, &sparse)); /* 1 1 3 */
+    CHECK(wide[0] == 22 && wide[1] == 22 && wide[2] == 9 && wide[3] == 22 && wide[4] == 22 && wide[5] == 9);
+    view.strides = backwards;
+    view.byte_offset = 5 * sizeof(float);
+    FAILS(DGM_ERROR_STRIDE, "x has strides", dgm_linear_forward(layer, &view, DGM_ACTIVATION_NONE, &sparse));
+    dgm_linear_free(layer);
+
+    OK(dgm_linear_pack(&weight, NULL, &layer));
+    OK(dgm_linear_forward(layer, &x, DGM_ACTIVATION_NONE, &out));
+    CHECK(y[0] == 6 && y[1] == 0 && y[2] == 14 && y[3] == 2);
+    dgm_linear_free(layer);
+    dgm_linear_free(NULL);
+}
+
+static void bad_input(void)
+{
+    dgm_tensor weight = f32_tensor(weight_data, 2, weight_shape);
+    dgm_tensor x = f32_tensor(x_data, 2, x_shape);
+    float y[16] = {7, 7, 7, 7};
+    dgm_tensor out = f32_tensor(y, 2, out_shape), bad;
+    dgm_linear *layer = (dgm_linear *)y, *none;
+
+    FAILS(DGM_ERROR_NULL, "weight is null", dgm_linear_pack(NULL, NULL, &layer));
+    CHECK(layer == NULL);
+    FAILS(DGM_ERROR_NULL, "out is null", dgm_linear_pack(&weight, NULL, NULL));
+    bad = f32_tensor(bias_data, 1, x_shape);
+    bad.shape = weight_shape + 1; /* 3 biases for 2 outputs */
+    FAILS(DGM_ERROR_SHAPE, "bias has shape [3]", dgm_linear_pack(&weight, &bad, &none));
+    CHECK(none == NULL);
+
+    OK(dgm_linear_pack(&weight, NULL, &layer));
+    FAILS(DGM_ERROR_NULL, "linear is null", dgm_linear_forward(NULL, &x, 0, &out));
+    FAILS(DGM_ERROR_NULL, "x is null", dgm_linear_forward(layer, NULL, 0, &out));
+    FAILS(DGM_ERROR_NULL, "out is null", dgm_linear_forward(layer, &x, 0, NULL));
+    FAILS(DGM_ERROR_ARGUMENT, "activation is 4", dgm_linear_forward(layer, &x, 4, &out));
+    FAILS(DGM_ERROR_ARGUMENT, "activation is -1", dgm_linear_forward(layer, &x, -1, &out));
+
+    bad = x;
+    bad.data = NULL;
+    FAILS(DGM_ERROR_NULL, "x is null", dgm_linear_forward(layer, &bad, 0, &out));
+    bad = x;
+    bad.shape = NULL;
+    FAILS(DGM_ERROR_NULL, "x is null", dgm_linear_forward(layer, &bad, 0, &out));
+    bad = x;
+    bad.ndim = 1;
+    FAILS(DGM_ERROR_SHAPE, "x has shape [2]", dgm_linear_forward(layer, &bad, 0, &out));
+    bad.ndim = -3;
+    FAILS(DGM_ERROR_SHAPE, "-3 dimensions", dgm_linear_forward(layer, &bad, 0, &out));
+    bad.ndim = 2000000000;
+    FAILS(DGM_ERROR_SHAPE, "2000000000 dimensions", dgm_linear_forward(layer, &bad, 0, &out));
+    int64_t negative[] = {2, -3}, huge[] = {INT64_MAX / 2, 3}, wrong[] = {2, 4};
+    bad = x;
+    bad.shape = negative;
+    FAILS(DGM_ERROR_SHAPE, "[2, -3]", dgm_linear_forward(layer, &bad, 0, &out));
+    bad.shape = huge;
+    FAILS(DGM_ERROR_OVERFLOW, "x is too large", dgm_linear_forward(layer, &bad, 0, &out));
+    bad.shape = wrong;
+    FAILS(DGM_ERROR_SHAPE, "x has shape [2, 4]", dgm_linear_forward(layer, &bad, 0, &out));
+    bad = x;
+    bad.dtype_bits = 64;
+    FAILS(DGM_ERROR_DTYPE, "x has dtype f64", dgm_linear_forward(layer, &bad, 0, &out));
+    bad.dtype_lanes = 4;
+    FAILS(DGM_ERROR_DTYPE, "4 lanes", dgm_linear_forward(layer, &bad, 0, &out));
+    bad = x;
+    bad.device_type = 2;
+    FAILS(DGM_ERROR_DTYPE, "device type 2", dgm_linear_forward(layer, &bad, 0, &out));
+    bad = x;
+    bad.byte_offset = 2;
+    FAILS(DGM_ERROR_STRIDE, "a multiple of 4", dgm_linear_forward(layer, &bad, 0, &out));
+    bad.byte_offset = UINT64_MAX - 3;
+    FAILS(DGM_ERROR_OVERFLOW, "byte_offset", dgm_linear_forward(layer, &bad, 0, &out));
+    int64_t far[] = {INT64_MAX / 2, 1};
+    bad = x;
+    bad.strides = far;
+    FAILS(DGM_ERROR_OVERFLOW, "x is too large", dgm_linear_forward(layer, &bad, 0, &out));
+
+    int64_t backwards[] = {-2, 1}, same[] = {0, 1}, close[] = {1, 1};
+    bad = out;
+    bad.strides = backwards;
+    bad.byte_offset = 8;
+    FAILS(DGM_ERROR_STRIDE, "negative", dgm_linear_forward(layer, &x, 0, &bad));
+    bad = out;
+    bad.strides = same;
+    FAILS(DGM_ERROR_STRIDE, "out has strides", dgm_linear_forward(layer, &x, 0, &bad));
+    bad.strides = close;
+    FAILS(DGM_ERROR_STRIDE, "out has strides", dgm_linear_forward(layer, &x, 0, &bad));
+    bad = out;
+    bad.shape = x_shape;
+    FAILS(DGM_ERROR_SHAPE, "out has shape [2, 3]", dgm_linear_forward(layer, &x, 0, &bad));
+    bad = f32_tensor(y + 3, 2, x_shape);
+    FAILS(DGM_ERROR_ALIAS, "out overlaps x", dgm_linear_forward(layer, &bad, 0, &out));
+    CHECK(y[0] == 7 && y[1] == 7 && y[2] == 7 && y[3] == 7);
+
+    /* Nothing to do is no error. */
+    int64_t no_x[] = {0, 3}, no_out[] = {0, 2};
+    dgm_tensor empty = f32_tensor(NULL, 2, no_x), nothing = f32_tensor(NULL, 2, no_out);
+    OK(dgm_linear_forward(layer, &empty, 0, &nothing));
+    dgm_linear_free(layer);
+}
+
+int main(void)
+{
+    values();
+    bad_input();
+    return finish("test_linear");
+}
