@@ -9,6 +9,7 @@
 //! | [`attention`] | fused attention |
 //! | [`linalg`] | packed weights and linear layers |
 //! | [`sampling`] | plans, runs, solvers |
+//! | [`nn`] | norms, modulation, activations, embeddings, patches |
 //! | [`random`] | counter-based random numbers, a pure function of seed and element |
 //! | [`threads`] | the thread pool |
 //! | [`tensor`] | checks of tensors that other languages own |
@@ -23,8 +24,9 @@ pub mod error;
 pub mod info;
 pub mod linalg;
 pub mod math;
-pub mod sampling;
+pub mod nn;
 pub mod random;
+pub mod sampling;
 pub mod tensor;
 pub mod threads;
 
