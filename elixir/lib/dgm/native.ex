@@ -69,7 +69,7 @@ defmodule DGM.Native do
   def run_start(_plan, _seeds, _elements, _x_start), do: missing()
   def run_ask(_plan, _header), do: missing()
   def run_input(_plan, _header, _state), do: missing()
-  def run_times(_plan, _header, _rows), do: missing()
+  def run_times(_plan, _header), do: missing()
   def run_tell(_plan, _header, _state, _eval_id, _y), do: missing()
   def run_result(_plan, _header, _state), do: missing()
   def run_stats(_plan, _header), do: missing()

@@ -4,8 +4,15 @@
 //! `lib/dgm/native.ex` turns the latter into a raise or an error tuple. Work that may take
 //! longer than a millisecond runs on the dirty CPU schedulers.
 
+mod attention;
 mod failure;
+
+mod linear;
+mod plan;
+mod random;
+mod run;
 mod system;
+mod tensor;
 
 use rustler::{Env, Term};
 

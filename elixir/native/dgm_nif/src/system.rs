@@ -12,9 +12,21 @@ fn version() -> &'static str {
 }
 
 #[rustler::nif]
+fn numerics_version() -> i32 {
+    let _fp = FpEnv::enter();
+    dgm_core::info::NUMERICS_VERSION
+}
+
+#[rustler::nif]
 fn isa() -> &'static str {
     let _fp = FpEnv::enter();
     dgm_core::arch::level().name()
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn cpu_info() -> String {
+    let _fp = FpEnv::enter();
+    dgm_core::info::cpu_info()
 }
 
 #[rustler::nif]

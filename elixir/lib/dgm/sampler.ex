@@ -1,0 +1,209 @@
+defmodule DGM.Sampler do
+  @moduledoc """
+  Sampling by ask and tell: the run asks for your model's output, you tell it, until it is done.
+
+      iex> plan = DGM.Plan.compile(solver: :euler, steps: 4)
+      iex> run = DGM.Sampler.start(plan, DGM.Random.row_seeds(1, 2), 3)
+      iex> {:eval, request} = DGM.Sampler.ask(run)
+      iex> y = DGM.Sampler.input(run)
+      iex> next = DGM.Sampler.tell(run, request.eval_id, y)
+      iex> {:eval, %DGM.Request{step: 1}} = DGM.Sampler.ask(next)
+      iex> {:eval, %DGM.Request{step: 0}} = DGM.Sampler.ask(run)
+      iex> :ok
+      :ok
+
+  All functions are pure: `tell/3` returns the next run and leaves the one it was given as it
+  was. The model is whatever you call between `ask/1` and `tell/3`, in any process, on any
+  node; a run can be stopped, exported and finished elsewhere, with the same bits.
+  """
+
+  alias DGM.{Check, Native, Plan, Request, Run, Tensor}
+
+  @typedoc """
+  A model as a function of the request, the input (f32 binary of `rows * elements` numbers) and
+  the time of each row (f32 binary); returns the output as a binary, a `DGM.Tensor` or an `Nx`
+  tensor with as many elements as the input.
+  """
+  @type model :: (Request.t(), binary, binary -> binary | Tensor.input())
+
+  @doc """
+  Starts a run of `length(seeds)` rows of `elements` numbers.
+
+  Row r starts from noise that is a function of its seed alone.
+
+  ## Options
+
+    * `:x` - start from these `rows * elements` numbers instead of noise (a tensor)
+  """
+  @spec start(Plan.t(), [non_neg_integer], pos_integer, keyword) :: Run.t()
+  def start(plan, seeds, elements, opts \\ []) do
+    x = Tensor.native_or_nil(Check.keyword(opts, x: nil)[:x], "x")
+    {seeds, elements} = {Check.seeds(seeds), Check.count(elements, "elements")}
+    new(plan, Native.value!(Native.run_start(Plan.resource(plan), seeds, elements, x)))
+  end
+
+  @doc """
+  What the run needs next: `{:eval, request}`, or `:done`.
+  """
+  @spec ask(Run.t()) :: {:eval, Request.t()} | :done
+  def ask(run) do
+    run = check(run)
+    Native.value!(Native.run_ask(run.plan.resource, run.header))
+  end
+
+  @doc """
+  The numbers that the model must read, `rows * elements` f32: a part of the state, not a copy.
+  """
+  @spec input(Run.t()) :: binary
+  def input(run) do
+    run = check(run)
+    Native.value!(Native.run_input(run.plan.resource, run.header, run.state))
+  end
+
+  @doc """
+  The model time of each row, `rows` f32.
+  """
+  @spec times(Run.t()) :: binary
+  def times(run) do
+    run = check(run)
+    Native.value!(Native.run_times(run.plan.resource, run.header))
+  end
+
+  @doc """
+  Answers the request `eval_id` with the model's output `y` and returns the next run.
+
+  The state is copied once; everything up to the next request is one pass over it. Raises
+  `ArgumentError` when `y` has the wrong size and `DGM.Error` of kind `:state` when `eval_id`
+  is not the one asked for or `y` has a value that is not finite.
+  """
+  @spec tell(Run.t(), non_neg_integer, binary | Tensor.input()) :: Run.t()
+  def tell(run, eval_id, y) do
+    run = check(run)
+    {id, y} = {Check.u64(eval_id, "eval_id"), Tensor.bytes(y, "y")}
+    answer = Native.run_tell(run.plan.resource, run.header, run.state, id, y)
+    {header, state} = Native.value!(answer)
+    %{run | header: header, state: state}
+  end
+
+  @doc """
+  The sample, `{rows, elements}`; before the run is done, what it is by now.
+  """
+  @spec result(Run.t()) :: Tensor.t()
+  def result(run) do
+    run = check(run)
+    data = Native.value!(Native.run_result(run.plan.resource, run.header, run.state))
+    %Tensor{data: data, shape: {run.rows, run.elements}}
+  end
+
+  @doc """
+  Counts so far: model evaluations, and the accepted and rejected steps of an adaptive solver.
+  """
+  @spec stats(Run.t()) :: %{
+          evals: non_neg_integer,
+          accepts: non_neg_integer,
+          rejects: non_neg_integer
+        }
+  def stats(run) do
+    run = check(run)
+    {evals, accepts, rejects} = Native.value!(Native.run_stats(run.plan.resource, run.header))
+    %{evals: evals, accepts: accepts, rejects: rejects}
+  end
+
+  @doc """
+  The run as one checksummed block: a checkpoint that any of the four languages can continue.
+  """
+  @spec export(Run.t()) :: binary
+  def export(run) do
+    run = check(run)
+    Native.value!(Native.run_export(run.plan.resource, run.header, run.state))
+  end
+
+  @doc """
+  The run in a block made by `export/1`, or by another language, under an equal plan.
+  """
+  @spec import(Plan.t(), binary) :: {:ok, Run.t()} | {:error, DGM.Error.t()}
+  def import(plan, block) when is_binary(block) do
+    with {:ok, parts} <- Native.tuple(Native.run_import(Plan.resource(plan), block)),
+         do: {:ok, new(plan, parts)}
+  end
+
+  def import(_plan, other), do: Check.fail("block", other, "a binary")
+
+  @doc """
+  Like `import/2`, but raises `DGM.Error`.
+  """
+  @spec import!(Plan.t(), binary) :: Run.t()
+  def import!(plan, block) do
+    case __MODULE__.import(plan, block) do
+      {:ok, run} -> run
+      {:error, error} -> raise error
+    end
+  end
+
+  @doc """
+  Samples to the end and returns the result.
+
+      iex> plan = DGM.Plan.compile(prediction: :x0, steps: 3)
+      iex> zeros = fn _request, x, _t -> :binary.copy(<<0>>, byte_size(x)) end
+      iex> DGM.Tensor.to_list(DGM.Sampler.sample(plan, [1], 2, zeros))
+      [[0.0, 0.0]]
+
+  Options as in `start/4`.
+  """
+  @spec sample(Plan.t(), [non_neg_integer], pos_integer, model, keyword) :: Tensor.t()
+  def sample(plan, seeds, elements, model, opts \\ []) do
+    plan |> start(seeds, elements, opts) |> finish(model) |> result()
+  end
+
+  @doc """
+  Tells a run whatever it asks until it is done, and returns it.
+  """
+  @spec finish(Run.t(), model) :: Run.t()
+  def finish(run, model) do
+    case answer(run, model) do
+      :done -> run
+      next -> finish(next, model)
+    end
+  end
+
+  @doc """
+  A lazy stream of runs, one after every answer; the last is done.
+
+      iex> plan = DGM.Plan.compile(steps: 3)
+      iex> model = fn _request, x, _t -> x end
+      iex> plan |> DGM.Sampler.stream([1], 2, model) |> Enum.count()
+      3
+
+  Options as in `start/4`.
+  """
+  @spec stream(Plan.t(), [non_neg_integer], pos_integer, model, keyword) :: Enumerable.t()
+  def stream(plan, seeds, elements, model, opts \\ []) do
+    model(model)
+
+    Stream.unfold(start(plan, seeds, elements, opts), fn run ->
+      case answer(run, model) do
+        :done -> nil
+        next -> {next, next}
+      end
+    end)
+  end
+
+  defp answer(run, model) do
+    case ask(run) do
+      :done -> :done
+      {:eval, request} -> tell(run, request.eval_id, model(model).(request, input(run), times(run)))
+    end
+  end
+
+  defp model(fun) when is_function(fun, 3), do: fun
+  defp model(other), do: Check.fail("model", other, "a function of request, input and times")
+
+  defp new(plan, {header, state, rows, elements}) do
+    %Run{plan: plan, header: header, state: state, rows: rows, elements: elements}
+  end
+
+  defp check(%Run{plan: %Plan{}, header: h, state: s} = run) when is_binary(h) and is_binary(s),
+    do: run
+
+  defp check(other), do: Check.fail("run", other, "a %DGM.Run{}")
+end

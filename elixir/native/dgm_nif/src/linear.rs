@@ -1,0 +1,60 @@
+//! Packed linear layers.
+
+use dgm_core::arch::FpEnv;
+use dgm_core::linalg::{self, Activation, PackedLinear};
+use dgm_core::{Error, Result};
+use ndarray::{Ix1, Ix2};
+use rustler::{Env, Resource, ResourceArc, Term};
+
+use crate::failure::Reply;
+use crate::tensor::{Input, Output, Tensor};
+
+/// An immutable packed layer, shared between processes.
+pub struct LinearRef(PackedLinear);
+
+#[rustler::resource_impl]
+impl Resource for LinearRef {}
+
+/// `{resource, in_features, out_features, bytes}`
+#[rustler::nif(schedule = "DirtyCpu")]
+fn linear_pack<'a>(
+    weight: Input<'a>,
+    bias: Option<Input<'a>>,
+) -> Reply<(ResourceArc<LinearRef>, usize, usize, usize)> {
+    let _fp = FpEnv::enter();
+    let weight = Tensor::new("weight", &weight)?;
+    let bias = bias.as_ref().map(|b| Tensor::new("bias", b)).transpose()?;
+    let bias = bias.as_ref().map(|b| b.view::<Ix1>("{out_features}")).transpose()?;
+    let packed = PackedLinear::pack(weight.view::<Ix2>("{out_features, in_features}")?, bias)?;
+    let (inputs, outputs, bytes) = (packed.in_features(), packed.out_features(), packed.bytes());
+    Ok((ResourceArc::new(LinearRef(packed)), inputs, outputs, bytes))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn linear_forward<'a>(
+    env: Env<'a>,
+    layer: ResourceArc<LinearRef>,
+    x: Input<'a>,
+    activation: String,
+) -> Reply<Term<'a>> {
+    let _fp = FpEnv::enter();
+    let x = Tensor::new("x", &x)?;
+    let rows = x.rows()?;
+    let mut dims = x.dims().to_vec();
+    if let Some(last) = dims.last_mut() {
+        *last = layer.0.out_features();
+    }
+    let mut out = Output::new("out", &dims)?;
+    linalg::linear(rows, &layer.0, parse(&activation)?, out.rows()?)?;
+    Ok(out.into_term(env))
+}
+
+fn parse(name: &str) -> Result<Activation> {
+    Ok(match name {
+        "none" => Activation::None,
+        "silu" => Activation::Silu,
+        "gelu_tanh" => Activation::GeluTanh,
+        "gelu_erf" => Activation::GeluErf,
+        other => return Err(Error::argument("activation", other, "none, silu, gelu_tanh or gelu_erf")),
+    })
+}

@@ -1,0 +1,171 @@
+//! Runs: a header and a state, both binaries that belong to the VM.
+//!
+//! A run is a value in Elixir, so `tell` copies the state once and works in place on the
+//! copy; the run it was given stays what it was.
+
+use dgm_core::arch::FpEnv;
+use dgm_core::sampling::{Ask, Plan, Role, Run};
+use dgm_core::{Error, Result};
+use rustler::{Binary, Encoder, Env, NifStruct, OwnedBinary, ResourceArc, Term};
+
+use crate::failure::Reply;
+use crate::plan::PlanRef;
+use crate::tensor::{Input, allocate, allocate_bytes, copy, floats, floats_mut};
+
+mod atoms {
+    rustler::atoms! { done, eval, cond, uncond }
+}
+
+/// What a run asks for.
+#[derive(NifStruct)]
+#[module = "DGM.Request"]
+struct Request {
+    eval_id: u64,
+    step: u32,
+    stage: u32,
+    role: rustler::Atom,
+    t: f64,
+    sigma: f64,
+    alpha: f64,
+    rows: usize,
+    elements: usize,
+    active_rows: usize,
+    uniform_t: bool,
+}
+
+/// `{header, state, rows, elements}`
+type Parts<'a> = (Binary<'a>, Binary<'a>, usize, usize);
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_start<'a>(
+    env: Env<'a>,
+    plan: ResourceArc<PlanRef>,
+    seeds: Vec<u64>,
+    elements: usize,
+    x_start: Option<Input<'a>>,
+) -> Reply<Parts<'a>> {
+    let _fp = FpEnv::enter();
+    let plan = &plan.0;
+    let x_start = x_start.as_ref().map(|x| x.data("x_start")).transpose()?;
+    let mut state = allocate("state", plan.state_len(seeds.len(), elements)?)?;
+    let run = Run::start(plan, &seeds, elements, x_start.as_deref(), floats_mut(&mut state)?)?;
+    let header = header(plan, &run)?;
+    Ok((Binary::from_owned(header, env), Binary::from_owned(state, env), seeds.len(), elements))
+}
+
+#[rustler::nif]
+fn run_ask<'a>(env: Env<'a>, plan: ResourceArc<PlanRef>, header: Binary<'a>) -> Reply<Term<'a>> {
+    let _fp = FpEnv::enter();
+    let run = Run::decode(&plan.0, header.as_slice())?;
+    Ok(match run.ask(&plan.0)? {
+        Ask::Done => atoms::done().encode(env),
+        Ask::Eval(r) => {
+            let role = if r.role == Role::Uncond { atoms::uncond() } else { atoms::cond() };
+            let request = Request {
+                eval_id: r.eval_id,
+                step: r.step,
+                stage: r.stage,
+                role,
+                t: r.t,
+                sigma: r.sigma,
+                alpha: r.alpha,
+                rows: r.rows,
+                elements: r.elements,
+                active_rows: r.active_rows,
+                uniform_t: r.uniform_t,
+            };
+            (atoms::eval(), request).encode(env)
+        }
+    })
+}
+
+/// The part of the state that the model reads, without a copy.
+#[rustler::nif]
+fn run_input<'a>(plan: ResourceArc<PlanRef>, header: Binary<'a>, state: Binary<'a>) -> Reply<Binary<'a>> {
+    let _fp = FpEnv::enter();
+    let run = Run::decode(&plan.0, header.as_slice())?;
+    view(&state, |floats| run.input(&plan.0, floats))
+}
+
+/// The part of the state that holds the sample, without a copy.
+#[rustler::nif]
+fn run_result<'a>(plan: ResourceArc<PlanRef>, header: Binary<'a>, state: Binary<'a>) -> Reply<Binary<'a>> {
+    let _fp = FpEnv::enter();
+    let run = Run::decode(&plan.0, header.as_slice())?;
+    view(&state, |floats| run.result(&plan.0, floats))
+}
+
+#[rustler::nif]
+fn run_times<'a>(env: Env<'a>, plan: ResourceArc<PlanRef>, header: Binary<'a>) -> Reply<Binary<'a>> {
+    let _fp = FpEnv::enter();
+    let run = Run::decode(&plan.0, header.as_slice())?;
+    let mut times = allocate("rows", run.rows())?;
+    run.row_times(&plan.0, floats_mut(&mut times)?)?;
+    Ok(Binary::from_owned(times, env))
+}
+
+/// The next header and state.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_tell<'a>(
+    env: Env<'a>,
+    plan: ResourceArc<PlanRef>,
+    header: Binary<'a>,
+    state: Binary<'a>,
+    eval_id: u64,
+    y: Binary<'a>,
+) -> Reply<(Binary<'a>, Binary<'a>)> {
+    let _fp = FpEnv::enter();
+    let mut run = Run::decode(&plan.0, header.as_slice())?;
+    let y = floats("y", y.as_slice())?;
+    let mut state = copy("state", state.as_slice())?;
+    run.tell(&plan.0, floats_mut(&mut state)?, eval_id, &y)?;
+    let header = self::header(&plan.0, &run)?;
+    Ok((Binary::from_owned(header, env), Binary::from_owned(state, env)))
+}
+
+/// `{evals, accepts, rejects}`
+#[rustler::nif]
+fn run_stats(plan: ResourceArc<PlanRef>, header: Binary<'_>) -> Reply<(u64, u64, u64)> {
+    let _fp = FpEnv::enter();
+    let counters = Run::decode(&plan.0, header.as_slice())?.counters();
+    Ok((counters.evals, counters.accepts, counters.rejects))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_export<'a>(
+    env: Env<'a>,
+    plan: ResourceArc<PlanRef>,
+    header: Binary<'a>,
+    state: Binary<'a>,
+) -> Reply<Binary<'a>> {
+    let _fp = FpEnv::enter();
+    let run = Run::decode(&plan.0, header.as_slice())?;
+    let state = floats("state", state.as_slice())?;
+    Ok(Binary::from_owned(copy("run", &run.export(&plan.0, &state)?)?, env))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_import<'a>(env: Env<'a>, plan: ResourceArc<PlanRef>, block: Binary<'a>) -> Reply<Parts<'a>> {
+    let _fp = FpEnv::enter();
+    let (rows, elements) = Run::peek(block.as_slice())?;
+    let mut state = allocate("block", plan.0.state_len(rows, elements)?)?;
+    let run = Run::import(&plan.0, block.as_slice(), floats_mut(&mut state)?)?;
+    let header = header(&plan.0, &run)?;
+    Ok((Binary::from_owned(header, env), Binary::from_owned(state, env), rows, elements))
+}
+
+fn header(plan: &Plan, run: &Run) -> Result<OwnedBinary> {
+    let mut bytes = allocate_bytes("run", Run::header_len(plan, run.rows())?)?;
+    run.encode(plan, bytes.as_mut_slice())?;
+    Ok(bytes)
+}
+
+/// The sub-binary of `state` that holds the floats that `select` picks.
+fn view<'a>(state: &Binary<'a>, select: impl FnOnce(&[f32]) -> Result<&[f32]>) -> Reply<Binary<'a>> {
+    let floats = floats("state", state.as_slice())?;
+    let picked = select(&floats)?;
+    let start = picked.as_ptr() as usize - floats.as_ptr() as usize;
+    state
+        .make_subbinary(start, size_of_val(picked))
+        .map_err(|_| Error::Internal("the engine picked memory outside the state".to_string()).into())
+}
