@@ -190,8 +190,11 @@ defmodule DGM.Sampler do
 
   defp answer(run, model) do
     case ask(run) do
-      :done -> :done
-      {:eval, request} -> tell(run, request.eval_id, model(model).(request, input(run), times(run)))
+      :done ->
+        :done
+
+      {:eval, request} ->
+        tell(run, request.eval_id, model(model).(request, input(run), times(run)))
     end
   end
 

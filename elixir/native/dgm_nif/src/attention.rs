@@ -28,7 +28,8 @@ fn attention<'a>(
     let (batch, heads, queries, _) = q.dim();
     let mut out = Output::new("out", &[batch, heads, queries, v.dim().3])?;
     let mut lse = if with_lse { Some(Output::new("lse", &[batch, heads, queries])?) } else { None };
-    let options = AttentionOptions { scale: scale.map(|s| s as f32), causal, kv_lengths: kv_lengths.as_deref() };
+    let options =
+        AttentionOptions { scale: scale.map(|s| s as f32), causal, kv_lengths: kv_lengths.as_deref() };
     let lse_view = lse.as_mut().map(Output::view::<Ix3>).transpose()?;
     attention::attention(q, k, v, &options, out.view::<Ix4>()?, lse_view)?;
     Ok((out.into_term(env), lse.map(|l| l.into_term(env))))

@@ -90,7 +90,8 @@ fn set(options: &mut PlanOptions, key: Atom, value: Term<'_>) -> Result<()> {
 
 /// The options as a keyword list.
 pub fn options_term<'a>(env: Env<'a>, o: &PlanOptions) -> Term<'a> {
-    let atom = |name: &str| Atom::from_str(env, name).map(|a| a.to_term(env)).unwrap_or_else(|_| name.encode(env));
+    let atom =
+        |name: &str| Atom::from_str(env, name).map(|a| a.to_term(env)).unwrap_or_else(|_| name.encode(env));
     let list: Vec<(Term, Term)> = vec![
         (atom("process"), atom(o.process.name())),
         (atom("prediction"), atom(o.prediction.name())),
@@ -132,8 +133,9 @@ fn number(arg: &'static str, value: Term<'_>) -> Result<f64> {
 }
 
 fn times(value: Term<'_>) -> Result<Vec<f64>> {
-    let list: Vec<Term> =
-        value.decode().map_err(|_| Error::argument("times", format!("{value:?}"), "a list of numbers or nil"))?;
+    let list: Vec<Term> = value
+        .decode()
+        .map_err(|_| Error::argument("times", format!("{value:?}"), "a list of numbers or nil"))?;
     list.into_iter().map(|t| number("times", t)).collect()
 }
 
