@@ -131,6 +131,16 @@
 #define DGM_DEVICE_CPU 1
 
 /**
+ * GELU by the tanh approximation.
+ */
+#define DGM_GELU_TANH 0
+
+/**
+ * GELU by the error function.
+ */
+#define DGM_GELU_ERF 1
+
+/**
  * No activation.
  */
 #define DGM_ACTIVATION_NONE 0
@@ -466,7 +476,7 @@ typedef struct {
      */
     const double *times;
     /**
-     * Number of times: steps + 1.
+     * Number of times, one more than the steps.
      */
     size_t times_len;
     /**
@@ -638,6 +648,101 @@ int32_t dgm_attention(const dgm_tensor *q,
                       const dgm_attention_options *options,
                       dgm_tensor *out,
                       dgm_tensor *lse);
+
+/**
+ * Layer normalisation of each row: (x - mean) / sqrt(variance + eps) * weight + bias.
+ *
+ * @param x      [rows, d]
+ * @param weight [d]; NULL means 1
+ * @param bias   [d]; NULL means 0
+ * @param eps    added to the variance, positive
+ * @param out    [rows, d]
+ */
+int32_t dgm_layer_norm(const dgm_tensor *x,
+                       const dgm_tensor *weight,
+                       const dgm_tensor *bias,
+                       float eps,
+                       dgm_tensor *out);
+
+/**
+ * Root-mean-square normalisation of each row: x / sqrt(mean(x^2) + eps) * weight.
+ *
+ * @param x      [rows, d]
+ * @param weight [d]; NULL means 1
+ * @param eps    added to the mean square, positive
+ * @param out    [rows, d]
+ */
+int32_t dgm_rms_norm(const dgm_tensor *x, const dgm_tensor *weight, float eps, dgm_tensor *out);
+
+/**
+ * Adaptive modulation: x * (1 + scale) + shift. Elementwise in x: out may be x.
+ *
+ * @param x     [B, T, d]
+ * @param shift [B, d]
+ * @param scale [B, d]
+ * @param out   [B, T, d]
+ */
+int32_t dgm_modulate(const dgm_tensor *x,
+                     const dgm_tensor *shift,
+                     const dgm_tensor *scale,
+                     dgm_tensor *out);
+
+/**
+ * Gated residual: residual + gate * y. Elementwise: out may be residual or y.
+ *
+ * @param residual [B, T, d]
+ * @param y        [B, T, d]
+ * @param gate     [B, d]
+ * @param out      [B, T, d]
+ */
+int32_t dgm_gate_residual(const dgm_tensor *residual,
+                          const dgm_tensor *y,
+                          const dgm_tensor *gate,
+                          dgm_tensor *out);
+
+/**
+ * SiLU: x / (1 + exp(-x)). Elementwise: out may be x.
+ *
+ * @param x   any shape
+ * @param out the shape of x
+ */
+int32_t dgm_silu(const dgm_tensor *x, dgm_tensor *out);
+
+/**
+ * GELU. Elementwise: out may be x.
+ *
+ * @param x    any shape
+ * @param kind DGM_GELU_TANH or DGM_GELU_ERF
+ * @param out  the shape of x
+ */
+int32_t dgm_gelu(const dgm_tensor *x, int32_t kind, dgm_tensor *out);
+
+/**
+ * Sinusoidal embedding of times: cosines first, then sines, of t * max_period^(-2i/dim).
+ *
+ * @param t          [B]
+ * @param max_period longest period, usually 10000
+ * @param out        [B, dim], dim even
+ */
+int32_t dgm_timestep_embedding(const dgm_tensor *t, float max_period, dgm_tensor *out);
+
+/**
+ * Cuts images into patches.
+ *
+ * @param x     [B, C, H, W]
+ * @param patch side p of a patch, divides H and W
+ * @param out   [B, (H/p)(W/p), C*p*p], the channels of a patch outermost
+ */
+int32_t dgm_patchify(const dgm_tensor *x, int64_t patch, dgm_tensor *out);
+
+/**
+ * Puts patches together again.
+ *
+ * @param x     [B, (H/p)(W/p), p*p*C], the channels of a patch innermost
+ * @param patch side p of a patch
+ * @param out   [B, C, H, W]
+ */
+int32_t dgm_unpatchify(const dgm_tensor *x, int64_t patch, dgm_tensor *out);
 
 /**
  * Packs a weight matrix; the originals are not needed afterwards.

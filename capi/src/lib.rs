@@ -19,6 +19,8 @@ pub mod tensor;
 
 pub mod attention;
 
+pub mod nn;
+
 pub mod linear;
 
 pub mod random;

@@ -92,7 +92,7 @@ pub struct dgm_plan_options {
     pub h_init: f64,
     /// Model times instead of a spacing, strictly descending; NULL (default) for none. Copied.
     pub times: *const f64,
-    /// Number of times: steps + 1.
+    /// Number of times, one more than the steps.
     pub times_len: usize,
     /// Bosh3: model evaluations after which a run gives up; default 10000.
     pub max_evals: i64,

@@ -1,0 +1,164 @@
+/* Norms, modulation, activations, embeddings and patches against their formulas. */
+#include "check.h"
+
+enum { ROWS = 4, W = 6 }; /* as [B, T, d]: [2, 2, 6] */
+
+static float x[ROWS * W], y[ROWS * W], out[ROWS * W], a[2 * W], b[2 * W];
+static int64_t rows_shape[] = {ROWS, W}, vector_shape[] = {W}, btd[] = {2, 2, W}, bd[] = {2, W};
+
+static void norms(void)
+{
+    dgm_tensor tx = f32_tensor(x, 2, rows_shape), to = f32_tensor(out, 2, rows_shape);
+    dgm_tensor weight = f32_tensor(a, 1, vector_shape), bias = f32_tensor(b, 1, vector_shape);
+    OK(dgm_layer_norm(&tx, &weight, &bias, 1e-5f, &to));
+    for (int r = 0; r < ROWS; r++) {
+        double mean = 0, var = 0;
+        for (int i = 0; i < W; i++)
+            mean += (double)x[r * W + i] / W;
+        for (int i = 0; i < W; i++)
+            var += pow((double)x[r * W + i] - mean, 2) / W;
+        for (int i = 0; i < W; i++)
+            NEAR(out[r * W + i], ((double)x[r * W + i] - mean) / sqrt(var + 1e-5) * (double)a[i] + (double)b[i]);
+    }
+    OK(dgm_layer_norm(&tx, NULL, NULL, 1e-5f, &to));
+    OK(dgm_rms_norm(&tx, &weight, 1e-5f, &to));
+    for (int r = 0; r < ROWS; r++) {
+        double square = 0;
+        for (int i = 0; i < W; i++)
+            square += pow((double)x[r * W + i], 2) / W;
+        for (int i = 0; i < W; i++)
+            NEAR(out[r * W + i], (double)x[r * W + i] / sqrt(square + 1e-5) * (double)a[i]);
+    }
+    OK(dgm_rms_norm(&tx, NULL, 1e-5f, &to));
+    FAILS(DGM_ERROR_NULL, "x is null", dgm_layer_norm(NULL, NULL, NULL, 1e-5f, &to));
+    FAILS(DGM_ERROR_NULL, "out is null", dgm_rms_norm(&tx, NULL, 1e-5f, NULL));
+    FAILS(DGM_ERROR_ALIAS, "out overlaps x", dgm_layer_norm(&tx, NULL, NULL, 1e-5f, &tx));
+    STATUS(DGM_ERROR_RANGE, dgm_layer_norm(&tx, NULL, NULL, -1.0f, &to));
+    STATUS(DGM_ERROR_RANGE, dgm_rms_norm(&tx, NULL, NAN, &to));
+    FAILS(DGM_ERROR_SHAPE, "weight has shape", dgm_rms_norm(&tx, &tx, 1e-5f, &to));
+}
+
+static void modulation(void)
+{
+    dgm_tensor tx = f32_tensor(x, 3, btd), ty = f32_tensor(y, 3, btd), to = f32_tensor(out, 3, btd);
+    dgm_tensor shift = f32_tensor(a, 2, bd), scale = f32_tensor(b, 2, bd), bad;
+    OK(dgm_modulate(&tx, &shift, &scale, &to));
+    for (int i = 0; i < ROWS * W; i++) {
+        int v = i / (2 * W) * W + i % W;
+        CHECK(out[i] == fmaf(x[i], 1 + b[v], a[v]));
+    }
+    OK(dgm_gate_residual(&tx, &ty, &shift, &to));
+    for (int i = 0; i < ROWS * W; i++)
+        CHECK(out[i] == fmaf(a[i / (2 * W) * W + i % W], y[i], x[i]));
+
+    /* In place gives the same. */
+    float again[ROWS * W];
+    memcpy(again, x, sizeof again);
+    dgm_tensor place = f32_tensor(again, 3, btd);
+    OK(dgm_gate_residual(&place, &ty, &shift, &place));
+    CHECK(memcmp(again, out, sizeof out) == 0);
+    OK(dgm_modulate(&tx, &shift, &scale, &to));
+    memcpy(again, x, sizeof again);
+    OK(dgm_modulate(&place, &shift, &scale, &place));
+    CHECK(memcmp(again, out, sizeof out) == 0);
+    bad = shift;
+    bad.data = again;
+    FAILS(DGM_ERROR_ALIAS, "out overlaps shift", dgm_modulate(&tx, &bad, &scale, &place));
+    FAILS(DGM_ERROR_SHAPE, "gate has shape", dgm_gate_residual(&tx, &ty, &tx, &to));
+    FAILS(DGM_ERROR_NULL, "y is null", dgm_gate_residual(&tx, NULL, &shift, &to));
+    FAILS(DGM_ERROR_NULL, "scale is null", dgm_modulate(&tx, &shift, NULL, &to));
+}
+
+static void activations(void)
+{
+    dgm_tensor tx = f32_tensor(x, 2, rows_shape), to = f32_tensor(out, 2, rows_shape), bad;
+    OK(dgm_silu(&tx, &to));
+    for (int i = 0; i < ROWS * W; i++)
+        NEAR(out[i], (double)x[i] / (1 + exp(-(double)x[i])));
+    float again[ROWS * W];
+    memcpy(again, x, sizeof again);
+    dgm_tensor place = f32_tensor(again, 2, rows_shape);
+    OK(dgm_silu(&place, &place));
+    CHECK(memcmp(again, out, sizeof out) == 0);
+    OK(dgm_gelu(&tx, DGM_GELU_ERF, &to));
+    for (int i = 0; i < ROWS * W; i++)
+        NEAR(out[i], (double)x[i] * 0.5 * (1 + erf((double)x[i] * sqrt(0.5))));
+    OK(dgm_gelu(&tx, DGM_GELU_TANH, &to));
+    for (int i = 0; i < ROWS * W; i++) {
+        double v = (double)x[i];
+        NEAR(out[i], v * 0.5 * (1 + tanh(0.7978845608028654 * (v + 0.044715 * v * v * v))));
+    }
+    FAILS(DGM_ERROR_ARGUMENT, "kind is 2", dgm_gelu(&tx, 2, &to));
+    FAILS(DGM_ERROR_NULL, "x is null", dgm_silu(NULL, &to));
+    FAILS(DGM_ERROR_NULL, "out is null", dgm_gelu(&tx, 0, NULL));
+    bad = place;
+    bad.shape = btd;
+    STATUS(DGM_ERROR_SHAPE, dgm_silu(&tx, &bad));
+    int64_t fewer[] = {ROWS - 1, W};
+    bad = f32_tensor(x + 1, 2, fewer);
+    STATUS(DGM_ERROR_ALIAS, dgm_silu(&tx, &bad));
+}
+
+static void embedding(void)
+{
+    float t[] = {0, 0.5f, 300}, e[3 * 8] = {0};
+    int64_t t_shape[] = {3}, e_shape[] = {3, 8}, odd[] = {3, 7};
+    dgm_tensor tt = f32_tensor(t, 1, t_shape), te = f32_tensor(e, 2, e_shape), bad = f32_tensor(e, 2, odd);
+    OK(dgm_timestep_embedding(&tt, 10000, &te));
+    for (int r = 0; r < 3; r++)
+        for (int i = 0; i < 4; i++) {
+            double angle = (double)t[r] * pow(10000, -i / 4.0);
+            CHECK(fabs((double)e[r * 8 + i] - cos(angle)) < 1e-4);
+            CHECK(fabs((double)e[r * 8 + 4 + i] - sin(angle)) < 1e-4);
+        }
+    STATUS(DGM_ERROR_SHAPE, dgm_timestep_embedding(&tt, 10000, &bad));
+    STATUS(DGM_ERROR_RANGE, dgm_timestep_embedding(&tt, -1, &te));
+    FAILS(DGM_ERROR_NULL, "t is null", dgm_timestep_embedding(NULL, 10000, &te));
+}
+
+static void patches(void)
+{
+    enum { C = 2, S = 4, P = 2 };
+    float image[C * S * S], cut[C * S * S] = {0}, last[C * S * S], back[C * S * S] = {0};
+    int64_t image_shape[] = {1, C, S, S}, cut_shape[] = {1, 4, C * P * P};
+    for (int i = 0; i < C * S * S; i++)
+        image[i] = (float)i;
+    dgm_tensor ti = f32_tensor(image, 4, image_shape), tc = f32_tensor(cut, 3, cut_shape);
+    dgm_tensor tl = f32_tensor(last, 3, cut_shape), tb = f32_tensor(back, 4, image_shape);
+    OK(dgm_patchify(&ti, P, &tc));
+    for (int t = 0; t < 4; t++)
+        for (int c = 0; c < C; c++)
+            for (int r = 0; r < P; r++)
+                for (int s = 0; s < P; s++) {
+                    float want = image[(c * S + t / 2 * P + r) * S + t % 2 * P + s];
+                    CHECK(cut[((t * C + c) * P + r) * P + s] == want);
+                    last[((t * P + r) * P + s) * C + c] = want;
+                }
+    OK(dgm_unpatchify(&tl, P, &tb));
+    CHECK(memcmp(back, image, sizeof image) == 0);
+    STATUS(DGM_ERROR_RANGE, dgm_patchify(&ti, -1, &tc));
+    STATUS(DGM_ERROR_RANGE, dgm_patchify(&ti, 0, &tc));
+    STATUS(DGM_ERROR_SHAPE, dgm_patchify(&ti, 3, &tc));
+    STATUS(DGM_ERROR_SHAPE, dgm_unpatchify(&tc, 4, &tb));
+    FAILS(DGM_ERROR_ALIAS, "out overlaps x", dgm_unpatchify(&tc, 2, &(dgm_tensor){cut, 1, 0, 4, 2, 32, 1, image_shape, NULL, 0}));
+    FAILS(DGM_ERROR_NULL, "x is null", dgm_patchify(NULL, 2, &tc));
+    FAILS(DGM_ERROR_NULL, "out is null", dgm_unpatchify(&tc, 2, NULL));
+}
+
+int main(void)
+{
+    for (int i = 0; i < ROWS * W; i++) {
+        x[i] = (float)(i * i % 17) / 4 - 2;
+        y[i] = (float)(i * 5 % 13) / 3 - 2;
+    }
+    for (int i = 0; i < 2 * W; i++) {
+        a[i] = (float)i / 7 - 1;
+        b[i] = 1 - (float)i / 5;
+    }
+    norms();
+    modulation();
+    activations();
+    embedding();
+    patches();
+    return finish("test_nn");
+}
