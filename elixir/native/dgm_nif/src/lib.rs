@@ -8,6 +8,7 @@ mod attention;
 mod failure;
 
 mod linear;
+mod nn;
 mod plan;
 mod random;
 mod run;
