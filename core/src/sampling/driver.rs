@@ -30,7 +30,7 @@ where
 /// Starts from noise, walks to the end and returns the finished run; the samples are
 /// [`Run::result`], the first `[rows, elements]` of `state`.
 ///
-/// ```no_run
+/// ```
 /// use dgm_core::sampling::{Plan, PlanOptions, sample};
 /// let plan = Plan::compile(&PlanOptions { steps: 10, ..Default::default() })?;
 /// let (seeds, elements) = ([7, 8], 4);

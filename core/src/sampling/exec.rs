@@ -4,13 +4,16 @@
 //! registers that stay in the first-level cache, so each tensor is read and written once.
 //! Chunks are disjoint, elements independent: bits depend neither on threads nor on vector width.
 
+use ndarray::ArrayViewMut2;
+
 use super::adaptive::Control;
 use super::plan::Plan;
 use super::prediction::Map;
 use super::run::Run;
 use super::table::{At, Eval, Lin, MAX_SLOTS, MAX_TERMS, Operand, REGISTERS, Row, Scale, Term, row_maps};
 use crate::arch::{Kernel, Simd, dispatch};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::random::{self, Purpose, normal_chunk};
 use crate::threads;
 
 /// Elements a chunk has; a multiple of 4, so that no Philox block is cut.
@@ -283,7 +286,7 @@ impl Kernel for Pass<'_, '_> {
             let end = len.min(at + CHUNK);
             let n = end - at;
             if let Some((seed, draw)) = noise {
-                normal_chunk(s, seed, draw, task.first + at, &mut normals[..n]);
+                normal_chunk(s, seed, Purpose::Step as u32, draw, task.first + at, &mut normals[..n]);
             }
             for lin in lins {
                 let source = |operand: Operand| match operand {
@@ -421,13 +424,14 @@ impl Kernel for AllFinite<'_> {
     }
 }
 
-/// The step noise of a chunk.
-#[inline(always)]
-fn normal_chunk<S: Simd>(_s: S, _seed: u64, _draw: u32, _first: usize, out: &mut [f32]) {
-    out.fill(f32::NAN);
-}
-
-/// Starting noise of every row.
-pub(super) fn initial_noise(_seeds: &[u64], _elements: usize, _sigma: f64, _x: &mut [f32]) -> Result<()> {
-    Err(crate::error::Error::argument("x_start", "None", "[rows, elements]"))
+/// Starting noise of every row, times `sigma`.
+pub(super) fn initial_noise(seeds: &[u64], elements: usize, sigma: f64, x: &mut [f32]) -> Result<()> {
+    let view = ArrayViewMut2::from_shape((seeds.len(), elements), &mut *x)
+        .map_err(|e| Error::Internal(format!("checked start noise: {e}")))?;
+    random::normal(seeds, Purpose::Initial as u32, 0, view)?;
+    let sigma = sigma as f32;
+    if sigma != 1.0 {
+        x.iter_mut().for_each(|v| *v *= sigma);
+    }
+    Ok(())
 }

@@ -30,6 +30,9 @@ pub struct Plan {
     hash: u64,
 }
 
+/// Largest number of elements in a row: the noise of a row counts blocks of four in 32 bits.
+const MAX_ELEMENTS: u64 = 1 << 34;
+
 impl Plan {
     /// Compiles the options.
     ///
@@ -44,9 +47,6 @@ impl Plan {
         let mut builder = Builder::new(options, &levels);
         solvers::build(options.solver, &mut builder, &grid)?;
         let table = builder.finish();
-        if table.terms.iter().any(|t| t.operand == Operand::Noise) {
-            return Err(Error::argument("solver", options.solver.name(), "a deterministic solver"));
-        }
         let evals = if options.solver == Solver::Bosh3 {
             options.max_evals
         } else {
@@ -106,6 +106,9 @@ impl Plan {
         }
         if elements == 0 {
             return Err(Error::range("elements", 0, "at least 1"));
+        }
+        if elements as u64 > MAX_ELEMENTS {
+            return Err(Error::Overflow { arg: "elements", got: elements.to_string() });
         }
         let len = rows.checked_mul(elements).and_then(|n| n.checked_mul(self.slots()));
         len.filter(|&n| n <= isize::MAX as usize / size_of::<f32>()).ok_or_else(|| Error::Overflow {

@@ -74,7 +74,8 @@ fn predictions_agree() {
                     let flow = process == Process::Flow;
                     let times = if flow { vec![0.9, 0.7, 0.4, 0.2, 0.1] } else { vp_times(4) };
                     let times = Some(times);
-                    let plan = compile(PlanOptions { process, prediction, solver, times, ..Default::default() });
+                    let plan =
+                        compile(PlanOptions { process, prediction, solver, times, ..Default::default() });
                     let start = [-1.5, -0.3, 0.2, 1.0, 2.0];
                     walk(&plan, &[0], Some(&start), 5, GAUSSIAN.model(&plan))
                 })
@@ -93,7 +94,13 @@ fn predictions_agree() {
 fn euler_is_ddim() {
     let at = |solver| {
         let process = Process::VpScaledLinear;
-        let plan = compile(PlanOptions { process, prediction: Prediction::V, solver, steps: 9, ..Default::default() });
+        let plan = compile(PlanOptions {
+            process,
+            prediction: Prediction::V,
+            solver,
+            steps: 9,
+            ..Default::default()
+        });
         walk(&plan, &[0], Some(&[-1.0, 0.5, 2.0]), 3, GAUSSIAN.model(&plan))
     };
     for (a, b) in at(Solver::Euler).iter().zip(at(Solver::Ddim)) {
@@ -113,8 +120,14 @@ fn every_length_and_ending_works() {
                 (Process::VpCosine, Spacing::Trailing),
             ] {
                 let prediction = Prediction::V;
-                let plan =
-                    compile(PlanOptions { process, prediction, solver, steps, spacing, ..Default::default() });
+                let plan = compile(PlanOptions {
+                    process,
+                    prediction,
+                    solver,
+                    steps,
+                    spacing,
+                    ..Default::default()
+                });
                 assert_eq!(plan.steps(), steps);
                 let x = walk(&plan, &[3, 4], Some(&[-1.0, 0.1, 1.0, 2.0]), 2, GAUSSIAN.model(&plan));
                 let ok = x.iter().all(|x| x.is_finite() && x.abs() < 10.0);

@@ -40,7 +40,10 @@ fn misuse_changes_nothing() {
         let mut y = y.clone();
         y[7] = bad;
         let error = refused(&mut run, &mut state, id + 1, &y);
-        assert!(matches!(&error, Error::State(m) if m.contains("row 1 at element 2, step 0 stage 1")), "{error}");
+        assert!(
+            matches!(&error, Error::State(m) if m.contains("row 1 at element 2, step 0 stage 1")),
+            "{error}"
+        );
     }
     let len = state.len();
     let error = run.tell(&plan, &mut state[..len - 1], id + 1, &y).unwrap_err();

@@ -1,0 +1,139 @@
+//! Options: every bad value is named; the grids and the printed plan are right.
+
+use super::*;
+use crate::Error;
+
+fn refused(options: PlanOptions, arg: &str) {
+    let error = Plan::compile(&options).expect_err(arg);
+    assert!(error.to_string().starts_with(arg), "{error}");
+    assert!(matches!(error.code(), -101 | -200 | -500));
+}
+
+#[test]
+fn bad_options_are_named() {
+    let d = PlanOptions::default;
+    let vp = || PlanOptions { process: Process::VpLinear, prediction: Prediction::Epsilon, ..d() };
+    refused(PlanOptions { steps: 0, ..d() }, "steps");
+    refused(PlanOptions { steps: 1_000_000_000, ..d() }, "steps");
+    refused(PlanOptions { steps: 1001, ..vp() }, "steps");
+    refused(PlanOptions { spacing: Spacing::Leading, ..d() }, "spacing");
+    for shift in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        refused(PlanOptions { shift, ..d() }, "shift");
+    }
+    refused(PlanOptions { shift: 3.0, ..vp() }, "shift");
+    refused(PlanOptions { eta: 0.5, ..d() }, "eta");
+    refused(PlanOptions { eta: 1.5, solver: Solver::Ddim, ..vp() }, "eta");
+    refused(PlanOptions { guidance: f64::NAN, ..d() }, "guidance");
+    refused(PlanOptions { clip: Some(0.0), ..d() }, "clip");
+    refused(PlanOptions { clip: Some(f64::NAN), ..d() }, "clip");
+    refused(PlanOptions { beta_start: 0.0, ..vp() }, "beta_start");
+    refused(PlanOptions { beta_end: 1.0, ..vp() }, "beta_end");
+    refused(PlanOptions { train_steps: 0, ..vp() }, "steps");
+    refused(PlanOptions { train_steps: 1 << 40, ..vp() }, "train_steps");
+    refused(PlanOptions { solver: Solver::Bosh3, ..vp() }, "process");
+    let bosh = || PlanOptions { solver: Solver::Bosh3, ..d() };
+    refused(PlanOptions { rtol: 0.0, atol: 0.0, ..bosh() }, "rtol");
+    refused(PlanOptions { atol: -1.0, ..bosh() }, "atol");
+    refused(PlanOptions { h_init: 2.0, ..bosh() }, "h_init");
+    refused(PlanOptions { max_evals: 1, ..bosh() }, "max_evals");
+    for times in [
+        vec![],
+        vec![0.5],
+        vec![0.5, 0.5],
+        vec![0.2, 0.5],
+        vec![1.5, 0.0],
+        vec![1.0, -1.0],
+        vec![f64::NAN, 0.0],
+    ] {
+        refused(PlanOptions { times: Some(times), ..d() }, "times");
+    }
+    for times in [vec![1000.0, 0.0], vec![10.0, -0.5], vec![-1.0, -2.0], vec![5.0, -1.0, -1.0]] {
+        refused(PlanOptions { times: Some(times), ..vp() }, "times");
+    }
+    // What a prediction does not determine at a level a solver must evaluate.
+    for solver in [
+        Solver::Euler,
+        Solver::Rk4,
+        Solver::Ddim,
+        Solver::Ddpm,
+        Solver::DpmPP2M,
+        Solver::UniPC,
+        Solver::Bosh3,
+    ] {
+        refused(PlanOptions { prediction: Prediction::Epsilon, solver, ..d() }, "prediction is epsilon");
+    }
+    refused(PlanOptions { prediction: Prediction::X0, ..bosh() }, "prediction is x0");
+    refused(PlanOptions { clip: Some(1.0), ..bosh() }, "prediction is x0");
+}
+
+#[test]
+fn codes_and_names_are_stable() {
+    for &s in Solver::ALL {
+        assert_eq!(Solver::from_code(s.code()).unwrap(), s);
+        assert_eq!(Solver::from_name(s.name()).unwrap(), s);
+    }
+    assert_eq!(Solver::Bosh3.code(), 8);
+    assert_eq!(Process::VpCosine.code(), 3);
+    assert_eq!(Prediction::Velocity.code(), 3);
+    assert_eq!(Spacing::Trailing.code(), 2);
+    assert!(matches!(Process::from_code(9), Err(Error::Argument { arg: "process", .. })));
+    assert!(matches!(Spacing::from_name("even"), Err(Error::Argument { arg: "spacing", .. })));
+}
+
+#[test]
+fn grids() {
+    let times = |o: PlanOptions| compile(o).grid().iter().map(|n| n.t).collect::<Vec<_>>();
+    assert_eq!(times(PlanOptions { steps: 4, ..Default::default() }), [1.0, 0.75, 0.5, 0.25, 0.0]);
+    assert_eq!(times(PlanOptions { steps: 2, shift: 3.0, ..Default::default() }), [1.0, 0.75, 0.0]);
+    let vp = |spacing, steps| {
+        times(PlanOptions {
+            process: Process::VpLinear,
+            prediction: Prediction::V,
+            spacing,
+            steps,
+            ..Default::default()
+        })
+    };
+    assert_eq!(vp(Spacing::Uniform, 4), [999.0, 666.0, 333.0, 0.0, -1.0]);
+    assert_eq!(vp(Spacing::Uniform, 1), [999.0, -1.0]);
+    assert_eq!(vp(Spacing::Leading, 4), [750.0, 500.0, 250.0, 0.0, -1.0]);
+    assert_eq!(vp(Spacing::Trailing, 4), [999.0, 749.0, 499.0, 249.0, -1.0]);
+    for spacing in [Spacing::Uniform, Spacing::Leading, Spacing::Trailing] {
+        for steps in [1, 7, 333, 999, 1000] {
+            let t = vp(spacing, steps);
+            assert!(t.len() == steps + 1 && t.windows(2).all(|w| w[1] < w[0]), "{spacing:?} {steps}");
+        }
+    }
+    // alpha^2 after 1000 steps of the usual betas: 4.0358e-5 (Ho 2020's schedule).
+    let node =
+        compile(PlanOptions { process: Process::VpLinear, prediction: Prediction::V, ..Default::default() })
+            .start();
+    assert!((node.alpha * node.alpha - 4.0358e-5).abs() < 1e-8);
+    assert!((node.alpha * node.alpha + node.sigma * node.sigma - 1.0).abs() < 1e-15);
+}
+
+#[test]
+fn long_plans_compile_and_print_briefly() {
+    let options = PlanOptions { steps: MAX_STEPS, solver: Solver::Rk4, guidance: 2.0, ..Default::default() };
+    let plan = compile(options);
+    assert_eq!((plan.steps(), plan.max_evals()), (100_000, 800_000));
+    assert!(plan.describe().len() < 40_000);
+}
+
+#[test]
+fn plans_print_readably() {
+    let plan = compile(PlanOptions { steps: 2, guidance: 4.0, ..Default::default() });
+    let text = plan.describe();
+    let expected = "     0  eval s0 step 0 stage 0 cond t 1.000000 alpha 0.000000 sigma 1.000000
+     1  s1 = +1.000000000 y
+     2  eval s0 step 0 stage 0 uncond t 1.000000 alpha 0.000000 sigma 1.000000
+     3  r0 = +4.000000000 s1 -3.000000000 y
+     4  s0 = +1.000000000 s0 -0.500000000 r0
+";
+    assert!(text.contains(expected), "{text}");
+    let head = "flow euler, predicts velocity, 2 steps, 4 evaluations, guidance 4, 2 state tensors (s0 = x)";
+    assert!(text.lines().next().unwrap().ends_with(head), "{text}");
+    assert!(text.ends_with("done, result s0"));
+    let adaptive = compile(PlanOptions { solver: Solver::Bosh3, ..Default::default() }).describe();
+    assert!(adaptive.contains("accept if |r1|") && adaptive.contains("go to 3"), "{adaptive}");
+}
