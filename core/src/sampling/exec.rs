@@ -275,7 +275,7 @@ impl Kernel for Pass<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Pass { mut task, lins, noise, accept, scratch } = self;
+        let Pass { task, lins, noise, accept, scratch } = self;
         let mut parts = scratch.chunks_exact_mut(CHUNK);
         let mut buffer = || parts.next().unwrap_or_default();
         let mut target = buffer();

@@ -2,10 +2,14 @@
 
 use super::*;
 
+fn square(x: f64) -> f64 {
+    x * x
+}
+
 fn moments(x: &[f32]) -> (f64, f64) {
     let n = x.len() as f64;
     let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-    let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+    let variance = x.iter().map(|&x| square(f64::from(x) - mean)).sum::<f64>() / n;
     (mean, libm::sqrt(variance))
 }
 
@@ -31,7 +35,7 @@ fn expected(plan: &Plan, eta: Option<f64>) -> (f64, f64) {
             }
         };
         mean = (from_x + from_x0 * p) * mean + from_x0 * q;
-        variance = (from_x + from_x0 * p).powi(2) * variance + noise;
+        variance = square(from_x + from_x0 * p) * variance + noise;
     }
     (mean, libm::sqrt(variance))
 }
@@ -110,14 +114,14 @@ fn noise_comes_from_the_documented_streams() {
         y.fill(0.0);
         Ok(())
     });
-    let mut normals = |purpose: Purpose, draw| {
+    let normals = |purpose: Purpose, draw| {
         let mut z = ndarray::Array2::zeros((2, n));
         random::normal(&seeds, purpose as u32, draw, z.view_mut()).unwrap();
         z.into_raw_vec_and_offset().0
     };
     let g = plan.grid();
     let step = |from: &Node, to: &Node| {
-        let beta = 1.0 - (from.alpha / to.alpha).powi(2);
+        let beta = 1.0 - square(from.alpha / to.alpha);
         let (s2, n2) = (from.sigma * from.sigma, to.sigma * to.sigma);
         (from.alpha / to.alpha * n2 / s2, libm::sqrt(n2 / s2 * beta))
     };
