@@ -10,6 +10,7 @@
 //! | [`linalg`] | packed weights and linear layers |
 //! | [`sampling`] | plans, runs, solvers |
 //! | [`nn`] | norms, modulation, activations, embeddings, patches |
+//! | [`models`] | networks: weights from safetensors and their forward passes |
 //! | [`random`] | counter-based random numbers, a pure function of seed and element |
 //! | [`threads`] | the thread pool |
 //! | [`tensor`] | checks of tensors that other languages own |
@@ -24,6 +25,7 @@ pub mod error;
 pub mod info;
 pub mod linalg;
 pub mod math;
+pub mod models;
 pub mod nn;
 pub mod random;
 pub mod sampling;

@@ -2,7 +2,8 @@
 # summary.sh LOGS NAME...: reads LOGS/NAME.log and LOGS/NAME.status of every NAME, prints one line
 # each and the sum, `N passed, N failed`. Exits with 1 when anything failed.
 #
-# Understood are the closing lines of cargo test, ExUnit and Julia's Test, and `N passed, N failed`.
+# Understood are the closing lines of cargo test, ExUnit and Julia's Test, and of our own C and
+# docs checks, `NAME: N passed, N failed`.
 # A run without any counts as one check; so does one that failed with no failed test in its log.
 set -eu
 logs=$1
@@ -11,8 +12,8 @@ shift
 counts() {
   awk '
     { sub(/\r$/, ""); gsub(/\033\[[0-9;]*m/, "") }
-    # cargo: test result: ok. 12 passed; 0 failed; 1 ignored; ...      others: 12 passed, 0 failed
-    /^test result: / || /^[0-9]+ passed, [0-9]+ failed/ {
+    # cargo: test result: ok. 12 passed; 0 failed; 1 ignored; ...      ours: docs: 12 passed, 0 failed
+    /^test result: / || /^(c|docs): [0-9]+ passed, [0-9]+ failed/ {
       for (i = 2; i <= NF; i++) {
         if ($i ~ /^passed/) passed += $(i - 1)
         if ($i ~ /^failed/) failed += $(i - 1)

@@ -1,26 +1,62 @@
-//! `cargo run -p xtask -- COMMAND`: generation and checks of the repository.
+//! Generation, checks and the demo: what needs more than cargo.
+//!
+//! `cargo run -p xtask -- demo | header [--check] | check | readme`
 
+mod check;
+mod demo;
 mod header;
+mod julia_bindings;
+mod readme;
+mod render;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo run -p xtask -- header [--check]";
+/// Every task reports its failure as one readable message.
+type Result<T> = std::result::Result<T, Failure>;
+
+/// Why a task failed, and the exit status that says so.
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    status: u8,
+}
+
+impl<E: std::fmt::Display> From<E> for Failure {
+    fn from(e: E) -> Self {
+        Failure { message: e.to_string(), status: 1 }
+    }
+}
+
+/// The root of the checkout.
+fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// The header, and the Julia bindings that are made from it.
+fn generated(root: &Path, check: bool) -> Result<()> {
+    header::run(root, check)?;
+    julia_bindings::run(root, check)?;
+    Ok(())
+}
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
-    let result = match args[..] {
-        ["header"] => header::run(root, false),
-        ["header", "--check"] => header::run(root, true),
-        _ => Err(USAGE.into()),
+    let outcome = match args[..] {
+        ["demo"] => demo::run(&root()),
+        ["header"] => generated(&root(), false),
+        ["header", "--check"] => generated(&root(), true),
+        ["check"] => check::run(&root()),
+        ["readme"] => readme::run_blocks(&root()),
+        _ => Err("usage: cargo run -p xtask -- demo | header [--check] | check | readme".into()),
     };
-    match result {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("{message}");
-            ExitCode::FAILURE
+        Err(failure) => {
+            eprintln!("xtask: {}", failure.message);
+            ExitCode::from(failure.status)
         }
     }
 }

@@ -1,0 +1,13 @@
+//! Networks: weights from safetensors, packed at load, and their forward passes.
+
+mod config;
+mod dit;
+mod generate;
+mod weights;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::DitConfig;
+pub use dit::Dit;
+pub use generate::generate;

@@ -1,0 +1,95 @@
+//! `xtask check`: the promises about the repository itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::{Result, readme};
+
+/// Where unsafe code may live: the instruction sets and the foreign interfaces.
+const UNSAFE_ALLOWED: [&str; 3] = ["core/src/arch", "capi/src", "elixir/native"];
+const RUST_FOLDERS: [&str; 5] = ["core", "capi", "elixir/native", "xtask/src", "benches"];
+
+pub(crate) fn run(root: &Path) -> Result<()> {
+    let checks: [(&str, fn(&Path) -> Result<()>); 5] = [
+        ("dgm.h and the Julia bindings are what the source says", |root| crate::generated(root, true)),
+        ("unsafe code stays in its places", layering),
+        ("README.ja.md shows the commands and programs of README.md", readme::translations_agree),
+        ("the repository names no machine", no_machine_paths),
+        ("the README's programs run", readme::run_blocks),
+    ];
+    let mut failed = 0;
+    for (name, check) in checks {
+        match check(root) {
+            Ok(()) => println!("ok      {name}"),
+            Err(e) => {
+                failed += 1;
+                println!("FAILED  {name}: {}", e.message);
+            }
+        }
+    }
+    println!("docs: {} passed, {failed} failed", checks.len() - failed);
+    if failed == 0 { Ok(()) } else { Err("the checks above failed".into()) }
+}
+
+/// `unsafe` appears only below [`UNSAFE_ALLOWED`], and each block gives its reason (clippy's
+/// `undocumented_unsafe_blocks` sees to that).
+fn layering(root: &Path) -> Result<()> {
+    let mut wrong = Vec::new();
+    for file in RUST_FOLDERS.iter().flat_map(|f| files(&root.join(f), "rs")) {
+        let relative = file.strip_prefix(root).unwrap_or(&file);
+        if UNSAFE_ALLOWED.iter().any(|a| relative.starts_with(a)) {
+            continue;
+        }
+        for (number, line) in fs::read_to_string(&file)?.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or("");
+            // Spelled so that this line is not a find of its own.
+            let word = concat!("un", "safe");
+            if code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == word)
+                && !code.contains('"')
+            {
+                wrong.push(format!("{}:{}", relative.display(), number + 1));
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join(", ").into()) }
+}
+
+/// No file carries an absolute path of somebody's machine.
+fn no_machine_paths(root: &Path) -> Result<()> {
+    let mut wrong = Vec::new();
+    let kinds = ["rs", "c", "h", "jl", "ex", "exs", "md", "py", "sh", "toml"];
+    for folder in
+        ["core", "capi", "julia", "elixir", "xtask", "docs", "models", "tests", "benches", "include"]
+    {
+        for file in kinds.iter().flat_map(|k| files(&root.join(folder), k)) {
+            let text = fs::read_to_string(&file)?;
+            if ["/home/", "/Users/", "/root/"].iter().any(|p| text.contains(p))
+                && !file.ends_with("xtask/src/check.rs")
+            {
+                wrong.push(file.strip_prefix(root).unwrap_or(&file).display().to_string());
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join(", ").into()) }
+}
+
+/// Files with an extension below a folder, build outputs left out, in a fixed order.
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = entry.file_name();
+            if path.is_dir() {
+                if !["target", "_build", "deps"].iter().any(|skip| name == *skip) {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|e| e == extension) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
