@@ -179,7 +179,7 @@ defmodule DGM.SamplerTest do
     wrong = [
       {~r/^plan is nil/, fn -> Sampler.start(nil, [1], 3) end},
       {~r/^seeds is nil/, fn -> Sampler.start(plan, nil, 3) end},
-      {~r/^seeds/, fn -> Sampler.start(plan, [], 3) end},
+      {~r/^rows is 0/, fn -> Sampler.start(plan, [], 3) end},
       {~r/^seeds is :a/, fn -> Sampler.start(plan, [:a], 3) end},
       {~r/^elements is nil/, fn -> Sampler.start(plan, [1], nil) end},
       {~r/^elements is 0/, fn -> Sampler.start(plan, [1], 0) end},
