@@ -88,5 +88,6 @@ end
 Base.:(==)(a::Plan, b::Plan) = plan_hash(a) == plan_hash(b)
 Base.hash(plan::Plan, h::UInt) = hash(plan_hash(plan), h)
 
-Base.show(io::IO, plan::Plan) = print(io, "Plan(", first(split(describe(plan), '\n')), ")")
+Base.show(io::IO, plan::Plan) =
+    print(io, "Plan(", replace(first(split(describe(plan), '\n')), r"^plan [0-9a-f]+: " => ""), ")")
 Base.show(io::IO, ::MIME"text/plain", plan::Plan) = print(io, chomp(describe(plan)))

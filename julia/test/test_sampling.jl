@@ -21,13 +21,16 @@ const DIMS = size(START)
         x = D.sample(1, flow_model, plan, DIMS; x = START)
         @test near(x, golden("sampler.flow.$solver.shift$shift"); tol = 1e-5)
     end
-    for (name, options) in (
-        ("ddim.leading", (solver = :ddim, spacing = :leading)), ("ddim.trailing", (solver = :ddim, spacing = :trailing)),
-        ("dpmpp_2m", (solver = :dpmpp_2m,)), ("unipc_bh2", (solver = :unipc,)),
-    )
-        plan = D.Plan(; process = :vp_linear, prediction = :epsilon, steps = 10, eta = 0, options...)
-        x = D.sample(1, noise_model, plan, DIMS; x = START)
-        @test near(x, golden("sampler.$name.out"); tol = 1e-5)
+    vp = (process = :vp_linear, prediction = :epsilon)
+    for spacing in (:leading, :trailing)
+        plan = D.Plan(; vp..., solver = :ddim, spacing = spacing, steps = 10, eta = 0)
+        @test near(D.sample(1, noise_model, plan, DIMS; x = START), golden("sampler.ddim.$spacing.out"); tol = 1e-5)
+    end
+    for (name, solver) in (("dpmpp_2m", :dpmpp_2m), ("unipc_bh2", :unipc))
+        # The reference ends in clean data, which is the model time -1.
+        times = [golden("sampler.$name.timesteps"); -1]
+        plan = D.Plan(; vp..., solver = solver, times = times)
+        @test near(D.sample(1, noise_model, plan, DIMS; x = START), golden("sampler.$name.out"); tol = 1e-5)
     end
     sigmas = golden("sampler.flow_match_euler.sigmas")
     plan = D.Plan(; process = :flow, prediction = :velocity, solver = :euler, times = sigmas)
