@@ -3,7 +3,7 @@
     layer_norm!(out, x; ...)
 
 Every column of `x` (its first dimension, `d`) less its mean, over its standard deviation
-`√(variance + eps)`, times `weight` plus `bias` (`d` each). `out` may be `x`.
+`√(variance + eps)`, times `weight` plus `bias` (`d` each). `out` must not overlap `x`.
 Method: Ba, Kiros, Hinton 2016, arXiv:1607.06450; the variance takes a second pass.
 
 # Examples
@@ -29,7 +29,7 @@ end
     rms_norm!(out, x; ...)
 
 Every column of `x` (first dimension, `d`) over its root mean square `√(mean(x²) + eps)`, times
-`weight` (`d`). `out` may be `x`. Method: Zhang, Sennrich 2019, arXiv:1910.07467.
+`weight` (`d`). `out` must not overlap `x`. Method: Zhang, Sennrich 2019, arXiv:1910.07467.
 
 # Examples
 ```julia

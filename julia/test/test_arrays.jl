@@ -43,8 +43,7 @@ end
     y = rand(Float32, 6, 4, 5, 3)
     for part in (y, view(y, :, :, :, 1:2), view(y, 2:5, 2:3, :, :), view(y, :, 1:2:4, 3:4, :), view(y, :, :, 2:2, 1))
         @test layer_norm(part) == layer_norm(Array(part))
-        out = similar(y)
-        target = view(out, axes(part)...)
+        target = view(zeros(Float32, 2 .* size(part)), map(n -> 1:2:2n, size(part))...)
         @test layer_norm!(target, part) === target
         @test target == layer_norm(Array(part))
     end

@@ -61,7 +61,8 @@ end
         for y in layouts(x)
             @test f(y; affine...) == f(x; affine...)
         end
-        @test f!(copy(x), x) == (y = copy(x); f!(y, y))
+        @test f!(zero(x), x) == f(x)
+        @test_throws ArgumentError f!(x, x)                               # not in place
         @test f(x[:, 1]) == f(x)[:, 1]
         @test size(f(zeros(Float32, 4, 0))) == (4, 0)
         @test_throws DimensionMismatch f(x; weight = w[1:3])
@@ -86,6 +87,7 @@ end
     residual, y, gate = golden("gate_residual.res"), golden("gate_residual.y"), golden("gate_residual.gate")
     @test near(gate_residual(residual, y, gate), golden("gate_residual.out"))
     @test gate_residual(layouts(residual)[1], layouts(y)[2], layouts(gate)[1]) == gate_residual(residual, y, gate)
+    @test (r = copy(residual); gate_residual!(r, r, y, gate)) == gate_residual(residual, y, gate)
     @test_throws DimensionMismatch gate_residual(residual, y[:, 1:2, :], gate)
     @test_throws DimensionMismatch gate_residual(residual, y, gate[:, 1:2])
     @test_throws ArgumentError gate_residual(residual, y, Int32.(round.(gate)))
