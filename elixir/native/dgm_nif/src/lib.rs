@@ -5,6 +5,7 @@
 //! longer than a millisecond runs on the dirty CPU schedulers.
 
 mod attention;
+mod dit;
 mod failure;
 
 mod linear;
