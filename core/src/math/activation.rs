@@ -15,7 +15,7 @@ fn times_sigmoid<S: Simd>(s: S, x: S::F, z: S::F) -> S::F {
     s.div(numerator, s.add(s.splat(1.0), e))
 }
 
-/// SiLU (swish), `x / (1 + e^-x)`: at most 3 ULP, or an absolute 1e-43 where `e^x` is
+/// SiLU (swish), `x / (1 + e^-x)`: at most 3.2 ULP, or an absolute 1e-43 where `e^x` is
 /// subnormal (x < -87); -infinity gives -0.
 ///
 /// Hendrycks and Gimpel, arXiv:1606.08415; Ramachandran et al., arXiv:1710.05941.

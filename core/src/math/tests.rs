@@ -67,56 +67,56 @@ fn gelu_erf_oracle(x: f64) -> f64 {
 const CASES: &[Case] = &[
     Case {
         name: "exp2",
-        bound: 1.0,
+        bound: 0.8,
         floor: 0.0,
         oracle: exp2_flushed,
         eval: |l, x, y| dispatch_at(l, Apply(Exp2, x, y)),
     },
     Case {
         name: "exp",
-        bound: 1.0,
+        bound: 0.9,
         floor: 0.0,
         oracle: libm::exp,
         eval: |l, x, y| dispatch_at(l, Apply(Exp, x, y)),
     },
     Case {
         name: "log",
-        bound: 1.0,
+        bound: 0.9,
         floor: 0.0,
         oracle: libm::log,
         eval: |l, x, y| dispatch_at(l, Apply(Log, x, y)),
     },
     Case {
         name: "sin",
-        bound: 1.6,
+        bound: 1.7,
         floor: 0.0,
         oracle: libm::sin,
         eval: |l, x, y| dispatch_at(l, Apply(Sin, x, y)),
     },
     Case {
         name: "cos",
-        bound: 1.6,
+        bound: 1.7,
         floor: 0.0,
         oracle: libm::cos,
         eval: |l, x, y| dispatch_at(l, Apply(Cos, x, y)),
     },
     Case {
         name: "tanh",
-        bound: 1.5,
+        bound: 1.4,
         floor: 0.0,
         oracle: libm::tanh,
         eval: |l, x, y| dispatch_at(l, Apply(Tanh, x, y)),
     },
     Case {
         name: "erf",
-        bound: 1.5,
+        bound: 1.0,
         floor: 0.0,
         oracle: libm::erf,
         eval: |l, x, y| dispatch_at(l, Apply(Erf, x, y)),
     },
     Case {
         name: "silu",
-        bound: 3.0,
+        bound: 3.2,
         floor: 1e-43,
         oracle: silu_oracle,
         eval: |l, x, y| dispatch_at(l, Apply(Silu, x, y)),
@@ -313,12 +313,14 @@ fn slices_check_lengths() {
     assert_eq!(a[199_000..], b[..1000]);
 }
 
-/// All 2^32 inputs: the worst errors quoted in the documentation, and equality of every level
-/// that has FMA hardware.
+/// All 2^32 inputs: the worst errors, and equality of every level
+/// that has FMA hardware. `DGM_TEST_FUNCTION` picks one function, `DGM_TEST_STRIDE` thins the
+/// inputs.
 #[test]
 #[ignore = "minutes"]
 fn exhaustive_errors_and_levels() {
     let only = std::env::var("DGM_TEST_FUNCTION").ok();
+    let stride = std::env::var("DGM_TEST_STRIDE").map_or(1, |v| v.parse().expect("a number"));
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let mut levels = available_levels();
     levels.retain(|&l| l != Level::Portable);
@@ -332,7 +334,7 @@ fn exhaustive_errors_and_levels() {
             let levels = &levels;
             let run = |i: u32| {
                 let last = if i + 1 == threads { u32::MAX } else { (i + 1) * slice - 1 };
-                scope.spawn(move || scan(case, i * slice, last, 1, levels))
+                scope.spawn(move || scan(case, i * slice, last, stride, levels))
             };
             let handles: Vec<_> = (0..threads).map(run).collect();
             handles.into_iter().map(|h| h.join().unwrap()).collect()

@@ -31,7 +31,7 @@ fn oracle(normal: bool, stream: Stream, element: usize) -> f64 {
     let (w0, w1) = if element % 4 < 2 { (w[0], w[1]) } else { (w[2], w[3]) };
     let r = libm::sqrt(-2.0 * libm::log(f64::from(unit(w0) as f32)));
     let (sin, cos) = libm::sincos(std::f64::consts::TAU * f64::from(w1) / 4_294_967_296.0);
-    r * if element % 2 == 0 { cos } else { sin }
+    r * if element.is_multiple_of(2) { cos } else { sin }
 }
 
 fn draw(normal: bool, seeds: &[u64], purpose: u32, draw: u32, out: ArrayViewMut2<f32>) {
