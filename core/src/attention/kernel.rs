@@ -6,7 +6,7 @@
 
 use super::tiles::MAX_ROWS;
 use super::{KEY_TILE, SPLIT};
-use crate::arch::{Kernel, Matrix, Simd, Sink, multiply};
+use crate::arch::{Kernel, Matrix, MatrixMut, Simd, Sink, multiply};
 use crate::math;
 
 /// How many lanes a tile has, and the layout of its scratch.
@@ -70,17 +70,40 @@ impl Lanes {
         (Work { q, p, o, m, l, next, alpha }, TileResult { o: total, m: total_m, l: total_l })
     }
 
-    /// Writes the rows of one head, times `factor`, to the lanes from `first`. Lanes that get no
-    /// row hold zeros.
+    /// Writes the rows of one head, times `factor`, to the lanes from `first`.
     pub(super) fn pack(self, q: Matrix, first: usize, factor: f32, packed: &mut [f32]) {
-        if first == 0 {
-            packed.fill(0.0);
-        }
         for i in 0..q.rows() {
-            let lane = packed[first + i..].iter_mut().step_by(self.0);
+            let lane = first + i;
             match q.row(i) {
-                Some(row) => lane.zip(row).for_each(|(to, &x)| *to = x * factor),
-                None => lane.zip(0..q.cols()).for_each(|(to, d)| *to = q.get(i, d) * factor),
+                Some(row) => {
+                    for (to, &x) in packed.chunks_exact_mut(self.0).zip(row) {
+                        to[lane] = x * factor;
+                    }
+                }
+                None => {
+                    for d in 0..q.cols() {
+                        packed[d * self.0 + lane] = q.get(i, d) * factor;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the lanes from `first` into the rows of one head.
+    pub(super) fn unpack(self, packed: &[f32], first: usize, mut out: MatrixMut) {
+        for i in 0..out.rows() {
+            let lane = first + i;
+            match out.row(i) {
+                Some(row) => {
+                    for (to, from) in row.iter_mut().zip(packed.chunks_exact(self.0)) {
+                        *to = from[lane];
+                    }
+                }
+                None => {
+                    for d in 0..out.cols() {
+                        out.set(i, d, packed[d * self.0 + lane]);
+                    }
+                }
             }
         }
     }
@@ -111,9 +134,12 @@ impl Kernel for QueryTile<'_, '_, '_> {
             most = most.max(limits[lane]);
             lane += 1;
         }
-        result.o.fill(0.0);
-        result.m.fill(f32::NEG_INFINITY);
-        result.l.fill(0.0);
+        if most == 0 {
+            result.o.fill(0.0);
+            result.m.fill(f32::NEG_INFINITY);
+            result.l.fill(0.0);
+            return;
+        }
         let mut split = 0;
         while split < most {
             let end = most.min(split + SPLIT);
@@ -357,12 +383,12 @@ fn values_masked<S: Simd>(
 
 /// Merges the finished split into the result.
 #[inline(always)]
-fn merge<S: Simd>(s: S, width: usize, first: bool, work: &mut Work, result: &mut TileResult) {
+fn merge<'a, S: Simd>(s: S, width: usize, first: bool, work: &mut Work<'a>, result: &mut TileResult<'a>) {
     if first {
-        // Merging into nothing copies.
-        result.m.copy_from_slice(work.m);
-        result.l.copy_from_slice(work.l);
-        result.o.copy_from_slice(work.o);
+        // Merging into nothing: the buffers change places.
+        std::mem::swap(&mut result.m, &mut work.m);
+        std::mem::swap(&mut result.l, &mut work.l);
+        std::mem::swap(&mut result.o, &mut work.o);
         return;
     }
     let mut lane = 0;

@@ -3,7 +3,7 @@
 use ndarray::{ArrayView4, ArrayViewMut3, ArrayViewMut4, Axis, s};
 
 use super::kernel::{Lanes, QueryTile};
-use crate::arch::{Matrix, dispatch};
+use crate::arch::{Matrix, MatrixMut, dispatch};
 use crate::threads;
 
 /// Most query rows a tile: 64 lanes.
@@ -111,20 +111,20 @@ fn one(p: &Problem, group: usize, rows: Rows) {
     let mut lse = rows.lse;
     threads::with_scratch(lanes.scratch(dim, value_dim), |scratch| {
         let (work, mut result) = lanes.split(scratch, dim, value_dim);
+        if heads * queries < lanes.width() {
+            // Lanes without a row hold zeros: what they compute is not read.
+            work.q.fill(0.0);
+        }
         for (n, q) in q.outer_iter().enumerate() {
             lanes.pack(Matrix::new(q), n * queries, p.factor, work.q);
         }
         dispatch(QueryTile { k, v, limits: &limits, lanes, work, result: &mut result });
-        for n in 0..heads {
-            for j in 0..queries {
-                let lane = n * queries + j;
-                let row = result.o[lane..].iter().step_by(lanes.width());
-                for (to, &from) in out.slice_mut(s![0, n, j, ..]).iter_mut().zip(row) {
-                    *to = from;
-                }
-                if let Some(lse) = &mut lse {
-                    lse[[0, n, j]] = log_sum_exp(result.m[lane], result.l[lane]);
-                }
+        for (n, out) in out.index_axis_mut(Axis(0), 0).outer_iter_mut().enumerate() {
+            lanes.unpack(result.o, n * queries, MatrixMut::new(out));
+        }
+        if let Some(lse) = &mut lse {
+            for (lane, to) in lse.iter_mut().enumerate() {
+                *to = log_sum_exp(result.m[lane], result.l[lane]);
             }
         }
     });

@@ -124,3 +124,33 @@ fn overlapping_output_strides_are_refused() {
     assert!(check_strides("out", &[2, 2], &[1, 1], true).is_err());
     assert!(check_strides("x", &[2, 3], &[0, 1], false).is_ok());
 }
+
+#[test]
+fn activations_follow_the_bias_for_any_columns_and_strides() {
+    let (m, k, n) = (13, 6, 45);
+    let (x, w) = (matrix(8, m, k), matrix(9, n, k) * 3.0);
+    let bias = Array1::from(noise(10, n));
+    let packed = PackedLinear::pack(w.view(), Some(bias.view())).unwrap();
+    let plain = chain(x.view(), w.view(), &bias);
+    let tanh = |u: f64| 0.5 * u * (1.0 + libm::tanh(0.797_884_560_802_865_4 * (u + 0.044715 * u * u * u)));
+    let formulas: [(Activation, &dyn Fn(f64) -> f64); 3] = [
+        (Activation::Silu, &|u| u / (1.0 + libm::exp(-u))),
+        (Activation::GeluTanh, &tanh),
+        (Activation::GeluErf, &|u| 0.5 * u * (1.0 + libm::erf(u * std::f64::consts::FRAC_1_SQRT_2))),
+    ];
+    for (act, formula) in formulas {
+        let mut y = Array2::zeros((m, n));
+        linear(x.view(), &packed, act, y.view_mut()).unwrap();
+        for (got, &u) in y.iter().zip(&plain) {
+            let want = formula(f64::from(u));
+            // The bound of the math module, which tests the functions themselves.
+            assert!((f64::from(*got) - want).abs() <= 4e-7 * want.abs().max(1.0), "{act:?} {u} {got}");
+        }
+        let mut columns = Array2::zeros((n, m));
+        linear(x.view(), &packed, act, columns.view_mut().reversed_axes()).unwrap();
+        assert_eq!(columns.t(), y);
+        let mut row = vec![0.0; n];
+        linear_rows(x.row(5).as_slice().unwrap(), 1, &packed, act, &mut row);
+        assert_eq!(row, y.row(5).to_vec());
+    }
+}
