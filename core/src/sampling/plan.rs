@@ -42,11 +42,15 @@ impl Plan {
     /// (for example epsilon at t = 1 of a flow, where alpha is 0).
     pub fn compile(options: &PlanOptions) -> Result<Plan> {
         options.validate()?;
-        let levels = Levels::new(options);
+        let levels = Levels::new(options)?;
         let grid = grid::grid(options, &levels)?;
         let mut builder = Builder::new(options, &levels);
         solvers::build(options.solver, &mut builder, &grid)?;
         let table = builder.finish();
+        if let Some(term) = table.terms.iter().find(|t| !(t.coefficient as f32).is_finite()) {
+            let got = format!("a walk with the coefficient {}", term.coefficient);
+            return Err(Error::range("times", got, "levels whose coefficients f32 can hold"));
+        }
         let evals = if options.solver == Solver::Bosh3 {
             options.max_evals
         } else {

@@ -12,9 +12,9 @@ pub(super) struct Map {
 }
 
 impl Map {
-    /// Whether the quantity is defined at this level.
+    /// Whether the quantity is defined at this level, with coefficients that f32 can hold.
     pub(super) fn is_defined(&self) -> bool {
-        self.x.is_finite() && self.y.is_finite()
+        (self.x as f32).is_finite() && (self.y as f32).is_finite()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Noise levels: what a model time means.
 
 use super::options::{PlanOptions, Process};
+use crate::error::{Error, Result};
 
 /// A model time and the mixture it stands for: `x_t = alpha x0 + sigma eps`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,6 +27,9 @@ impl Node {
     }
 }
 
+/// Bound of `|ln(sigma/alpha)|`, far from where coefficients would leave f32.
+const MAX_LOG_RATIO: f64 = 40.0;
+
 /// The process with its tables built.
 #[derive(Debug, Clone)]
 pub(super) enum Levels {
@@ -37,10 +41,11 @@ pub(super) enum Levels {
 }
 
 impl Levels {
-    pub(super) fn new(options: &PlanOptions) -> Levels {
+    /// Builds the tables; an error when the betas leave no signal, or no noise, that f64 can hold.
+    pub(super) fn new(options: &PlanOptions) -> Result<Levels> {
         let n = options.train_steps;
         let beta: Box<dyn Fn(usize) -> f64> = match options.process {
-            Process::Flow => return Levels::Flow,
+            Process::Flow => return Ok(Levels::Flow),
             Process::VpLinear => {
                 let (a, b) = (options.beta_start, options.beta_end);
                 Box::new(move |i| lerp(a, b, i, n))
@@ -61,13 +66,20 @@ impl Levels {
             }),
         };
         let mut bar = 1.0;
-        let log_ratio = (0..n)
+        let log_ratio: Vec<f64> = (0..n)
             .map(|i| {
                 bar *= 1.0 - beta(i);
                 0.5 * (libm::log1p(-bar) - libm::log(bar))
             })
             .collect();
-        Levels::Vp { log_ratio }
+        if let Some(i) = log_ratio.iter().position(|r| r.abs() > MAX_LOG_RATIO) {
+            let got = format!("{} with train_steps {n}", options.beta_end);
+            let expected = format!(
+                "betas that keep |ln(sigma/alpha)| below {MAX_LOG_RATIO} (left at training step {i})"
+            );
+            return Err(Error::range("beta_end", got, expected));
+        }
+        Ok(Levels::Vp { log_ratio })
     }
 
     /// The range of model times, `(least, greatest)`.

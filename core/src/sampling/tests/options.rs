@@ -28,6 +28,8 @@ fn bad_options_are_named() {
     refused(PlanOptions { clip: Some(f64::NAN), ..d() }, "clip");
     refused(PlanOptions { beta_start: 0.0, ..vp() }, "beta_start");
     refused(PlanOptions { beta_end: 1.0, ..vp() }, "beta_end");
+    // Betas that leave no signal at all.
+    refused(PlanOptions { beta_start: 0.5, beta_end: 0.9, ..vp() }, "beta_end");
     refused(PlanOptions { train_steps: 0, ..vp() }, "steps");
     refused(PlanOptions { train_steps: 1 << 40, ..vp() }, "train_steps");
     refused(PlanOptions { solver: Solver::Bosh3, ..vp() }, "process");
@@ -63,6 +65,9 @@ fn bad_options_are_named() {
         refused(PlanOptions { prediction: Prediction::Epsilon, solver, ..d() }, "prediction is epsilon");
     }
     refused(PlanOptions { prediction: Prediction::X0, ..bosh() }, "prediction is x0");
+    // 1 / sigma leaves f32.
+    let times = Some(vec![0.5, 1e-40]);
+    refused(PlanOptions { prediction: Prediction::X0, times, ..bosh() }, "prediction is x0");
     refused(PlanOptions { clip: Some(1.0), ..bosh() }, "prediction is x0");
 }
 
