@@ -157,6 +157,15 @@ defmodule DGM.SamplerTest do
     assert :binary.referenced_byte_size(Sampler.result(run).data) == byte_size(run.state)
   end
 
+  test "ten thousand rows" do
+    plan = Plan.compile(steps: 2)
+    seeds = Random.row_seeds(8, 10_000)
+    got = Sampler.sample(plan, seeds, 2, &network/3)
+    few = Sampler.sample(plan, Enum.take(seeds, 3), 2, &network/3)
+    assert binary_part(got.data, 0, 24) == few.data
+    assert Sampler.stats(Sampler.start(plan, seeds, 2)).evals == 0
+  end
+
   test "stream emits every run; the last is done" do
     runs = Plan.compile(steps: 4) |> Sampler.stream([1], 3, &network/3) |> Enum.to_list()
     assert length(runs) == 4

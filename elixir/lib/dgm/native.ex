@@ -68,11 +68,16 @@ defmodule DGM.Native do
 
   def run_start(_plan, _seeds, _elements, _x_start), do: missing()
   def run_ask(_plan, _header), do: missing()
+  def run_ask_long(_plan, _header), do: missing()
   def run_input(_plan, _header, _state), do: missing()
+  def run_input_long(_plan, _header, _state), do: missing()
   def run_times(_plan, _header), do: missing()
+  def run_times_long(_plan, _header), do: missing()
   def run_tell(_plan, _header, _state, _eval_id, _y), do: missing()
   def run_result(_plan, _header, _state), do: missing()
+  def run_result_long(_plan, _header, _state), do: missing()
   def run_stats(_plan, _header), do: missing()
+  def run_stats_long(_plan, _header), do: missing()
   def run_export(_plan, _header, _state), do: missing()
   def run_import(_plan, _block), do: missing()
 

@@ -48,7 +48,8 @@ defmodule DGM.Sampler do
   @spec ask(Run.t()) :: {:eval, Request.t()} | :done
   def ask(run) do
     run = check(run)
-    Native.value!(Native.run_ask(run.plan.resource, run.header))
+    args = [run.plan.resource, run.header]
+    look(run, &Native.run_ask/2, &Native.run_ask_long/2, args)
   end
 
   @doc """
@@ -57,7 +58,8 @@ defmodule DGM.Sampler do
   @spec input(Run.t()) :: binary
   def input(run) do
     run = check(run)
-    Native.value!(Native.run_input(run.plan.resource, run.header, run.state))
+    args = [run.plan.resource, run.header, run.state]
+    look(run, &Native.run_input/3, &Native.run_input_long/3, args)
   end
 
   @doc """
@@ -66,7 +68,8 @@ defmodule DGM.Sampler do
   @spec times(Run.t()) :: binary
   def times(run) do
     run = check(run)
-    Native.value!(Native.run_times(run.plan.resource, run.header))
+    args = [run.plan.resource, run.header]
+    look(run, &Native.run_times/2, &Native.run_times_long/2, args)
   end
 
   @doc """
@@ -91,7 +94,8 @@ defmodule DGM.Sampler do
   @spec result(Run.t()) :: Tensor.t()
   def result(run) do
     run = check(run)
-    data = Native.value!(Native.run_result(run.plan.resource, run.header, run.state))
+    args = [run.plan.resource, run.header, run.state]
+    data = look(run, &Native.run_result/3, &Native.run_result_long/3, args)
     %Tensor{data: data, shape: {run.rows, run.elements}}
   end
 
@@ -105,7 +109,8 @@ defmodule DGM.Sampler do
         }
   def stats(run) do
     run = check(run)
-    {evals, accepts, rejects} = Native.value!(Native.run_stats(run.plan.resource, run.header))
+    args = [run.plan.resource, run.header]
+    {evals, accepts, rejects} = look(run, &Native.run_stats/2, &Native.run_stats_long/2, args)
     %{evals: evals, accepts: accepts, rejects: rejects}
   end
 
@@ -200,6 +205,15 @@ defmodule DGM.Sampler do
 
   defp model(fun) when is_function(fun, 3), do: fun
   defp model(other), do: Check.fail("model", other, "a function of request, input and times")
+
+  # Reading a run takes time in proportion to its header: a few microseconds, unless it has
+  # thousands of rows; then it must not hold up a normal scheduler.
+  @long 65_536
+
+  defp look(run, quick, long, args) do
+    nif = if byte_size(run.header) < @long, do: quick, else: long
+    Native.value!(apply(nif, args))
+  end
 
   defp new(plan, {header, state, rows, elements}) do
     %Run{plan: plan, header: header, state: state, rows: rows, elements: elements}

@@ -2,6 +2,9 @@
 //!
 //! A run is a value in Elixir, so `tell` copies the state once and works in place on the
 //! copy; the run it was given stays what it was.
+//!
+//! Looking at a run takes time in proportion to its rows: the caller chooses the `_long`
+//! twins, on a dirty scheduler, where they are many.
 
 use dgm_core::arch::FpEnv;
 use dgm_core::sampling::{Ask, Plan, Role, Run};
@@ -33,6 +36,22 @@ struct Request {
     uniform_t: bool,
 }
 
+/// Two NIFs with one body: on a normal scheduler and on a dirty one.
+// The parameters are raw tokens because the attribute reads their types as written.
+macro_rules! quick_and_long {
+    ($($quick:ident / $long:ident ($($params:tt)*) -> $reply:ty = $body:expr;)*) => {$(
+        #[rustler::nif]
+        fn $quick<'a>($($params)*) -> Reply<$reply> {
+            $body
+        }
+
+        #[rustler::nif(schedule = "DirtyCpu")]
+        fn $long<'a>($($params)*) -> Reply<$reply> {
+            $body
+        }
+    )*};
+}
+
 /// `{header, state, rows, elements}`
 type Parts<'a> = (Binary<'a>, Binary<'a>, usize, usize);
 
@@ -53,10 +72,10 @@ fn run_start<'a>(
     Ok((Binary::from_owned(header, env), Binary::from_owned(state, env), seeds.len(), elements))
 }
 
-#[rustler::nif]
-fn run_ask<'a>(env: Env<'a>, plan: ResourceArc<PlanRef>, header: Binary<'a>) -> Reply<Term<'a>> {
+fn ask<'a>(plan: ResourceArc<PlanRef>, header: Term<'a>) -> Reply<Term<'a>> {
     let _fp = FpEnv::enter();
-    let run = Run::decode(&plan.0, header.as_slice())?;
+    let env = header.get_env();
+    let run = Run::decode(&plan.0, bytes(header)?)?;
     Ok(match run.ask(&plan.0)? {
         Ask::Done => atoms::done().encode(env),
         Ask::Eval(r) => {
@@ -80,25 +99,23 @@ fn run_ask<'a>(env: Env<'a>, plan: ResourceArc<PlanRef>, header: Binary<'a>) -> 
 }
 
 /// The part of the state that the model reads, without a copy.
-#[rustler::nif]
-fn run_input<'a>(plan: ResourceArc<PlanRef>, header: Binary<'a>, state: Binary<'a>) -> Reply<Binary<'a>> {
+fn input<'a>(plan: ResourceArc<PlanRef>, header: Binary<'a>, state: Binary<'a>) -> Reply<Binary<'a>> {
     let _fp = FpEnv::enter();
     let run = Run::decode(&plan.0, header.as_slice())?;
     view(&state, |floats| run.input(&plan.0, floats))
 }
 
 /// The part of the state that holds the sample, without a copy.
-#[rustler::nif]
-fn run_result<'a>(plan: ResourceArc<PlanRef>, header: Binary<'a>, state: Binary<'a>) -> Reply<Binary<'a>> {
+fn result<'a>(plan: ResourceArc<PlanRef>, header: Binary<'a>, state: Binary<'a>) -> Reply<Binary<'a>> {
     let _fp = FpEnv::enter();
     let run = Run::decode(&plan.0, header.as_slice())?;
     view(&state, |floats| run.result(&plan.0, floats))
 }
 
-#[rustler::nif]
-fn run_times<'a>(env: Env<'a>, plan: ResourceArc<PlanRef>, header: Binary<'a>) -> Reply<Binary<'a>> {
+fn times<'a>(plan: ResourceArc<PlanRef>, header: Term<'a>) -> Reply<Binary<'a>> {
     let _fp = FpEnv::enter();
-    let run = Run::decode(&plan.0, header.as_slice())?;
+    let env = header.get_env();
+    let run = Run::decode(&plan.0, bytes(header)?)?;
     let mut times = allocate("rows", run.rows())?;
     run.row_times(&plan.0, floats_mut(&mut times)?)?;
     Ok(Binary::from_owned(times, env))
@@ -124,8 +141,7 @@ fn run_tell<'a>(
 }
 
 /// `{evals, accepts, rejects}`
-#[rustler::nif]
-fn run_stats(plan: ResourceArc<PlanRef>, header: Binary<'_>) -> Reply<(u64, u64, u64)> {
+fn stats(plan: ResourceArc<PlanRef>, header: Binary<'_>) -> Reply<(u64, u64, u64)> {
     let _fp = FpEnv::enter();
     let counters = Run::decode(&plan.0, header.as_slice())?.counters();
     Ok((counters.evals, counters.accepts, counters.rejects))
@@ -154,6 +170,12 @@ fn run_import<'a>(env: Env<'a>, plan: ResourceArc<PlanRef>, block: Binary<'a>) -
     Ok((Binary::from_owned(header, env), Binary::from_owned(state, env), rows, elements))
 }
 
+fn bytes(header: Term<'_>) -> Result<&[u8]> {
+    let binary: Binary =
+        header.decode().map_err(|_| Error::argument("header", format!("{header:?}"), "a binary"))?;
+    Ok(binary.as_slice())
+}
+
 fn header(plan: &Plan, run: &Run) -> Result<OwnedBinary> {
     let mut bytes = allocate_bytes("run", Run::header_len(plan, run.rows())?)?;
     run.encode(plan, bytes.as_mut_slice())?;
@@ -168,4 +190,18 @@ fn view<'a>(state: &Binary<'a>, select: impl FnOnce(&[f32]) -> Result<&[f32]>) -
     state
         .make_subbinary(start, size_of_val(picked))
         .map_err(|_| Error::Internal("the engine picked memory outside the state".to_string()).into())
+}
+
+#[rustfmt::skip]
+quick_and_long! {
+    run_ask / run_ask_long(plan: ResourceArc<PlanRef>, header: Term<'a>)
+        -> Term<'a> = ask(plan, header);
+    run_input / run_input_long(plan: ResourceArc<PlanRef>, header: Binary<'a>, state: Binary<'a>)
+        -> Binary<'a> = input(plan, header, state);
+    run_result / run_result_long(plan: ResourceArc<PlanRef>, header: Binary<'a>, state: Binary<'a>)
+        -> Binary<'a> = result(plan, header, state);
+    run_times / run_times_long(plan: ResourceArc<PlanRef>, header: Term<'a>)
+        -> Binary<'a> = times(plan, header);
+    run_stats / run_stats_long(plan: ResourceArc<PlanRef>, header: Binary<'a>)
+        -> (u64, u64, u64) = stats(plan, header);
 }
