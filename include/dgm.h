@@ -326,6 +326,11 @@
 typedef struct dgm_linear dgm_linear;
 
 /**
+ * A trained network with its weights packed. Immutable.
+ */
+typedef struct dgm_model dgm_model;
+
+/**
  * A compiled sampler. Immutable.
  */
 typedef struct dgm_plan dgm_plan;
@@ -560,6 +565,56 @@ typedef int32_t (*dgm_model_fn)(void *ctx,
                                 const float *x,
                                 const float *t,
                                 float *y);
+
+/**
+ * Sizes of a network. Set struct_size = sizeof(dgm_model_info) before dgm_model_get_info().
+ */
+typedef struct {
+    /**
+     * sizeof(dgm_model_info).
+     */
+    size_t struct_size;
+    /**
+     * Channels of the input.
+     */
+    int64_t channels;
+    /**
+     * Height of the input.
+     */
+    int64_t height;
+    /**
+     * Width of the input.
+     */
+    int64_t width;
+    /**
+     * Channels of the output.
+     */
+    int64_t out_channels;
+    /**
+     * Number of classes; this number itself is the label that means no class.
+     */
+    int64_t num_classes;
+    /**
+     * Tokens of one image.
+     */
+    int64_t tokens;
+    /**
+     * Width of the transformer.
+     */
+    int64_t width_d;
+    /**
+     * Number of blocks.
+     */
+    int64_t depth;
+    /**
+     * Attention heads.
+     */
+    int64_t heads;
+    /**
+     * Bytes of the packed weights.
+     */
+    uint64_t packed_bytes;
+} dgm_model_info;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1048,6 +1103,87 @@ int32_t dgm_sample(const dgm_plan *plan,
                    float *t,
                    dgm_model_fn model,
                    void *ctx);
+
+/**
+ * Reads and packs the weights of a DiT from a safetensors file. The file is not kept open.
+ *
+ * @param path UTF-8 path
+ * @param out  receives the model (NULL on failure); release with dgm_model_free()
+ */
+int32_t dgm_model_load(const char *path, dgm_model **out);
+
+/**
+ * Releases a model; NULL does nothing.
+ */
+void dgm_model_free(dgm_model *model);
+
+/**
+ * The sizes of a network.
+ *
+ * @param info its struct_size must be set
+ */
+int32_t dgm_model_get_info(const dgm_model *model, dgm_model_info *info);
+
+/**
+ * A metadata entry of the weights file, NUL-terminated.
+ *
+ * @param key    name of the entry
+ * @param buf    receives the text; NULL (with cap 0) only asks for the size
+ * @param cap    bytes of buf
+ * @param needed receives the bytes needed, the NUL included; may be NULL
+ * @return DGM_ERROR_ARGUMENT when there is no such entry
+ */
+int32_t dgm_model_metadata(const dgm_model *model,
+                           const char *key,
+                           char *buf,
+                           size_t cap,
+                           size_t *needed);
+
+/**
+ * The sampler that the weights file asks for; change what you like and compile it.
+ *
+ * @param options its struct_size must be set: call dgm_plan_options_init() first
+ */
+int32_t dgm_model_plan_options(const dgm_model *model, dgm_plan_options *options);
+
+/**
+ * Floats of workspace that dgm_model_forward() needs for a batch.
+ */
+int32_t dgm_model_workspace_len(const dgm_model *model, size_t batch, size_t *floats);
+
+/**
+ * The network's output for a batch. An image's result does not depend on the others.
+ *
+ * @param x             [B, C, H, W], the noisy images
+ * @param t             B times
+ * @param labels        B classes; num_classes means no class
+ * @param workspace     scratch, contents irrelevant before and after
+ * @param workspace_len its floats, at least those of dgm_model_workspace_len()
+ * @param out           [B, C_out, H, W]
+ */
+int32_t dgm_model_forward(const dgm_model *model,
+                          const dgm_tensor *x,
+                          const float *t,
+                          const int64_t *labels,
+                          float *workspace,
+                          size_t workspace_len,
+                          dgm_tensor *out);
+
+/**
+ * Draws one image for each label: dgm_sample() with the network as its model.
+ *
+ * @param plan   from dgm_plan_compile(), usually with the options of dgm_model_plan_options()
+ * @param seeds  one seed for each image
+ * @param labels class of each image
+ * @param rows   number of images
+ * @param out    [rows, C, H, W], contiguous
+ */
+int32_t dgm_generate(const dgm_model *model,
+                     const dgm_plan *plan,
+                     const uint64_t *seeds,
+                     const int64_t *labels,
+                     size_t rows,
+                     dgm_tensor *out);
 
 #ifdef __cplusplus
 }  // extern "C"

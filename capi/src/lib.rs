@@ -5,7 +5,7 @@
 //! from the public modules in the order in which they stand here; their comments are its
 //! documentation.
 
-#![allow(dead_code, non_camel_case_types, clippy::missing_safety_doc, clippy::too_many_arguments)]
+#![allow(non_camel_case_types, clippy::missing_safety_doc, clippy::too_many_arguments)]
 
 mod memory;
 
@@ -30,3 +30,5 @@ pub mod plan;
 pub mod run;
 
 pub mod sample;
+
+pub mod model;
