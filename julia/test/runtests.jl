@@ -4,6 +4,7 @@ using DGMKernels
 using Test
 
 const D = DGMKernels
+const PROJECT = dirname(@__DIR__)
 
 # A model that is neither a function nor an array.
 struct Scaled

@@ -65,8 +65,8 @@ end
 @testset "the example" begin
     mktempdir() do folder
         file = joinpath(folder, "digits.f32")
-        script = joinpath(@__DIR__, "..", "examples", "digits.jl")
-        command = `$(Base.julia_cmd()) --project=$(dirname(@__DIR__)) $script --n 3 --steps 2 --seed 9 --labels 4,2 --out $file`
+        script = joinpath(PROJECT, "examples", "digits.jl")
+        command = `$(Base.julia_cmd()) --project=$PROJECT $script --n 3 --steps 2 --seed 9 --labels 4,2 --out $file`
         line = read(command, String)
         @test occursin(r"^julia  images=3 steps=2 seconds=[0-9.]+\n$", line)
         model = DiT(MODEL_FILE)

@@ -1,7 +1,5 @@
 # What happens without the library, in processes of their own.
 
-const PROJECT = dirname(@__DIR__)
-
 "What a new Julia process prints for `code`, with some environment variables changed."
 function child(code, changes...; project = PROJECT)
     command = addenv_(`$(Base.julia_cmd()) --project=$project --startup-file=no -e $code`, changes...)
