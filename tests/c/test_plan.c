@@ -1,0 +1,342 @@
+/* Plans and runs: ask, tell, export, import, the callback driver, and their misuse. */
+#include "check.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+
+_Static_assert(sizeof(dgm_request) == 104, "ABI");
+_Static_assert(offsetof(dgm_request, role) == 12, "ABI");
+_Static_assert(offsetof(dgm_request, eval_id) == 16, "ABI");
+_Static_assert(offsetof(dgm_request, t) == 48, "ABI");
+_Static_assert(offsetof(dgm_request, rows) == 72, "ABI");
+_Static_assert(offsetof(dgm_request, uniform_t) == 96, "ABI");
+_Static_assert(sizeof(dgm_plan_options) == 136, "ABI");
+_Static_assert(offsetof(dgm_plan_options, process) == 8, "ABI");
+_Static_assert(offsetof(dgm_plan_options, steps) == 24, "ABI");
+_Static_assert(offsetof(dgm_plan_options, train_steps) == 80, "ABI");
+_Static_assert(offsetof(dgm_plan_options, times) == 112, "ABI");
+_Static_assert(offsetof(dgm_plan_options, max_evals) == 128, "ABI");
+
+enum { ROWS = 3, N = 5 };
+
+static const uint64_t seeds[ROWS] = {11, 22, 33};
+static char run[4096], copy[4096];
+static float state[1024], other[1024], y[ROWS * N], t[ROWS];
+static size_t run_size, state_len;
+
+static dgm_plan *compile(int32_t solver, int64_t steps, double guidance)
+{
+    dgm_plan_options o;
+    dgm_plan *plan = NULL;
+    OK(dgm_plan_options_init(&o, sizeof o));
+    o.solver = solver;
+    o.steps = steps;
+    o.guidance = guidance;
+    OK(dgm_plan_compile(&o, &plan));
+    OK(dgm_plan_run_size(plan, ROWS, &run_size));
+    OK(dgm_plan_state_len(plan, ROWS, N, &state_len));
+    CHECK(run_size <= sizeof run && state_len <= COUNT(state));
+    return plan;
+}
+
+/* A straight path: every solver is exact and ends at the start less 1. Counts its calls. */
+static int32_t straight(void *ctx, const dgm_request *r, const float *x, const float *times, float *out)
+{
+    int *calls = ctx;
+    for (int64_t i = 0; i < r->rows * r->elements; i++)
+        out[i] = 1;
+    (void)x;
+    (void)times;
+    ++*calls;
+    return 0;
+}
+
+static int32_t stop_at_three(void *ctx, const dgm_request *r, const float *x, const float *times, float *out)
+{
+    return *(int *)ctx == 3 ? 77 : straight(ctx, r, x, times, out);
+}
+
+/* Carries the run from wherever it stands to its end. */
+static void finish_run(const dgm_plan *plan)
+{
+    int calls = 0;
+    for (;;) {
+        dgm_request r = {.struct_size = sizeof r};
+        float *x = NULL;
+        int32_t status = dgm_run_ask(plan, run, run_size, &r);
+        if (status != DGM_OK || r.done)
+            break;
+        status = dgm_run_times(plan, run, run_size, t, ROWS);
+        status = status ? status : dgm_run_input(plan, run, run_size, state, state_len, &x);
+        status = status ? status : straight(&calls, &r, x, t, y);
+        status = status ? status : dgm_run_tell(plan, run, run_size, state, state_len, r.eval_id, y, ROWS * N);
+        if (status != DGM_OK || calls > 1000) {
+            CHECK(!"the run came to its end");
+            return;
+        }
+    }
+    CHECK(calls > 0);
+}
+
+static void every_solver(void)
+{
+    for (int32_t solver = DGM_SOLVER_EULER; solver <= DGM_SOLVER_BOSH3; solver++) {
+        if (solver == DGM_SOLVER_DDPM || solver == DGM_SOLVER_DDIM)
+            continue; /* VP only, below */
+        dgm_plan_options o;
+        dgm_plan *plan = NULL;
+        OK(dgm_plan_options_init(&o, sizeof o));
+        o.solver = solver;
+        o.steps = 6;
+        if (dgm_plan_compile(&o, &plan) != DGM_OK) {
+            fprintf(stderr, "solver %d: %s\n", (int)solver, dgm_last_error());
+            CHECK(!"the plan compiles");
+            continue;
+        }
+        OK(dgm_plan_run_size(plan, ROWS, &run_size));
+        OK(dgm_plan_state_len(plan, ROWS, N, &state_len));
+        OK(dgm_run_start(plan, seeds, ROWS, N, NULL, run, run_size, state, state_len));
+        memcpy(other, state, sizeof other);
+        finish_run(plan);
+        const float *x = NULL;
+        OK(dgm_run_result(plan, run, run_size, state, state_len, &x));
+        for (int i = 0; x && i < ROWS * N; i++)
+            CHECK(fabs((double)x[i] - (double)other[i] + 1) < 1e-3);
+        dgm_plan_free(plan);
+    }
+    static const int32_t vp[] = {DGM_SOLVER_DDPM, DGM_SOLVER_DDIM};
+    for (size_t i = 0; i < COUNT(vp); i++) {
+        dgm_plan_options o;
+        dgm_plan *plan = NULL;
+        OK(dgm_plan_options_init(&o, sizeof o));
+        o.process = DGM_PROCESS_VP_LINEAR;
+        o.prediction = DGM_PREDICTION_X0;
+        o.solver = vp[i];
+        o.steps = 10;
+        OK(dgm_plan_compile(&o, &plan));
+        dgm_plan_free(plan);
+    }
+}
+
+static void driver(void)
+{
+    dgm_plan *plan = compile(DGM_SOLVER_HEUN, 4, 1);
+    int calls = 0;
+    OK(dgm_sample(plan, seeds, ROWS, N, NULL, run, run_size, state, state_len, y, t, straight, &calls));
+    CHECK(calls >= 7);
+    memcpy(other, state, sizeof other);
+
+    /* A model that stops leaves a run that can go on. */
+    calls = 0;
+    STATUS(77, dgm_sample(plan, seeds, ROWS, N, NULL, run, run_size, state, state_len, y, t, stop_at_three, &calls));
+    dgm_request r = {.struct_size = sizeof r};
+    OK(dgm_run_ask(plan, run, run_size, &r));
+    CHECK(!r.done && r.eval_id == 4);
+    finish_run(plan);
+    CHECK(memcmp(state, other, ROWS * N * sizeof *state) == 0);
+
+    FAILS(DGM_ERROR_NULL, "model is null",
+          dgm_sample(plan, seeds, ROWS, N, NULL, run, run_size, state, state_len, y, t, NULL, NULL));
+    FAILS(DGM_ERROR_NULL, "y is null",
+          dgm_sample(plan, seeds, ROWS, N, NULL, run, run_size, state, state_len, NULL, t, straight, &calls));
+    FAILS(DGM_ERROR_NULL, "t is null",
+          dgm_sample(plan, seeds, ROWS, N, NULL, run, run_size, state, state_len, y, NULL, straight, &calls));
+    FAILS(DGM_ERROR_NULL, "plan is null",
+          dgm_sample(NULL, seeds, ROWS, N, NULL, run, run_size, state, state_len, y, t, straight, &calls));
+    dgm_plan_free(plan);
+}
+
+static void guidance(void)
+{
+    dgm_plan *plan = compile(DGM_SOLVER_EULER, 2, 3);
+    OK(dgm_run_start(plan, seeds, ROWS, N, NULL, run, run_size, state, state_len));
+    int32_t roles[] = {DGM_ROLE_COND, DGM_ROLE_UNCOND, DGM_ROLE_COND, DGM_ROLE_UNCOND};
+    for (size_t i = 0; i < COUNT(roles); i++) {
+        dgm_request r = {.struct_size = sizeof r};
+        OK(dgm_run_ask(plan, run, run_size, &r));
+        CHECK(r.role == roles[i] && r.eval_id == i + 1 && r.step == (int64_t)i / 2 && !r.done);
+        CHECK(r.rows == ROWS && r.elements == N && r.active_rows == ROWS && r.uniform_t == 1);
+        NEAR(r.t, 1 - (double)(i / 2) / 2);
+        NEAR(r.sigma, r.t);
+        NEAR(r.alpha, 1 - r.t);
+        OK(dgm_run_tell(plan, run, run_size, state, state_len, r.eval_id, y, ROWS * N));
+    }
+    dgm_request r = {.struct_size = sizeof r};
+    OK(dgm_run_ask(plan, run, run_size, &r));
+    CHECK(r.done == 1);
+    FAILS(DGM_ERROR_STATE, "done", dgm_run_tell(plan, run, run_size, state, state_len, 5, y, ROWS * N));
+    dgm_plan_free(plan);
+}
+
+static void checkpoint(void)
+{
+    dgm_plan *plan = compile(DGM_SOLVER_DPMPP_2M, 6, 1), *another = compile(DGM_SOLVER_DPMPP_2M, 7, 1);
+    int calls = 0;
+    OK(dgm_plan_run_size(plan, ROWS, &run_size));
+    OK(dgm_plan_state_len(plan, ROWS, N, &state_len));
+    OK(dgm_sample(plan, seeds, ROWS, N, NULL, run, run_size, state, state_len, y, t, straight, &calls));
+    memcpy(other, state, sizeof other);
+    calls = 0;
+    STATUS(77, dgm_sample(plan, seeds, ROWS, N, NULL, run, run_size, state, state_len, y, t, stop_at_three, &calls));
+
+    size_t size = 0, written = 0, rows = 0, elements = 0;
+    OK(dgm_run_export_size(plan, run, run_size, &size));
+    char *block = malloc(size);
+    FAILS(DGM_ERROR_RANGE, "cap", dgm_run_export(plan, run, run_size, state, state_len, block, size - 1, &written));
+    FAILS(DGM_ERROR_NULL, "buf", dgm_run_export(plan, run, run_size, state, state_len, NULL, size, &written));
+    OK(dgm_run_export(plan, run, run_size, state, state_len, block, size, &written));
+    CHECK(written == size);
+    OK(dgm_run_peek(block, size, &rows, &elements));
+    CHECK(rows == ROWS && elements == N);
+    memset(run, 0, sizeof run);
+    memset(state, 0, sizeof state);
+    FAILS(DGM_ERROR_STATE, "plan", dgm_run_import(another, block, size, run, run_size, state, state_len));
+    OK(dgm_run_import(plan, block, size, run, run_size, state, state_len));
+    finish_run(plan);
+    CHECK(memcmp(state, other, ROWS * N * sizeof *state) == 0);
+
+    block[size / 2] ^= 1;
+    STATUS(DGM_ERROR_FORMAT, dgm_run_import(plan, block, size, run, run_size, state, state_len));
+    block[size / 2] ^= 1;
+    STATUS(DGM_ERROR_FORMAT, dgm_run_import(plan, block, size - 9, run, run_size, state, state_len));
+    STATUS(DGM_ERROR_FORMAT, dgm_run_peek(block, 3, &rows, &elements));
+    FAILS(DGM_ERROR_NULL, "rows", dgm_run_peek(block, size, NULL, &elements));
+    FAILS(DGM_ERROR_RANGE, "run_size", dgm_run_import(plan, block, size, run, 7, state, state_len));
+    STATUS(DGM_ERROR_SHAPE, dgm_run_import(plan, block, size, run, run_size, state, state_len - 1));
+    free(block);
+    dgm_plan_free(plan);
+    dgm_plan_free(another);
+}
+
+static void misuse(void)
+{
+    dgm_plan *plan = compile(DGM_SOLVER_EULER, 4, 1), *another = compile(DGM_SOLVER_EULER, 5, 1);
+    dgm_request r = {.struct_size = sizeof r};
+    float *x = y;
+    OK(dgm_run_start(plan, seeds, ROWS, N, NULL, run, run_size, state, state_len));
+    memcpy(other, state, sizeof other);
+    memcpy(copy, run, sizeof copy);
+
+    FAILS(DGM_ERROR_NULL, "run is null", dgm_run_ask(plan, NULL, run_size, &r));
+    FAILS(DGM_ERROR_NULL, "request is null", dgm_run_ask(plan, run, run_size, NULL));
+    FAILS(DGM_ERROR_STATE, "plan", dgm_run_ask(another, run, run_size, &r));
+    STATUS(DGM_ERROR_FORMAT, dgm_run_ask(plan, run, 5, &r));
+    r.struct_size = 0;
+    FAILS(DGM_ERROR_ARGUMENT, "struct_size 0", dgm_run_ask(plan, run, run_size, &r));
+    r.struct_size = 24; /* an older caller */
+    r.step = -9;
+    OK(dgm_run_ask(plan, run, run_size, &r));
+    CHECK(r.eval_id == 1 && r.step == -9);
+    STATUS(DGM_ERROR_SHAPE, dgm_run_times(plan, run, run_size, t, ROWS - 1));
+    FAILS(DGM_ERROR_NULL, "t is null", dgm_run_times(plan, run, run_size, NULL, ROWS));
+    STATUS(DGM_ERROR_SHAPE, dgm_run_input(plan, run, run_size, state, state_len - 1, &x));
+    CHECK(x == NULL);
+    FAILS(DGM_ERROR_NULL, "x is null", dgm_run_input(plan, run, run_size, state, state_len, NULL));
+    STATUS(DGM_ERROR_STATE, dgm_run_tell(plan, run, run_size, state, state_len, 2, y, ROWS * N));
+    STATUS(DGM_ERROR_SHAPE, dgm_run_tell(plan, run, run_size, state, state_len, 1, y, ROWS * N - 1));
+    FAILS(DGM_ERROR_NULL, "y is null", dgm_run_tell(plan, run, run_size, state, state_len, 1, NULL, ROWS * N));
+    FAILS(DGM_ERROR_ALIAS, "state overlaps y", dgm_run_tell(plan, run, run_size, state, state_len, 1, state, ROWS * N));
+    y[7] = NAN;
+    FAILS(DGM_ERROR_STATE, "row 1", dgm_run_tell(plan, run, run_size, state, state_len, 1, y, ROWS * N));
+    y[7] = 0;
+    CHECK(memcmp(state, other, sizeof other) == 0 && memcmp(run, copy, sizeof copy) == 0);
+    OK(dgm_run_tell(plan, run, run_size, state, state_len, 1, y, ROWS * N));
+    FAILS(DGM_ERROR_STATE, "already", dgm_run_tell(plan, run, run_size, state, state_len, 1, y, ROWS * N));
+    run[20] ^= 1;
+    STATUS(DGM_ERROR_FORMAT, dgm_run_ask(plan, run, run_size, &(dgm_request){.struct_size = sizeof r}));
+
+    FAILS(DGM_ERROR_NULL, "seeds", dgm_run_start(plan, NULL, ROWS, N, NULL, run, run_size, state, state_len));
+    FAILS(DGM_ERROR_NULL, "state", dgm_run_start(plan, seeds, ROWS, N, NULL, run, run_size, NULL, state_len));
+    FAILS(DGM_ERROR_RANGE, "run_size", dgm_run_start(plan, seeds, ROWS, N, NULL, run, run_size - 1, state, state_len));
+    FAILS(DGM_ERROR_RANGE, "state_len", dgm_run_start(plan, seeds, ROWS, N, NULL, run, run_size, state, 1));
+    STATUS(DGM_ERROR_RANGE, dgm_run_start(plan, seeds, 0, N, NULL, run, run_size, state, state_len));
+    STATUS(DGM_ERROR_OVERFLOW, dgm_run_start(plan, seeds, SIZE_MAX / 8, SIZE_MAX / 8, NULL, run, run_size, state, state_len));
+    FAILS(DGM_ERROR_ALIAS, "run overlaps state", dgm_run_start(plan, seeds, ROWS, N, NULL, state, run_size, state, state_len));
+    FAILS(DGM_ERROR_ALIAS, "state overlaps x_start", dgm_run_start(plan, seeds, ROWS, N, state, run, run_size, state, state_len));
+    OK(dgm_run_start(plan, seeds, ROWS, N, y, run, run_size, state, state_len));
+    CHECK(memcmp(state, y, sizeof y) == 0);
+    dgm_plan_free(plan);
+    dgm_plan_free(another);
+}
+
+static void plans(void)
+{
+    dgm_plan_options o, again;
+    dgm_plan *plan = NULL, *same = NULL;
+    OK(dgm_plan_options_init(&o, sizeof o));
+    CHECK(o.struct_size == sizeof o && o.process == DGM_PROCESS_FLOW && o.prediction == DGM_PREDICTION_VELOCITY);
+    CHECK(o.solver == DGM_SOLVER_EULER && o.steps == 16 && o.shift == 1 && o.guidance == 1 && o.clip == 0);
+    CHECK(o.train_steps == 1000 && o.times == NULL && o.times_len == 0 && o.max_evals == 10000);
+    memset(&again, 0xff, sizeof again);
+    OK(dgm_plan_options_init(&again, 24)); /* an older caller: nothing is written beyond */
+    CHECK(again.struct_size == 24 && again.process == 0 && again.steps == -1);
+
+    OK(dgm_plan_compile(NULL, &plan));
+    OK(dgm_plan_compile(&again, &same));
+    uint64_t h1 = 0, h2 = 1;
+    OK(dgm_plan_hash(plan, &h1));
+    OK(dgm_plan_hash(same, &h2));
+    CHECK(h1 == h2);
+    dgm_plan_free(same);
+    size_t slots = 0, needed = 0;
+    OK(dgm_plan_slots(plan, &slots));
+    CHECK(slots >= 1);
+    OK(dgm_plan_describe(plan, NULL, 0, &needed));
+    char *text = malloc(needed);
+    OK(dgm_plan_describe(plan, text, needed, NULL));
+    CHECK(strlen(text) + 1 == needed && strstr(text, "euler"));
+    free(text);
+    FAILS(DGM_ERROR_NULL, "slots", dgm_plan_slots(plan, NULL));
+    FAILS(DGM_ERROR_NULL, "plan is null", dgm_plan_slots(NULL, &slots));
+    STATUS(DGM_ERROR_OVERFLOW, dgm_plan_state_len(plan, SIZE_MAX / 2, 8, &needed));
+    STATUS(DGM_ERROR_RANGE, dgm_plan_state_len(plan, 0, 8, &needed));
+    STATUS(DGM_ERROR_OVERFLOW, dgm_plan_run_size(plan, SIZE_MAX / 2, &needed));
+    dgm_plan_free(plan);
+    dgm_plan_free(NULL);
+
+    double times[] = {1, 0.4, 0};
+    o.times = times;
+    o.times_len = 3;
+    OK(dgm_plan_compile(&o, &plan));
+    dgm_plan_free(plan);
+    o.times = NULL;
+    FAILS(DGM_ERROR_NULL, "times", dgm_plan_compile(&o, &plan));
+    CHECK(plan == NULL);
+    times[1] = 2;
+    o.times = times;
+    CHECK(dgm_plan_compile(&o, &plan) < 0 && plan == NULL);
+
+#define BAD(field, value, code)                        \
+    do {                                               \
+        OK(dgm_plan_options_init(&o, sizeof o));       \
+        o.field = value;                               \
+        FAILS(code, #field, dgm_plan_compile(&o, &plan)); \
+    } while (0)
+    BAD(process, 99, DGM_ERROR_ARGUMENT);
+    BAD(process, -1, DGM_ERROR_ARGUMENT);
+    BAD(prediction, 99, DGM_ERROR_ARGUMENT);
+    BAD(solver, 99, DGM_ERROR_ARGUMENT);
+    BAD(spacing, 99, DGM_ERROR_ARGUMENT);
+    BAD(spacing, DGM_SPACING_LEADING, DGM_ERROR_ARGUMENT);
+    BAD(steps, 0, DGM_ERROR_RANGE);
+    BAD(steps, -1, DGM_ERROR_RANGE);
+    BAD(steps, 100001, DGM_ERROR_RANGE);
+    BAD(shift, 0, DGM_ERROR_RANGE);
+    BAD(shift, NAN, DGM_ERROR_RANGE);
+    BAD(guidance, INFINITY, DGM_ERROR_RANGE);
+    BAD(clip, -1, DGM_ERROR_RANGE);
+    BAD(struct_size, 0, DGM_ERROR_ARGUMENT);
+    BAD(struct_size, 100000, DGM_ERROR_ARGUMENT);
+    FAILS(DGM_ERROR_NULL, "out is null", dgm_plan_compile(NULL, NULL));
+}
+
+int main(void)
+{
+    plans();
+    every_solver();
+    driver();
+    guidance();
+    checkpoint();
+    misuse();
+    return finish("test_plan");
+}
