@@ -10,7 +10,8 @@ const UNSAFE_ALLOWED: [&str; 3] = ["core/src/arch", "capi/src", "elixir/native"]
 const RUST_FOLDERS: [&str; 5] = ["core", "capi", "elixir/native", "xtask/src", "benches"];
 
 pub(crate) fn run(root: &Path) -> Result<()> {
-    let checks: [(&str, fn(&Path) -> Result<()>); 5] = [
+    type Check = fn(&Path) -> Result<()>;
+    let checks: [(&str, Check); 5] = [
         ("dgm.h and the Julia bindings are what the source says", |root| crate::generated(root, true)),
         ("unsafe code stays in its places", layering),
         ("README.ja.md shows the commands and programs of README.md", readme::translations_agree),

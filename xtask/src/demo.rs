@@ -185,7 +185,7 @@ impl Screen {
             if self.lines > 0 {
                 write!(stdout, "\x1b[{}A", self.lines)?;
             }
-            write!(stdout, "{text}step {step}\x1b[K\n")?;
+            writeln!(stdout, "{text}step {step}\x1b[K")?;
             stdout.flush()?;
             self.lines = text.lines().count() + 1;
             // Slow enough for the eye to follow.

@@ -115,12 +115,6 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn le(self, a: Self::F, b: Self::F) -> Self::M {
-        // SAFETY: the token proves the instructions.
-        unsafe { _mm256_cmp_ps::<_CMP_LE_OQ>(a, b) }
-    }
-
-    #[inline(always)]
     fn eq(self, a: Self::F, b: Self::F) -> Self::M {
         // SAFETY: the token proves the instructions.
         unsafe { _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b) }
@@ -149,13 +143,6 @@ impl Simd for Avx2 {
         let p = s[..N].as_ptr();
         // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
         unsafe { _mm256_loadu_si256(p.cast()) }
-    }
-
-    #[inline(always)]
-    fn istore(self, v: Self::I, s: &mut [i32]) {
-        let p = s[..N].as_mut_ptr();
-        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
-        unsafe { _mm256_storeu_si256(p.cast(), v) }
     }
 
     #[inline(always)]
@@ -231,7 +218,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn from_bits(self, a: Self::I) -> Self::F {
+    fn bits_to_f32(self, a: Self::I) -> Self::F {
         // SAFETY: the token proves the instructions.
         unsafe { _mm256_castsi256_ps(a) }
     }

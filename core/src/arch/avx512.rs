@@ -121,12 +121,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn le(self, a: Self::F, b: Self::F) -> Self::M {
-        // SAFETY: the token proves the instructions.
-        unsafe { _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, b) }
-    }
-
-    #[inline(always)]
     fn eq(self, a: Self::F, b: Self::F) -> Self::M {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b) }
@@ -154,13 +148,6 @@ impl Simd for Avx512 {
         let p = s[..N].as_ptr();
         // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
         unsafe { _mm512_loadu_si512(p.cast()) }
-    }
-
-    #[inline(always)]
-    fn istore(self, v: Self::I, s: &mut [i32]) {
-        let p = s[..N].as_mut_ptr();
-        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
-        unsafe { _mm512_storeu_si512(p.cast(), v) }
     }
 
     #[inline(always)]
@@ -236,7 +223,7 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn from_bits(self, a: Self::I) -> Self::F {
+    fn bits_to_f32(self, a: Self::I) -> Self::F {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_castsi512_ps(a) }
     }

@@ -115,12 +115,6 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn le(self, a: Self::F, b: Self::F) -> Self::M {
-        // SAFETY: the token proves the instructions.
-        unsafe { vcleq_f32(a, b) }
-    }
-
-    #[inline(always)]
     fn eq(self, a: Self::F, b: Self::F) -> Self::M {
         // SAFETY: the token proves the instructions.
         unsafe { vceqq_f32(a, b) }
@@ -149,13 +143,6 @@ impl Simd for Neon {
         let p = s[..N].as_ptr();
         // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
         unsafe { vld1q_s32(p) }
-    }
-
-    #[inline(always)]
-    fn istore(self, v: Self::I, s: &mut [i32]) {
-        let p = s[..N].as_mut_ptr();
-        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
-        unsafe { vst1q_s32(p, v) }
     }
 
     #[inline(always)]
@@ -230,7 +217,7 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn from_bits(self, a: Self::I) -> Self::F {
+    fn bits_to_f32(self, a: Self::I) -> Self::F {
         // SAFETY: the token proves the instructions.
         unsafe { vreinterpretq_f32_s32(a) }
     }

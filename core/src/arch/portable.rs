@@ -96,10 +96,6 @@ impl Simd for Portable {
         zip(a, b, |x, y| x < y)
     }
     #[inline(always)]
-    fn le(self, a: Self::F, b: Self::F) -> Self::M {
-        zip(a, b, |x, y| x <= y)
-    }
-    #[inline(always)]
     fn eq(self, a: Self::F, b: Self::F) -> Self::M {
         zip(a, b, |x, y| x == y)
     }
@@ -125,10 +121,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn iload(self, s: &[i32]) -> Self::I {
         first(s)
-    }
-    #[inline(always)]
-    fn istore(self, v: Self::I, s: &mut [i32]) {
-        s[..N].copy_from_slice(&v);
     }
     #[inline(always)]
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I {
@@ -176,7 +168,7 @@ impl Simd for Portable {
         map(a, |x| x.to_bits() as i32)
     }
     #[inline(always)]
-    fn from_bits(self, a: Self::I) -> Self::F {
+    fn bits_to_f32(self, a: Self::I) -> Self::F {
         map(a, |x| f32::from_bits(x as u32))
     }
     #[inline(always)]

@@ -40,8 +40,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn round(self, a: Self::F) -> Self::F;
     /// `a < b`
     fn lt(self, a: Self::F, b: Self::F) -> Self::M;
-    /// `a <= b`
-    fn le(self, a: Self::F, b: Self::F) -> Self::M;
     /// `a == b`
     fn eq(self, a: Self::F, b: Self::F) -> Self::M;
     /// Lane by lane `if m { a } else { b }`.
@@ -53,8 +51,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn isplat(self, x: i32) -> Self::I;
     /// The first `LANES` elements of `s`; panics when there are fewer.
     fn iload(self, s: &[i32]) -> Self::I;
-    /// Writes the first `LANES` elements of `s`; panics when there are fewer.
-    fn istore(self, v: Self::I, s: &mut [i32]);
     /// `a + b`
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a - b`
@@ -78,7 +74,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The bits of `a` as integers.
     fn to_bits(self, a: Self::F) -> Self::I;
     /// The integers as f32 bits.
-    fn from_bits(self, a: Self::I) -> Self::F;
+    fn bits_to_f32(self, a: Self::I) -> Self::F;
     /// Signed integer to f32, round to nearest even.
     fn to_f32(self, a: Self::I) -> Self::F;
     /// f32 to signed integer, round to nearest even. Lanes outside i32 are unspecified.
@@ -109,12 +105,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Absolute value (clears the sign bit).
     #[inline(always)]
     fn abs(self, a: Self::F) -> Self::F {
-        self.from_bits(self.iand(self.to_bits(a), self.isplat(0x7fff_ffff)))
+        self.bits_to_f32(self.iand(self.to_bits(a), self.isplat(0x7fff_ffff)))
     }
 
     /// Negation (flips the sign bit).
     #[inline(always)]
     fn neg(self, a: Self::F) -> Self::F {
-        self.from_bits(self.ixor(self.to_bits(a), self.isplat(i32::MIN)))
+        self.bits_to_f32(self.ixor(self.to_bits(a), self.isplat(i32::MIN)))
     }
 }

@@ -227,7 +227,7 @@ fn same_bits_alone_in_chunks_and_in_a_batch() {
     for b in 0..3 {
         let one = |x: &Array4<f32>| x.slice(s![b..b + 1, .., .., ..]).to_owned();
         let (out, _) = run(one(&q).view(), one(&k).view(), one(&v).view(), &causal);
-        assert_eq!(bits(&out), bits(&want.slice(s![b..b + 1, .., .., ..])));
+        assert_eq!(bits(&out), bits(want.slice(s![b..b + 1, .., .., ..])));
     }
     // The last queries, as if decoded after the others; and rows 10..17 with the keys they see.
     for (from, to) in [(89, 90), (80, 90), (10, 17), (0, 64)] {
@@ -238,7 +238,7 @@ fn same_bits_alone_in_chunks_and_in_a_batch() {
             v.slice(s![.., .., ..keys, ..]),
             &causal,
         );
-        assert_eq!(bits(&out), bits(&want.slice(s![.., .., from..to, ..])), "{from}..{to}");
+        assert_eq!(bits(&out), bits(want.slice(s![.., .., from..to, ..])), "{from}..{to}");
     }
 }
 
@@ -296,8 +296,8 @@ fn padding_keys_take_no_part() {
                     v.slice(s![b..b + 1, .., ..n, ..]),
                     &AttentionOptions { causal, ..Default::default() },
                 );
-                assert_eq!(bits(&out.slice(s![b, .., .., ..])), bits(&want));
-                assert_eq!(bits(&lse.slice(s![b, .., ..])), bits(&want_lse));
+                assert_eq!(bits(out.slice(s![b, .., .., ..])), bits(&want));
+                assert_eq!(bits(lse.slice(s![b, .., ..])), bits(&want_lse));
                 assert!(want.iter().all(|x| x.is_finite()));
             }
         }
@@ -314,7 +314,7 @@ fn causally_masked_values_never_leak() {
         k.slice_mut(s![.., .., 100, ..]).fill(poison);
         v.slice_mut(s![.., .., 100, ..]).fill(poison);
         let (out, _) = run(q.view(), k.view(), v.view(), &causal);
-        assert_eq!(bits(&out.slice(s![.., .., ..100, ..])), bits(&want.slice(s![.., .., ..100, ..])));
+        assert_eq!(bits(out.slice(s![.., .., ..100, ..])), bits(want.slice(s![.., .., ..100, ..])));
         if poison.is_nan() {
             assert!(out.slice(s![.., .., 100.., ..]).iter().all(|x| x.is_nan()), "used NaN gives NaN");
         }

@@ -26,7 +26,7 @@ pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
     let p = s.fma(p, f, s.splat(1.0));
     // A NaN converts to 0 or i32::MIN, whose low nine bits are 0 on every level: p stays NaN.
     // 1.0 moved up by 128 exponents is infinity; from -126 up the sum is a normal number.
-    let y = s.from_bits(s.iadd(s.to_bits(p), s.ishl::<23>(s.to_i32(n))));
+    let y = s.bits_to_f32(s.iadd(s.to_bits(p), s.ishl::<23>(s.to_i32(n))));
     s.select(s.lt(x, s.splat(-126.0)), s.splat(0.0), y)
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
 #[inline(always)]
 fn scale_by_power<S: Simd>(s: S, p: S::F, n: S::I) -> S::F {
     let half = s.isar::<1>(n);
-    let power = |k: S::I| s.from_bits(s.ishl::<23>(s.iadd(k, s.isplat(127))));
+    let power = |k: S::I| s.bits_to_f32(s.ishl::<23>(s.iadd(k, s.isplat(127))));
     s.mul(s.mul(p, power(half)), power(s.isub(n, half)))
 }
 

@@ -6,7 +6,7 @@ use crate::arch::Simd;
 #[inline(always)]
 fn with_sign_of<S: Simd>(s: S, magnitude: S::F, x: S::F) -> S::F {
     let sign = s.iand(s.to_bits(x), s.isplat(i32::MIN));
-    s.from_bits(s.ior(s.to_bits(magnitude), sign))
+    s.bits_to_f32(s.ior(s.to_bits(magnitude), sign))
 }
 
 /// `tanh x`: at most 1.4 ULP everywhere; infinities give +-1, NaN NaN, a zero itself.

@@ -16,7 +16,7 @@ pub(crate) fn log<S: Simd>(s: S, x: S::F) -> S::F {
     let offset = s.isub(bits, s.isplat(SQRT_HALF_BITS));
     let e = s.to_f32(s.isar::<23>(offset));
     let e = s.select(subnormal, s.sub(e, s.splat(23.0)), e);
-    let m = s.from_bits(s.iadd(s.iand(offset, s.isplat(0x7f_ffff)), s.isplat(SQRT_HALF_BITS)));
+    let m = s.bits_to_f32(s.iadd(s.iand(offset, s.isplat(0x7f_ffff)), s.isplat(SQRT_HALF_BITS)));
     let f = s.sub(m, s.splat(1.0));
     let q = s.splat(-7.636395e-2);
     let q = s.fma(q, f, s.splat(1.2762198e-1));

@@ -76,7 +76,7 @@ impl DitConfig {
         let mlp_hidden = dims("blocks.0.mlp.fc1.weight", 2)?[0];
         let depth = (0..).take_while(|i| file.has(&format!("blocks.{i}.attn.qkv.weight"))).count();
 
-        let patch_area = patch.checked_mul(patch).unwrap_or(usize::MAX);
+        let patch_area = patch.saturating_mul(patch);
         let side = match parse::<usize, _>(file, metadata, "input_size")? {
             Some(side) => side,
             None => tokens.isqrt().saturating_mul(patch),

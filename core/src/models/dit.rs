@@ -10,7 +10,7 @@ use super::config::DitConfig;
 use super::weights::WeightFile;
 use crate::attention::{AttentionOptions, attention};
 use crate::error::{Error, Result, check_shape};
-use crate::linalg::{Activation, PackedLinear, linear};
+use crate::linalg::{Activation, PackedLinear, linear_rows};
 use crate::nn;
 use crate::threads;
 
@@ -27,7 +27,7 @@ struct Block {
     fc2: PackedLinear,
 }
 
-/// A class-conditional diffusion transformer (DiT, adaLN-Zero), weights packed for [`linear`].
+/// A class-conditional diffusion transformer (DiT, adaLN-Zero), weights packed for [`linear`](crate::linalg::linear).
 ///
 /// Peebles and Xie, "Scalable Diffusion Models with Transformers", 2023. Tensor names are
 /// those of the official checkpoints. Immutable after loading: share it between threads.
@@ -238,23 +238,17 @@ impl Dit {
 
         self.condition(t, labels, &mut space)?;
         let Space { cond, modulation, tokens_a, tokens_b, normed, wide, .. } = space;
-        let cond = view2(cond, b, d)?;
 
         let patches = c.channels * c.patch * c.patch;
         nn::patchify(x, c.patch, view3_mut(&mut wide[..rows * patches], b, tokens, patches)?)?;
-        linear(
-            view2(&wide[..rows * patches], rows, patches)?,
-            &self.patch_embed,
-            Activation::None,
-            view2_mut(tokens_a, rows, d)?,
-        )?;
+        linear_rows(&wide[..rows * patches], rows, &self.patch_embed, Activation::None, tokens_a);
         for image in tokens_a.chunks_exact_mut(tokens * d) {
             image.iter_mut().zip(&self.pos_embed).for_each(|(x, p)| *x += p);
         }
 
         let (mut x, mut next) = (tokens_a, tokens_b);
         for block in &self.blocks {
-            linear(cond, &block.modulation, Activation::None, view2_mut(modulation, b, 6 * d)?)?;
+            linear_rows(cond, b, &block.modulation, Activation::None, modulation);
             let parts = view2(modulation, b, 6 * d)?;
             let part = |i: usize| parts.slice_move(s![.., i * d..(i + 1) * d]);
 
@@ -266,12 +260,7 @@ impl Dit {
                 view3_mut(normed, b, tokens, d)?,
             )?;
             self.attend(block, normed, &mut wide[..rows * 3 * d], b)?;
-            linear(
-                view2(normed, rows, d)?,
-                &block.proj,
-                Activation::None,
-                view2_mut(&mut wide[..rows * d], rows, d)?,
-            )?;
+            linear_rows(normed, rows, &block.proj, Activation::None, &mut wide[..rows * d]);
             nn::gate_residual(
                 view3(x, b, tokens, d)?,
                 view3(&wide[..rows * d], b, tokens, d)?,
@@ -288,18 +277,8 @@ impl Dit {
                 view3_mut(normed, b, tokens, d)?,
             )?;
             let hidden = &mut wide[..rows * c.mlp_hidden];
-            linear(
-                view2(normed, rows, d)?,
-                &block.fc1,
-                Activation::GeluTanh,
-                view2_mut(hidden, rows, c.mlp_hidden)?,
-            )?;
-            linear(
-                view2(hidden, rows, c.mlp_hidden)?,
-                &block.fc2,
-                Activation::None,
-                view2_mut(normed, rows, d)?,
-            )?;
+            linear_rows(normed, rows, &block.fc1, Activation::GeluTanh, hidden);
+            linear_rows(hidden, rows, &block.fc2, Activation::None, normed);
             nn::gate_residual(
                 view3(x, b, tokens, d)?,
                 view3(normed, b, tokens, d)?,
@@ -310,7 +289,7 @@ impl Dit {
         }
 
         let modulation = &mut modulation[..b * 2 * d];
-        linear(cond, &self.final_modulation, Activation::None, view2_mut(modulation, b, 2 * d)?)?;
+        linear_rows(cond, b, &self.final_modulation, Activation::None, modulation);
         let parts = view2(modulation, b, 2 * d)?;
         nn::layer_norm_modulate(
             view3(x, b, tokens, d)?,
@@ -321,12 +300,7 @@ impl Dit {
         )?;
         let patches = c.out_channels * c.patch * c.patch;
         let wide = &mut wide[..rows * patches];
-        linear(
-            view2(normed, rows, d)?,
-            &self.final_linear,
-            Activation::None,
-            view2_mut(wide, rows, patches)?,
-        )?;
+        linear_rows(normed, rows, &self.final_linear, Activation::None, wide);
         nn::unpatchify(view3(wide, b, tokens, patches)?, c.patch, out)
     }
 
@@ -338,8 +312,8 @@ impl Dit {
         }
         nn::timestep_embedding((&*space.times).into(), MAX_PERIOD, view2_mut(space.frequencies, b, f)?)?;
         let hidden = &mut space.modulation[..b * d];
-        linear(view2(space.frequencies, b, f)?, &self.time1, Activation::Silu, view2_mut(hidden, b, d)?)?;
-        linear(view2(hidden, b, d)?, &self.time2, Activation::None, view2_mut(space.cond, b, d)?)?;
+        linear_rows(space.frequencies, b, &self.time1, Activation::Silu, hidden);
+        linear_rows(hidden, b, &self.time2, Activation::None, space.cond);
         for (row, &label) in space.cond.chunks_exact_mut(d).zip(labels) {
             // The label was checked to lie in 0..=num_classes.
             let class = &self.class_table[label as usize * d..][..d];
@@ -354,7 +328,7 @@ impl Dit {
         let (tokens, d, heads) = (self.config.tokens(), self.config.hidden, self.config.heads);
         let size = d / heads;
         let rows = b * tokens;
-        linear(view2(normed, rows, d)?, &block.qkv, Activation::None, view2_mut(qkv, rows, 3 * d)?)?;
+        linear_rows(normed, rows, &block.qkv, Activation::None, qkv);
         // [b, T, 3, heads, size] in memory; each of q, k, v as [b, heads, T, size] by strides.
         let qkv = ndarray::ArrayView5::from_shape((b, tokens, 3, heads, size), qkv).map_err(internal)?;
         let qkv = qkv.permuted_axes([2, 0, 3, 1, 4]);
