@@ -1,14 +1,17 @@
-//! Attention and linear layers as a share of the FMA peak of one thread, measured in the same run.
+//! Attention and linear layers as a share of the FMA peak, measured in the same run.
 //!
-//! `cargo bench -p dgm-benches`. Peak and kernel alternate and are timed by the time this thread
-//! was on a processor (Linux; elsewhere wall time), so that other programs disturb the ratio less.
+//! `cargo bench -p dgm-benches`, on one thread and on `DGM_NUM_THREADS` (default: all). Peak and
+//! kernel alternate. One thread is timed by the time it was on a processor (Linux; elsewhere wall
+//! time), so that other programs disturb the ratio less; several by wall time.
 //! Figures under one tenth of a second of work are rough. Prints one JSON object a line in the
 //! schema of all benchmark programs; there are no peers here.
 
 use std::time::Instant;
 
+use dgm_core::arch::fma_work;
 use dgm_core::attention::{AttentionOptions, attention};
 use dgm_core::linalg::{Activation, PackedLinear, linear};
+use dgm_core::threads::{num_threads, set_num_threads};
 use ndarray::{Array2, Array4};
 
 fn wave(i: usize) -> f32 {
@@ -23,14 +26,25 @@ fn now(start: Instant) -> f64 {
         .map_or_else(|| start.elapsed().as_secs_f64(), |ns| ns * 1e-9)
 }
 
+/// Fused multiply-adds on every thread of the pool at once.
+fn peak(threads: usize) -> u64 {
+    const ROUNDS: u64 = 8_000_000;
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| fma_work(ROUNDS))).collect();
+        fma_work(ROUNDS) + others.into_iter().map(|t| t.join().unwrap_or(0)).sum::<u64>()
+    })
+}
+
 /// Operations a second of `f` beside the peak, over trials that alternate.
 fn report(name: &str, work: u64, mut f: impl FnMut()) {
+    let threads = num_threads();
     let start = Instant::now();
+    let now = |start: Instant| if threads == 1 { now(start) } else { start.elapsed().as_secs_f64() };
     let (mut kernel_time, mut peak_time, mut peak_work) = (0.0, 0.0, 0);
     let calls = (4_000_000_000 / work).max(1);
     for _ in 0..8 {
         let t = now(start);
-        peak_work += dgm_benches::fma_work(8_000_000);
+        peak_work += peak(threads);
         let u = now(start);
         for _ in 0..calls {
             f();
@@ -40,14 +54,21 @@ fn report(name: &str, work: u64, mut f: impl FnMut()) {
     }
     let (best, peak) = ((8 * calls * work) as f64 / kernel_time, peak_work as f64 / peak_time);
     println!(
-        "{{\"case\":\"{name}\",\"group\":\"kernels\",\"dtype\":\"f32\",\"threads\":1,\"ours_ms\":{:.4},         \"peers_ms\":{{}},\"best_peer\":null,\"ratio\":null,\"limit\":\"fma_f32\",\"pct_of_limit\":{:.1}}}",
+        "{{\"case\":\"{name}\",\"group\":\"kernels\",\"dtype\":\"f32\",\"threads\":{threads},\"ours_ms\":{:.4}, \"peers_ms\":{{}},\"best_peer\":null,\"ratio\":null,\"limit\":\"fma_f32\",\"pct_of_limit\":{:.1}}}",
         work as f64 / best * 1e3,
         100.0 * best / peak
     );
 }
 
 fn main() {
-    dgm_core::threads::set_num_threads(1).expect("one thread");
+    let all = num_threads();
+    for threads in if all > 1 { vec![1, all] } else { vec![1] } {
+        set_num_threads(threads).expect("a pool of this size ran before");
+        kernels();
+    }
+}
+
+fn kernels() {
     for (heads, tokens, dim, causal) in [
         (8, 16, 64, false),
         (8, 64, 64, false),

@@ -12,6 +12,7 @@ mod fpenv;
 mod level;
 mod matrix;
 mod microkernel;
+mod peak;
 mod portable;
 mod simd;
 
@@ -29,4 +30,5 @@ pub(crate) use level::{Kernel, dispatch};
 pub use level::{Level, available_levels, level, set_level};
 pub(crate) use matrix::{Matrix, MatrixMut};
 pub(crate) use microkernel::{Sink, multiply};
+pub use peak::fma_work;
 pub(crate) use simd::Simd;

@@ -1,0 +1,49 @@
+//! The limit that benchmarks are compared with.
+
+use std::hint::black_box;
+
+use super::level::{Kernel, dispatch};
+use super::simd::Simd;
+
+/// Does nothing but fused multiply-adds at the active level and returns how many
+/// floating-point operations (two an FMA and lane) that was.
+///
+/// `rounds` rounds of independent chains, enough of them to fill the pipelines: the time it
+/// takes gives the thread's peak.
+pub fn fma_work(rounds: u64) -> u64 {
+    dispatch(Chains(rounds))
+}
+
+struct Chains(u64);
+
+impl Kernel for Chains {
+    type Output = u64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> u64 {
+        const CHAINS: usize = 12;
+        let half = s.splat(black_box(0.5));
+        let mut acc = [half; CHAINS];
+        for _ in 0..self.0 {
+            for a in &mut acc {
+                *a = s.fma(*a, half, half);
+            }
+        }
+        for a in acc {
+            let mut lanes = [0.0; 16];
+            s.store(a, &mut lanes);
+            black_box(lanes);
+        }
+        self.0 * (CHAINS * S::LANES * 2) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn work_is_counted_in_whole_rounds() {
+        let one = super::fma_work(1);
+        assert!(one > 0);
+        assert_eq!(super::fma_work(1000), 1000 * one);
+    }
+}
