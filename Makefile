@@ -50,6 +50,7 @@ test-elixir: ## The tests of the Elixir package
 
 test-docs: build ## Header, bindings, README code blocks and layering are in step
 	cargo run -q --release -p xtask -- check
+	cargo run -q -p dgm-conformance -- --check
 
 header: ## Regenerate include/dgm.h and the Julia bindings
 	cargo run -q --release -p xtask -- header
