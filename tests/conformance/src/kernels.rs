@@ -26,8 +26,8 @@ pub const KERNELS: &[Kernel] = &[
         call: "attention",
         signature: "q[B,H,L,D] k[B,G,S,D] v[B,G,S,E] -> out[B,H,L,E]",
         cases: &[
-            case("one_key", "B=1 H=1 G=1 L=1 S=1 D=3 E=5", "causal=0"),
             case("gqa", "B=2 H=4 G=2 L=17 S=23 D=40 E=24", "causal=0"),
+            case("one_key", "B=1 H=1 G=1 L=1 S=1 D=3 E=5", "causal=0"),
             case("gqa_causal", "B=2 H=4 G=2 L=17 S=17 D=40 E=40", "causal=1"),
             case("causal_longer_keys", "B=3 H=2 G=1 L=65 S=130 D=33 E=64", "causal=1"),
         ],
@@ -42,9 +42,9 @@ pub const KERNELS: &[Kernel] = &[
         call: "linear",
         signature: "x[R,I] weight[O,I] bias[O] -> out[R,O]",
         cases: &[
-            case("one", "R=1 I=1 O=1", "activation=none"),
             case("odd", "R=7 I=37 O=19", "activation=silu"),
-            case("threads", "R=67 I=130 O=195", "activation=gelu_tanh"),
+            case("one", "R=1 I=1 O=1", "activation=none"),
+            case("threads", "R=131 I=260 O=195", "activation=gelu_tanh"),
         ],
         bound: 2e-5,
         oracle: oracle::linear,
@@ -61,7 +61,7 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         call: "layer_norm",
         signature: "x[R,D] weight[D] bias[D] -> out[R,D]",
-        cases: &[case("odd", "R=5 D=37", "eps=1e-5"), case("threads", "R=301 D=256", "eps=1e-6")],
+        cases: &[case("odd", "R=5 D=37", "eps=1e-5"), case("threads", "R=1001 D=513", "eps=1e-6")],
         bound: 1e-5,
         oracle: oracle::layer_norm,
         run: |x, a, out| {
@@ -71,7 +71,7 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         call: "rms_norm",
         signature: "x[R,D] weight[D] -> out[R,D]",
-        cases: &[case("odd", "R=5 D=37", "eps=1e-5"), case("threads", "R=301 D=256", "eps=1e-6")],
+        cases: &[case("odd", "R=5 D=37", "eps=1e-5"), case("threads", "R=1001 D=513", "eps=1e-6")],
         bound: 1e-5,
         oracle: oracle::rms_norm,
         run: |x, a, out| nn::rms_norm(view(&x[0]), Some(view(&x[1])), a.number("eps"), target(out)),
@@ -79,7 +79,7 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         call: "modulate",
         signature: "x[B,T,D] shift[B,D] scale[B,D] -> out[B,T,D]",
-        cases: &[case("odd", "B=3 T=5 D=37", ""), case("threads", "B=4 T=64 D=256", "")],
+        cases: &[case("odd", "B=3 T=5 D=37", ""), case("threads", "B=8 T=257 D=513", "")],
         bound: 1e-6,
         oracle: oracle::modulate,
         run: |x, _, out| nn::modulate(view(&x[0]), view(&x[1]), view(&x[2]), target(out)),
@@ -87,7 +87,7 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         call: "gate_residual",
         signature: "residual[B,T,D] y[B,T,D] gate[B,D] -> out[B,T,D]",
-        cases: &[case("odd", "B=3 T=5 D=37", ""), case("threads", "B=4 T=64 D=256", "")],
+        cases: &[case("odd", "B=3 T=5 D=37", ""), case("threads", "B=8 T=257 D=513", "")],
         bound: 1e-6,
         oracle: oracle::gate_residual,
         run: |x, _, out| nn::gate_residual(view(&x[0]), view(&x[1]), view(&x[2]), target(out)),
@@ -95,7 +95,7 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         call: "silu",
         signature: "x[R,D] -> out[R,D]",
-        cases: &[case("odd", "R=3 D=37", ""), case("threads", "R=64 D=1025", "")],
+        cases: &[case("odd", "R=3 D=37", ""), case("threads", "R=257 D=4097", "")],
         bound: 1e-6,
         oracle: |x, _, _| x[0].iter().map(|&v| oracle::silu(v)).collect(),
         run: |x, _, out| nn::silu(x[0].view(), out),
@@ -103,7 +103,12 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         call: "gelu",
         signature: "x[R,D] -> out[R,D]",
-        cases: &[case("tanh", "R=64 D=1025", "kind=tanh"), case("erf", "R=64 D=1025", "kind=erf")],
+        cases: &[
+            case("tanh", "R=3 D=37", "kind=tanh"),
+            case("erf", "R=3 D=37", "kind=erf"),
+            case("tanh_threads", "R=257 D=4097", "kind=tanh"),
+            case("erf_threads", "R=257 D=4097", "kind=erf"),
+        ],
         bound: 1e-6,
         oracle: |x, a, _| x[0].iter().map(|&v| oracle::gelu(v, a.text("kind") == "erf")).collect(),
         run: |x, a, out| {
@@ -121,7 +126,10 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         call: "patchify",
         signature: "x[B,C,H,W] -> out[B,N,K]",
-        cases: &[case("two", "B=3 C=3 H=6 W=8 N=12 K=12", "patch=2")],
+        cases: &[
+            case("two", "B=3 C=3 H=6 W=8 N=12 K=12", "patch=2"),
+            case("threads", "B=4 C=3 H=300 W=304 N=22800 K=12", "patch=2"),
+        ],
         bound: 0.0,
         oracle: oracle::patchify,
         run: |x, a, out| -> Result<()> { nn::patchify(view(&x[0]), a.number("patch"), target(out)) },
@@ -129,7 +137,10 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         call: "unpatchify",
         signature: "x[B,N,K] -> out[B,C,H,W]",
-        cases: &[case("two", "B=3 C=3 H=6 W=8 N=12 K=12", "patch=2")],
+        cases: &[
+            case("two", "B=3 C=3 H=6 W=8 N=12 K=12", "patch=2"),
+            case("threads", "B=4 C=3 H=300 W=304 N=22800 K=12", "patch=2"),
+        ],
         bound: 0.0,
         oracle: oracle::unpatchify,
         run: |x, a: &Args, out| nn::unpatchify(view(&x[0]), a.number("patch"), target(out)),

@@ -10,6 +10,12 @@ use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, IxDyn};
 pub use kernels::KERNELS;
 pub use publish::{BadCase, PATTERN, bad_cases, cases_text, hashes_text, sha256};
 
+/// A kernel in f64: inputs, options and the output's shape to the output, row-major.
+pub type Oracle = fn(&[ArrayD<f64>], &Args, &[usize]) -> Vec<f64>;
+
+/// A call into the engine: inputs, options, output.
+pub type Call = fn(&[ArrayViewD<f32>], &Args, ArrayViewMutD<f32>) -> Result<()>;
+
 /// One kernel: symbolic shapes, concrete cases, an oracle and the call.
 pub struct Kernel {
     /// Entry name as in `dgm.h`, without `dgm_`.
@@ -21,9 +27,9 @@ pub struct Kernel {
     /// Largest accepted |kernel - oracle| / max(1, |oracle|).
     pub bound: f64,
     /// The same function in f64, with obvious loops; returns the output, row-major.
-    pub oracle: fn(&[ArrayD<f64>], &Args, &[usize]) -> Vec<f64>,
+    pub oracle: Oracle,
     /// The call into the engine.
-    pub run: fn(&[ArrayViewD<f32>], &Args, ArrayViewMutD<f32>) -> Result<()>,
+    pub run: Call,
 }
 
 /// A case as it stands in the list.

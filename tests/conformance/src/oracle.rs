@@ -1,5 +1,8 @@
 //! The kernels in f64 with obvious loops.
 
+// Compared within a bound, never by bits: the functions of the platform will do.
+#![allow(clippy::disallowed_methods)]
+
 use ndarray::ArrayD;
 
 use crate::Args;

@@ -35,12 +35,12 @@ pub const PATTERN: f32 = -1234.5;
 /// When such a call succeeds.
 pub fn bad_cases(kernel: &Kernel) -> Vec<BadCase> {
     let mut bad = Vec::new();
-    let count = kernel.case(&kernel.cases[kernel.cases.len() - 1]).tensors.len();
+    let count = kernel.case(&kernel.cases[0]).tensors.len();
     for tensor in 0..count - 1 {
         let rank = kernel.case(&kernel.cases[0]).tensors[tensor].shape.len();
         for axis in 0..rank {
-            // Odd sizes: one more is never a multiple of what it should be.
-            let mut case = kernel.case(&kernel.cases[1.min(kernel.cases.len() - 1)]);
+            // The first case is the small one: other languages fill its tensors too.
+            let mut case = kernel.case(&kernel.cases[0]);
             let (name, symbol) = (case.tensors[tensor].name, case.tensors[tensor].symbols[axis]);
             let shared = case.tensors.iter().filter(|t| t.symbols.contains(&symbol)).count() > 1;
             if !shared {

@@ -99,7 +99,7 @@ fn same_bits_from_and_to_strided_memory() {
     every_case(|kernel, case, inputs, want| {
         let every_second = |shape: &[usize]| {
             let mut wide = shape.to_vec();
-            wide[0] = 2 * wide[0];
+            wide[0] *= 2;
             ArrayD::from_elem(IxDyn(&wide), PATTERN)
         };
         let step = Slice::new(0, None, 2);
