@@ -20,7 +20,7 @@ fn target<D: Dimension>(out: ArrayViewMutD<f32>) -> ArrayViewMut<f32, D> {
     out.into_dimensionality().expect("the rank of the signature")
 }
 
-/// Every kernel, once.
+/// Every listed kernel, once.
 pub const KERNELS: &[Kernel] = &[
     Kernel {
         call: "attention",

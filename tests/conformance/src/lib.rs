@@ -1,4 +1,5 @@
-//! Every kernel listed once ([`KERNELS`]); tests, `cases.txt` and `docs/HASHES.md` follow from it.
+//! Kernels from tensors to a tensor, each listed once ([`KERNELS`]); tests, `cases.txt` and `docs/HASHES.md`
+//! follow from it. Not listed yet: random numbers, sampling runs, the forward pass of a model.
 
 mod kernels;
 mod oracle;
