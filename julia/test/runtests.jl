@@ -44,6 +44,7 @@ counts = try
         include("test_random.jl")
         include("test_sampling.jl")
         include("test_dit.jl")
+        include("conformance.jl")
         include("test_library.jl")
     end)
 catch error

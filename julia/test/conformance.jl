@@ -1,0 +1,121 @@
+# The cases that every language runs: tests/conformance/cases.txt holds inputs by seed and the SHA-256
+# of the outputs. Row-major dimensions are reversed here; the bytes are the same.
+
+using SHA: sha256
+
+const CASES_FILE = joinpath(@__DIR__, "..", "..", "tests", "conformance", "cases.txt")
+
+"Element `i` (from 0, in memory order) of the inputs with this seed."
+function generated(i, seed)
+    h = (i + 1) % UInt32 * 0x9E3779B1 + seed % UInt32 * 0x85EBCA77
+    h = (h ⊻ (h >> 16)) * 0x21F0AAAD
+    h = (h ⊻ (h >> 15)) * 0x735A2D97
+    h ⊻= h >> 15
+    return Float32(h >> 8) / 8388608f0 - 1f0
+end
+
+julia_dims(text) = Tuple(reverse(parse.(Int, split(text, ','))))
+
+function input(dims, kind, text)
+    kind == "seed" && (seed = parse(Int, text); return reshape([generated(i, seed) for i in 0:prod(dims)-1], dims))
+    kind == "values" && return reshape([reinterpret(Float32, parse(UInt32, v; base = 16)) for v in split(text, ',')], dims)
+    throw(ArgumentError("unknown contents \"$kind $text\" of a conformance input"))
+end
+
+mutable struct Case
+    name::String
+    call::String
+    inputs::Dict{String,Array{Float32}}
+    args::Dict{String,String}
+    out::Dims
+    sha256::Union{String,Nothing}
+    error::Union{NTuple{2,String},Nothing}
+    Case(name) = new(name, "", Dict(), Dict(), (), nothing, nothing)
+end
+
+"""
+Calls `f(case)` for every case of the file. A line that this reader does not know is an error, so
+that no case is ever skipped silently.
+"""
+function each_case(f, path = CASES_FILE)
+    case = Case("")
+    for line in eachline(path)
+        (isempty(line) || startswith(line, '#')) && continue
+        words = split(line, ' ')
+        kind, rest = words[1], words[2:end]
+        if kind == "case" || kind == "bad"
+            case = Case(rest[1])
+        elseif kind == "call"
+            case.call = rest[1]
+        elseif kind == "in" && rest[2] == "f32"
+            case.inputs[rest[1]] = input(julia_dims(rest[3]), rest[4], rest[5])
+        elseif kind == "arg"
+            case.args[rest[1]] = rest[2]
+        elseif kind == "out" && rest[1] == "out" && rest[2] == "f32"
+            case.out = julia_dims(rest[3])
+            length(rest) == 5 && rest[4] == "sha256" && (case.sha256 = rest[5])
+        elseif kind == "error"
+            case.error = (rest[1], rest[2])
+        elseif kind == "end"
+            f(case)
+        else
+            throw(ArgumentError("unknown conformance line \"$line\""))
+        end
+    end
+end
+
+number(case, name) = parse(Float64, case.args[name])
+affine(case, names...) = (; (n => case.inputs[string(n)] for n in names if haskey(case.inputs, string(n)))...)
+
+# How each entry of the C interface is called here: (out, case, x), where x gives an input by its name.
+const CALLS = Dict(
+    "attention" => (out, c, x) -> attention!(out, x("q"), x("k"), x("v"); causal = number(c, "causal") != 0),
+    # Weights lie in memory as [out, in].
+    "linear" => (out, c, x) -> D.linear!(out, D.Linear(transpose(x("weight")), get(c.inputs, "bias", nothing)), x("x");
+                                         activation = Symbol(c.args["activation"])),
+    "layer_norm" => (out, c, x) -> layer_norm!(out, x("x"); eps = number(c, "eps"), affine(c, :weight, :bias)...),
+    "rms_norm" => (out, c, x) -> rms_norm!(out, x("x"); eps = number(c, "eps"), affine(c, :weight)...),
+    "modulate" => (out, c, x) -> modulate!(out, x("x"), x("shift"), x("scale")),
+    "gate_residual" => (out, c, x) -> gate_residual!(out, x("residual"), x("y"), x("gate")),
+    "silu" => (out, c, x) -> D.silu!(out, x("x")),
+    "gelu" => (out, c, x) -> D.gelu!(out, x("x"); kind = Symbol(c.args["kind"])),
+    "timestep_embedding" => (out, c, x) -> timestep_embedding!(out, x("t"); max_period = number(c, "max_period")),
+    "patchify" => (out, c, x) -> patchify!(out, x("x"), Int(number(c, "patch"))),
+    "unpatchify" => (out, c, x) -> unpatchify!(out, x("x"), Int(number(c, "patch"))),
+)
+
+# Arguments with another name here than in the C interface.
+const JULIA_NAMES = Dict(("unpatchify", "x") => "tokens")
+
+const ERROR_TYPES = Dict("shape" => DimensionMismatch, "argument" => ArgumentError, "dtype" => ArgumentError,
+                         "alias" => ArgumentError, "range" => ArgumentError, "io" => DGMError, "state" => DGMError)
+
+@testset "conformance" begin
+    @test generated(0, 7) != generated(1, 7) && -1 <= generated(0, 7) < 1
+    passed, refused = Ref(0), Ref(0)
+    each_case() do case
+        out = fill(NaN32, case.out)
+        run() = CALLS[case.call](out, case, name -> case.inputs[name])
+        if case.error === nothing
+            run()
+            @testset "$(case.name)" begin
+                @test bytes2hex(sha256(reinterpret(UInt8, vec(out)))) == case.sha256
+            end
+            passed[] += 1
+        else
+            class, word = case.error
+            error = thrown(run)
+            name = get(JULIA_NAMES, (case.call, word), word)
+            @testset "$(case.name)" begin
+                @test error isa ERROR_TYPES[class]
+                @test occursin(Regex("\\b\\Q$name\\E\\b"), sprint(showerror, error))
+                @test all(isnan, out)                       # untouched
+            end
+            refused[] += 1
+        end
+    end
+    # The file was read to its end, and holds both kinds.
+    lines = readlines(CASES_FILE)
+    @test passed[] == count(startswith("case "), lines) > 0
+    @test refused[] == count(startswith("bad "), lines) > 0
+end
