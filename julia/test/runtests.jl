@@ -45,6 +45,7 @@ counts = try
         include("test_sampling.jl")
         include("test_dit.jl")
         include("conformance.jl")
+        include("test_bad_input.jl")
         include("test_library.jl")
     end)
 catch error

@@ -1,0 +1,125 @@
+# One table of the functions that take arrays; every array argument in turn is replaced by one that
+# does not fit. Always an exception of a documented type that names the argument, never a crash.
+
+f32(dims...) = ones(Float32, dims...)
+const LAYER = D.Linear(f32(3, 4))
+const PLAN = D.Plan(steps = 2)
+
+# name, function of the array arguments, (name => good array)...
+const ARRAY_FUNCTIONS = (
+    ("attention", attention, "q" => f32(4, 3, 2, 1), "k" => f32(4, 5, 2, 1), "v" => f32(4, 5, 2, 1)),
+    ("attention!", attention!, "out" => f32(4, 3, 2, 1), "q" => f32(4, 3, 2, 1), "k" => f32(4, 5, 2, 1), "v" => f32(4, 5, 2, 1)),
+    ("layer_norm", layer_norm, "x" => f32(4, 3)),
+    ("layer_norm!", (o, x, w, b) -> layer_norm!(o, x; weight = w, bias = b),
+     "out" => f32(4, 3), "x" => f32(4, 3), "weight" => f32(4), "bias" => f32(4)),
+    ("rms_norm", rms_norm, "x" => f32(4, 3)),
+    ("rms_norm!", (o, x, w) -> rms_norm!(o, x; weight = w), "out" => f32(4, 3), "x" => f32(4, 3), "weight" => f32(4)),
+    ("modulate", modulate, "x" => f32(4, 3, 2), "shift" => f32(4, 2), "scale" => f32(4, 2)),
+    ("modulate!", modulate!, "out" => f32(4, 3, 2), "x" => f32(4, 3, 2), "shift" => f32(4, 2), "scale" => f32(4, 2)),
+    ("gate_residual", gate_residual, "residual" => f32(4, 3, 2), "y" => f32(4, 3, 2), "gate" => f32(4, 2)),
+    ("gate_residual!", gate_residual!, "out" => f32(4, 3, 2), "residual" => f32(4, 3, 2), "y" => f32(4, 3, 2), "gate" => f32(4, 2)),
+    ("silu", D.silu, "x" => f32(4, 3)),
+    ("silu!", D.silu!, "out" => f32(4, 3), "x" => f32(4, 3)),
+    ("gelu", D.gelu, "x" => f32(4, 3)),
+    ("gelu!", D.gelu!, "out" => f32(4, 3), "x" => f32(4, 3)),
+    ("timestep_embedding", t -> timestep_embedding(t, 4), "t" => f32(3)),
+    ("timestep_embedding!", timestep_embedding!, "out" => f32(4, 3), "t" => f32(3)),
+    ("patchify", x -> patchify(x, 2), "x" => f32(4, 4, 1, 2)),
+    ("patchify!", (o, x) -> patchify!(o, x, 2), "out" => f32(4, 4, 2), "x" => f32(4, 4, 1, 2)),
+    ("unpatchify", x -> unpatchify(x, 2, 4, 4), "tokens" => f32(4, 4, 2)),
+    ("unpatchify!", (o, x) -> unpatchify!(o, x, 2), "out" => f32(4, 4, 1, 2), "tokens" => f32(4, 4, 2)),
+    ("Linear", D.Linear, "weight" => f32(3, 4), "bias" => f32(3)),
+    ("(::Linear)", x -> LAYER(x), "x" => f32(4, 2)),
+    ("linear!", (o, x) -> D.linear!(o, LAYER, x), "out" => f32(3, 2), "x" => f32(4, 2)),
+    ("normal!", o -> D.normal!(1, o), "out" => f32(4, 2)),
+    ("uniform!", o -> D.uniform!(1, o), "out" => f32(4, 2)),
+    ("categorical", l -> D.categorical(1, l), "logits" => f32(4, 2)),
+)
+
+spread(x) = view(x, map(n -> collect(1:n), size(x))...)
+
+# Elements and layouts that no function takes: the type must be ArgumentError.
+const WRONG_ARRAYS = (
+    "Float64" => x -> Float64.(x), "Int" => x -> Int.(x), "Complex" => x -> complex.(x),
+    "vector-indexed view" => spread, "another device" => Elsewhere,
+    "permuted view of another device" => x -> PermutedDimsArray(Elsewhere(x), Tuple(1:ndims(x))),
+    "range" => x -> ndims(x) == 1 ? range(1f0; length = length(x)) : spread(x),
+)
+
+names_argument(error, name) = occursin(Regex("\\b$name\\b"), sprint(showerror, error))
+
+@testset "bad arrays to $(entry[1])" for entry in ARRAY_FUNCTIONS
+    name, f, arguments = entry[1], entry[2], entry[3:end]
+    good = map(last, arguments)
+    @test thrown(() -> f(map(copy, good)...)) === nothing
+    for (i, (argument, x)) in enumerate(arguments)
+        replaced_by(bad) = thrown(() -> f(map(copy, good[1:i-1])..., bad, map(copy, good[i+1:end])...))
+        for (what, spoil) in WRONG_ARRAYS
+            error = replaced_by(spoil(x))
+            fits = error isa ArgumentError && names_argument(error, argument)
+            fits || @error "unexpected" name argument what error
+            @test fits
+        end
+        # One dimension more: wrong, except where any shape is allowed and nothing else fixes it. Where the
+        # shape of x is free, it is out that does not fit x.
+        error = replaced_by(reshape(x, size(x)..., 1))
+        free = length(arguments) == 1 && name in ("layer_norm", "rms_norm", "silu", "gelu", "(::Linear)", "normal!", "uniform!")
+        fits = free ? error === nothing : error isa DimensionMismatch && any(n -> names_argument(error, n), (argument, "out"))
+        fits || @error "unexpected" name argument error
+        @test fits
+        # Empty: an empty result or a refusal.
+        error = replaced_by(Array{Float32}(undef, map(_ -> 0, size(x))))
+        fits = error isa Union{Nothing,ArgumentError,DimensionMismatch}
+        fits || @error "unexpected" name argument error
+        @test fits
+    end
+end
+
+@testset "bad numbers" begin
+    refused(f, name) = (e = thrown(f); e isa Union{ArgumentError,DimensionMismatch} && names_argument(e, name))
+    t, x = f32(3), f32(4, 4, 1, 2)
+    for bad in (0, -1, -2, typemin(Int))
+        @test refused(() -> timestep_embedding(t, bad), "dim")
+        @test refused(() -> patchify(x, bad), "size")
+    end
+    for bad in (NaN, Inf, -1)
+        @test refused(() -> attention(x, x, x; scale = bad), "scale")
+        @test refused(() -> layer_norm(t; eps = bad), "eps")
+        @test refused(() -> rms_norm(t; eps = bad), "eps")
+        @test refused(() -> timestep_embedding(t, 4; max_period = bad), "max_period")
+        @test refused(() -> D.Plan(process = :vp_linear, prediction = :epsilon, solver = :ddim, beta_start = bad), "beta_start")
+        @test refused(() -> D.Plan(guidance = bad === -1 ? NaN : bad), "guidance")
+    end
+    @test refused(() -> row_seeds(1, -1), "n")
+    @test refused(() -> D.Plan(steps = 0), "steps") && refused(() -> D.Plan(steps = typemax(Int)), "steps")
+    @test refused(() -> D.start(1, PLAN, (0, 1)), "dims") && refused(() -> D.start(1, PLAN, (-4, 1)), "dims")
+    @test refused(() -> D.set_num_threads!(typemax(Int)), "n")
+    # Sizes that no memory holds; Julia 1.5's own Array constructor throws an ErrorException.
+    for f in (() -> row_seeds(1, typemax(Int)), () -> timestep_embedding(t, typemax(Int) - 1),
+              () -> D.start(1, PLAN, (typemax(Int), 2)), () -> D.start(1, PLAN, (2, typemax(Int))))
+        @test thrown(f) isa Union{ArgumentError,DimensionMismatch,OutOfMemoryError,OverflowError,ErrorException}
+    end
+end
+
+@testset "aliases, states and files" begin
+    x = f32(4, 3, 2)
+    @test thrown(() -> modulate!(view(x, :, 2:3, :), view(x, :, 1:2, :), f32(4, 2), f32(4, 2))) isa ArgumentError
+    @test thrown(() -> layer_norm!(x, x)) isa ArgumentError
+    q = f32(4, 3, 2, 1)
+    @test thrown(() -> attention!(q, q, q, q)) isa ArgumentError && all(==(1f0), q)
+    bytes = export_run(D.start(1, PLAN, (4, 2)))
+    for cut in (0, 1, 8, length(bytes) ÷ 2, length(bytes) - 1)
+        @test thrown(() -> import_run(PLAN, bytes[1:cut])) isa Union{DGMError,ArgumentError}
+    end
+    @test thrown(() -> import_run(D.Plan(steps = 3), bytes)) isa Union{DGMError,ArgumentError}
+    run = D.start(1, PLAN, (4, 2))
+    resize!(run.header, length(run.header) ÷ 2)
+    @test thrown(() -> ask(run)) isa Union{DGMError,ArgumentError}
+    # A handle of nothing, as after a failed construction.
+    layer = D.Linear(f32(3, 4))
+    kept, layer.handle.pointer = layer.handle.pointer, C_NULL
+    @test thrown(() -> layer(f32(4, 2))) isa Union{DGMError,ArgumentError}
+    layer.handle.pointer = kept
+    error = thrown(() -> DiT("/no/such/model.safetensors"))
+    @test error isa DGMError && occursin("/no/such/model.safetensors", error.message)
+end
