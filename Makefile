@@ -1,7 +1,7 @@
 # Thin on purpose: every target is a command you could type. GNU make 3.81 is enough.
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-rust test-isa test-c test-julia test-elixir test-docs \
-        header bench exhaustive install clean
+        header bench stress exhaustive install clean
 
 TOOLCHAIN := $(if $(DGM_TOOLCHAIN_DIR),$(DGM_TOOLCHAIN_DIR),$(CURDIR)/.toolchain)
 export DGM_TOOLCHAIN_DIR := $(TOOLCHAIN)
@@ -44,6 +44,9 @@ test-c: build ## The C tests and examples, compiled with -Wall -Wextra -Werror
 
 test-julia: build ## The tests of the Julia package
 	env -u DGM_LIBRARY julia --project=julia julia/test/runtests.jl
+
+stress: build ## Threads, garbage collection and memory under load (STRESS_SECONDS)
+	env -u DGM_LIBRARY STRESS_SECONDS=$(or $(STRESS_SECONDS),60) julia --threads 4 --project=julia julia/stress/stress.jl
 
 test-elixir: ## The tests of the Elixir package
 	cd elixir && mix format --check-formatted && mix test

@@ -74,3 +74,10 @@ end
         @test read(file) == reinterpret(UInt8, vec(expected))
     end
 end
+
+@testset "under load" begin
+    script = joinpath(PROJECT, "stress", "stress.jl")
+    command = `$(Base.julia_cmd()) --threads 4 --project=$PROJECT $script`
+    line = read(setenv(command, merge(Dict{String,String}(ENV), Dict("STRESS_SECONDS" => "3"))), String)
+    @test occursin(r"^stress: [0-9]+ calls on [0-9]+ threads, [0-9]+ collections, memory ", line)
+end
