@@ -54,6 +54,7 @@ link "$shared" "$root/lib/$soname"
 link "$soname" "$root/lib/$plain"
 put "$built/libdgm.a" "$root/lib/libdgm.a" 644
 put include/dgm.h "$root/include/dgm.h" 644
+put include/module.modulemap "$root/include/module.modulemap" 644
 fill capi/dgm.pc.in "$root/lib/pkgconfig/dgm.pc"
 fill capi/dgm-config.cmake.in "$root/lib/cmake/dgm/dgm-config.cmake"
 fill capi/dgm-config-version.cmake.in "$root/lib/cmake/dgm/dgm-config-version.cmake"
