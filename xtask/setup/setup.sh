@@ -17,6 +17,8 @@ recipe=1 # raise when the unpacked result must change: older folders are then re
 work=
 missing=
 
+# shellcheck source=xtask/setup/mirrors.sh
+. "$repo/xtask/setup/mirrors.sh"
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 3; }
 cleanup() { [ -z "$work" ] || rm -rf "$work"; }
@@ -54,28 +56,6 @@ system_elixir() {
 unpacked() { [ "$(cat "$tools/$1/.recipe" 2>/dev/null)" = "$recipe" ]; }
 
 # --- A private apt: own sources, lists and cache, none of the system's state -----------------
-
-debian_release() { (. /etc/os-release 2>/dev/null && printf '%s' "${VERSION_CODENAME:-}"); }
-
-# The mirrors the machine itself uses for its release, from both source formats.
-own_mirrors() {
-  for f in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
-    [ -r "$f" ] || continue
-    awk -v suite="$1" '
-      function emit(  i, j, n, m, u, s) {
-        n = split(uris, u, " "); m = split(suites, s, " ")
-        if (on) for (i = 1; i <= n; i++) for (j = 1; j <= m; j++) if (s[j] == suite) print u[i]
-        uris = suites = ""; on = 1
-      }
-      BEGIN { on = 1 }
-      /^[ \t]*deb[ \t]/ { sub(/\[[^]]*\]/, ""); if ($3 == suite) print $2 }
-      /^URIs:/ { uris = substr($0, 6) }
-      /^Suites:/ { suites = substr($0, 8) }
-      /^Enabled:[ \t]*no/ { on = 0 }
-      /^[ \t]*$/ { emit() }
-      END { emit() }' "$f"
-  done
-}
 
 # private_apt SUITE: prepares $work/SUITE.conf for the first mirror that carries SUITE.
 private_apt() {
