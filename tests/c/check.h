@@ -7,6 +7,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#ifdef __cplusplus
+#define ABI_ASSERT(condition, text) static_assert(condition, text)
+#else
+#define ABI_ASSERT(condition, text) _Static_assert(condition, text)
+#endif
+
 static int passed, failed;
 
 #define CHECK(condition)                                                          \
@@ -63,6 +69,15 @@ static inline dgm_tensor f32_tensor(const float *data, int32_t ndim, int64_t *sh
     t.dtype_lanes = 1;
     t.shape = shape;
     return t;
+}
+
+/* An empty answer for dgm_run_ask() to fill. */
+static inline dgm_request new_request(void)
+{
+    dgm_request r;
+    memset(&r, 0, sizeof r);
+    r.struct_size = sizeof r;
+    return r;
 }
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))

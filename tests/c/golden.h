@@ -33,7 +33,7 @@ static void golden_open(void)
         golden_fail("tests/golden/golden.bin cannot be read");
     size_t size = (size_t)ftell(f);
     rewind(f);
-    golden_data = malloc(size);
+    golden_data = (char *)malloc(size);
     if (golden_data == NULL || fread(golden_data, 1, size, f) != size)
         golden_fail("tests/golden/golden.bin cannot be read");
     fclose(f);
@@ -45,7 +45,8 @@ static golden golden_get(const char *name)
     char line[128];
     snprintf(line, sizeof line, "\n%s ", name);
     const char *at = strstr(golden_index, line);
-    golden g = {0};
+    golden g;
+    memset(&g, 0, sizeof g);
     char dtype[8], dims[64];
     long long offset;
     if (at == NULL || sscanf(at + strlen(line), "%7s %63s %lld", dtype, dims, &offset) != 3)
@@ -62,13 +63,13 @@ static golden golden_get(const char *name)
 
 static inline dgm_tensor golden_tensor(golden *g)
 {
-    return f32_tensor(g->data, g->ndim, g->shape);
+    return f32_tensor((float *)g->data, g->ndim, g->shape);
 }
 
 /* `got` is as `want` up to `tolerance`, relative to the larger of the expected value and 1. */
 static int golden_close(const float *got, const golden *want, double tolerance)
 {
-    const float *w = want->data;
+    const float *w = (const float *)want->data;
     for (size_t i = 0; i < want->len; i++) {
         double a = (double)got[i], b = (double)w[i];
         if (a != b && !(fabs(a - b) <= tolerance * fmax(1.0, fabs(b)))) {

@@ -4,17 +4,17 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-_Static_assert(sizeof(dgm_tensor) == 48, "DLTensor");
-_Static_assert(offsetof(dgm_tensor, data) == 0, "DLTensor");
-_Static_assert(offsetof(dgm_tensor, device_type) == 8, "DLTensor");
-_Static_assert(offsetof(dgm_tensor, device_id) == 12, "DLTensor");
-_Static_assert(offsetof(dgm_tensor, ndim) == 16, "DLTensor");
-_Static_assert(offsetof(dgm_tensor, dtype_code) == 20, "DLTensor");
-_Static_assert(offsetof(dgm_tensor, dtype_bits) == 21, "DLTensor");
-_Static_assert(offsetof(dgm_tensor, dtype_lanes) == 22, "DLTensor");
-_Static_assert(offsetof(dgm_tensor, shape) == 24, "DLTensor");
-_Static_assert(offsetof(dgm_tensor, strides) == 32, "DLTensor");
-_Static_assert(offsetof(dgm_tensor, byte_offset) == 40, "DLTensor");
+ABI_ASSERT(sizeof(dgm_tensor) == 48, "DLTensor");
+ABI_ASSERT(offsetof(dgm_tensor, data) == 0, "DLTensor");
+ABI_ASSERT(offsetof(dgm_tensor, device_type) == 8, "DLTensor");
+ABI_ASSERT(offsetof(dgm_tensor, device_id) == 12, "DLTensor");
+ABI_ASSERT(offsetof(dgm_tensor, ndim) == 16, "DLTensor");
+ABI_ASSERT(offsetof(dgm_tensor, dtype_code) == 20, "DLTensor");
+ABI_ASSERT(offsetof(dgm_tensor, dtype_bits) == 21, "DLTensor");
+ABI_ASSERT(offsetof(dgm_tensor, dtype_lanes) == 22, "DLTensor");
+ABI_ASSERT(offsetof(dgm_tensor, shape) == 24, "DLTensor");
+ABI_ASSERT(offsetof(dgm_tensor, strides) == 32, "DLTensor");
+ABI_ASSERT(offsetof(dgm_tensor, byte_offset) == 40, "DLTensor");
 
 static void versions(void)
 {
@@ -34,7 +34,7 @@ static void texts(void)
     size_t needed = 0;
     OK(dgm_cpu_info(NULL, 0, &needed));
     CHECK(needed > 20);
-    char *buf = malloc(needed);
+    char *buf = (char *)malloc(needed);
     buf[0] = '#';
     FAILS(DGM_ERROR_RANGE, "cap", dgm_cpu_info(buf, needed - 1, NULL));
     CHECK(buf[0] == '#');

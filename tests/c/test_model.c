@@ -3,9 +3,9 @@
 
 #include <stddef.h>
 
-_Static_assert(sizeof(dgm_model_info) == 88, "ABI");
-_Static_assert(offsetof(dgm_model_info, channels) == 8, "ABI");
-_Static_assert(offsetof(dgm_model_info, packed_bytes) == 80, "ABI");
+ABI_ASSERT(sizeof(dgm_model_info) == 88, "ABI");
+ABI_ASSERT(offsetof(dgm_model_info, channels) == 8, "ABI");
+ABI_ASSERT(offsetof(dgm_model_info, packed_bytes) == 80, "ABI");
 
 static float out[4096], again[4096];
 
@@ -27,7 +27,7 @@ static void forward(const char *file, const char *group)
         return;
     size_t batch = (size_t)x.shape[0], len = 0;
     OK(dgm_model_workspace_len(model, batch, &len));
-    float *workspace = malloc(len * sizeof *workspace);
+    float *workspace = (float *)malloc(len * sizeof *workspace);
     memset(workspace, 0xff, len * sizeof *workspace);
     dgm_tensor tx = golden_tensor(&x), to = f32_tensor(out, 4, want.shape);
     OK(dgm_model_forward(model, &tx, t.data, labels.data, workspace, len, &to));
@@ -73,7 +73,9 @@ static void file(void)
     dgm_model_free(NULL);
 
     OK(dgm_model_load("models/digits.safetensors", &model));
-    dgm_model_info info = {.struct_size = sizeof info};
+    dgm_model_info info;
+    memset(&info, 0, sizeof info);
+    info.struct_size = sizeof info;
     OK(dgm_model_get_info(model, &info));
     CHECK(info.channels == 1 && info.height == 8 && info.width == 8 && info.out_channels == 1);
     CHECK(info.num_classes == 10 && info.tokens > 0 && info.width_d > 0 && info.depth > 0 && info.heads > 0);

@@ -4,18 +4,18 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-_Static_assert(sizeof(dgm_request) == 104, "ABI");
-_Static_assert(offsetof(dgm_request, role) == 12, "ABI");
-_Static_assert(offsetof(dgm_request, eval_id) == 16, "ABI");
-_Static_assert(offsetof(dgm_request, t) == 48, "ABI");
-_Static_assert(offsetof(dgm_request, rows) == 72, "ABI");
-_Static_assert(offsetof(dgm_request, uniform_t) == 96, "ABI");
-_Static_assert(sizeof(dgm_plan_options) == 136, "ABI");
-_Static_assert(offsetof(dgm_plan_options, process) == 8, "ABI");
-_Static_assert(offsetof(dgm_plan_options, steps) == 24, "ABI");
-_Static_assert(offsetof(dgm_plan_options, train_steps) == 80, "ABI");
-_Static_assert(offsetof(dgm_plan_options, times) == 112, "ABI");
-_Static_assert(offsetof(dgm_plan_options, max_evals) == 128, "ABI");
+ABI_ASSERT(sizeof(dgm_request) == 104, "ABI");
+ABI_ASSERT(offsetof(dgm_request, role) == 12, "ABI");
+ABI_ASSERT(offsetof(dgm_request, eval_id) == 16, "ABI");
+ABI_ASSERT(offsetof(dgm_request, t) == 48, "ABI");
+ABI_ASSERT(offsetof(dgm_request, rows) == 72, "ABI");
+ABI_ASSERT(offsetof(dgm_request, uniform_t) == 96, "ABI");
+ABI_ASSERT(sizeof(dgm_plan_options) == 136, "ABI");
+ABI_ASSERT(offsetof(dgm_plan_options, process) == 8, "ABI");
+ABI_ASSERT(offsetof(dgm_plan_options, steps) == 24, "ABI");
+ABI_ASSERT(offsetof(dgm_plan_options, train_steps) == 80, "ABI");
+ABI_ASSERT(offsetof(dgm_plan_options, times) == 112, "ABI");
+ABI_ASSERT(offsetof(dgm_plan_options, max_evals) == 128, "ABI");
 
 enum { ROWS = 3, N = 5 };
 
@@ -61,7 +61,7 @@ static void finish_run(const dgm_plan *plan)
 {
     int calls = 0;
     for (;;) {
-        dgm_request r = {.struct_size = sizeof r};
+        dgm_request r = new_request();
         float *x = NULL;
         int32_t status = dgm_run_ask(plan, run, run_size, &r);
         if (status != DGM_OK || r.done)
@@ -129,7 +129,7 @@ static void driver(void)
     /* A model that stops leaves a run that can go on. */
     calls = 0;
     STATUS(77, dgm_sample(plan, seeds, ROWS, N, NULL, run, run_size, state, state_len, y, t, stop_at_three, &calls));
-    dgm_request r = {.struct_size = sizeof r};
+    dgm_request r = new_request();
     OK(dgm_run_ask(plan, run, run_size, &r));
     CHECK(!r.done && r.eval_id == 4);
     finish_run(plan);
@@ -152,7 +152,7 @@ static void guidance(void)
     OK(dgm_run_start(plan, seeds, ROWS, N, NULL, run, run_size, state, state_len));
     int32_t roles[] = {DGM_ROLE_COND, DGM_ROLE_UNCOND, DGM_ROLE_COND, DGM_ROLE_UNCOND};
     for (size_t i = 0; i < COUNT(roles); i++) {
-        dgm_request r = {.struct_size = sizeof r};
+        dgm_request r = new_request();
         OK(dgm_run_ask(plan, run, run_size, &r));
         CHECK(r.role == roles[i] && r.eval_id == i + 1 && r.step == (int64_t)i / 2 && !r.done);
         CHECK(r.rows == ROWS && r.elements == N && r.active_rows == ROWS && r.uniform_t == 1);
@@ -161,7 +161,7 @@ static void guidance(void)
         NEAR(r.alpha, 1 - r.t);
         OK(dgm_run_tell(plan, run, run_size, state, state_len, r.eval_id, y, ROWS * N));
     }
-    dgm_request r = {.struct_size = sizeof r};
+    dgm_request r = new_request();
     OK(dgm_run_ask(plan, run, run_size, &r));
     CHECK(r.done == 1);
     FAILS(DGM_ERROR_STATE, "done", dgm_run_tell(plan, run, run_size, state, state_len, 5, y, ROWS * N));
@@ -181,7 +181,7 @@ static void checkpoint(void)
 
     size_t size = 0, written = 0, rows = 0, elements = 0;
     OK(dgm_run_export_size(plan, run, run_size, &size));
-    char *block = malloc(size);
+    char *block = (char *)malloc(size);
     FAILS(DGM_ERROR_RANGE, "cap", dgm_run_export(plan, run, run_size, state, state_len, block, size - 1, &written));
     FAILS(DGM_ERROR_NULL, "buf", dgm_run_export(plan, run, run_size, state, state_len, NULL, size, &written));
     OK(dgm_run_export(plan, run, run_size, state, state_len, block, size, &written));
@@ -211,7 +211,7 @@ static void checkpoint(void)
 static void misuse(void)
 {
     dgm_plan *plan = compile(DGM_SOLVER_EULER, 4, 1), *another = compile(DGM_SOLVER_EULER, 5, 1);
-    dgm_request r = {.struct_size = sizeof r};
+    dgm_request r = new_request();
     float *x = y;
     OK(dgm_run_start(plan, seeds, ROWS, N, NULL, run, run_size, state, state_len));
     memcpy(other, state, sizeof other);
@@ -243,7 +243,7 @@ static void misuse(void)
     OK(dgm_run_tell(plan, run, run_size, state, state_len, 1, y, ROWS * N));
     FAILS(DGM_ERROR_STATE, "already", dgm_run_tell(plan, run, run_size, state, state_len, 1, y, ROWS * N));
     run[20] ^= 1;
-    STATUS(DGM_ERROR_FORMAT, dgm_run_ask(plan, run, run_size, &(dgm_request){.struct_size = sizeof r}));
+    STATUS(DGM_ERROR_FORMAT, dgm_run_ask(plan, run, run_size, &r));
 
     FAILS(DGM_ERROR_NULL, "seeds", dgm_run_start(plan, NULL, ROWS, N, NULL, run, run_size, state, state_len));
     FAILS(DGM_ERROR_NULL, "state", dgm_run_start(plan, seeds, ROWS, N, NULL, run, run_size, NULL, state_len));
@@ -282,7 +282,7 @@ static void plans(void)
     OK(dgm_plan_slots(plan, &slots));
     CHECK(slots >= 1);
     OK(dgm_plan_describe(plan, NULL, 0, &needed));
-    char *text = malloc(needed);
+    char *text = (char *)malloc(needed);
     OK(dgm_plan_describe(plan, text, needed, NULL));
     CHECK(strlen(text) + 1 == needed && strstr(text, "euler"));
     free(text);

@@ -1,0 +1,348 @@
+/* The cases that every language runs: tests/conformance/cases.txt gives inputs by seed, and the
+ * SHA-256 of the output or the error. A line, input or argument that is not understood is a
+ * failure, so that no case is ever skipped silently. */
+#include "check.h"
+#include "sha256.h"
+
+#include <stdlib.h>
+
+enum { MOST = 8, GUARD = 64 };
+
+typedef struct array {
+    char name[32];
+    int32_t ndim;
+    int64_t shape[MOST];
+    size_t len;
+    float *data;
+    dgm_tensor tensor;
+    int used;
+} array;
+
+typedef struct conformance_case {
+    char name[96], call[48];
+    int bad;
+    array in[MOST], out;
+    int ins, args;
+    struct {
+        char name[32], value[32];
+        int used;
+    } arg[MOST];
+    char sha256[65], error[16], word[32];
+} conformance_case;
+
+static void die(const char *what, const char *line)
+{
+    fprintf(stderr, "cases.txt: %s: \"%s\"\n", what, line);
+    exit(1);
+}
+
+static void keep(char *to, size_t size, const char *text)
+{
+    if (strlen(text) >= size)
+        die("too long a name", text);
+    strcpy(to, text);
+}
+
+/* Element i of the inputs with this seed, in [-1, 1). */
+static float generated(uint32_t i, uint32_t seed)
+{
+    uint32_t h = (i + 1) * 0x9E3779B1u + seed * 0x85EBCA77u;
+    h = (h ^ h >> 16) * 0x21F0AAADu;
+    h = (h ^ h >> 15) * 0x735A2D97u;
+    h ^= h >> 15;
+    return (float)(h >> 8) / 8388608.0f - 1.0f;
+}
+
+/* "NAME f32 2,3,4" */
+static void read_array(array *a, char **word, int words, const char *line)
+{
+    if (words < 3 || strcmp(word[1], "f32") != 0)
+        die("not an f32 array", line);
+    keep(a->name, sizeof a->name, word[0]);
+    a->len = 1;
+    for (char *p = word[2]; *p; p += *p == ',') {
+        if (a->ndim == MOST)
+            die("too many dimensions", line);
+        a->shape[a->ndim] = strtoll(p, &p, 10);
+        a->len *= (size_t)a->shape[a->ndim++];
+    }
+    a->data = (float *)malloc((a->len + 2 * GUARD) * sizeof *a->data);
+    if (a->data == NULL)
+        die("no memory", line);
+    for (size_t i = 0; i < a->len + 2 * GUARD; i++)
+        a->data[i] = -1234.5f;
+    a->tensor = f32_tensor(a->data + GUARD, a->ndim, a->shape);
+}
+
+static void read_contents(array *a, const char *kind, char *text, const char *line)
+{
+    float *x = a->data + GUARD;
+    if (strcmp(kind, "seed") == 0) {
+        uint32_t seed = (uint32_t)strtoul(text, NULL, 10);
+        for (size_t i = 0; i < a->len; i++)
+            x[i] = generated((uint32_t)i, seed);
+    } else if (strcmp(kind, "values") == 0) {
+        size_t n = 0;
+        for (char *p = text; *p && n < a->len; n++, p += *p == ',') {
+            uint32_t bits = (uint32_t)strtoul(p, &p, 16);
+            memcpy(x + n, &bits, 4);
+        }
+        if (n != a->len)
+            die("too few values", line);
+    } else {
+        die("unknown contents", line);
+    }
+}
+
+/* What lies around the elements was not written; with `all`, neither were they. */
+static int untouched(const array *a, int all)
+{
+    for (size_t i = 0; i < a->len + 2 * GUARD; i++)
+        if ((all || i < GUARD || i >= GUARD + a->len) && a->data[i] != -1234.5f)
+            return 0;
+    return 1;
+}
+
+/* The input of this name, NULL when the case has none. */
+static const dgm_tensor *in(conformance_case *c, const char *name)
+{
+    for (int i = 0; i < c->ins; i++)
+        if (strcmp(c->in[i].name, name) == 0) {
+            c->in[i].used = 1;
+            return &c->in[i].tensor;
+        }
+    return NULL;
+}
+
+static const char *arg(conformance_case *c, const char *name, const char *otherwise)
+{
+    for (int i = 0; i < c->args; i++)
+        if (strcmp(c->arg[i].name, name) == 0) {
+            c->arg[i].used = 1;
+            return c->arg[i].value;
+        }
+    return otherwise;
+}
+
+static float number(conformance_case *c, const char *name, const char *otherwise)
+{
+    return strtof(arg(c, name, otherwise), NULL);
+}
+
+static int32_t choice(const char *text, const char *const *names, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++)
+        if (strcmp(text, names[i]) == 0)
+            return i;
+    return -1;
+}
+
+static int32_t call_attention(conformance_case *c, dgm_tensor *out)
+{
+    dgm_attention_options o;
+    dgm_attention_options_init(&o, sizeof o);
+    o.causal = atoi(arg(c, "causal", "0"));
+    o.scale = number(c, "scale", "0");
+    return dgm_attention(in(c, "q"), in(c, "k"), in(c, "v"), &o, out, NULL);
+}
+
+static int32_t call_linear(conformance_case *c, dgm_tensor *out)
+{
+    static const char *const names[] = {"none", "silu", "gelu_tanh", "gelu_erf"};
+    dgm_linear *layer = NULL;
+    const dgm_tensor *x = in(c, "x");
+    int32_t activation = choice(arg(c, "activation", "none"), names, 4);
+    int32_t status = dgm_linear_pack(in(c, "weight"), in(c, "bias"), &layer);
+    if (status == DGM_OK)
+        status = dgm_linear_forward(layer, x, activation, out);
+    dgm_linear_free(layer);
+    return status;
+}
+
+static int32_t call_layer_norm(conformance_case *c, dgm_tensor *out)
+{
+    return dgm_layer_norm(in(c, "x"), in(c, "weight"), in(c, "bias"), number(c, "eps", "nan"), out);
+}
+
+static int32_t call_rms_norm(conformance_case *c, dgm_tensor *out)
+{
+    return dgm_rms_norm(in(c, "x"), in(c, "weight"), number(c, "eps", "nan"), out);
+}
+
+static int32_t call_modulate(conformance_case *c, dgm_tensor *out)
+{
+    return dgm_modulate(in(c, "x"), in(c, "shift"), in(c, "scale"), out);
+}
+
+static int32_t call_gate_residual(conformance_case *c, dgm_tensor *out)
+{
+    return dgm_gate_residual(in(c, "residual"), in(c, "y"), in(c, "gate"), out);
+}
+
+static int32_t call_silu(conformance_case *c, dgm_tensor *out)
+{
+    return dgm_silu(in(c, "x"), out);
+}
+
+static int32_t call_gelu(conformance_case *c, dgm_tensor *out)
+{
+    static const char *const names[] = {"tanh", "erf"};
+    return dgm_gelu(in(c, "x"), choice(arg(c, "kind", ""), names, 2), out);
+}
+
+static int32_t call_timestep_embedding(conformance_case *c, dgm_tensor *out)
+{
+    return dgm_timestep_embedding(in(c, "t"), number(c, "max_period", "nan"), out);
+}
+
+static int32_t call_patchify(conformance_case *c, dgm_tensor *out)
+{
+    return dgm_patchify(in(c, "x"), atoll(arg(c, "patch", "0")), out);
+}
+
+static int32_t call_unpatchify(conformance_case *c, dgm_tensor *out)
+{
+    return dgm_unpatchify(in(c, "x"), atoll(arg(c, "patch", "0")), out);
+}
+
+static const struct {
+    const char *name;
+    int32_t (*call)(conformance_case *c, dgm_tensor *out);
+} calls[] = {
+    {"attention", call_attention},
+    {"linear", call_linear},
+    {"layer_norm", call_layer_norm},
+    {"rms_norm", call_rms_norm},
+    {"modulate", call_modulate},
+    {"gate_residual", call_gate_residual},
+    {"silu", call_silu},
+    {"gelu", call_gelu},
+    {"timestep_embedding", call_timestep_embedding},
+    {"patchify", call_patchify},
+    {"unpatchify", call_unpatchify},
+};
+
+/* The classes of errors are the hundreds of their numbers. */
+static int32_t error_class(const char *name)
+{
+    static const char *const names[] = {"argument", "shape", "dtype", "alias", "range", "io", "state"};
+    int32_t i = choice(name, names, COUNT(names));
+    if (i < 0)
+        die("unknown class of error", name);
+    return i + 1;
+}
+
+/* `word` stands in `text` as a word of its own. */
+static int names(const char *text, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *p = text; (p = strstr(p, word)) != NULL; p++) {
+        char before = p == text ? ' ' : p[-1], after = p[n];
+        if (!strchr("abcdefghijklmnopqrstuvwxyz_", before) && (after == '\0' || !strchr("abcdefghijklmnopqrstuvwxyz_", after)))
+            return 1;
+    }
+    return 0;
+}
+
+static void run_once(conformance_case *c, int32_t threads)
+{
+    size_t i = 0;
+    while (i < COUNT(calls) && strcmp(calls[i].name, c->call) != 0)
+        i++;
+    if (i == COUNT(calls))
+        die("no such call in C", c->call);
+    OK(dgm_set_num_threads(threads));
+    int before = failed;
+    int32_t status = calls[i].call(c, &c->out.tensor);
+    if (c->bad) {
+        CHECK(-status / 100 == error_class(c->error));
+        CHECK(names(dgm_last_error(), c->word));
+        CHECK(untouched(&c->out, 1));
+    } else {
+        char hex[65];
+        STATUS(DGM_OK, status);
+        sha256_hex(c->out.data + GUARD, c->out.len * sizeof(float), hex);
+        CHECK(strcmp(hex, c->sha256) == 0);
+        CHECK(untouched(&c->out, 0));
+    }
+    for (int k = 0; k < c->ins; k++) {
+        CHECK(untouched(&c->in[k], 0));
+        CHECK(c->bad || c->in[k].used); /* a bad call may end before it reads all */
+    }
+    for (int k = 0; k < c->args; k++)
+        CHECK(c->bad || c->arg[k].used);
+    if (failed > before)
+        fprintf(stderr, "  in case %s with %d threads: %s\n", c->name, (int)threads, dgm_last_error());
+}
+
+static void run_case(conformance_case *c)
+{
+    run_once(c, 1);
+    run_once(c, 3);
+    for (int k = 0; k < c->ins; k++)
+        free(c->in[k].data);
+    free(c->out.data);
+}
+
+int main(void)
+{
+    char hex[65];
+    sha256_hex("abc", 3, hex);
+    CHECK(strcmp(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad") == 0);
+    char many[112];
+    memset(many, 'a', sizeof many);
+    sha256_hex(many, sizeof many, hex);
+    CHECK(strcmp(hex, "f54353008a2553262ecdc4a34749563ba0950e8b0fc8652780b0a614b99683c1") == 0);
+
+    FILE *f = fopen("tests/conformance/cases.txt", "r");
+    if (f == NULL)
+        die("cannot be read; run from the root of the repository", "tests/conformance/cases.txt");
+    static conformance_case c;
+    static char line[1 << 20], copy[256], *word[MOST];
+    int good = 0, bad = 0, open = 0;
+    while (fgets(line, sizeof line, f)) {
+        line[strcspn(line, "\r\n")] = '\0';
+        if (line[0] == '\0' || line[0] == '#')
+            continue;
+        snprintf(copy, sizeof copy, "%.*s", (int)sizeof copy - 1, line);
+        int words = 0;
+        for (char *p = strtok(line, " "); p; p = strtok(NULL, " ")) {
+            if (words == MOST)
+                die("too many words", copy);
+            word[words++] = p;
+        }
+        if ((strcmp(word[0], "case") == 0 || strcmp(word[0], "bad") == 0) && words == 2 && !open) {
+            memset(&c, 0, sizeof c);
+            keep(c.name, sizeof c.name, word[1]);
+            c.bad = word[0][0] == 'b';
+            open = 1;
+        } else if (strcmp(word[0], "call") == 0 && words == 2) {
+            keep(c.call, sizeof c.call, word[1]);
+        } else if (strcmp(word[0], "in") == 0 && words == 6 && c.ins < MOST) {
+            array *a = &c.in[c.ins++];
+            read_array(a, word + 1, words - 1, copy);
+            read_contents(a, word[4], word[5], copy);
+        } else if (strcmp(word[0], "arg") == 0 && words == 3 && c.args < MOST) {
+            keep(c.arg[c.args].name, sizeof c.arg[c.args].name, word[1]);
+            keep(c.arg[c.args++].value, sizeof c.arg->value, word[2]);
+        } else if (strcmp(word[0], "out") == 0 && c.out.data == NULL && strcmp(word[1], "out") == 0 &&
+                   (c.bad ? words == 4 : words == 6 && strcmp(word[4], "sha256") == 0)) {
+            read_array(&c.out, word + 1, words - 1, copy);
+            keep(c.sha256, sizeof c.sha256, c.bad ? "" : word[5]);
+        } else if (strcmp(word[0], "error") == 0 && words == 3 && c.bad) {
+            keep(c.error, sizeof c.error, word[1]);
+            keep(c.word, sizeof c.word, word[2]);
+        } else if (strcmp(word[0], "end") == 0 && open && c.out.data) {
+            run_case(&c);
+            c.bad ? bad++ : good++;
+            open = 0;
+        } else {
+            die("unknown line", copy);
+        }
+    }
+    CHECK(feof(f) && !open);
+    fclose(f);
+    CHECK(good > 0 && bad > 0);
+    printf("%d cases, %d bad cases\n", good, bad);
+    return finish("test_conformance");
+}
