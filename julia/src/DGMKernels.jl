@@ -46,11 +46,12 @@ export patchify, patchify!, unpatchify, unpatchify!
 export row_seeds, ask, tell!, export_run, import_run
 
 # Part of the interface, but with names that others export too.
+const PUBLIC = (:Linear, :Plan, :Request, :Run, :categorical, :cpu_info, :describe, :element_pointer,
+                :element_strides, :forward!, :gelu, :gelu!, :generate, :is_strided, :isdone, :library, :linear!,
+                :metadata, :normal!, :num_threads, :numerics_version, :result, :sample, :sample!,
+                :set_num_threads!, :silu, :silu!, :start, :step!, :uniform!)
 @static if VERSION >= v"1.11"
-    eval(Expr(:public, :Linear, :Plan, :Request, :Run, :categorical, :cpu_info, :describe, :element_pointer,
-              :element_strides, :forward!, :gelu, :gelu!, :generate, :is_strided, :isdone, :library, :linear!,
-              :metadata, :normal!, :num_threads, :numerics_version, :result, :sample, :sample!,
-              :set_num_threads!, :silu, :silu!, :start, :step!, :uniform!))
+    eval(Expr(:public, PUBLIC...))
 end
 
 end

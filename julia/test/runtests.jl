@@ -47,6 +47,7 @@ counts = try
         include("conformance.jl")
         include("test_bad_input.jl")
         include("test_library.jl")
+        include("test_jlrs.jl")
     end)
 catch error
     error isa Test.TestSetException || rethrow()

@@ -84,7 +84,7 @@ done
 
 if [ -f "$repo/julia/jlrs/Cargo.toml" ]; then
   say "julia/jlrs: type check"
-  inside "DOCS_RS=1 cargo check --manifest-path julia/jlrs/Cargo.toml"
+  inside "DOCS_RS=1 cargo check --locked --manifest-path julia/jlrs/Cargo.toml"
 fi
 
 if command -v clang >/dev/null 2>&1; then
