@@ -15,11 +15,7 @@ fn check<T>(arg: &'static str, ptr: *const T, len: usize, expected: &'static str
     if !ptr.is_aligned() {
         return Err(misaligned(arg, ptr as usize, align_of::<T>()));
     }
-    let bytes = len.checked_mul(size_of::<T>()).filter(|&b| b <= isize::MAX as usize);
-    match bytes.and_then(|b| Span::new(ptr as usize, b)) {
-        Some(_) => Ok(()),
-        None => Err(Error::Overflow { arg, got: format!("{len} elements of {} bytes", size_of::<T>()) }),
-    }
+    span(arg, ptr, len).map(|_| ())
 }
 
 pub(crate) fn misaligned(arg: &'static str, address: usize, align: usize) -> Error {
@@ -39,11 +35,18 @@ pub(crate) fn separate<T, U>(
     b: *const U,
     b_len: usize,
 ) -> Result<()> {
-    let span = |p: usize, len: usize, size: usize| len.checked_mul(size).and_then(|b| Span::new(p, b));
-    match (span(a as usize, a_len, size_of::<T>()), span(b as usize, b_len, size_of::<U>())) {
-        (Some(x), Some(y)) if !x.overlaps(y) => Ok(()),
-        _ => Err(Error::Alias { arg, other }),
+    if span(arg, a, a_len)?.overlaps(span(other, b, b_len)?) {
+        return Err(Error::Alias { arg, other });
     }
+    Ok(())
+}
+
+/// The addresses of `len` elements.
+fn span<T>(arg: &'static str, ptr: *const T, len: usize) -> Result<Span> {
+    let bytes = len.checked_mul(size_of::<T>()).filter(|&b| b <= isize::MAX as usize);
+    bytes
+        .and_then(|b| Span::new(ptr as usize, b))
+        .ok_or_else(|| Error::Overflow { arg, got: format!("{len} elements of {} bytes", size_of::<T>()) })
 }
 
 /// Borrows `len` elements. NULL is fine when there are none.
@@ -87,10 +90,14 @@ pub(crate) unsafe fn handle<'a, T>(arg: &'static str, ptr: *const T) -> Result<&
 /// # Safety
 /// A pointer that is not NULL must be valid for writing.
 pub(crate) unsafe fn put<T>(arg: &'static str, ptr: *mut T, value: T) -> Result<()> {
-    check(arg, ptr, 1, "a place for the result")?;
     // SAFETY: not NULL, aligned; validity is the caller's promise.
-    unsafe { ptr.write(value) };
+    unsafe { place(arg, ptr)?.write(value) };
     Ok(())
+}
+
+/// Checks an output pointer that is written later.
+pub(crate) fn place<T>(arg: &'static str, ptr: *mut T) -> Result<*mut T> {
+    check(arg, ptr, 1, "a place for the result").map(|()| ptr)
 }
 
 /// Makes a handle from what `make` returns; NULL in `*out` when it fails.

@@ -6,7 +6,7 @@ use dgm_core::sampling::{Ask, Plan, Request, Run};
 use dgm_core::{Error, Result};
 
 use crate::fence::entry;
-use crate::memory::{Versioned, handle, put, separate, slice, slice_mut, write_struct};
+use crate::memory::{Versioned, handle, place, put, separate, slice, slice_mut, write_struct};
 use crate::plan::dgm_plan;
 
 /// The model is asked with the condition.
@@ -347,8 +347,11 @@ pub unsafe extern "C" fn dgm_run_peek(
     // SAFETY: the caller gives `len` readable bytes and valid places, or NULL.
     entry(|| unsafe {
         let (r, e) = Run::peek(slice("buf", buf.cast::<u8>(), len)?)?;
-        put("rows", rows, r)?;
-        put("elements", elements, e)
+        // Both places are looked at before either is written.
+        let (rows, elements) = (place("rows", rows)?, place("elements", elements)?);
+        rows.write(r);
+        elements.write(e);
+        Ok(())
     })
 }
 
@@ -374,7 +377,8 @@ pub unsafe extern "C" fn dgm_run_import(
     entry(|| unsafe {
         let plan = &handle("plan", plan)?.0;
         let block = slice("buf", buf.cast::<u8>(), len)?;
-        check_size(plan, Run::peek(block)?.0, run_size)?;
+        // The checksum comes first: sizes of a corrupted block say nothing.
+        check_size(plan, Run::decode(plan, block)?.rows(), run_size)?;
         separate("run", run.cast::<u8>(), run_size, "state", state, state_len)?;
         separate("run", run.cast::<u8>(), run_size, "buf", buf.cast::<u8>(), len)?;
         separate("state", state, state_len, "buf", buf.cast::<u8>(), len)?;

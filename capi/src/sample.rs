@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use dgm_core::Error;
 
 use crate::fence::entry;
-use crate::memory::{slice, slice_mut};
+use crate::memory::{separate, slice, slice_mut};
 use crate::plan::dgm_plan;
 use crate::run::{dgm_request, dgm_run_ask, dgm_run_input, dgm_run_start, dgm_run_tell, dgm_run_times};
 use crate::status::DGM_OK;
@@ -67,7 +67,18 @@ pub unsafe extern "C" fn dgm_sample(
         let checked = entry(|| {
             slice_mut("y", y, y_len)?;
             slice_mut("t", t, rows)?;
-            slice("seeds", seeds, rows).map(|_| ())
+            slice("seeds", seeds, rows)?;
+            // What the calls below check one by one, they check after the model has written y.
+            separate("t", t, rows, "y", y, y_len)?;
+            for (arg, scratch, len) in [("y", y, y_len), ("t", t, rows)] {
+                separate(arg, scratch, len, "state", state, state_len)?;
+                separate(arg, scratch, len, "run", run.cast::<u8>(), run_size)?;
+                separate(arg, scratch, len, "seeds", seeds, rows)?;
+                if !x_start.is_null() {
+                    separate(arg, scratch, len, "x_start", x_start, y_len)?;
+                }
+            }
+            Ok(())
         });
         if checked != DGM_OK {
             return checked;

@@ -4,6 +4,7 @@
 
 #include <dgm.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 

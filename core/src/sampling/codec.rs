@@ -225,7 +225,8 @@ impl Run {
     /// [`Error::State`] when the run belongs to another plan.
     pub fn decode(plan: &Plan, bytes: &[u8]) -> Result<Run> {
         let (rows, elements) = Run::peek(bytes)?;
-        let len = Run::header_len(plan, rows)?;
+        // Rows that no memory holds are a corrupted number here, not a wish of the caller.
+        let len = Run::header_len(plan, rows).map_err(|e| bad(RUN, e))?;
         let mut r = Reader { what: RUN, bytes };
         r.take(8)?;
         let hash = r.u64()?;

@@ -194,7 +194,25 @@ pub const MAX_STEPS: usize = 100_000;
 impl PlanOptions {
     /// Checks every field on its own and the combinations that have no meaning.
     pub(super) fn validate(&self) -> Result<()> {
+        // Also what this plan does not use: a NaN there is a mistake of the caller all the same.
+        for (arg, value) in [
+            ("shift", self.shift),
+            ("eta", self.eta),
+            ("guidance", self.guidance),
+            ("beta_start", self.beta_start),
+            ("beta_end", self.beta_end),
+            ("rtol", self.rtol),
+            ("atol", self.atol),
+            ("h_init", self.h_init),
+        ] {
+            if !value.is_finite() {
+                return Err(Error::range(arg, value, "a finite number"));
+            }
+        }
         let vp = self.process != Process::Flow;
+        if vp && !(1..=MAX_STEPS).contains(&self.train_steps) {
+            return Err(Error::range("train_steps", self.train_steps, format!("1 to {MAX_STEPS}")));
+        }
         if self.times.is_none() && self.solver != Solver::Bosh3 {
             let most = if vp { MAX_STEPS.min(self.train_steps) } else { MAX_STEPS };
             if !(1..=most).contains(&self.steps) {
@@ -216,14 +234,9 @@ impl PlanOptions {
         if let Some(c) = self.clip {
             within("clip", c, 1e-6, 1e6)?;
         }
-        if vp {
-            if !(1..=MAX_STEPS).contains(&self.train_steps) {
-                return Err(Error::range("train_steps", self.train_steps, format!("1 to {MAX_STEPS}")));
-            }
-            if self.process != Process::VpCosine {
-                within("beta_start", self.beta_start, 1e-12, 0.999)?;
-                within("beta_end", self.beta_end, self.beta_start, 0.999)?;
-            }
+        if vp && self.process != Process::VpCosine {
+            within("beta_start", self.beta_start, 1e-12, 0.999)?;
+            within("beta_end", self.beta_end, self.beta_start, 0.999)?;
         }
         if self.solver == Solver::Bosh3 {
             if vp {

@@ -30,7 +30,15 @@ fn bad_options_are_named() {
     refused(PlanOptions { beta_end: 1.0, ..vp() }, "beta_end");
     // Betas that leave no signal at all.
     refused(PlanOptions { beta_start: 0.5, beta_end: 0.9, ..vp() }, "beta_end");
-    refused(PlanOptions { train_steps: 0, ..vp() }, "steps");
+    refused(PlanOptions { train_steps: 0, ..vp() }, "train_steps");
+    // Not used by the flow process and Euler, and wrong all the same.
+    for v in [f64::NAN, f64::INFINITY] {
+        refused(PlanOptions { beta_start: v, ..d() }, "beta_start");
+        refused(PlanOptions { beta_end: v, ..d() }, "beta_end");
+        refused(PlanOptions { rtol: v, ..d() }, "rtol");
+        refused(PlanOptions { atol: v, ..d() }, "atol");
+        refused(PlanOptions { h_init: v, ..d() }, "h_init");
+    }
     refused(PlanOptions { train_steps: 1 << 40, ..vp() }, "train_steps");
     refused(PlanOptions { solver: Solver::Bosh3, ..vp() }, "process");
     let bosh = || PlanOptions { solver: Solver::Bosh3, ..d() };
