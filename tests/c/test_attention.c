@@ -59,7 +59,7 @@ int main(void)
     int64_t all[] = {LK, LK}, some[] = {4, 0}, wrong[] = {LK + 1, 0}, negative[] = {-1, 0};
 
     OK(dgm_attention(&tq, &tk, &tv, NULL, &to, &tl));
-    compare(1 / sqrt(D), 0, all);
+    compare(1 / sqrt((double)D), 0, all);
     float kept = out[5];
     OK(dgm_attention(&tq, &tk, &tv, NULL, &to, NULL));
     CHECK(out[5] == kept);

@@ -27,7 +27,7 @@ static void attention(const char *name, int causal, int lengths)
     OK(dgm_attention_options_init(&options, sizeof options));
     options.causal = causal;
     if (lengths)
-        options.kv_lengths = part(name, "kv_lengths").data;
+        options.kv_lengths = (const int64_t *)part(name, "kv_lengths").data;
     OK(dgm_attention(&tq, &tk, &tv, &options, &out, &lse));
     CHECK(golden_close(result, &o, 2e-6));
     CHECK(golden_close(sums, &l, 2e-6));
@@ -117,7 +117,7 @@ static void patches(void)
 /* The exact velocity of data drawn from N(mu, std^2) under the flow process. */
 static int32_t gaussian(void *ctx, const dgm_request *r, const float *x, const float *t, float *y)
 {
-    const double *mu_std = ctx, mu = mu_std[0], var = mu_std[1] * mu_std[1];
+    const double *mu_std = (const double *)ctx, mu = mu_std[0], var = mu_std[1] * mu_std[1];
     (void)t;
     for (int64_t i = 0; i < r->rows * r->elements; i++) {
         double s = r->sigma, a = r->alpha, rest = ((double)x[i] - a * mu) / (a * a * var + s * s);
@@ -153,7 +153,7 @@ static void solvers(void)
         OK(dgm_plan_run_size(plan, rows, &run_size));
         OK(dgm_plan_state_len(plan, rows, elements, &state_len));
         CHECK(run_size <= sizeof run && state_len <= COUNT(state));
-        OK(dgm_sample(plan, seeds, rows, elements, start.data, run, run_size, state, state_len, y, t, gaussian, mu_std.data));
+        OK(dgm_sample(plan, seeds, rows, elements, (const float *)start.data, run, run_size, state, state_len, y, t, gaussian, mu_std.data));
         OK(dgm_run_result(plan, run, run_size, state, state_len, &x));
         CHECK(x != NULL && golden_close(x, &want, 2e-6));
         dgm_plan_free(plan);

@@ -26,36 +26,38 @@ static void forward(const char *file, const char *group)
     if (model == NULL)
         return;
     size_t batch = (size_t)x.shape[0], len = 0;
+    const float *times = (const float *)t.data;
+    const int64_t *classes = (const int64_t *)labels.data;
     OK(dgm_model_workspace_len(model, batch, &len));
     float *workspace = (float *)malloc(len * sizeof *workspace);
     memset(workspace, 0xff, len * sizeof *workspace);
     dgm_tensor tx = golden_tensor(&x), to = f32_tensor(out, 4, want.shape);
-    OK(dgm_model_forward(model, &tx, t.data, labels.data, workspace, len, &to));
+    OK(dgm_model_forward(model, &tx, times, classes, workspace, len, &to));
     CHECK(golden_close(out, &want, 2e-5));
 
     /* One image alone gives the same bits. */
     int64_t x_one[] = {1, x.shape[1], x.shape[2], x.shape[3]}, y_one[] = {1, want.shape[1], want.shape[2], want.shape[3]};
     size_t x_len = x.len / batch, y_len = want.len / batch;
     dgm_tensor sx = f32_tensor((float *)x.data + x_len, 4, x_one), sy = f32_tensor(again, 4, y_one);
-    OK(dgm_model_forward(model, &sx, (float *)t.data + 1, (int64_t *)labels.data + 1, workspace, len, &sy));
+    OK(dgm_model_forward(model, &sx, times + 1, classes + 1, workspace, len, &sy));
     CHECK(memcmp(again, out + y_len, y_len * sizeof *out) == 0);
 
-    STATUS(DGM_ERROR_SHAPE, dgm_model_forward(model, &tx, t.data, labels.data, workspace, 7, &to));
-    FAILS(DGM_ERROR_NULL, "t is null", dgm_model_forward(model, &tx, NULL, labels.data, workspace, len, &to));
-    FAILS(DGM_ERROR_NULL, "labels is null", dgm_model_forward(model, &tx, t.data, NULL, workspace, len, &to));
-    FAILS(DGM_ERROR_NULL, "workspace is null", dgm_model_forward(model, &tx, t.data, labels.data, NULL, len, &to));
-    FAILS(DGM_ERROR_NULL, "x is null", dgm_model_forward(model, NULL, t.data, labels.data, workspace, len, &to));
-    FAILS(DGM_ERROR_NULL, "out is null", dgm_model_forward(model, &tx, t.data, labels.data, workspace, len, NULL));
-    FAILS(DGM_ERROR_NULL, "model is null", dgm_model_forward(NULL, &tx, t.data, labels.data, workspace, len, &to));
-    FAILS(DGM_ERROR_ALIAS, "out overlaps", dgm_model_forward(model, &to, t.data, labels.data, workspace, len, &to));
+    STATUS(DGM_ERROR_SHAPE, dgm_model_forward(model, &tx, times, classes, workspace, 7, &to));
+    FAILS(DGM_ERROR_NULL, "t is null", dgm_model_forward(model, &tx, NULL, classes, workspace, len, &to));
+    FAILS(DGM_ERROR_NULL, "labels is null", dgm_model_forward(model, &tx, times, NULL, workspace, len, &to));
+    FAILS(DGM_ERROR_NULL, "workspace is null", dgm_model_forward(model, &tx, times, classes, NULL, len, &to));
+    FAILS(DGM_ERROR_NULL, "x is null", dgm_model_forward(model, NULL, times, classes, workspace, len, &to));
+    FAILS(DGM_ERROR_NULL, "out is null", dgm_model_forward(model, &tx, times, classes, workspace, len, NULL));
+    FAILS(DGM_ERROR_NULL, "model is null", dgm_model_forward(NULL, &tx, times, classes, workspace, len, &to));
+    FAILS(DGM_ERROR_ALIAS, "out overlaps", dgm_model_forward(model, &to, times, classes, workspace, len, &to));
     to.data = workspace;
-    FAILS(DGM_ERROR_ALIAS, "out overlaps workspace", dgm_model_forward(model, &tx, t.data, labels.data, workspace, len, &to));
+    FAILS(DGM_ERROR_ALIAS, "out overlaps workspace", dgm_model_forward(model, &tx, times, classes, workspace, len, &to));
     to.data = out;
     to.shape = x_one;
-    STATUS(DGM_ERROR_SHAPE, dgm_model_forward(model, &tx, t.data, labels.data, workspace, len, &to));
+    STATUS(DGM_ERROR_SHAPE, dgm_model_forward(model, &tx, times, classes, workspace, len, &to));
     int64_t wrong[8] = {99, 0, -1};
-    STATUS(DGM_ERROR_RANGE, dgm_model_forward(model, &sx, t.data, wrong, workspace, len, &sy));
-    STATUS(DGM_ERROR_RANGE, dgm_model_forward(model, &sx, t.data, wrong + 2, workspace, len, &sy));
+    STATUS(DGM_ERROR_RANGE, dgm_model_forward(model, &sx, times, wrong, workspace, len, &sy));
+    STATUS(DGM_ERROR_RANGE, dgm_model_forward(model, &sx, times, wrong + 2, workspace, len, &sy));
     STATUS(DGM_ERROR_OVERFLOW, dgm_model_workspace_len(model, SIZE_MAX / 2, &len));
     free(workspace);
     dgm_model_free(model);
@@ -105,7 +107,7 @@ static int32_t network(void *ctx, const dgm_request *r, const float *x, const fl
     int64_t shape[] = {r->rows, 1, 8, 8};
     dgm_tensor in = f32_tensor(x, 4, shape), result = f32_tensor(y, 4, shape);
     const int64_t *labels = r->role == DGM_ROLE_UNCOND ? none : classes;
-    return dgm_model_forward(ctx, &in, t, labels, workspace, COUNT(workspace), &result);
+    return dgm_model_forward((const dgm_model *)ctx, &in, t, labels, workspace, COUNT(workspace), &result);
 }
 
 static void generation(void)

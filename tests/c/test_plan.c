@@ -42,7 +42,7 @@ static dgm_plan *compile(int32_t solver, int64_t steps, double guidance)
 /* A straight path: every solver is exact and ends at the start less 1. Counts its calls. */
 static int32_t straight(void *ctx, const dgm_request *r, const float *x, const float *times, float *out)
 {
-    int *calls = ctx;
+    int *calls = (int *)ctx;
     for (int64_t i = 0; i < r->rows * r->elements; i++)
         out[i] = 1;
     (void)x;
