@@ -7,7 +7,13 @@
 
 #![allow(non_camel_case_types, clippy::missing_safety_doc, clippy::too_many_arguments)]
 
+#[cfg(all(test, target_pointer_width = "64"))]
+mod layout;
+
 mod memory;
+
+#[cfg(feature = "test-panic")]
+mod panic_probe;
 
 pub mod version;
 

@@ -1,20 +1,7 @@
-/* Versions, status texts, threads and the layout of every struct. */
+/* Versions, status texts, threads. */
 #include "check.h"
 
-#include <stddef.h>
 #include <stdlib.h>
-
-ABI_ASSERT(sizeof(dgm_tensor) == 48, "DLTensor");
-ABI_ASSERT(offsetof(dgm_tensor, data) == 0, "DLTensor");
-ABI_ASSERT(offsetof(dgm_tensor, device_type) == 8, "DLTensor");
-ABI_ASSERT(offsetof(dgm_tensor, device_id) == 12, "DLTensor");
-ABI_ASSERT(offsetof(dgm_tensor, ndim) == 16, "DLTensor");
-ABI_ASSERT(offsetof(dgm_tensor, dtype_code) == 20, "DLTensor");
-ABI_ASSERT(offsetof(dgm_tensor, dtype_bits) == 21, "DLTensor");
-ABI_ASSERT(offsetof(dgm_tensor, dtype_lanes) == 22, "DLTensor");
-ABI_ASSERT(offsetof(dgm_tensor, shape) == 24, "DLTensor");
-ABI_ASSERT(offsetof(dgm_tensor, strides) == 32, "DLTensor");
-ABI_ASSERT(offsetof(dgm_tensor, byte_offset) == 40, "DLTensor");
 
 static void versions(void)
 {

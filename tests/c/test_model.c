@@ -1,12 +1,6 @@
 /* The trained network: its file, its forward, generation, and every kind of bad input. */
 #include "golden.h"
 
-#include <stddef.h>
-
-ABI_ASSERT(sizeof(dgm_model_info) == 88, "ABI");
-ABI_ASSERT(offsetof(dgm_model_info, channels) == 8, "ABI");
-ABI_ASSERT(offsetof(dgm_model_info, packed_bytes) == 80, "ABI");
-
 static float out[4096], again[4096];
 
 static void forward(const char *file, const char *group)

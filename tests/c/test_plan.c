@@ -1,21 +1,7 @@
 /* Plans and runs: ask, tell, export, import, the callback driver, and their misuse. */
 #include "check.h"
 
-#include <stddef.h>
 #include <stdlib.h>
-
-ABI_ASSERT(sizeof(dgm_request) == 104, "ABI");
-ABI_ASSERT(offsetof(dgm_request, role) == 12, "ABI");
-ABI_ASSERT(offsetof(dgm_request, eval_id) == 16, "ABI");
-ABI_ASSERT(offsetof(dgm_request, t) == 48, "ABI");
-ABI_ASSERT(offsetof(dgm_request, rows) == 72, "ABI");
-ABI_ASSERT(offsetof(dgm_request, uniform_t) == 96, "ABI");
-ABI_ASSERT(sizeof(dgm_plan_options) == 136, "ABI");
-ABI_ASSERT(offsetof(dgm_plan_options, process) == 8, "ABI");
-ABI_ASSERT(offsetof(dgm_plan_options, steps) == 24, "ABI");
-ABI_ASSERT(offsetof(dgm_plan_options, train_steps) == 80, "ABI");
-ABI_ASSERT(offsetof(dgm_plan_options, times) == 112, "ABI");
-ABI_ASSERT(offsetof(dgm_plan_options, max_evals) == 128, "ABI");
 
 enum { ROWS = 3, N = 5 };
 

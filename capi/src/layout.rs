@@ -1,0 +1,102 @@
+//! The layout of the public structs is the one that C programs assert (tests/c/layout.h).
+
+use std::fmt::Write;
+
+use crate::attention::dgm_attention_options;
+use crate::model::dgm_model_info;
+use crate::plan::dgm_plan_options;
+use crate::run::dgm_request;
+use crate::tensor::dgm_tensor;
+
+/// Appends a struct as it stands in the list. A field that is not named here does not compile.
+macro_rules! layout {
+    ($text:ident, $name:ident { $($field:ident),+ $(,)? }) => {
+        let _ = |$name { $($field: _),+ }: $name| ();
+        writeln!($text, "SIZE({}, {})", stringify!($name), size_of::<$name>()).unwrap();
+        $(writeln!($text, "FIELD({}, {}, {})", stringify!($name), stringify!($field), std::mem::offset_of!($name, $field)).unwrap();)+
+    };
+}
+
+#[test]
+fn structs_lie_as_c_sees_them() {
+    let mut text = String::new();
+    layout!(text, dgm_attention_options { struct_size, scale, causal, kv_lengths });
+    layout!(
+        text,
+        dgm_tensor {
+            data,
+            device_type,
+            device_id,
+            ndim,
+            dtype_code,
+            dtype_bits,
+            dtype_lanes,
+            shape,
+            strides,
+            byte_offset
+        }
+    );
+    layout!(
+        text,
+        dgm_plan_options {
+            struct_size,
+            process,
+            prediction,
+            solver,
+            spacing,
+            steps,
+            shift,
+            eta,
+            guidance,
+            clip,
+            beta_start,
+            beta_end,
+            train_steps,
+            rtol,
+            atol,
+            h_init,
+            times,
+            times_len,
+            max_evals
+        }
+    );
+    layout!(
+        text,
+        dgm_request {
+            struct_size,
+            done,
+            role,
+            eval_id,
+            step,
+            stage,
+            slot,
+            t,
+            sigma,
+            alpha,
+            rows,
+            elements,
+            active_rows,
+            uniform_t,
+            reserved
+        }
+    );
+    layout!(
+        text,
+        dgm_model_info {
+            struct_size,
+            channels,
+            height,
+            width,
+            out_channels,
+            num_classes,
+            tokens,
+            width_d,
+            depth,
+            heads,
+            packed_bytes
+        }
+    );
+    let listed = include_str!("../../tests/c/layout.h");
+    let listed: String = listed.lines().filter(|l| l.ends_with(')')).flat_map(|l| [l, "\n"]).collect();
+    assert_eq!(text, listed);
+}
