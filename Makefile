@@ -1,7 +1,7 @@
 # Thin on purpose: every target is a command you could type. GNU make 3.81 is enough.
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-rust test-isa test-c test-julia test-elixir test-docs \
-        header bench stress exhaustive check-targets install clean
+        header bench stress exhaustive check-numerics check-targets install clean
 
 TOOLCHAIN := $(if $(DGM_TOOLCHAIN_DIR),$(DGM_TOOLCHAIN_DIR),$(CURDIR)/.toolchain)
 export DGM_TOOLCHAIN_DIR := $(TOOLCHAIN)
@@ -63,6 +63,9 @@ bench: ## Run the benchmarks
 
 exhaustive: ## Check every f32 input of the math functions (minutes)
 	cargo test --release -p dgm-core -- --ignored exhaustive
+
+check-numerics: ## Compare docs/NUMERICS.md, reimplemented in numpy, with the published hashes (PYTHON)
+	$(or $(PYTHON),python3) tests/numerics/reimplement.py
 
 check-targets: ## Test aarch64 Linux under qemu, type-check macOS, iOS, Android (root; minutes)
 	@sh xtask/setup/targets.sh

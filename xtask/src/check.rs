@@ -11,11 +11,12 @@ const RUST_FOLDERS: [&str; 5] = ["core", "capi", "elixir/native", "xtask/src", "
 
 pub(crate) fn run(root: &Path) -> Result<()> {
     type Check = fn(&Path) -> Result<()>;
-    let checks: [(&str, Check); 5] = [
+    let checks: [(&str, Check); 6] = [
         ("dgm.h and the Julia bindings are what the source says", |root| crate::generated(root, true)),
         ("unsafe code stays in its places", layering),
         ("README.ja.md shows the commands and programs of README.md", readme::translations_agree),
         ("the repository names no machine", no_machine_paths),
+        ("NUMERICS.md defines every listed kernel and this version", numerics),
         ("the README's programs run", readme::run_blocks),
     ];
     let mut failed = 0;
@@ -53,6 +54,39 @@ fn layering(root: &Path) -> Result<()> {
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join(", ").into()) }
+}
+
+/// `docs/NUMERICS.md` has a section for every kernel of the conformance cases, and speaks of the
+/// engine's numerics version.
+fn numerics(root: &Path) -> Result<()> {
+    let page = fs::read_to_string(root.join("docs/NUMERICS.md"))?;
+    let info = fs::read_to_string(root.join("core/src/info.rs"))?;
+    let cases = fs::read_to_string(root.join("tests/conformance/cases.txt"))?;
+    let missing = missing_definitions(&page, &info, &cases);
+    if missing.is_empty() { Ok(()) } else { Err(format!("missing: {}", missing.join(", ")).into()) }
+}
+
+/// What `page` ought to say and does not.
+fn missing_definitions(page: &str, info: &str, cases: &str) -> Vec<String> {
+    let version = info
+        .lines()
+        .find_map(|line| line.strip_prefix("pub const NUMERICS_VERSION: i32 = ")?.strip_suffix(';'))
+        .unwrap_or("of core/src/info.rs");
+    let mut calls: Vec<&str> = cases.lines().filter_map(|line| line.strip_prefix("call ")).collect();
+    calls.push("numerics_version");
+    calls.sort_unstable();
+    calls.dedup();
+    let has_section = |name: &str| {
+        let heading = format!("`{name}`");
+        page.lines().any(|line| line.starts_with('#') && line.trim_start_matches('#').trim() == heading)
+    };
+    let sections = calls.into_iter().filter(|name| !has_section(name));
+    let mut missing: Vec<_> = sections.map(|name| format!("a section `{name}`")).collect();
+    let sentence = format!("numerics version {version}");
+    if !page.contains(&format!("**{sentence}**")) {
+        missing.push(format!("the words **{sentence}**"));
+    }
+    missing
 }
 
 /// No file carries an absolute path of somebody's machine.
@@ -93,4 +127,22 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::missing_definitions;
+
+    #[test]
+    fn a_kernel_without_a_section_is_found() {
+        let info = "pub const NUMERICS_VERSION: i32 = 3;\n";
+        let page = "# `numerics_version`\nThis is **numerics version 3**.\n### `linear`\n";
+        assert!(missing_definitions(page, info, "call linear\n").is_empty());
+        assert_eq!(missing_definitions(page, info, "call linear\ncall gelu\n"), ["a section `gelu`"]);
+        assert_eq!(
+            missing_definitions(page, "pub const NUMERICS_VERSION: i32 = 4;", ""),
+            ["the words **numerics version 4**"]
+        );
+        assert_eq!(missing_definitions("**numerics version 3**", info, "").len(), 1);
+    }
 }

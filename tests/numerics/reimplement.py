@@ -1,0 +1,315 @@
+"""The kernels of docs/NUMERICS.md in numpy, written from that page alone.
+
+Reads every constant from the page itself and compares SHA-256 hashes with
+tests/conformance/cases.txt. `make check-numerics` runs it; needs Python 3 and numpy.
+"""
+
+import hashlib
+import math
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+F = np.float32
+PAGE = (ROOT / "docs/NUMERICS.md").read_text()
+
+
+def from_bits(bits):
+    return np.asarray(bits, np.uint32).view(F)
+
+
+TABLE = {
+    name: [from_bits(int(b, 16)) for b in row.split()]
+    for name, row in re.findall(r"^\| `([\w.]+)` \| ((?:0x[0-9a-f]{8} ?)+)\|$", PAGE, re.M)
+}
+
+
+def fma(a, b, c):
+    """a * b + c rounded once: the product is exact in f64, the sum is rounded to odd there."""
+    p = np.asarray(a, F).astype(np.float64) * np.asarray(b, F).astype(np.float64)
+    c = np.asarray(c, F).astype(np.float64)
+    s = p + c
+    t = s - p
+    error = (p - (s - t)) + (c - t)
+    inexact = np.isfinite(s) & (error != 0) & (s.view(np.int64) & 1 == 0)
+    return np.where(inexact, np.nextafter(s, np.where(error > 0, np.inf, -np.inf)), s).astype(F)
+
+
+def maximum(a, b):
+    return np.where(a > b, a, b).astype(F)
+
+
+def minimum(a, b):
+    return np.where(a < b, a, b).astype(F)
+
+
+def bits(x):
+    return np.asarray(x, F).view(np.int32)
+
+
+def poly(name, x):
+    p, *rest = TABLE[name]
+    for c in rest:
+        p = fma(p, x, c)
+    return p
+
+
+def integer(x):
+    return np.where(np.isfinite(x), x, 0).astype(np.int32)
+
+
+def exp2(x):
+    x = minimum(F(128), x)
+    n = np.rint(x)
+    p = poly("exp2.p", x - n)
+    y = (bits(p) + (integer(np.where(x < -126, 0, n)) << 23)).view(F)
+    return np.where(x < -126, F(0), y).astype(F)
+
+
+def exp(x):
+    high, low = TABLE["exp.ln2"]
+    x = maximum(F(-104), minimum(F(89), x))
+    n = np.rint(x * TABLE["exp.log2e"][0])
+    r = fma(n, -low, fma(n, -high, x))
+    n = integer(n)
+    half = n >> 1
+    return poly("exp.q", r) * np.ldexp(F(1), half) * np.ldexp(F(1), n - half)
+
+
+def log(x):
+    high, low = TABLE["exp.ln2"]
+    small = x < F(2.0**-126)
+    o = bits(np.where(small, x * F(2**23), x)) - np.int32(0x3F3504F3)
+    e = (o >> 23).astype(F) - np.where(small, F(23), F(0))
+    f = ((o & 0x7FFFFF) + np.int32(0x3F3504F3)).view(F) - F(1)
+    z = f * f
+    y = fma(e, low, f * z * poly("log.q", f))
+    y = fma(e, high, f + fma(z, F(-0.5), y))
+    y = np.where(x < np.inf, y, x)
+    return np.where(x < 0, F(np.nan), np.where(x == 0, F(-np.inf), y)).astype(F)
+
+
+def quadrant(r, k):
+    z = r * r
+    s, c = fma(poly("sincos.s", z), z * r, r), poly("sincos.c", z)
+    s, c = np.where(k & 1, c, s), np.where(k & 1, s, c)
+    return np.where(k & 2, -s, s).astype(F), np.where((k + 1) & 2, -c, c).astype(F)
+
+
+def erf(x):
+    a, t = np.abs(x), minimum(F(4), np.abs(x))
+    small = fma(poly("erf.p", x * x), x, x)
+    large = F(1) - exp(fma(poly("erf.q", t), t, -t))
+    return np.where(a < TABLE["erf.split"][0], small, np.copysign(large, x)).astype(F)
+
+
+def times_sigmoid(x, z):
+    e = exp(-np.abs(z))
+    return np.where(z < 0, x * e, x) / (F(1) + e)
+
+
+def silu(x):
+    x = maximum(F(-200), x)
+    return times_sigmoid(x, x)
+
+
+def gelu(x, kind):
+    x = maximum(F(-30), x)
+    if kind == "tanh":
+        return times_sigmoid(x, x * fma(x * x, *TABLE["gelu.tanh"]))
+    half = x * F(0.5)
+    return fma(half, erf(x * TABLE["gelu.rsqrt2"][0]), half)
+
+
+def row_sum(term, d, rows):
+    """The sum over a row; `term(acc, i)` adds elements i (a slice) to the first accumulators."""
+    total = np.zeros(rows, F)
+    for first in range(0, d, 4096):
+        acc = np.zeros((rows, 32), F)
+        for i in range(first, min(d, first + 4096), 32):
+            n = min(32, d - i)
+            acc[:, :n] = term(acc[:, :n], slice(i, i + n))
+        for h in (16, 8, 4, 2, 1):
+            acc[:, :h] += acc[:, h : 2 * h]
+        total = total + acc[:, 0]
+    return total[:, None]
+
+
+def norm(x, weight, bias, eps, center):
+    rows, d = x.shape
+    mean = row_sum(lambda acc, i: acc + x[:, i], d, rows) / F(d) if center else F(0)
+    deviation = x - mean
+    squares = row_sum(lambda acc, i: fma(deviation[:, i], deviation[:, i], acc), d, rows)
+    y = deviation * (F(1) / np.sqrt(squares / F(d) + F(eps)))
+    return y * weight if bias is None else fma(y, weight, bias)
+
+
+def linear(x, weight, bias, activation):
+    s = np.zeros((len(x), len(weight)), F)
+    for k in range(x.shape[1]):
+        s = fma(x[:, k, None], weight[None, :, k], s)
+    s = s + bias
+    return {"none": lambda v: v, "silu": silu, "gelu_tanh": lambda v: gelu(v, "tanh")}[activation](s)
+
+
+def attention_row(q, k, v, scale=None):
+    """One query row against the keys that take part."""
+    scale = F(1 / math.sqrt(len(q))) if scale is None else scale
+    q = q * F(float(scale) * math.log2(math.e))
+    s = np.zeros(len(k), F)
+    for d in range(len(q)):
+        s = fma(k[:, d], q[d], s)
+    result = None
+    for split in range(0, len(k), 512):
+        m, l, o = F(-np.inf), F(0), None
+        for tile in range(split, min(len(k), split + 512), 128):
+            end = min(len(k), split + 512, tile + 128)
+            new = m
+            for x in s[tile:end]:
+                new = maximum(new, x)
+            base = np.where(new == -np.inf, F(0), new).astype(F)
+            a, p = exp2(m - base), exp2(s[tile:end] - base)
+            l, t = l * a, np.zeros(v.shape[1], F)
+            for j, x in enumerate(p, tile):
+                l, t = l + x, fma(v[j], x, t)
+            o = t if o is None else fma(o, a, t)
+            m = new
+        if result is None:
+            result = m, l, o
+            continue
+        m1, l1, o1 = result
+        new = maximum(m1, m)
+        base = np.where(new == -np.inf, F(0), new).astype(F)
+        a1, a2 = exp2(m1 - base), exp2(m - base)
+        result = new, fma(l, a2, l1 * a1), fma(o, a2, o1 * a1)
+    if result is None or result[1] == 0:
+        return np.zeros(v.shape[1], F)
+    return result[2] / result[1] + F(0)
+
+
+def attention(q, k, v, causal):
+    batch, heads, queries, _ = q.shape
+    keys, group = k.shape[2], heads // k.shape[1]
+    out = np.empty((batch, heads, queries, v.shape[3]), F)
+    for b, h, i in np.ndindex(batch, heads, queries):
+        n = min(keys, max(0, i + 1 + keys - queries)) if causal else keys
+        out[b, h, i] = attention_row(q[b, h, i], k[b, h // group, :n], v[b, h // group, :n])
+    return out
+
+
+def timestep_embedding(t, dim, max_period):
+    rate = -math.log(max_period)
+    frequency = [F(math.exp(rate * i / (dim // 2))) for i in range(dim // 2)]
+    angles = [[float(x) * float(f) for f in frequency] for x in t]
+    return np.array([[F(math.cos(a)) for a in r] + [F(math.sin(a)) for a in r] for r in angles], F)
+
+
+def patchify(x, p):
+    b, c, h, w = x.shape
+    x = x.reshape(b, c, h // p, p, w // p, p)
+    return x.transpose(0, 2, 4, 1, 3, 5).reshape(b, (h // p) * (w // p), c * p * p)
+
+
+def unpatchify(x, shape, p):
+    b, c, h, w = shape
+    return x.reshape(b, h // p, w // p, p, p, c).transpose(0, 5, 1, 3, 2, 4).reshape(shape)
+
+
+def philox(block, draw, purpose, seed):
+    """Words [4, n] of the blocks `block` [n]."""
+    mask = np.uint64(0xFFFFFFFF)
+    c = [np.asarray(block, np.uint64)] + [np.full(len(block), w, np.uint64) for w in (draw, purpose, 0)]
+    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
+    for _ in range(10):
+        p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
+        high = np.uint64(32)
+        c = [(p1 >> high) ^ c[1] ^ np.uint64(k0), p1 & mask, (p0 >> high) ^ c[3] ^ np.uint64(k1), p0 & mask]
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack(c).astype(np.uint32)
+
+
+def unit(w):
+    low = (w & np.uint32(0xFFFF)).astype(F) + F(0.5)
+    return fma((w >> np.uint32(16)).astype(F), F(2.0**-16), low * F(2.0**-32))
+
+
+def uniform(elements, *stream):
+    w = philox(range(-(-elements // 4)), *stream)
+    return minimum(unit(w), from_bits(0x3F7FFFFF)).T.reshape(-1)[:elements]
+
+
+def normal(elements, *stream):
+    w = philox(range(-(-elements // 4)), *stream)
+    r = np.sqrt(log(unit(w[0::2])) * F(-2))
+    k = (w[1::2] + np.uint32(1 << 29)) >> np.uint32(30)
+    angle = (w[1::2] - (k << np.uint32(30))).view(np.int32).astype(F) * TABLE["normal.angle"][0]
+    sin, cos = quadrant(angle, k.astype(np.int32))
+    pairs = np.stack([fma(r, cos, F(0)), fma(r, sin, F(0))], 1)
+    return pairs.reshape(4, -1).T.reshape(-1)[:elements]
+
+
+def row_seeds(seed, rows):
+    def mix(z):
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+        return z ^ z >> 31
+
+    return [mix((seed + r) % 2**64) for r in range(rows)]
+
+
+RUN = {
+    "attention": lambda a, shape, q, k, v: attention(q, k, v, a["causal"] == "1"),
+    "linear": lambda a, shape, x, w, b: linear(x, w, b, a["activation"]),
+    "layer_norm": lambda a, shape, x, w, b: norm(x, w, b, a["eps"], True),
+    "rms_norm": lambda a, shape, x, w: norm(x, w, None, a["eps"], False),
+    "modulate": lambda a, shape, x, shift, scale: fma(x, F(1) + scale[:, None], shift[:, None]),
+    "gate_residual": lambda a, shape, x, y, gate: fma(gate[:, None], y, x),
+    "silu": lambda a, shape, x: silu(x),
+    "gelu": lambda a, shape, x: gelu(x, a["kind"]),
+    "timestep_embedding": lambda a, shape, t: timestep_embedding(t, shape[1], float(a["max_period"])),
+    "patchify": lambda a, shape, x: patchify(x, int(a["patch"])),
+    "unpatchify": lambda a, shape, x: unpatchify(x, shape, int(a["patch"])),
+}
+
+
+def values(shape, seed):
+    """The generator of the case file."""
+    h = np.arange(1, math.prod(shape) + 1, dtype=np.uint32) * np.uint32(0x9E3779B1)
+    h = h + np.uint32(seed * 0x85EBCA77 % 2**32)
+    h = (h ^ h >> np.uint32(16)) * np.uint32(0x21F0AAAD)
+    h = (h ^ h >> np.uint32(15)) * np.uint32(0x735A2D97)
+    h ^= h >> np.uint32(15)
+    return ((h >> np.uint32(8)).astype(F) / F(8388608) - F(1)).reshape(shape)
+
+
+def cases(text):
+    for block in re.findall(r"^case .*?^end$", text, re.M | re.S):
+        lines = [line.split() for line in block.splitlines()]
+        dims = lambda word: tuple(map(int, word.split(",")))
+        inputs = [values(dims(w[3]), int(w[5])) for w in lines if w[0] == "in"]
+        args = {w[1]: w[2] for w in lines if w[0] == "arg"}
+        (out,) = [w for w in lines if w[0] == "out"]
+        yield lines[0][1], lines[1][1], inputs, args, dims(out[3]), out[5]
+
+
+def main():
+    np.seterr(all="ignore")
+    passed, failed, unknown = 0, 0, 0
+    for name, call, inputs, args, shape, want in cases((ROOT / "tests/conformance/cases.txt").read_text()):
+        if call not in RUN:
+            unknown += 1
+            print(f"        {name}: not reimplemented here")
+            continue
+        out = np.ascontiguousarray(RUN[call](args, shape, *inputs), "<f4")
+        good = out.shape == shape and hashlib.sha256(out.tobytes()).hexdigest() == want
+        passed, failed = passed + good, failed + (not good)
+        print("ok     " if good else "FAILED ", name)
+    print(f"numerics: {passed} passed, {failed} failed, {unknown} not reimplemented")
+    return 0 if passed and not failed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
