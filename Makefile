@@ -1,12 +1,13 @@
 # Thin on purpose: every target is a command you could type. GNU make 3.81 is enough.
 .NOTPARALLEL:
-.PHONY: help setup build demo test test-rust test-isa test-c test-julia test-elixir test-docs \
+.PHONY: help setup build demo test test-rust test-isa test-c test-julia test-panic-library test-elixir test-docs \
         header bench stress exhaustive check-numerics check-targets install clean
 
 TOOLCHAIN := $(if $(DGM_TOOLCHAIN_DIR),$(DGM_TOOLCHAIN_DIR),$(CURDIR)/.toolchain)
 export DGM_TOOLCHAIN_DIR := $(TOOLCHAIN)
 export PATH := $(TOOLCHAIN)/bin:$(PATH):$(HOME)/.cargo/bin
 
+TARGET  := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 PREFIX  ?= /usr/local
 DESTDIR ?=
 
@@ -42,8 +43,15 @@ test-isa: ## The Rust tests once per instruction set of this machine (DGM_ISA)
 test-c: build ## The C tests and examples, compiled with -Wall -Wextra -Werror
 	sh tests/c/run.sh
 
-test-julia: build ## The tests of the Julia package
-	env -u DGM_LIBRARY julia --project=julia julia/test/runtests.jl
+test-panic-library: # libdgm with an entry that panics, away from the real one
+	cargo build -p dgm-capi --features test-panic
+	@mkdir -p $(TARGET)/test-panic
+	@for lib in $(TARGET)/debug/libdgm.so $(TARGET)/debug/libdgm.dylib; do \
+	  if [ -f $$lib ]; then cp $$lib $(TARGET)/test-panic/; fi; \
+	done
+
+test-julia: build test-panic-library ## The tests of the Julia package
+	env -u DGM_LIBRARY DGM_TEST_PANIC=$(TARGET)/test-panic julia --project=julia julia/test/runtests.jl
 
 stress: build ## Threads, garbage collection and memory under load (STRESS_SECONDS)
 	env -u DGM_LIBRARY STRESS_SECONDS=$(or $(STRESS_SECONDS),60) julia --threads 4 --project=julia julia/stress/stress.jl

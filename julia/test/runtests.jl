@@ -1,6 +1,7 @@
 # julia --project=julia julia/test/runtests.jl
 
 using DGMKernels
+using Libdl: dlopen, dlsym
 using Test
 
 const D = DGMKernels

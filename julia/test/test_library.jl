@@ -82,6 +82,35 @@ const REPORT = """
     @test wrong isa String && occursin("9999", wrong)
 end
 
+# The Makefile builds a libdgm with an entry that panics; without it there is nothing to run.
+const PANICS = get(ENV, "DGM_TEST_PANIC", "")
+
+isempty(PANICS) || @testset "a panic stays behind the fence" begin
+    code = """
+        using DGMKernels, Libdl
+        panic = dlsym(dlopen(DGMKernels.library()), :dgm_test_panic)
+        Threads.@threads for kind in 0:5
+            status = ccall(panic, Int32, (Int32,), kind)
+            text = try
+                DGMKernels.check(status)
+                "nothing"
+            catch e
+                sprint(showerror, e)
+            end
+            print(string("caught ", text, '\\n'))
+        end
+        println("alive ", sum(abs2, rms_norm(ones(Float32, 4, 2))) > 7.9)
+    """
+    text = child(code, "DGM_LIBRARY" => joinpath(PANICS, first(D.Library.FILE_NAMES)), "JULIA_NUM_THREADS" => "2",
+                 "RUST_BACKTRACE" => "0")
+    for message in ("on purpose", "index out of bounds", "an element", "panic", "the thread to return", "divide by zero")
+        @test occursin(Regex("caught DGMError: internal error: .*$message.* \\(code -900\\)"), text)
+    end
+    @test occursin("alive true", text)
+    # The real library has no such entry.
+    @test dlsym(dlopen(D.library()), :dgm_test_panic; throw_error = false) === nothing
+end
+
 @testset "quality" begin
     @test isempty(detect_ambiguities(DGMKernels, Base))
     @test all(s -> isdefined(DGMKernels, s), names(DGMKernels))
