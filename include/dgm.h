@@ -336,28 +336,6 @@ typedef struct dgm_model dgm_model;
 typedef struct dgm_plan dgm_plan;
 
 /**
- * Options of dgm_attention(); fill with dgm_attention_options_init() first.
- */
-typedef struct {
-    /**
-     * sizeof(dgm_attention_options).
-     */
-    size_t struct_size;
-    /**
-     * Factor of the scores; 0 (the default) means 1/sqrt(D).
-     */
-    float scale;
-    /**
-     * 1: query i of Lq sees the keys up to i + Lk - Lq (bottom-right aligned). 0, the default: all.
-     */
-    int32_t causal;
-    /**
-     * NULL (the default), or B numbers: batch b uses only its first kv_lengths[b] keys, 0 to Lk.
-     */
-    const int64_t *kv_lengths;
-} dgm_attention_options;
-
-/**
  * A tensor in the caller's memory, borrowed for one call. Layout-identical to DLPack's DLTensor.
  *
  * The first element lies at (char *)data + byte_offset, which must be a multiple of the element
@@ -407,6 +385,64 @@ typedef struct {
      */
     uint64_t byte_offset;
 } dgm_tensor;
+
+/**
+ * Options of dgm_attention(); fill with dgm_attention_options_init() first.
+ */
+typedef struct {
+    /**
+     * sizeof(dgm_attention_options).
+     */
+    size_t struct_size;
+    /**
+     * Factor of the scores; 0 (the default) means 1/sqrt(D).
+     */
+    float scale;
+    /**
+     * 1: query i of Lq sees the keys up to i + Lk - Lq (bottom-right aligned). 0, the default: all.
+     */
+    int32_t causal;
+    /**
+     * NULL (the default), or B numbers: batch b uses only its first kv_lengths[b] keys, 0 to Lk.
+     */
+    const int64_t *kv_lengths;
+    /**
+     * A query sees no key more than this many before its position (query i stands at key
+     * i + n - Lq of n, as for causal). -1, the default: no limit.
+     */
+    int64_t window_left;
+    /**
+     * A query sees no key more than this many behind its position. -1, the default: no limit.
+     */
+    int64_t window_right;
+    /**
+     * NULL (the default), or H slopes: a score loses slope times the distance of its key from the
+     * query's position (ALiBi).
+     */
+    const float *alibi_slopes;
+    /**
+     * NULL (the default), or H scores that join the softmax of the head without a value
+     * (attention sinks); -inf is no sink.
+     */
+    const float *sinks;
+    /**
+     * NULL (the default), or f32 [B or 1, H or 1, Lq or 1, Lk or 1] added to the scores; -inf hides
+     * the element: whatever key and value hold there does not reach the result.
+     */
+    const dgm_tensor *bias;
+    /**
+     * NULL (the default), or bool or uint8 [B or 1, H or 1, Lq or 1, Lk or 1]: 0 hides the element.
+     */
+    const dgm_tensor *mask;
+    /**
+     * Scores become soft_cap * tanh(score / soft_cap), before slopes and bias. 0, the default: no cap.
+     */
+    float soft_cap;
+    /**
+     * 0.
+     */
+    int32_t reserved;
+} dgm_attention_options;
 
 /**
  * What a plan is compiled from; fill with dgm_plan_options_init() first.

@@ -1,6 +1,7 @@
 //! Attention.
 
 use dgm_core::attention::{AttentionOptions, attention};
+use dgm_core::tensor::Dtype;
 use dgm_core::{Error, Result};
 use ndarray::{Ix3, Ix4};
 
@@ -20,7 +21,30 @@ pub struct dgm_attention_options {
     pub causal: i32,
     /// NULL (the default), or B numbers: batch b uses only its first kv_lengths[b] keys, 0 to Lk.
     pub kv_lengths: *const i64,
+    /// A query sees no key more than this many before its position (query i stands at key
+    /// i + n - Lq of n, as for causal). -1, the default: no limit.
+    pub window_left: i64,
+    /// A query sees no key more than this many behind its position. -1, the default: no limit.
+    pub window_right: i64,
+    /// NULL (the default), or H slopes: a score loses slope times the distance of its key from the
+    /// query's position (ALiBi).
+    pub alibi_slopes: *const f32,
+    /// NULL (the default), or H scores that join the softmax of the head without a value
+    /// (attention sinks); -inf is no sink.
+    pub sinks: *const f32,
+    /// NULL (the default), or f32 [B or 1, H or 1, Lq or 1, Lk or 1] added to the scores; -inf hides
+    /// the element: whatever key and value hold there does not reach the result.
+    pub bias: *const dgm_tensor,
+    /// NULL (the default), or bool or uint8 [B or 1, H or 1, Lq or 1, Lk or 1]: 0 hides the element.
+    pub mask: *const dgm_tensor,
+    /// Scores become soft_cap * tanh(score / soft_cap), before slopes and bias. 0, the default: no cap.
+    pub soft_cap: f32,
+    /// 0.
+    pub reserved: i32,
 }
+
+/// Shape of what has an element for every score.
+const SCORES: &str = "[B or 1, H or 1, Lq or 1, Lk or 1]";
 
 // SAFETY: repr(C), the size first, no padding, any bits are a value (the pointer is not followed
 // before it is checked).
@@ -31,6 +55,14 @@ const DEFAULT: dgm_attention_options = dgm_attention_options {
     scale: 0.0,
     causal: 0,
     kv_lengths: std::ptr::null(),
+    window_left: -1,
+    window_right: -1,
+    alibi_slopes: std::ptr::null(),
+    sinks: std::ptr::null(),
+    bias: std::ptr::null(),
+    mask: std::ptr::null(),
+    soft_cap: 0.0,
+    reserved: 0,
 };
 
 /// Fills options with the defaults.
@@ -74,16 +106,41 @@ pub unsafe extern "C" fn dgm_attention(
         let lse = Tensor::read_optional("lse", lse, 3, "[B, H, Lq]")?;
         let options = if options.is_null() { DEFAULT } else { read_struct("options", options, DEFAULT)? };
         let lengths = read_lengths(&options, q.shape()[0])?;
+        let heads = q.shape()[1];
+        let per_head = |arg, x: *const f32| match x.is_null() {
+            true => Ok(None),
+            // SAFETY: the caller gives a number for each head.
+            false => slice(arg, x, heads).map(Some),
+        };
+        let bias = Tensor::read_optional("bias", options.bias, 4, SCORES)?;
+        let mask = match options.mask.is_null() {
+            true => None,
+            false => {
+                Some(Tensor::read_any("mask", options.mask, Some(4), SCORES, &[Dtype::Bool, Dtype::U8])?)
+            }
+        };
+        if options.reserved != 0 {
+            return Err(Error::argument("reserved", options.reserved, "0"));
+        }
+        let inputs: Vec<&Tensor> =
+            [Some(&q), Some(&k), Some(&v), bias.as_ref(), mask.as_ref()].into_iter().flatten().collect();
+        let lse = match &lse {
+            Some(lse) => Some(lse.output::<Ix3>(&[&inputs[..], &[&out]].concat())?),
+            None => None,
+        };
+        let out = out.output::<Ix4>(&inputs)?;
         let options = AttentionOptions {
             scale: (options.scale != 0.0).then_some(options.scale),
             causal: flag("causal", options.causal)?,
+            window_left: limit("window_left", options.window_left)?,
+            window_right: limit("window_right", options.window_right)?,
             kv_lengths: lengths.as_deref(),
+            soft_cap: (options.soft_cap != 0.0).then_some(options.soft_cap),
+            alibi_slopes: per_head("alibi_slopes", options.alibi_slopes)?,
+            sinks: per_head("sinks", options.sinks)?,
+            bias: bias.map(|x| x.view::<Ix4>()).transpose()?,
+            mask: mask.map(|x| x.view_of::<u8, Ix4>()).transpose()?,
         };
-        let lse = match &lse {
-            Some(lse) => Some(lse.output::<Ix3>(&[&q, &k, &v, &out])?),
-            None => None,
-        };
-        let out = out.output::<Ix4>(&[&q, &k, &v])?;
         attention(q.view::<Ix4>()?, k.view::<Ix4>()?, v.view::<Ix4>()?, &options, out, lse)
     })
 }
@@ -99,6 +156,14 @@ unsafe fn read_lengths(options: &dgm_attention_options, batch: usize) -> Result<
         usize::try_from(n).map_err(|_| Error::range("kv_lengths", format!("{n} in batch {b}"), "0 to Lk"))
     });
     checked.collect::<Result<Vec<_>>>().map(Some)
+}
+
+/// A window: -1 for none.
+fn limit(arg: &'static str, value: i64) -> Result<Option<usize>> {
+    match value {
+        -1 => Ok(None),
+        _ => usize::try_from(value).map(Some).map_err(|_| Error::range(arg, value, "-1 (no limit) or more")),
+    }
 }
 
 /// A C truth value.

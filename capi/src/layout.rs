@@ -20,7 +20,23 @@ macro_rules! layout {
 #[test]
 fn structs_lie_as_c_sees_them() {
     let mut text = String::new();
-    layout!(text, dgm_attention_options { struct_size, scale, causal, kv_lengths });
+    layout!(
+        text,
+        dgm_attention_options {
+            struct_size,
+            scale,
+            causal,
+            kv_lengths,
+            window_left,
+            window_right,
+            alibi_slopes,
+            sinks,
+            bias,
+            mask,
+            soft_cap,
+            reserved
+        }
+    );
     layout!(
         text,
         dgm_tensor {

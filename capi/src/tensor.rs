@@ -63,18 +63,42 @@ const _: () = {
     assert!(offset_of!(dgm_tensor, strides) == 32 && offset_of!(dgm_tensor, byte_offset) == 40);
 };
 
-/// A checked f32 tensor of the caller.
+/// Element types that views are made of.
+///
+/// # Safety
+/// Every bit pattern of the [`Dtype`]s it says is a value, and their size is that of the type.
+pub(crate) unsafe trait Element: Copy {
+    /// Whether memory of this type can be read as `Self`.
+    fn reads(dtype: Dtype) -> bool;
+}
+
+// SAFETY: four bytes of any pattern.
+unsafe impl Element for f32 {
+    fn reads(dtype: Dtype) -> bool {
+        dtype == Dtype::F32
+    }
+}
+
+// SAFETY: one byte of any pattern; a boolean is read as its number.
+unsafe impl Element for u8 {
+    fn reads(dtype: Dtype) -> bool {
+        matches!(dtype, Dtype::U8 | Dtype::Bool)
+    }
+}
+
+/// A checked tensor of the caller.
 pub(crate) struct Tensor<'a> {
     arg: &'static str,
+    dtype: Dtype,
     layout: Layout,
     /// Lowest address used; aligned. Dangling when there are no elements.
-    lowest: *mut f32,
+    lowest: *mut u8,
     span: Span,
     memory: PhantomData<&'a f32>,
 }
 
 impl<'a> Tensor<'a> {
-    /// Checks a descriptor. `names` tells the dimensions for error texts, as `"[B, H, L, D]"`;
+    /// Checks a descriptor of an f32 tensor. `names` tells the dimensions for error texts, as `"[B, H, L, D]"`;
     /// `rank` is `None` where any is accepted.
     ///
     /// # Safety
@@ -87,6 +111,21 @@ impl<'a> Tensor<'a> {
         names: &'static str,
     ) -> Result<Self> {
         // SAFETY: the caller's promise.
+        unsafe { Tensor::read_any(arg, ptr, rank, names, &[Dtype::F32]) }
+    }
+
+    /// [`Tensor::read`] of one of several types.
+    ///
+    /// # Safety
+    /// As [`Tensor::read`].
+    pub(crate) unsafe fn read_any(
+        arg: &'static str,
+        ptr: *const dgm_tensor,
+        rank: Option<usize>,
+        names: &'static str,
+        dtypes: &[Dtype],
+    ) -> Result<Self> {
+        // SAFETY: the caller's promise.
         let t: &dgm_tensor = unsafe { handle(arg, ptr) }?;
         if t.device_type != DGM_DEVICE_CPU {
             return Err(Error::Dtype {
@@ -96,7 +135,10 @@ impl<'a> Tensor<'a> {
             });
         }
         let dtype = Dtype::from_dlpack(arg, t.dtype_code, t.dtype_bits, t.dtype_lanes)?;
-        dtype.expect(arg, Dtype::F32)?;
+        if !dtypes.contains(&dtype) {
+            let names: Vec<_> = dtypes.iter().map(|d| d.name()).collect();
+            return Err(Error::Dtype { arg, got: dtype.to_string(), expected: names.join(" or ") });
+        }
         let ndim = usize::try_from(t.ndim).ok().filter(|&n| n <= MAX_RANK).ok_or_else(|| Error::Shape {
             arg,
             got: format!("{} dimensions", t.ndim),
@@ -113,8 +155,8 @@ impl<'a> Tensor<'a> {
         if let Some(rank) = rank {
             layout.check_rank(arg, rank, names)?;
         }
-        let (lowest, span) = locate(arg, t, &layout)?;
-        Ok(Tensor { arg, layout, lowest, span, memory: PhantomData })
+        let (lowest, span) = locate(arg, t, &layout, dtype.size())?;
+        Ok(Tensor { arg, dtype, layout, lowest, span, memory: PhantomData })
     }
 
     /// [`Tensor::read`] of a tensor that may be absent.
@@ -139,13 +181,28 @@ impl<'a> Tensor<'a> {
         self.layout.shape()
     }
 
-    /// A read-only view of rank `D`, which [`Tensor::read`] has checked.
+    /// A read-only f32 view of rank `D`, which [`Tensor::read`] has checked.
     pub(crate) fn view<D: Dimension>(&self) -> Result<ArrayView<'a, f32, D>> {
+        self.view_of()
+    }
+
+    fn check_type<T: Element>(&self) -> Result<()> {
+        match T::reads(self.dtype) {
+            true => Ok(()),
+            false => {
+                Err(Error::Internal(format!("{}: viewed as another type than {}", self.arg, self.dtype)))
+            }
+        }
+    }
+
+    /// A read-only view of rank `D` and the type that [`Tensor::read_any`] has found.
+    pub(crate) fn view_of<T: Element, D: Dimension>(&self) -> Result<ArrayView<'a, T, D>> {
+        self.check_type::<T>()?;
         let strides: Vec<usize> = self.layout.strides().iter().map(|s| s.unsigned_abs()).collect();
         let shape = IxDyn(self.shape()).strides(IxDyn(&strides));
-        // SAFETY: `lowest` is the lowest of the addresses that the checked layout uses, and no
-        // output of the same call covers them.
-        let mut view = unsafe { ArrayView::from_shape_ptr(shape, self.lowest) };
+        // SAFETY: `lowest` is the lowest of the addresses that the checked layout uses, of a type
+        // that may be read as T (checked), and no output of the same call covers them.
+        let mut view = unsafe { ArrayView::from_shape_ptr(shape, self.lowest.cast::<T>()) };
         for (i, &s) in self.layout.strides().iter().enumerate() {
             if s < 0 {
                 view.invert_axis(Axis(i));
@@ -160,14 +217,23 @@ impl<'a> Tensor<'a> {
     /// [`Error::Stride`] for strides no output may have; [`Error::Alias`] when it overlaps one of
     /// `inputs`.
     pub(crate) fn output<D: Dimension>(&self, inputs: &[&Tensor]) -> Result<ArrayViewMut<'a, f32, D>> {
+        self.output_of(inputs)
+    }
+
+    /// [`Tensor::output`] of the type that [`Tensor::read_any`] has found.
+    pub(crate) fn output_of<T: Element, D: Dimension>(
+        &self,
+        inputs: &[&Tensor],
+    ) -> Result<ArrayViewMut<'a, T, D>> {
+        self.check_type::<T>()?;
         self.layout.check_output(self.arg)?;
         if let Some(other) = inputs.iter().find(|i| i.span.overlaps(self.span)) {
             return Err(Error::Alias { arg: self.arg, other: other.arg });
         }
         let strides: Vec<usize> = self.layout.strides().iter().map(|s| s.unsigned_abs()).collect();
         let shape = IxDyn(self.shape()).strides(IxDyn(&strides));
-        // SAFETY: every element has its own address and none belongs to an input.
-        let view = unsafe { ArrayViewMut::from_shape_ptr(shape, self.lowest) };
+        // SAFETY: every element has its own address, is of type T (checked), and none belongs to an input.
+        let view = unsafe { ArrayViewMut::from_shape_ptr(shape, self.lowest.cast::<T>()) };
         view.into_dimensionality::<D>().map_err(|e| Error::Internal(format!("{}: {e}", self.arg)))
     }
 
@@ -199,9 +265,10 @@ impl<'a> Tensor<'a> {
 }
 
 /// Lowest address and span of a tensor.
-fn locate(arg: &'static str, t: &dgm_tensor, layout: &Layout) -> Result<(*mut f32, Span)> {
+fn locate(arg: &'static str, t: &dgm_tensor, layout: &Layout, element: usize) -> Result<(*mut u8, Span)> {
     if layout.is_empty() {
-        let lowest = std::ptr::dangling_mut::<f32>();
+        // Aligned for every element type.
+        let lowest = std::ptr::dangling_mut::<u64>().cast::<u8>();
         return Ok((lowest, layout.span(arg, lowest as usize)?));
     }
     if t.data.is_null() {
@@ -210,12 +277,12 @@ fn locate(arg: &'static str, t: &dgm_tensor, layout: &Layout) -> Result<(*mut f3
     let too_far = || Error::Overflow { arg, got: format!("byte_offset {}", t.byte_offset) };
     let offset = usize::try_from(t.byte_offset).map_err(|_| too_far())?;
     let address = (t.data as usize).checked_add(offset).ok_or_else(too_far)?;
-    if !address.is_multiple_of(align_of::<f32>()) {
-        return Err(misaligned(arg, address, align_of::<f32>()));
+    if !address.is_multiple_of(element) {
+        return Err(misaligned(arg, address, element));
     }
     let span = layout.span(arg, address)?;
-    let first = t.data.cast::<u8>().wrapping_add(offset).cast::<f32>();
-    Ok((first.wrapping_sub(layout.below()), span))
+    let first = t.data.cast::<u8>().wrapping_add(offset);
+    Ok((first.wrapping_sub(layout.below() * element), span))
 }
 
 #[cfg(test)]

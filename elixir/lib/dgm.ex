@@ -14,7 +14,7 @@ defmodule DGM do
   that names the argument, what it was and what it should be.
   """
 
-  alias DGM.{Check, Native, Tensor}
+  alias DGM.{Attention, Check, Native, Tensor}
 
   @doc """
   The version of the library.
@@ -80,7 +80,17 @@ defmodule DGM do
     * `:scale` - factor of the scores, default `1 / sqrt(dim)`
     * `:causal` - a query sees the keys up to its own position, the last query the last key;
       default `false`
+    * `:window` - `{left, right}`: a query sees the keys at most `left` before and `right` behind
+      its own position, `:infinity` for no limit; default `{:infinity, :infinity}`
     * `:kv_lengths` - list of `batch` lengths: keys beyond them are not there
+    * `:soft_cap` - scores become `soft_cap * tanh(score / soft_cap)`
+    * `:alibi_slopes` - list of `heads` slopes: a score loses `slope` times the distance of its key
+      from the query's position
+    * `:sinks` - list of `heads` scores that join the softmax without a value
+    * `:bias` - tensor added to the scores, `{batch, heads, queries, keys}` with 1 wherever it
+      repeats; `:neg_infinity` hides the element
+    * `:mask` - tensor of type `{:u, 8}` of such a shape: 0 hides the element, whatever key and
+      value hold there. Make one with `DGM.Tensor.mask/2`
     * `:lse` - `true` returns `{out, lse}`, with the log-sum-exp of each query's scaled scores
       as `{batch, heads, queries}`; default `false`
 
@@ -95,13 +105,9 @@ defmodule DGM do
   @spec attention(Tensor.input(), Tensor.input(), Tensor.input(), keyword) ::
           Tensor.input() | {Tensor.input(), Tensor.input()}
   def attention(q, k, v, opts \\ []) do
-    opts = Check.keyword(opts, scale: nil, causal: false, kv_lengths: nil, lse: false)
-    scale = opts[:scale] && Check.number(opts[:scale], "scale")
-    causal = Check.boolean(opts[:causal], "causal")
-    lengths = opts[:kv_lengths] && Check.counts(opts[:kv_lengths], "kv_lengths")
-    with_lse = Check.boolean(opts[:lse], "lse")
+    options = Attention.options(opts)
     {nq, nk, nv} = {Tensor.native(q, "q"), Tensor.native(k, "k"), Tensor.native(v, "v")}
-    {out, lse} = Native.value!(Native.attention(nq, nk, nv, scale, causal, lengths, with_lse))
+    {out, lse} = Native.value!(Native.attention(nq, nk, nv, options))
     if lse, do: {Tensor.like(q, out), Tensor.like(q, lse)}, else: Tensor.like(q, out)
   end
 

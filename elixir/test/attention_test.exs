@@ -30,6 +30,35 @@ defmodule DGM.AttentionTest do
     assert DGM.attention(%{q | data: shifted}, k, v) == DGM.attention(q, k, v)
   end
 
+  # One head, scores log(1), log(2), log(4): weights 1, 2, 4 before any option.
+  @scores Enum.map([1, 2, 4], &:math.log/1)
+  defp one_hot(opts) do
+    q = Tensor.new([[[[1.0]]]])
+    k = Tensor.new([[Enum.map(@scores, &[&1])]])
+    v = Tensor.new([[[[1, 0, 0], [0, 1, 0], [0, 0, 1]]]])
+    [[[out]]] = Tensor.to_list(DGM.attention(q, k, v, [scale: 1] ++ opts))
+    out
+  end
+
+  defp assert_weights(opts, weights) do
+    for {x, w} <- Enum.zip(one_hot(opts), weights), do: assert_in_delta(x, w, 1.0e-6)
+  end
+
+  test "options" do
+    exp = &:math.exp/1
+    assert_weights([], [1 / 7, 2 / 7, 4 / 7])
+    assert_weights([window: {1, 0}], [0, 2 / 6, 4 / 6])
+    assert_weights([window: {0, :infinity}], [0, 0, 1])
+    assert_weights([mask: Tensor.mask([true, false, true], {1, 1, 1, 3})], [1 / 5, 0, 4 / 5])
+    assert_weights([bias: Tensor.new([[[[:neg_infinity, 0, 0]]]])], [0, 2 / 6, 4 / 6])
+    assert_weights([bias: Tensor.new([[[[:math.log(4), 0, 0]]]])], [4 / 10, 2 / 10, 4 / 10])
+    assert_weights([sinks: [:math.log(3)]], [1 / 10, 2 / 10, 4 / 10])
+    # The query stands at the last key.
+    assert_weights([alibi_slopes: [:math.log(2)]], [0.25 / 5.25, 1 / 5.25, 4 / 5.25])
+    capped = Enum.map(@scores, &exp.(0.5 * :math.tanh(&1 / 0.5)))
+    assert_weights([soft_cap: 0.5], Enum.map(capped, &(&1 / Enum.sum(capped))))
+  end
+
   test "wrong arguments" do
     t = Tensor.new(List.duplicate(0.0, 16), {1, 2, 2, 4})
 
@@ -50,7 +79,19 @@ defmodule DGM.AttentionTest do
       {~r/^kv_lengths/, [t, t, t, [kv_lengths: [3]]]},
       {~r/^kv_lengths/, [t, t, t, [kv_lengths: [1, 1]]]},
       {~r/^options is nil/, [t, t, t, nil]},
-      {~r/unknown keys \[:mask\]/, [t, t, t, [mask: 1]]}
+      {~r/^window is 3/, [t, t, t, [window: 3]]},
+      {~r/^window is -1/, [t, t, t, [window: {-1, 2}]]},
+      {~r/^soft_cap is 0/, [t, t, t, [soft_cap: 0]]},
+      {~r/^alibi_slopes is :x/, [t, t, t, [alibi_slopes: :x]]},
+      {~r/^alibi_slopes has shape \[1\]/, [t, t, t, [alibi_slopes: [1]]]},
+      {~r/^sinks is "x"/, [t, t, t, [sinks: [1, "x"]]]},
+      {~r/^bias has shape \[16\]/, [t, t, t, [bias: Tensor.reshape(t, {16})]]},
+      {~r/^bias has shape \[1, 2, 2, 4\]/, [t, t, t, [bias: t]]},
+      {~r/^mask is 1/, [t, t, t, [mask: 1]]},
+      {~r/^mask has dtype f32, expected u8/, [t, t, t, [mask: t]]},
+      {~r/^mask has shape/, [t, t, t, [mask: Tensor.mask([true], {1})]]},
+      {~r/^mask has shape/, [t, t, t, [mask: %{Tensor.mask([true], {1, 1, 1, 1}) | data: <<>>}]]},
+      {~r/unknown keys \[:masks\]/, [t, t, t, [masks: 1]]}
     ]
 
     for {message, args} <- wrong do

@@ -71,13 +71,6 @@ mutable struct dgm_model end
 
 mutable struct dgm_plan end
 
-struct dgm_attention_options
-    struct_size::Csize_t
-    scale::Float32
-    causal::Int32
-    kv_lengths::Ptr{Int64}
-end
-
 struct dgm_tensor
     data::Ptr{Cvoid}
     device_type::Int32
@@ -89,6 +82,21 @@ struct dgm_tensor
     shape::Ptr{Int64}
     strides::Ptr{Int64}
     byte_offset::UInt64
+end
+
+struct dgm_attention_options
+    struct_size::Csize_t
+    scale::Float32
+    causal::Int32
+    kv_lengths::Ptr{Int64}
+    window_left::Int64
+    window_right::Int64
+    alibi_slopes::Ptr{Float32}
+    sinks::Ptr{Float32}
+    bias::Ptr{dgm_tensor}
+    mask::Ptr{dgm_tensor}
+    soft_cap::Float32
+    reserved::Int32
 end
 
 struct dgm_plan_options

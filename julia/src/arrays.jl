@@ -85,6 +85,10 @@ end
 @inline check_size(name, x, expected::Dims) =
     size(x) == expected ? check_array(name, x) : wrong_size(name, x, expected)
 
+# The number of an element type in the C interface.
+dtype_code(::Type{Float32}) = LibDGM.DGM_DTYPE_FLOAT
+dtype_code(::Type{Bool}) = LibDGM.DGM_DTYPE_BOOL
+
 # The header and what it points to in one object, which Julia never moves. It keeps the array alive.
 mutable struct Tensor{N,A}
     header::LibDGM.dgm_tensor
@@ -98,7 +102,7 @@ mutable struct Tensor{N,A}
         tensor.strides = reverse(steps)
         at = pointer_from_objref(tensor)
         tensor.header = LibDGM.dgm_tensor(
-            element_pointer(array), LibDGM.DGM_DEVICE_CPU, 0, N, LibDGM.DGM_DTYPE_FLOAT, 32, 1,
+            element_pointer(array), LibDGM.DGM_DEVICE_CPU, 0, N, dtype_code(eltype(A)), 8 * sizeof(eltype(A)), 1,
             Ptr{Int64}(at + fieldoffset(Tensor{N,A}, 2)), Ptr{Int64}(at + fieldoffset(Tensor{N,A}, 3)), 0)
         return tensor
     end

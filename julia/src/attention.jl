@@ -1,6 +1,6 @@
 """
-    attention(q, k, v; scale = nothing, causal = false, kv_lengths = nothing, lse = false)
-    attention!(out, q, k, v; scale = nothing, causal = false, kv_lengths = nothing, lse = nothing)
+    attention(q, k, v; lse = false, options...)
+    attention!(out, q, k, v; lse = nothing, options...)
 
 Fused scaled dot-product attention, `softmax(scale * qᵀk) v` for every head, without ever holding
 the matrix of scores.
@@ -9,11 +9,22 @@ the matrix of scores.
 - `q`: `(D, Lq, H, B)`, queries.
 - `k`: `(D, Lk, Hkv, B)`, keys; `H` is a multiple of `Hkv`, consecutive query heads share a key head.
 - `v`: `(Dv, Lk, Hkv, B)`, values.
-- `scale`: `1/√D` unless given.
-- `causal`: query `i` sees keys up to `i + Lk - Lq`, so that the last query sees all.
-- `kv_lengths`: `B` integers; keys from `kv_lengths[b]` on do not exist for batch item `b`.
 - `lse`: `true` also returns the natural logarithm of each row's softmax denominator, `(Lq, H, B)`;
   `attention!` takes the array to fill.
+
+# Options
+Scores pass through them in this order. The *position* of query `i` is key `i + n - Lq` of `n`: the
+last query stands at the last key.
+- `scale`: a factor, `1/√D` unless given.
+- `soft_cap`: scores become `soft_cap * tanh(score / soft_cap)`.
+- `alibi_slopes`: `H` slopes; a score loses `slope` times the distance of its key from the position.
+- `bias`: `(Lk, Lq, H, B)`, 1 wherever it repeats; added. `-Inf` hides the element.
+- `mask`: `Array{Bool}` of such a size; `false` hides the element: whatever `k` and `v` hold there never
+  reaches the result.
+- `causal`: a query sees no key behind its position.
+- `window`: `(left, right)`, how many keys before and behind its position a query sees; `nothing` for no limit.
+- `kv_lengths`: `B` integers; keys behind `kv_lengths[b]` do not exist for batch item `b`.
+- `sinks`: `H` scores that join the softmax without a value; `-Inf` is no sink.
 
 Returns `out`, `(Dv, Lq, H, B)`, or `(out, lse)`. A query without any key gives 0 and `-Inf`.
 Arrays are `Float32` with any strides, so heads between `D` and `L` are
@@ -27,17 +38,19 @@ y, lse = attention(q, k, v; lse = true)
 ```
 Method: Dao et al. 2022, arXiv:2205.14135; the order of every sum is fixed.
 """
-function attention(q, k, v; scale = nothing, causal::Bool = false, kv_lengths = nothing, lse::Bool = false)
+function attention(q, k, v; lse::Bool = false, options...)
     check_dims("q", q, 4, "(D, Lq, H, B)")
     check_dims("v", v, 4, "(Dv, Lk, Hkv, B)")
     out = Array{Float32}(undef, size(v, 1), size(q, 2), size(q, 3), size(q, 4))
     sums = lse ? Array{Float32}(undef, size(q, 2), size(q, 3), size(q, 4)) : nothing
-    attention!(out, q, k, v; scale = scale, causal = causal, kv_lengths = kv_lengths, lse = sums)
+    attention!(out, q, k, v; lse = sums, options...)
     return lse ? (out, sums) : out
 end
 
 "See [`attention`](@ref)."
-function attention!(out, q, k, v; scale = nothing, causal::Bool = false, kv_lengths = nothing, lse = nothing)
+function attention!(out, q, k, v; scale = nothing, causal::Bool = false, window = (nothing, nothing),
+                    kv_lengths = nothing, soft_cap = nothing, alibi_slopes = nothing, sinks = nothing,
+                    bias = nothing, mask = nothing, lse = nothing)
     check_dims("q", q, 4, "(D, Lq, H, B)")
     check_dims("k", k, 4, "(D, Lk, Hkv, B)")
     check_dims("v", v, 4, "(Dv, Lk, Hkv, B)")
@@ -50,16 +63,52 @@ function attention!(out, q, k, v; scale = nothing, causal::Bool = false, kv_leng
     end
     check_size("out", out, (size(v, 1), lq, h, b))
     lse === nothing || check_size("lse", lse, (lq, h, b))
-    scale === nothing || (isfinite(scale) && scale > 0) ||
-        throw(ArgumentError("scale is $scale, expected a finite number above 0"))
+    positive("scale", scale)
+    positive("soft_cap", soft_cap)
+    left, right = window_limits(window)
     lengths = key_lengths(kv_lengths, b, lk)
+    slopes, sink_scores = each_head("alibi_slopes", alibi_slopes, h), each_head("sinks", sinks, h)
+    check_scores("bias", bias, Float32, (lk, lq, h, b))
+    check_scores("mask", mask, Bool, (lk, lq, h, b))
+    bias_tensor, mask_tensor = optional(bias), optional(mask)
     options = default_options(LibDGM.dgm_attention_options_init, LibDGM.dgm_attention_options)
-    GC.@preserve lengths begin
-        options = with(options; scale = something(scale, 0), causal = causal,
-                         kv_lengths = lengths === nothing ? C_NULL : pointer(lengths))
+    GC.@preserve lengths slopes sink_scores bias_tensor mask_tensor begin
+        options = with(options; scale = something(scale, 0), causal = causal, window_left = left,
+                       window_right = right, kv_lengths = address(lengths), soft_cap = something(soft_cap, 0),
+                       alibi_slopes = address(slopes), sinks = address(sink_scores),
+                       bias = address(bias_tensor), mask = address(mask_tensor))
         check(LibDGM.dgm_attention(Tensor(q), Tensor(k), Tensor(v), Ref(options), Tensor(out), optional(lse)))
     end
     return out
+end
+
+# Where the engine finds an optional argument. The caller keeps it alive.
+address(::Nothing) = C_NULL
+address(x::Ptr) = x
+address(x::Vector) = pointer(x)
+address(x::Tensor) = Base.unsafe_convert(Ptr{LibDGM.dgm_tensor}, x)
+
+positive(name, ::Nothing) = nothing
+positive(name, x) =
+    isfinite(x) && x > 0 ? nothing : throw(ArgumentError("$name is $x, expected a finite number above 0"))
+
+function window_limits(window)
+    window isa Tuple{Any,Any} && all(n -> n === nothing || (n isa Integer && n >= 0), window) ||
+        throw(ArgumentError("window is $(repr(window)), expected (left, right), each nothing or an integer from 0"))
+    return map(n -> n === nothing ? -1 : clamp(n, 0, typemax(Int64)), window)
+end
+
+each_head(name, ::Nothing, h) = nothing
+function each_head(name, x, h)
+    length(x) == h || throw(DimensionMismatch("$name has length $(length(x)), expected H = $h"))
+    return collect(Float32, x)
+end
+
+check_scores(name, ::Nothing, T, full) = nothing
+function check_scores(name, x, T, full)
+    ndims(x) == 4 && all(map((n, whole) -> n == whole || n == 1, size(x), full)) ||
+        throw(DimensionMismatch("$name has size $(size(x)), expected (Lk, Lq, H, B) = $full, or 1 wherever it repeats"))
+    check_array(name, x, T)
 end
 
 key_lengths(::Nothing, b, lk) = nothing

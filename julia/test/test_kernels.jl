@@ -51,6 +51,61 @@ end
     @test occursin("(8, 3, 2, 2)", error.msg) && occursin("(7, 5, 2, 2)", error.msg)
 end
 
+"Attention of one row after the other in Float64; `score(s, i, j, h, b)` changes a score or hides it with `-Inf`."
+function row_attention(q, k, v, score; sinks = fill(-Inf, size(q, 3)))
+    out = zeros(size(v, 1), size(q, 2), size(q, 3), size(q, 4))
+    for b in axes(q, 4), h in axes(q, 3), i in axes(q, 2)
+        g = cld(h, size(q, 3) ÷ size(k, 3))
+        s = [score(sum(Float64.(q[:, i, h, b]) .* k[:, j, g, b]) / sqrt(size(q, 1)), i, j, h, b) for j in axes(k, 2)]
+        m = maximum([s; sinks[h]])
+        m == -Inf && continue
+        e = exp.(s .- m)
+        out[:, i, h, b] = v[:, :, g, b] * (e ./ (sum(e) + exp(sinks[h] - m)))
+    end
+    return out
+end
+
+@testset "attention options" begin
+    q, k, v = randn(Float32, 8, 5, 4, 2), randn(Float32, 8, 7, 2, 2), randn(Float32, 6, 7, 2, 2)
+    position(i) = i + 2
+    close_to(score; sinks = fill(-Inf, 4), options...) =
+        near(attention(q, k, v; sinks = sinks, options...), Float32.(row_attention(q, k, v, score; sinks = sinks)))
+    @test close_to((s, i, j, h, b) -> -1 <= position(i) - j <= 2 ? s : -Inf; window = (2, 1))
+    @test close_to((s, i, j, h, b) -> 0 <= position(i) - j <= 1 ? s : -Inf; window = (1, nothing), causal = true)
+    @test close_to((s, i, j, h, b) -> 2 * tanh(s / 2); soft_cap = 2)
+    slopes, sinks = [0.5, 0.25, 0.125, 0.0], Float32[0.5, -2, -Inf, 3]
+    @test close_to((s, i, j, h, b) -> s - slopes[h] * abs(position(i) - j); alibi_slopes = slopes)
+    @test close_to((s, i, j, h, b) -> s; sinks = sinks)
+    for dims in ((7, 5, 4, 2), (7, 1, 1, 2), (1, 5, 4, 1))
+        at(x, n...) = x[map((i, d) -> d == 1 ? 1 : i, n, dims)...]
+        bias, mask = randn(Float32, dims), rand(dims...) .> 0.3f0
+        @test close_to((s, i, j, h, b) -> s + at(bias, j, i, h, b); bias = bias)
+        mask = Array{Bool}(mask)
+        @test close_to((s, i, j, h, b) -> at(mask, j, i, h, b) ? s : -Inf; mask = mask)
+    end
+    # Behind a mask anything may stand.
+    mask = fill(true, 7, 1, 1, 1)
+    mask[3] = false
+    want = attention(q, k, v; mask = mask)
+    k[:, 3, :, :] .= NaN32
+    v[:, 3, :, :] .= Inf32
+    @test attention(q, k, v; mask = mask) == want
+    @test attention(q, k, v; bias = ifelse.(mask, 0f0, -Inf32)) == want
+    @test attention(q, k, v; mask = PermutedDimsArray(permutedims(mask, (4, 3, 2, 1)), (4, 3, 2, 1))) == want
+
+    for (options, words) in (((window = 3,), "window"), ((window = (-1, 2),), "window"), ((soft_cap = 0,), "soft_cap"),
+                             ((soft_cap = NaN,), "soft_cap"), ((alibi_slopes = fill(NaN, 4),), "alibi_slopes"),
+                             ((sinks = fill(Inf, 4),), "sinks"), ((mask = mask .& true,), "mask"),
+                             ((bias = zeros(7, 5, 4, 2),), "bias"))
+        error = thrown(() -> attention(q, k, v; options...))
+        @test error isa ArgumentError && occursin(words, error.msg)
+    end
+    for options in ((alibi_slopes = [1, 2],), (sinks = [1],), (bias = zeros(Float32, 5, 7, 4, 2),),
+                    (mask = fill(true, 7, 5, 3, 2),))
+        @test thrown(() -> attention(q, k, v; options...)) isa DimensionMismatch
+    end
+end
+
 @testset "norms and modulation" begin
     for (f, f!, name, more) in ((layer_norm, layer_norm!, "layer_norm", (bias = "layer_norm.bias",)),
                                 (rms_norm, rms_norm!, "rms_norm", NamedTuple()))

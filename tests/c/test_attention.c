@@ -49,6 +49,63 @@ static void compare(double scale, int causal, const int64_t *length)
             }
 }
 
+/* Scores as the options leave them, against dgm_attention() with a bias that holds their sum. */
+static void options_do_what_they_say(dgm_tensor *tq, dgm_tensor *tk, dgm_tensor *tv, dgm_tensor *to)
+{
+    static float changed[B * H * LQ * LK], want[COUNT(out)], slopes[H] = {0.5f, 0.25f, 0.125f, 0};
+    static float sinks[H] = {-INFINITY, -INFINITY, 80, 80};
+    static uint8_t shown[LK] = {1, 0, 1, 1, 1};
+    int64_t full[] = {B, H, LQ, LK}, keys[] = {1, 1, 1, LK}, wrong[] = {B, H, LQ, LK - 1};
+    dgm_tensor bias = f32_tensor(changed, 4, full), mask = f32_tensor((float *)shown, 4, keys), bad;
+    mask.dtype_code = DGM_DTYPE_BOOL;
+    mask.dtype_bits = 8;
+    for (int n = 0; n < B * H * LQ * LK; n++) {
+        int h = n / LK / LQ % H, distance = n / LK % LQ + LK - LQ - n % LK;
+        changed[n] = !shown[n % LK] || distance > 3 || distance < 0 ? -INFINITY : -slopes[h] * (float)distance;
+    }
+    dgm_attention_options o;
+    OK(dgm_attention_options_init(&o, sizeof o));
+    CHECK(o.window_left == -1 && o.window_right == -1 && o.soft_cap == 0 && o.bias == NULL && o.mask == NULL);
+    o.bias = &bias;
+    OK(dgm_attention(tq, tk, tv, &o, to, NULL));
+    memcpy(want, out, sizeof want);
+    OK(dgm_attention_options_init(&o, sizeof o));
+    o.window_left = 3;
+    o.window_right = 0;
+    o.alibi_slopes = slopes;
+    o.mask = &mask;
+    OK(dgm_attention(tq, tk, tv, &o, to, NULL));
+    for (size_t i = 0; i < COUNT(out); i++)
+        NEAR(out[i], want[i]);
+    mask.dtype_code = DGM_DTYPE_UINT;
+    o.soft_cap = 1e4f;
+    o.sinks = sinks;
+    OK(dgm_attention(tq, tk, tv, &o, to, NULL));
+    for (size_t i = 0; i < COUNT(out); i++)
+        CHECK(fabs(out[i] - (i / (LQ * DV) % H < 2 ? want[i] : 0)) < 1e-4);
+
+    o.window_left = -2;
+    FAILS(DGM_ERROR_RANGE, "window_left is -2", dgm_attention(tq, tk, tv, &o, to, NULL));
+    o.window_left = -1;
+    o.soft_cap = -1;
+    FAILS(DGM_ERROR_RANGE, "soft_cap is -1", dgm_attention(tq, tk, tv, &o, to, NULL));
+    o.soft_cap = 0;
+    o.reserved = 1;
+    FAILS(DGM_ERROR_ARGUMENT, "reserved is 1", dgm_attention(tq, tk, tv, &o, to, NULL));
+    o.reserved = 0;
+    bad = bias;
+    bad.shape = wrong;
+    o.bias = &bad;
+    FAILS(DGM_ERROR_SHAPE, "bias has shape [2, 4, 3, 4]", dgm_attention(tq, tk, tv, &o, to, NULL));
+    o.bias = to;
+    FAILS(DGM_ERROR_ALIAS, "out", dgm_attention(tq, tk, tv, &o, to, NULL));
+    o.bias = NULL;
+    bad = mask;
+    bad.dtype_code = DGM_DTYPE_INT;
+    o.mask = &bad;
+    FAILS(DGM_ERROR_DTYPE, "mask has dtype i8, expected bool or u8", dgm_attention(tq, tk, tv, &o, to, NULL));
+}
+
 int main(void)
 {
     fill(q, COUNT(q), 1);
@@ -75,6 +132,8 @@ int main(void)
     o.causal = 0;
     OK(dgm_attention(&tq, &tk, &tv, &o, &to, &tl));
     compare(0.5, 0, some);
+
+    options_do_what_they_say(&tq, &tk, &tv, &to);
 
     FAILS(DGM_ERROR_NULL, "options", dgm_attention_options_init(NULL, sizeof o));
     FAILS(DGM_ERROR_RANGE, "struct_size", dgm_attention_options_init(&o, 3));

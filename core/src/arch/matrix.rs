@@ -9,23 +9,23 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 
 /// A read-only matrix with any strides.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    pub(super) ptr: *const f32,
+pub(crate) struct Matrix<'a, T = f32> {
+    pub(super) ptr: *const T,
     rows: usize,
     cols: usize,
     pub(super) row_stride: isize,
     pub(super) col_stride: isize,
-    owner: PhantomData<&'a f32>,
+    owner: PhantomData<&'a T>,
 }
 
-// SAFETY: a Matrix is a shared borrow of f32, which may cross threads like &[f32].
-unsafe impl Send for Matrix<'_> {}
+// SAFETY: a Matrix is a shared borrow of T, which may cross threads like &[T].
+unsafe impl<T: Sync> Send for Matrix<'_, T> {}
 // SAFETY: as above.
-unsafe impl Sync for Matrix<'_> {}
+unsafe impl<T: Sync> Sync for Matrix<'_, T> {}
 
-impl<'a> Matrix<'a> {
+impl<'a, T: Copy> Matrix<'a, T> {
     /// The matrix behind a view.
-    pub(crate) fn new(view: ArrayView2<'a, f32>) -> Self {
+    pub(crate) fn new(view: ArrayView2<'a, T>) -> Self {
         let (rows, cols) = view.dim();
         let strides = view.strides();
         let (row_stride, col_stride) = (strides[0], strides[1]);
@@ -33,7 +33,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// The first `rows * cols` elements of `data`, row after row; panics when there are fewer.
-    pub(crate) fn from_slice(data: &'a [f32], rows: usize, cols: usize) -> Self {
+    pub(crate) fn from_slice(data: &'a [T], rows: usize, cols: usize) -> Self {
         assert!(rows.checked_mul(cols).is_some_and(|n| n <= data.len()));
         let row_stride = cols as isize;
         Matrix { ptr: data.as_ptr(), rows, cols, row_stride, col_stride: 1, owner: PhantomData }
@@ -75,7 +75,7 @@ impl<'a> Matrix<'a> {
 
     /// The element at (`row`, `col`).
     #[inline(always)]
-    pub(crate) fn get(&self, row: usize, col: usize) -> f32 {
+    pub(crate) fn get(&self, row: usize, col: usize) -> T {
         assert!(row < self.rows && col < self.cols);
         // SAFETY: the indices are inside the view (checked).
         unsafe { *self.ptr.offset(row as isize * self.row_stride + col as isize * self.col_stride) }
@@ -83,7 +83,7 @@ impl<'a> Matrix<'a> {
 
     /// A row, when its elements lie side by side.
     #[inline(always)]
-    pub(crate) fn row(&self, row: usize) -> Option<&'a [f32]> {
+    pub(crate) fn row(&self, row: usize) -> Option<&'a [T]> {
         assert!(row < self.rows);
         if self.col_stride != 1 || self.cols == 0 {
             return None;
@@ -96,28 +96,28 @@ impl<'a> Matrix<'a> {
 }
 
 /// A matrix to write, with any strides that keep its elements apart.
-pub(crate) struct MatrixMut<'a> {
-    ptr: *mut f32,
+pub(crate) struct MatrixMut<'a, T = f32> {
+    ptr: *mut T,
     rows: usize,
     cols: usize,
     row_stride: isize,
     col_stride: isize,
-    owner: PhantomData<&'a mut f32>,
+    owner: PhantomData<&'a mut T>,
 }
 
 // SAFETY: a MatrixMut is an exclusive borrow of its elements, which may move to another thread.
-unsafe impl Send for MatrixMut<'_> {}
+unsafe impl<T: Send> Send for MatrixMut<'_, T> {}
 
-impl<'a> MatrixMut<'a> {
+impl<'a, T: Copy> MatrixMut<'a, T> {
     /// The matrix behind a view.
-    pub(crate) fn new(mut view: ArrayViewMut2<'a, f32>) -> Self {
+    pub(crate) fn new(mut view: ArrayViewMut2<'a, T>) -> Self {
         let (rows, cols) = view.dim();
         let (row_stride, col_stride) = (view.strides()[0], view.strides()[1]);
         MatrixMut { ptr: view.as_mut_ptr(), rows, cols, row_stride, col_stride, owner: PhantomData }
     }
 
     /// The first `rows * cols` elements of `data`, row after row; panics when there are fewer.
-    pub(crate) fn from_slice(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
+    pub(crate) fn from_slice(data: &'a mut [T], rows: usize, cols: usize) -> Self {
         assert!(rows.checked_mul(cols).is_some_and(|n| n <= data.len()));
         let row_stride = cols as isize;
         MatrixMut { ptr: data.as_mut_ptr(), rows, cols, row_stride, col_stride: 1, owner: PhantomData }
@@ -163,7 +163,7 @@ impl<'a> MatrixMut<'a> {
 
     /// The element at (`row`, `col`).
     #[inline(always)]
-    pub(crate) fn get(&self, row: usize, col: usize) -> f32 {
+    pub(crate) fn get(&self, row: usize, col: usize) -> T {
         assert!(row < self.rows && col < self.cols);
         // SAFETY: the indices are inside the view (checked).
         unsafe { *self.ptr.offset(row as isize * self.row_stride + col as isize * self.col_stride) }
@@ -171,7 +171,7 @@ impl<'a> MatrixMut<'a> {
 
     /// Writes the element at (`row`, `col`).
     #[inline(always)]
-    pub(crate) fn set(&mut self, row: usize, col: usize, value: f32) {
+    pub(crate) fn set(&mut self, row: usize, col: usize, value: T) {
         assert!(row < self.rows && col < self.cols);
         // SAFETY: the indices are inside the exclusively borrowed view (checked).
         unsafe {
@@ -181,7 +181,7 @@ impl<'a> MatrixMut<'a> {
 
     /// A row, when its elements lie side by side.
     #[inline(always)]
-    pub(crate) fn row(&mut self, row: usize) -> Option<&mut [f32]> {
+    pub(crate) fn row(&mut self, row: usize) -> Option<&mut [T]> {
         assert!(row < self.rows);
         if self.col_stride != 1 || self.cols == 0 {
             return None;

@@ -4,117 +4,20 @@
 //! overwrite them and are the packed operand of the product with the values. Only the queries
 //! are packed.
 
-use super::tiles::MAX_ROWS;
+use super::lanes::{Lanes, TileResult, Work};
+use super::scores::{Change, KeyTile, Ranges, all_finite, values_masked};
 use super::{KEY_TILE, SPLIT};
-use crate::arch::{Kernel, Matrix, MatrixMut, Simd, Sink, multiply};
+use crate::arch::{Kernel, Matrix, Simd, Sink, multiply};
 use crate::math;
-
-/// How many lanes a tile has, and the layout of its scratch.
-#[derive(Clone, Copy)]
-pub(super) struct Lanes(usize);
-
-/// Buffers a tile works in; `[n]` counts rows of `width` floats.
-pub(super) struct Work<'a> {
-    /// Queries times the factor, `[D]`.
-    pub q: &'a mut [f32],
-    /// Scores, then probabilities, `[KEY_TILE]`.
-    p: &'a mut [f32],
-    /// Output of the present split, `[Dv]`.
-    o: &'a mut [f32],
-    /// Maximum, sum, next maximum and rescale factor of the present split, one row each.
-    m: &'a mut [f32],
-    l: &'a mut [f32],
-    next: &'a mut [f32],
-    alpha: &'a mut [f32],
-}
-
-/// What a tile leaves: output `[Dv]`, maximum and sum, one row each.
-pub(super) struct TileResult<'a> {
-    pub o: &'a mut [f32],
-    pub m: &'a mut [f32],
-    pub l: &'a mut [f32],
-}
-
-impl Lanes {
-    /// Enough lanes for `rows` queries: 16, 32 or 64. More would only be wasted.
-    pub(super) fn new(rows: usize) -> Self {
-        Lanes(rows.next_power_of_two().clamp(16, MAX_ROWS))
-    }
-
-    pub(super) fn width(self) -> usize {
-        self.0
-    }
-
-    /// Floats of scratch: bounded by the head sizes, whatever the number of keys.
-    pub(super) fn scratch(self, dim: usize, value_dim: usize) -> usize {
-        self.0 * (dim + KEY_TILE + 2 * value_dim + 6)
-    }
-
-    pub(super) fn split(
-        self,
-        scratch: &mut [f32],
-        dim: usize,
-        value_dim: usize,
-    ) -> (Work<'_>, TileResult<'_>) {
-        let w = self.0;
-        let (q, rest) = scratch.split_at_mut(dim * w);
-        let (p, rest) = rest.split_at_mut(KEY_TILE * w);
-        let (o, rest) = rest.split_at_mut(value_dim * w);
-        let (total, rest) = rest.split_at_mut(value_dim * w);
-        let (m, rest) = rest.split_at_mut(w);
-        let (l, rest) = rest.split_at_mut(w);
-        let (next, rest) = rest.split_at_mut(w);
-        let (alpha, rest) = rest.split_at_mut(w);
-        let (total_m, rest) = rest.split_at_mut(w);
-        let total_l = &mut rest[..w];
-        (Work { q, p, o, m, l, next, alpha }, TileResult { o: total, m: total_m, l: total_l })
-    }
-
-    /// Writes the rows of one head, times `factor`, to the lanes from `first`.
-    pub(super) fn pack(self, q: Matrix, first: usize, factor: f32, packed: &mut [f32]) {
-        for i in 0..q.rows() {
-            let lane = first + i;
-            match q.row(i) {
-                Some(row) => {
-                    for (to, &x) in packed.chunks_exact_mut(self.0).zip(row) {
-                        to[lane] = x * factor;
-                    }
-                }
-                None => {
-                    for d in 0..q.cols() {
-                        packed[d * self.0 + lane] = q.get(i, d) * factor;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Reads the lanes from `first` into the rows of one head.
-    pub(super) fn unpack(self, packed: &[f32], first: usize, mut out: MatrixMut) {
-        for i in 0..out.rows() {
-            let lane = first + i;
-            match out.row(i) {
-                Some(row) => {
-                    for (to, from) in row.iter_mut().zip(packed.chunks_exact(self.0)) {
-                        *to = from[lane];
-                    }
-                }
-                None => {
-                    for d in 0..out.cols() {
-                        out.set(i, d, packed[d * self.0 + lane]);
-                    }
-                }
-            }
-        }
-    }
-}
 
 /// The computation of one tile.
 pub(super) struct QueryTile<'a, 'b, 'c> {
     pub k: Matrix<'a>,
     pub v: Matrix<'a>,
-    /// Keys each lane sees: those below its limit.
-    pub limits: &'a [usize; MAX_ROWS],
+    /// Keys each lane sees.
+    pub ranges: &'a Ranges,
+    /// What happens to the scores.
+    pub change: &'a Change<'a>,
     pub lanes: Lanes,
     pub work: Work<'b>,
     pub result: &'c mut TileResult<'b>,
@@ -125,60 +28,79 @@ impl Kernel for QueryTile<'_, '_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let QueryTile { k, v, limits, lanes, mut work, result } = self;
-        let width = lanes.0;
-        let (mut least, mut most) = (usize::MAX, 0);
-        let mut lane = 0;
-        while lane < MAX_ROWS {
-            least = least.min(limits[lane]);
-            most = most.max(limits[lane]);
-            lane += 1;
-        }
-        if most == 0 {
-            result.o.fill(0.0);
-            result.m.fill(f32::NEG_INFINITY);
-            result.l.fill(0.0);
-            return;
-        }
-        let mut split = 0;
-        while split < most {
-            let end = most.min(split + SPLIT);
+        let QueryTile { k, v, ranges, change, lanes, mut work, result } = self;
+        let width = lanes.width();
+        let used = ranges.any_lane();
+        let shared = ranges.every_lane();
+        let mut merged = false;
+        // Key tiles lie at absolute positions; those that no lane sees, and the keys of a tile
+        // that no lane sees, are left out: they would change nothing.
+        let mut split = used.start / SPLIT * SPLIT;
+        while split < used.end {
+            let end = used.end.min(split + SPLIT);
             work.m.fill(f32::NEG_INFINITY);
             work.l.fill(0.0);
-            let mut first = split;
-            while first < end {
-                let len = KEY_TILE.min(end - first);
-                let partly = (first + len > least).then_some((limits, first));
+            let mut begun = false;
+            let mut origin = split.max(used.start / KEY_TILE * KEY_TILE);
+            while origin < end {
+                let first = origin.max(used.start);
+                let len = end.min(origin + KEY_TILE) - first;
+                let inside = shared.start <= first && first + len <= shared.end;
+                let tile = KeyTile { origin, first, len, ranges: (!inside).then_some(ranges) };
+                origin += KEY_TILE;
+                if !change.load(tile, width, work.bias) {
+                    continue;
+                }
                 key_tile(
                     s,
                     k.slice_rows(first, len),
                     v.slice_rows(first, len),
                     width,
-                    partly,
-                    first == split,
+                    tile,
+                    change,
+                    !begun,
                     &mut work,
                 );
-                first += len;
+                begun = true;
             }
-            merge(s, width, split == 0, &mut work, result);
-            split = end;
+            if begun {
+                merge(s, width, !merged, &mut work, result);
+                merged = true;
+            }
+            split += SPLIT;
+        }
+        if !merged {
+            result.o.fill(0.0);
+            result.m.fill(f32::NEG_INFINITY);
+            result.l.fill(0.0);
+        }
+        if let Some(sinks) = &change.sinks {
+            merge_sinks(s, width, sinks, result);
         }
         finish(s, width, result);
     }
 }
 
-/// What a partly masked tile needs: the lanes' limits and the tile's first key.
-type Mask<'a> = Option<(&'a [usize; MAX_ROWS], usize)>;
-
 /// Scores, softmax and values of one key tile.
 #[inline(always)]
-fn key_tile<S: Simd>(s: S, k: Matrix, v: Matrix, width: usize, mask: Mask, first: bool, work: &mut Work) {
+#[allow(clippy::too_many_arguments)]
+fn key_tile<S: Simd>(
+    s: S,
+    k: Matrix,
+    v: Matrix,
+    width: usize,
+    tile: KeyTile,
+    change: &Change,
+    first: bool,
+    work: &mut Work,
+) {
     let keys = k.rows();
     let p = &mut work.p[..keys * width];
     work.next.copy_from_slice(work.m);
-    multiply(s, k, work.q, width, &mut Scores { p, next: work.next, width, count: mask.is_none() });
-    if let Some((limits, start)) = mask {
-        hide(s, p, width, limits, start, work.next);
+    let plain = tile.ranges.is_none() && change.is_none();
+    multiply(s, k, work.q, width, &mut Scores { p, next: work.next, width, count: plain });
+    if !plain {
+        change.apply(s, tile, p, width, work.bias, work.next);
     }
     let mut lane = 0;
     while lane < width {
@@ -198,14 +120,11 @@ fn key_tile<S: Simd>(s: S, k: Matrix, v: Matrix, width: usize, mask: Mask, first
         s.store(alpha, &mut work.alpha[lane..]);
         lane += S::LANES;
     }
-    match mask {
-        // A masked probability is 0, and adding 0 times a finite value changes nothing.
-        Some((limits, start)) if !all_finite(v) => {
-            values_masked(s, v, p, width, limits, start, first, work.alpha, work.o)
-        }
-        _ => {
-            multiply(s, v.transposed(), p, width, &mut Values { o: work.o, alpha: work.alpha, width, first })
-        }
+    // A masked probability is 0, and adding 0 times a finite value changes nothing.
+    if (tile.ranges.is_some() || !work.bias.is_empty()) && !all_finite(v) {
+        values_masked(s, v, p, width, tile, first, work.bias, work.alpha, work.o);
+    } else {
+        multiply(s, v.transposed(), p, width, &mut Values { o: work.o, alpha: work.alpha, width, first });
     }
 }
 
@@ -284,103 +203,6 @@ impl<S: Simd> Sink<S> for Values<'_> {
     }
 }
 
-/// How many keys from `start` each of the lanes from `lane` sees, as f32 (exact: at most
-/// [`KEY_TILE`]).
-#[inline(always)]
-fn visible<S: Simd>(s: S, limits: &[usize; MAX_ROWS], lane: usize, start: usize) -> S::F {
-    let mut seen = [0.0f32; 16];
-    let mut i = 0;
-    while i < S::LANES {
-        seen[i] = limits[lane + i].saturating_sub(start).min(KEY_TILE) as f32;
-        i += 1;
-    }
-    s.load(&seen)
-}
-
-/// Sets the scores beyond each lane's limit to -inf, then takes the maximum.
-#[inline(always)]
-fn hide<S: Simd>(
-    s: S,
-    p: &mut [f32],
-    width: usize,
-    limits: &[usize; MAX_ROWS],
-    start: usize,
-    next: &mut [f32],
-) {
-    let mut lane = 0;
-    while lane < width {
-        let seen = visible(s, limits, lane, start);
-        let mut m = s.load(&next[lane..]);
-        let mut key = 0;
-        while key * width < p.len() {
-            let at = key * width + lane;
-            let kept = s.lt(s.splat(key as f32), seen);
-            let x = s.select(kept, s.load(&p[at..]), s.splat(f32::NEG_INFINITY));
-            s.store(x, &mut p[at..]);
-            m = s.select(kept, s.max(m, x), m);
-            key += 1;
-        }
-        s.store(m, &mut next[lane..]);
-        lane += S::LANES;
-    }
-}
-
-#[inline(always)]
-fn all_finite(v: Matrix) -> bool {
-    let mut ok = true;
-    let mut j = 0;
-    while j < v.rows() {
-        match v.row(j) {
-            Some(row) => {
-                for x in row {
-                    ok &= x.abs() < f32::INFINITY;
-                }
-            }
-            None => {
-                for d in 0..v.cols() {
-                    ok &= v.get(j, d).abs() < f32::INFINITY;
-                }
-            }
-        }
-        j += 1;
-    }
-    ok
-}
-
-/// The product with the values where a masked key holds an infinity or a NaN: masked steps are
-/// left out of the chain instead of adding 0.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn values_masked<S: Simd>(
-    s: S,
-    v: Matrix,
-    p: &[f32],
-    width: usize,
-    limits: &[usize; MAX_ROWS],
-    start: usize,
-    first: bool,
-    alpha: &[f32],
-    o: &mut [f32],
-) {
-    let mut lane = 0;
-    while lane < width {
-        let seen = visible(s, limits, lane, start);
-        for d in 0..v.cols() {
-            let mut acc = s.splat(0.0);
-            for j in 0..v.rows() {
-                let x = s.fma(s.splat(v.get(j, d)), s.load(&p[j * width + lane..]), acc);
-                acc = s.select(s.lt(s.splat(j as f32), seen), x, acc);
-            }
-            let o = &mut o[d * width + lane..];
-            if !first {
-                acc = s.fma(s.load(o), s.load(&alpha[lane..]), acc);
-            }
-            s.store(acc, o);
-        }
-        lane += S::LANES;
-    }
-}
-
 /// Merges the finished split into the result.
 #[inline(always)]
 fn merge<'a, S: Simd>(s: S, width: usize, first: bool, work: &mut Work<'a>, result: &mut TileResult<'a>) {
@@ -404,6 +226,29 @@ fn merge<'a, S: Simd>(s: S, width: usize, first: bool, work: &mut Work<'a>, resu
         let mut i = lane;
         while i < result.o.len() {
             let o = s.fma(s.load(&work.o[i..]), a2, s.mul(s.load(&result.o[i..]), a1));
+            s.store(o, &mut result.o[i..]);
+            i += width;
+        }
+        lane += S::LANES;
+    }
+}
+
+/// Merges each lane's sink: a split of its own with maximum `sink`, sum 1 and output 0.
+#[inline(always)]
+fn merge_sinks<S: Simd>(s: S, width: usize, sinks: &[f32], result: &mut TileResult) {
+    let mut lane = 0;
+    while lane < width {
+        let (m1, m2) = (s.load(&result.m[lane..]), s.load(&sinks[lane..]));
+        let m = s.max(m1, m2);
+        let base = finite(s, m);
+        let a1 = math::exp2(s, s.sub(m1, base));
+        let a2 = math::exp2(s, s.sub(m2, base));
+        let l = s.add(s.mul(s.load(&result.l[lane..]), a1), a2);
+        s.store(m, &mut result.m[lane..]);
+        s.store(l, &mut result.l[lane..]);
+        let mut i = lane;
+        while i < result.o.len() {
+            let o = s.mul(s.load(&result.o[i..]), a1);
             s.store(o, &mut result.o[i..]);
             i += width;
         }

@@ -5,21 +5,37 @@
 //! Every `chain` is one sequence of fused multiply-adds in rising order from zero.
 //!
 //! * `q'[d] = q[d] * fl(scale * log2 e)`; `s[j] = chain over d of k[j][d] * q'[d]`.
+//! * A soft-cap makes it `q'[d] = q[d] * fl(scale / cap)` and then
+//!   `s[j] = tanh(s[j]) * fl(cap * log2 e)`.
+//! * ALiBi: `s[j] = fma(fl(-slope * log2 e), |fl(t) - u|, s[j])`, `t` and `u` the positions of
+//!   query and key counted from the key's tile. A bias: `s[j] = fma(bias[j], fl(log2 e), s[j])`.
 //! * Keys are cut at absolute positions into splits of [`SPLIT`] and tiles of [`KEY_TILE`].
 //! * A split starts with `m = -inf, l = 0, O = 0`. For each tile: `m' = max(m, s[j] ...)` in key
 //!   order, `a = exp2(m - m')`, `p[j] = exp2(s[j] - m')`, `l = l * a` and then `+ p[j]` in key
 //!   order, `O = fma(O, a, chain over j of v[j] * p[j])`. Where `m'` is -inf, 0 stands for it.
 //! * Splits merge from left to right: `m' = max(m1, m2)`, `a1 = exp2(m1 - m')`,
 //!   `a2 = exp2(m2 - m')`, `l = fma(l2, a2, l1 * a1)`, `O` likewise.
+//! * A sink merges last, as a split with `m = fl(sink * log2 e), l = 1, O = 0`.
 //! * The result is `O / l + 0` (no negative zero) and `lse = ln 2 * (m + log2 l)`.
 //!
-//! Masked keys take no part at all, whatever their key and value hold. A row whose every score
-//! is -inf, or that has no key, gives 0 and lse -inf.
+//! Masked elements (out of range, mask 0, bias -inf) take no part at all, whatever key and value
+//! hold there. A row whose every score is -inf, or that has no key, gives 0 and lse -inf (with a
+//! sink: 0 and the sink).
+//!
+//! Since tiles lie at absolute positions and a query's position is counted from the last key, a
+//! prompt gives the same bits whole, in chunks or token by token.
 
 mod kernel;
+mod lanes;
+#[cfg(test)]
+mod option_tests;
+mod options;
+mod scores;
 #[cfg(test)]
 mod tests;
 mod tiles;
+
+pub use options::AttentionOptions;
 
 use ndarray::{ArrayView4, ArrayViewMut3, ArrayViewMut4};
 
@@ -34,19 +50,6 @@ pub const SPLIT: usize = 512;
 
 /// Largest head size; it bounds the scratch a thread keeps.
 pub const MAX_HEAD_DIM: usize = 1024;
-
-/// What [`attention`] does beside the plain product.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct AttentionOptions<'a> {
-    /// Factor on the scores; `None` is `1 / sqrt(D)`.
-    pub scale: Option<f32>,
-    /// Query `i` sees key `j` only where `j <= i + n - Lq`, `n` the number of keys: the last query
-    /// sees every key.
-    pub causal: bool,
-    /// `[B]`: how many keys of each batch entry exist; the rest are padding. `causal` counts `n`
-    /// from here.
-    pub kv_lengths: Option<&'a [usize]>,
-}
 
 /// `out = softmax(scale * q k^T) v`.
 ///
@@ -105,25 +108,9 @@ pub fn attention(
         check_shape("lse", lse.shape(), &[batch, heads, queries])?;
         check_strides("lse", lse.shape(), lse.strides(), true)?;
     }
-    let scale = match options.scale {
-        Some(scale) if !scale.is_finite() => return Err(Error::range("scale", scale, "a finite number")),
-        Some(scale) => f64::from(scale),
-        None => 1.0 / (dim as f64).sqrt(),
-    };
-    if let Some(lengths) = options.kv_lengths {
-        check_shape("kv_lengths", &[lengths.len()], &[batch])?;
-        if let Some(&n) = lengths.iter().find(|&&n| n > keys) {
-            return Err(Error::range("kv_lengths", n, format!("0 to {keys}, the number of keys")));
-        }
-    }
-    let problem = tiles::Problem {
-        q,
-        k,
-        v,
-        factor: (f64::from(scale as f32) * std::f64::consts::LOG2_E) as f32,
-        causal: options.causal,
-        kv_lengths: options.kv_lengths,
-    };
+    options.check([batch, heads, queries, keys])?;
+    let (factor, cap) = options.factors(dim);
+    let problem = tiles::Problem { q, k, v, factor, cap, options };
     tiles::run(&problem, out, lse);
     Ok(())
 }

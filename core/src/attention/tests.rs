@@ -9,12 +9,12 @@ use crate::threads;
 
 /// Tests that choose levels and threads run one after the other, so that each really runs at
 /// the level it asked for.
-fn serial() -> MutexGuard<'static, ()> {
+pub(super) fn serial() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
     LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn tensor(seed: u64, shape: [usize; 4]) -> Array4<f32> {
+pub(super) fn tensor(seed: u64, shape: [usize; 4]) -> Array4<f32> {
     let x = noise(seed, shape.iter().product()).into_iter().map(|x| 2.0 * x).collect();
     Array4::from_shape_vec(shape, x).unwrap()
 }
@@ -46,7 +46,7 @@ impl Case {
     }
 }
 
-fn run(
+pub(super) fn run(
     q: ArrayView4<f32>,
     k: ArrayView4<f32>,
     v: ArrayView4<f32>,
@@ -59,7 +59,7 @@ fn run(
     (out, lse)
 }
 
-fn bits<'a>(x: impl IntoIterator<Item = &'a f32>) -> Vec<u32> {
+pub(super) fn bits<'a>(x: impl IntoIterator<Item = &'a f32>) -> Vec<u32> {
     // Bits of a NaN are not promised.
     x.into_iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
 }

@@ -1,8 +1,13 @@
 //! How a call is cut into tasks: query tiles that share their keys.
 
+use std::ops::Range;
+
 use ndarray::{ArrayView4, ArrayViewMut3, ArrayViewMut4, Axis, s};
 
-use super::kernel::{Lanes, QueryTile};
+use super::AttentionOptions;
+use super::kernel::QueryTile;
+use super::lanes::Lanes;
+use super::scores::{Alibi, Change, Ranges};
 use crate::arch::{Matrix, MatrixMut, dispatch};
 use crate::threads;
 
@@ -10,14 +15,54 @@ use crate::threads;
 pub(super) const MAX_ROWS: usize = 64;
 
 /// A validated call.
-pub(super) struct Problem<'a> {
+pub(super) struct Problem<'a, 'o> {
     pub q: ArrayView4<'a, f32>,
     pub k: ArrayView4<'a, f32>,
     pub v: ArrayView4<'a, f32>,
-    /// `fl(scale * log2 e)`
+    /// What the queries are multiplied by.
     pub factor: f32,
-    pub causal: bool,
-    pub kv_lengths: Option<&'a [usize]>,
+    /// What capped scores are multiplied by.
+    pub cap: Option<f32>,
+    pub options: &'a AttentionOptions<'o>,
+}
+
+impl Problem<'_, '_> {
+    /// Number of keys of a batch entry.
+    fn keys(&self, batch: usize) -> usize {
+        self.options.kv_lengths.map_or(self.k.dim().2, |n| n[batch])
+    }
+
+    /// The key position query `i` stands at; negative before the first key.
+    fn position(&self, batch: usize, i: usize) -> i64 {
+        i as i64 + self.keys(batch) as i64 - self.q.dim().2 as i64
+    }
+
+    /// The keys query `i` may see.
+    fn range(&self, batch: usize, i: usize) -> Range<usize> {
+        let (keys, at) = (self.keys(batch), self.position(batch, i));
+        // A window beyond i64 is as good as none.
+        let reach = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let right = if self.options.causal { Some(0) } else { self.options.window_right.map(reach) };
+        let to = right.map_or(keys, |n| at.saturating_add(n).saturating_add(1).max(0) as usize).min(keys);
+        let from = self.options.window_left.map_or(0, |n| at.saturating_sub(reach(n)).max(0) as usize);
+        from.min(to)..to
+    }
+
+    /// Floating-point operations, at most.
+    fn work(&self) -> u64 {
+        let (batch, heads, queries, dim) = self.q.dim();
+        let keys = self.k.dim().2 + 1;
+        let o = self.options;
+        let right = if o.causal { Some(0) } else { o.window_right };
+        let seen = match (o.window_left, right) {
+            (Some(l), Some(r)) => keys.min(l.saturating_add(r).saturating_add(1)),
+            (None, None) => keys,
+            _ => keys.div_ceil(2),
+        };
+        [batch, heads, queries, 2 * (dim + self.v.dim().3), seen]
+            .into_iter()
+            .fold(1u64, |w, n| w.saturating_mul(n as u64))
+    }
 }
 
 /// The outputs of one block of `[batch, heads, queries]` and where it starts.
@@ -73,44 +118,46 @@ fn tiles<'a>(rows: Rows<'a>, group: usize) -> impl Iterator<Item = Rows<'a>> {
 }
 
 pub(super) fn run(p: &Problem, out: ArrayViewMut4<f32>, lse: Option<ArrayViewMut3<f32>>) {
-    let (batch, heads, queries, dim) = p.q.dim();
-    let (_, kv_heads, keys, value_dim) = p.v.dim();
     if out.is_empty() {
         return;
     }
-    let group = heads / kv_heads;
-    let work = [batch, heads, queries, 2 * (dim + value_dim), keys + 1]
-        .into_iter()
-        .fold(1u64, |w, n| w.saturating_mul(n as u64));
-    let work = if p.causal { work / 2 } else { work };
+    let group = p.q.dim().1 / p.k.dim().1;
     let rows = Rows { start: [0; 3], out, lse };
-    threads::for_each(tiles(rows, group), work, |r: Rows| one(p, group, r));
+    threads::for_each(tiles(rows, group), p.work(), |r: Rows| one(p, group, r));
 }
 
 fn one(p: &Problem, group: usize, rows: Rows) {
     let [b, h, i] = rows.start;
     let (_, heads, queries, value_dim) = rows.out.dim();
     let kv = h / group;
-    let keys = p.kv_lengths.map_or(p.k.dim().2, |n| n[b]);
-    let first = p.q.dim().2;
-    let visible = |query: usize| {
-        // Query + keys - Lq + 1, which may be negative.
-        if p.causal { (query + 1 + keys).saturating_sub(first).min(keys) } else { keys }
-    };
     let lanes = Lanes::new(heads * queries);
-    let mut limits = [0usize; MAX_ROWS];
-    for (lane, limit) in limits.iter_mut().enumerate() {
-        // Lanes without a row repeat the last one, so that they never ask for more keys.
-        *limit = visible(i + lane.min(heads * queries - 1) % queries);
-    }
+    // Lanes without a row repeat the last one, so that they never ask for more keys.
+    let row = |lane: usize| lane.min(heads * queries - 1);
+    let ranges = Ranges::new(lanes.width(), |lane| p.range(b, i + row(lane) % queries));
+    let per_head = |x: &[f32], factor: f64| {
+        std::array::from_fn(|lane| (f64::from(x[h + row(lane) / queries]) * factor) as f32)
+    };
+    let log2_e = std::f64::consts::LOG2_E;
+    let full = (p.q.dim().0, p.q.dim().1, p.q.dim().2, p.k.dim().2);
+    let block = s![b, h..h + heads, i..i + queries, ..];
+    let change = Change {
+        cap: p.cap,
+        alibi: p.options.alibi_slopes.map(|slopes| Alibi {
+            slope: per_head(slopes, -log2_e),
+            position: std::array::from_fn(|lane| p.position(b, i + row(lane) % queries)),
+        }),
+        bias: p.options.bias.as_ref().and_then(|x| x.broadcast(full)).map(|x| x.slice_move(block)),
+        mask: p.options.mask.as_ref().and_then(|x| x.broadcast(full)).map(|x| x.slice_move(block)),
+        sinks: p.options.sinks.map(|sinks| per_head(sinks, log2_e)),
+    };
     let q = p.q.slice(s![b, h..h + heads, i..i + queries, ..]);
     let k = Matrix::new(p.k.slice_move(s![b, kv, .., ..]));
     let v = Matrix::new(p.v.slice_move(s![b, kv, .., ..]));
     let dim = k.cols();
     let mut out = rows.out;
     let mut lse = rows.lse;
-    threads::with_scratch(lanes.scratch(dim, value_dim), |scratch| {
-        let (work, mut result) = lanes.split(scratch, dim, value_dim);
+    threads::with_scratch(lanes.scratch(dim, value_dim, change.has_bias()), |scratch| {
+        let (work, mut result) = lanes.split(scratch, dim, value_dim, change.has_bias());
         if heads * queries < lanes.width() {
             // Lanes without a row hold zeros: what they compute is not read.
             work.q.fill(0.0);
@@ -118,7 +165,7 @@ fn one(p: &Problem, group: usize, rows: Rows) {
         for (n, q) in q.outer_iter().enumerate() {
             lanes.pack(Matrix::new(q), n * queries, p.factor, work.q);
         }
-        dispatch(QueryTile { k, v, limits: &limits, lanes, work, result: &mut result });
+        dispatch(QueryTile { k, v, ranges: &ranges, change: &change, lanes, work, result: &mut result });
         for (n, out) in out.index_axis_mut(Axis(0), 0).outer_iter_mut().enumerate() {
             lanes.unpack(result.o, n * queries, MatrixMut::new(out));
         }

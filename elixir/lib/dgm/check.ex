@@ -30,6 +30,7 @@ defmodule DGM.Check do
   def name(a, name), do: fail(name, a, "an atom")
 
   def counts(list, name), do: list(list, name, &count/2, "a list of non-negative integers")
+  def numbers(list, name), do: list(list, name, &number/2, "a list of numbers")
   def seeds(list), do: list(list, "seeds", &u64/2, "a list of 64-bit integers, not negative")
   def labels(list), do: list(list, "labels", &label/2, "a list of integers")
 

@@ -17,7 +17,7 @@ defmodule DGM.Tensor do
   @enforce_keys [:data, :shape]
   defstruct [:data, :shape, type: {:f, 32}]
 
-  @type t :: %__MODULE__{data: binary, shape: tuple, type: {:f, 32}}
+  @type t :: %__MODULE__{data: binary, shape: tuple, type: {:f, 32} | {:u, 8}}
 
   @typedoc "What kernels accept: a `DGM.Tensor` or an `Nx.Tensor` of type `f32`."
   @type input :: t | struct
@@ -60,6 +60,32 @@ defmodule DGM.Tensor do
   end
 
   def new(_data, shape), do: DGM.Check.fail("shape", shape, "a tuple of non-negative integers")
+
+  @doc """
+  Makes a mask for `DGM.attention/4`: a tensor of bytes, from a flat list of booleans.
+
+      iex> DGM.Tensor.mask([true, false, true], {1, 1, 1, 3}).data
+      <<1, 0, 1>>
+  """
+  @spec mask([boolean], tuple) :: t
+  def mask(list, shape) when is_list(list) and is_tuple(shape) do
+    data = for x <- list, into: <<>>, do: if(DGM.Check.boolean(x, "mask"), do: <<1>>, else: <<0>>)
+    tensor = %__MODULE__{data: data, shape: shape, type: {:u, 8}}
+    {_, dims} = native_mask(tensor, "mask")
+
+    if length(list) == Enum.product(dims),
+      do: tensor,
+      else:
+        raise(
+          ArgumentError,
+          "mask has #{length(list)} elements, expected those of #{inspect(shape)}"
+        )
+  end
+
+  def mask(list, shape) when is_tuple(shape),
+    do: DGM.Check.fail("mask", list, "a list of booleans")
+
+  def mask(_list, shape), do: DGM.Check.fail("shape", shape, "a tuple of non-negative integers")
 
   @doc """
   The same elements under another shape, without a copy.
@@ -113,6 +139,22 @@ defmodule DGM.Tensor do
   def native(other, name), do: DGM.Check.fail(name, other, "a DGM.Tensor or an Nx tensor")
 
   @doc false
+  def native_mask(%__MODULE__{data: data, shape: shape, type: {:u, 8}}, name)
+      when is_binary(data) and is_tuple(shape) do
+    {data, shape |> Tuple.to_list() |> Enum.map(&DGM.Check.count(&1, "a dimension of #{name}"))}
+  end
+
+  def native_mask(%{__struct__: Nx.Tensor} = tensor, name) do
+    case Nx.type(tensor) do
+      {:u, 8} -> {Nx.to_binary(tensor), Tuple.to_list(Nx.shape(tensor))}
+      type -> wrong_type(name, type, "u8")
+    end
+  end
+
+  def native_mask(%__MODULE__{type: type}, name), do: wrong_type(name, type, "u8")
+  def native_mask(other, name), do: DGM.Check.fail(name, other, "a DGM.Tensor or an Nx tensor")
+
+  @doc false
   def native_or_nil(nil, _name), do: nil
   def native_or_nil(tensor, name), do: native(tensor, name)
 
@@ -140,14 +182,14 @@ defmodule DGM.Tensor do
     end
   end
 
-  defp wrong_type(name, type) do
+  defp wrong_type(name, type, expected \\ "f32") do
     text =
       case type do
         {kind, bits} when is_atom(kind) and is_integer(bits) -> "#{kind}#{bits}"
         other -> inspect(other)
       end
 
-    raise ArgumentError, "#{name} has dtype #{text}, expected f32"
+    raise ArgumentError, "#{name} has dtype #{text}, expected #{expected}"
   end
 
   defp nesting([first | _] = list), do: [length(list) | nesting(first)]

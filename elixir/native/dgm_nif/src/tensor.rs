@@ -85,6 +85,12 @@ impl<'a> Tensor<'a> {
     }
 }
 
+/// A view of bytes, one an element, whose number must fit the dimensions.
+pub fn shaped<'a>(arg: &'static str, bytes: &'a [u8], dims: &[usize]) -> Result<ArrayViewD<'a, u8>> {
+    check_len(arg, dims, bytes.len())?;
+    ArrayView::from_shape(IxDyn(dims), bytes).map_err(|_| Error::Overflow { arg, got: format!("{dims:?}") })
+}
+
 fn check_len(arg: &'static str, dims: &[usize], found: usize) -> Result<()> {
     if len(arg, dims)? == found {
         Ok(())

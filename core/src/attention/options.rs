@@ -1,0 +1,95 @@
+//! The options of attention and what is checked before anything is written.
+
+use ndarray::ArrayView4;
+
+use crate::error::{Error, Result, check_shape};
+use crate::linalg::check_strides;
+
+/// What [`attention`](super::attention) does beside the plain product.
+///
+/// The scores of a query go through the options in this order: `scale`, `soft_cap`,
+/// `alibi_slopes`, `bias`; then `causal`, `window_left`, `window_right`, `kv_lengths`, `mask` and
+/// a `bias` of -inf hide elements, and `sinks` join the softmax. The *position* of query `i` is
+/// `i + n - Lq`, with `n` the number of keys of its batch entry: the last query stands at the last
+/// key.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AttentionOptions<'a> {
+    /// Factor on the scores; `None` is `1 / sqrt(D)`.
+    pub scale: Option<f32>,
+    /// A query sees no key behind its position.
+    pub causal: bool,
+    /// A query sees no key more than this many before its position.
+    pub window_left: Option<usize>,
+    /// A query sees no key more than this many behind its position.
+    pub window_right: Option<usize>,
+    /// `[B]`: how many keys of each batch entry exist; the rest are padding.
+    pub kv_lengths: Option<&'a [usize]>,
+    /// Scores become `cap * tanh(score / cap)`; above 0 (Gemma 2, arXiv 2408.00118).
+    pub soft_cap: Option<f32>,
+    /// `[H]`: a score loses `slope` times the distance of its key from the query's position
+    /// (arXiv 2108.12409). The distance is counted in f32.
+    pub alibi_slopes: Option<&'a [f32]>,
+    /// `[H]`: a score that takes part in every softmax of the head and has no value
+    /// (arXiv 2309.17453; gpt-oss). -inf is no sink.
+    pub sinks: Option<&'a [f32]>,
+    /// Added to the scores, `[B | 1, H | 1, Lq | 1, Lk | 1]`; -inf hides the element.
+    pub bias: Option<ArrayView4<'a, f32>>,
+    /// `[B | 1, H | 1, Lq | 1, Lk | 1]`: 0 hides the element.
+    pub mask: Option<ArrayView4<'a, u8>>,
+}
+
+impl AttentionOptions<'_> {
+    /// Checks everything against `[B, H, Lq, Lk]`.
+    pub(super) fn check(&self, shape: [usize; 4]) -> Result<()> {
+        let [batch, heads, _, keys] = shape;
+        if let Some(scale) = self.scale.filter(|s| !s.is_finite()) {
+            return Err(Error::range("scale", scale, "a finite number"));
+        }
+        if let Some(lengths) = self.kv_lengths {
+            check_shape("kv_lengths", &[lengths.len()], &[batch])?;
+            if let Some(&n) = lengths.iter().find(|&&n| n > keys) {
+                return Err(Error::range("kv_lengths", n, format!("0 to {keys}, the number of keys")));
+            }
+        }
+        if let Some(cap) = self.soft_cap.filter(|c| !(c.is_finite() && *c > 0.0)) {
+            return Err(Error::range("soft_cap", cap, "a finite number above 0"));
+        }
+        if let Some(slopes) = self.alibi_slopes {
+            check_shape("alibi_slopes", &[slopes.len()], &[heads])?;
+            if let Some(x) = slopes.iter().find(|x| !x.is_finite()) {
+                return Err(Error::range("alibi_slopes", x, "finite numbers"));
+            }
+        }
+        if let Some(sinks) = self.sinks {
+            check_shape("sinks", &[sinks.len()], &[heads])?;
+            if let Some(x) = sinks.iter().find(|x| x.is_nan() || **x == f32::INFINITY) {
+                return Err(Error::range("sinks", x, "numbers below infinity"));
+            }
+        }
+        if let Some(bias) = &self.bias {
+            check_broadcast("bias", bias, shape)?;
+        }
+        if let Some(mask) = &self.mask {
+            check_broadcast("mask", mask, shape)?;
+        }
+        Ok(())
+    }
+
+    /// The factor on the queries and the one on the capped scores, as rounded for a head size.
+    ///
+    /// Without a cap the scores come out times `log2 e`; with one, divided by the cap.
+    pub(super) fn factors(&self, dim: usize) -> (f32, Option<f32>) {
+        let scale = f64::from(self.scale.unwrap_or((1.0 / (dim as f64).sqrt()) as f32));
+        match self.soft_cap.map(f64::from) {
+            None => ((scale * std::f64::consts::LOG2_E) as f32, None),
+            Some(cap) => ((scale / cap) as f32, Some((cap * std::f64::consts::LOG2_E) as f32)),
+        }
+    }
+}
+
+fn check_broadcast<T>(arg: &'static str, x: &ArrayView4<T>, full: [usize; 4]) -> Result<()> {
+    if x.shape().iter().zip(full).any(|(&n, want)| n != want && n != 1) {
+        return Err(Error::shape(arg, x.shape(), format!("{full:?}, or 1 where it repeats")));
+    }
+    check_strides(arg, x.shape(), x.strides(), false)
+}

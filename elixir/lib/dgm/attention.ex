@@ -1,0 +1,47 @@
+defmodule DGM.Attention do
+  @moduledoc false
+  # The options of DGM.attention/4, type-checked for the NIF. Sizes and ranges are the engine's
+  # business.
+
+  alias DGM.{Check, Tensor}
+
+  @defaults [
+    scale: nil,
+    causal: false,
+    window: {:infinity, :infinity},
+    kv_lengths: nil,
+    soft_cap: nil,
+    alibi_slopes: nil,
+    sinks: nil,
+    bias: nil,
+    mask: nil,
+    lse: false
+  ]
+
+  def options(opts) do
+    opts = Check.keyword(opts, @defaults)
+    {left, right} = window(opts[:window])
+
+    %{
+      scale: opts[:scale] && Check.number(opts[:scale], "scale"),
+      causal: Check.boolean(opts[:causal], "causal"),
+      window_left: left,
+      window_right: right,
+      kv_lengths: opts[:kv_lengths] && Check.counts(opts[:kv_lengths], "kv_lengths"),
+      soft_cap: opts[:soft_cap] && Check.number(opts[:soft_cap], "soft_cap"),
+      alibi_slopes: opts[:alibi_slopes] && Check.numbers(opts[:alibi_slopes], "alibi_slopes"),
+      sinks: opts[:sinks] && Check.numbers(opts[:sinks], "sinks"),
+      bias: Tensor.native_or_nil(opts[:bias], "bias"),
+      mask: opts[:mask] && Tensor.native_mask(opts[:mask], "mask"),
+      lse: Check.boolean(opts[:lse], "lse")
+    }
+  end
+
+  defp window({left, right}), do: {reach(left), reach(right)}
+
+  defp window(other),
+    do: Check.fail("window", other, "{left, right}, each a non-negative integer or :infinity")
+
+  defp reach(:infinity), do: nil
+  defp reach(n), do: Check.count(n, "window")
+end
