@@ -13,7 +13,7 @@ number of threads, any batch and in any of the languages that share the engine.
   `DGMKernels.categorical`.
 - Sampling: `DGMKernels.Plan`, `DGMKernels.sample` with any callable as the model, or
   `DGMKernels.start` and a loop over [`ask`](@ref) and [`tell!`](@ref).
-- Models: [`DiT`](@ref), `DGMKernels.generate`.
+- Models: [`DiT`](@ref), `DGMKernels.generate`; `DGMKernels.Grid` shows images in a notebook.
 
 Names that other packages also have are not exported; write `DGMKernels.sample`.
 """
@@ -35,6 +35,7 @@ include("random.jl")
 include("plan.jl")
 include("run.jl")
 include("dit.jl")
+include("grid.jl")
 include("info.jl")
 
 using .Library: LibraryNotFound
@@ -46,7 +47,7 @@ export patchify, patchify!, unpatchify, unpatchify!
 export row_seeds, ask, tell!, export_run, import_run
 
 # Part of the interface, but with names that others export too.
-const PUBLIC = (:Linear, :Plan, :Request, :Run, :categorical, :cpu_info, :describe, :element_pointer,
+const PUBLIC = (:Grid, :Linear, :Plan, :Request, :Run, :categorical, :cpu_info, :describe, :element_pointer,
                 :element_strides, :forward!, :gelu, :gelu!, :generate, :is_strided, :isdone, :library, :linear!,
                 :metadata, :normal!, :num_threads, :numerics_version, :result, :sample, :sample!,
                 :set_num_threads!, :silu, :silu!, :start, :step!, :uniform!)

@@ -34,7 +34,8 @@ end
 Starts a run for a batch of `dims`, `(..., B)`; the last dimension is the batch.
 
 The first argument gives the randomness: an `AbstractRNG` (one number is drawn), one seed, or a vector
-of one seed a row (see [`row_seeds`](@ref)). `x`, of size `dims`, is where to start instead of noise.
+of one seed a row (see [`row_seeds`](@ref)). `x`, an array of `Float32` of size `dims`, is where to
+start instead of noise; it is copied.
 
 # Examples
 ```julia
@@ -48,16 +49,19 @@ images = DGMKernels.result(run)
 function start(source, plan::Plan, dims::Dims; x = nothing)
     run = Run(plan, dims)
     seeds = seeds_of(source, last(dims))
-    x === nothing || size(x) == dims || wrong_size("x", x, dims)
-    first_x = x === nothing ? C_NULL : dense(x)
+    first_x = x === nothing ? C_NULL : start_values(x, dims)
     check(LibDGM.dgm_run_start(plan.handle, seeds, last(dims), prod(Base.front(dims)), first_x,
                                run.header, length(run.header), run.state, length(run.state)))
     return run
 end
 start(plan::Plan, dims::Dims; options...) = start(Random.default_rng(), plan, dims; options...)
 
-dense(x::Array{Float32}) = x
-dense(x) = Array{Float32}(x)
+function start_values(x::AbstractArray, dims)
+    size(x) == dims || wrong_size("x", x, dims)
+    eltype(x) === Float32 || wrong_type("x", x, Float32)
+    return convert(Array, x)
+end
+start_values(x, dims) = throw(ArgumentError("x is a $(typeof(x)), expected an array of size $dims"))
 
 """
     Request
@@ -109,8 +113,8 @@ slot(run::Run{N}, i) where {N} = view(run.state, ntuple(_ -> Colon(), Val(N))...
     tell!(run, request, y) -> run
 
 Answers `request` with the output `y` of the model, of the size of `request.x`, and computes up to the
-next question. An `Array{Float32}` is read in place; any other array is copied to one first. An
-answer that is not finite, or to another question, is refused and leaves the run as it was.
+next question. An `Array{Float32}` is read in place; any other array of real numbers is first copied to
+one, each number rounded to `Float32`. An answer that is not finite, or to another question, is refused and leaves the run as it was.
 """
 function tell!(run::Run, request::Request, y::AbstractArray)
     size(y) == run.dims || wrong_size("y", y, run.dims)

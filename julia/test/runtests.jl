@@ -45,6 +45,7 @@ counts = try
         include("test_random.jl")
         include("test_sampling.jl")
         include("test_dit.jl")
+        include("test_grid.jl")
         include("conformance.jl")
         include("test_bad_input.jl")
         include("test_library.jl")

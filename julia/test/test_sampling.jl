@@ -113,6 +113,13 @@ end
     @test_throws Exception import_run(plan, xor.(before, 0x01))
     @test_throws Exception import_run(D.Plan(; steps = 5), before)
     @test_throws DimensionMismatch D.start(1, plan, (4,))
+    # What to start from is taken as it is, so only Float32 will do; its layout does not matter.
+    x = randn(Float32, 4, 3)
+    @test D.result(D.start(1, plan, (4, 3); x = view(zeros(Float32, 8, 3) .= repeat(x; inner = (2, 1)), 1:2:8, :))) == x
+    @test D.result(D.start(1, plan, (4, 3); x = transpose(permutedims(x)))) == x
+    @test_throws ArgumentError D.start(1, plan, (4, 3); x = Float64.(x))
+    @test_throws ArgumentError D.start(1, plan, (4, 3); x = 1f0)
+    @test_throws DimensionMismatch D.start(1, plan, (4, 3); x = x[:, 1:2])
     @test_throws DimensionMismatch D.start(1, plan, (4, 0))
     @test_throws DimensionMismatch D.start([1, 2], plan, (4, 3))
     @test_throws DimensionMismatch D.start(1, plan, (4, 3); x = zeros(Float32, 3, 4))
