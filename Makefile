@@ -27,6 +27,7 @@ build: ## Build the engine, libdgm and the NIF (release)
 demo: setup build ## Draw 64 digits through every door (SEED STEPS LABELS N DOORS)
 	@cargo run -q --release -p xtask -- demo
 
+test: TOOLS += clang valgrind
 test: setup ## Run the tests of all languages, sum them up
 	@sh xtask/setup/test.sh rust c julia elixir docs
 
@@ -40,7 +41,7 @@ test-isa: ## The Rust tests once per instruction set of this machine (DGM_ISA)
 	  echo "DGM_ISA=$$isa"; DGM_ISA=$$isa cargo test --workspace || exit 1; \
 	done
 
-test-c: build ## The C tests and examples, compiled with -Wall -Wextra -Werror
+test-c: build ## The C tests: C11 and C++17, gcc and clang, sanitizers, valgrind, panic fence
 	sh tests/c/run.sh
 
 test-panic-library: # libdgm with an entry that panics, away from the real one
@@ -54,6 +55,7 @@ test-julia: build test-panic-library ## The tests of the Julia package
 	env -u DGM_LIBRARY DGM_TEST_PANIC=$(TARGET)/test-panic julia --project=julia julia/test/runtests.jl
 
 stress: build ## Threads, garbage collection and memory under load (STRESS_SECONDS)
+	sh capi/cc.sh tests/c/stress.c target/c-tests/stress && target/c-tests/stress $(or $(STRESS_SECONDS),60)
 	env -u DGM_LIBRARY STRESS_SECONDS=$(or $(STRESS_SECONDS),60) julia --threads 4 --project=julia julia/stress/stress.jl
 
 test-elixir: ## The tests of the Elixir package

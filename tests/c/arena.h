@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-enum { ARENA = 1 << 14, GAP = 1024, RANK = 8 };
+enum { ARENA = 1 << 14, GAP = 768, RANK = 8 };
 
 typedef struct slot {
     const char *name; /* of the argument, as errors give it */
@@ -18,6 +18,7 @@ typedef struct slot {
 } slot;
 
 static float arena[ARENA], arena_before[ARENA];
+static size_t arena_used;
 
 static void arena_fill(void)
 {
@@ -40,6 +41,7 @@ static void arena_place(slot *slots, int count)
         slots[i].at = at;
         at += slots[i].len + GAP;
     }
+    arena_used = at;
     if (at > ARENA) {
         fprintf(stderr, "the arena is too small\n");
         exit(1);
@@ -52,8 +54,9 @@ static int arena_intact(const slot *slots, int count, int32_t status)
     for (int i = 0; status == DGM_OK && i < count; i++)
         if (slots[i].output)
             memcpy(arena + slots[i].at, arena_before + slots[i].at, slots[i].len * sizeof *arena);
-    int same = memcmp(arena, arena_before, sizeof arena) == 0;
-    memcpy(arena, arena_before, sizeof arena);
+    int same = memcmp(arena, arena_before, arena_used * sizeof *arena) == 0;
+    if (!same)
+        memcpy(arena, arena_before, sizeof arena);
     return same;
 }
 

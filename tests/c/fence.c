@@ -2,6 +2,7 @@
  * test-panic panics on purpose; the caller gets a status and goes on.
  *
  *   fence LIBRARY */
+#define _POSIX_C_SOURCE 200809L
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>

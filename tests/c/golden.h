@@ -48,7 +48,7 @@ static golden golden_get(const char *name)
     golden g;
     memset(&g, 0, sizeof g);
     char dtype[8], dims[64];
-    long long offset;
+    long long offset = 0;
     if (at == NULL || sscanf(at + strlen(line), "%7s %63s %lld", dtype, dims, &offset) != 3)
         golden_fail(name);
     g.data = golden_data + offset;

@@ -119,7 +119,7 @@ static void embedding(void)
 static void patches(void)
 {
     enum { C = 2, S = 4, P = 2 };
-    float image[C * S * S], cut[C * S * S] = {0}, last[C * S * S], back[C * S * S] = {0};
+    float image[C * S * S], cut[C * S * S] = {0}, last[C * S * S] = {0}, back[C * S * S] = {0};
     int64_t image_shape[] = {1, C, S, S}, cut_shape[] = {1, 4, C * P * P};
     for (int i = 0; i < C * S * S; i++)
         image[i] = (float)i;

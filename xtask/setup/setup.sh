@@ -2,6 +2,8 @@
 # Provides what the build, the demo and the tests need besides Rust: a C compiler, Julia, Elixir.
 #
 #   setup.sh [rust] [cc] [julia] [elixir]      default: all four
+#   setup.sh clang valgrind                    what the C tests use where they find it: to lack
+#                                              them is no error
 #
 # What is on PATH and fit is used as it is. On Debian the rest is unpacked into a folder of this
 # checkout (DGM_TOOLCHAIN_DIR, default .toolchain): the system is not changed and root is not
@@ -238,6 +240,48 @@ EOF
   say "elixir $("$tools/bin/elixir" --short-version) unpacked into $tools"
 }
 
+# --- Clang and valgrind, for the C tests -------------------------------------------------------
+
+install_clang() {
+  release=$(debian_release)
+  private_apt "$release"
+  version=$(closure "$release" clang | sed -n 's/^clang-\([0-9][0-9]*\)$/\1/p')
+  [ -n "$version" ] || die "Debian $release has no clang package"
+  packages=$(closure "$release" clang "libclang-rt-$version-dev" | grep -E \
+    "^(clang-$version|lib(clang|llvm).*|llvm-$version-linker-tools|lib(edit|xml|ffi|bsd|md|icu|z3|zstd|lzma)[^ ]*)$")
+  # shellcheck disable=SC2086
+  unpack "$release" "$work/clang" $packages
+  place clang
+  for tool in clang clang++; do
+    wrapper "$tool" <<EOF
+root=\$tools/clang
+for dir in "\$root"/usr/lib/*-linux-gnu* "\$root/usr/lib/llvm-$version/lib"; do
+  LD_LIBRARY_PATH=\$dir\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+done
+export LD_LIBRARY_PATH
+exec "\$root/usr/lib/llvm-$version/bin/$tool" "\$@"
+EOF
+  done
+  "$tools/bin/clang" --version >/dev/null ||
+    { rm -f "$tools/bin/clang" "$tools/bin/clang++"; die "the unpacked clang does not run"; }
+  say "clang $version unpacked into $tools"
+}
+
+install_valgrind() {
+  release=$(debian_release)
+  private_apt "$release"
+  # It cannot start a program without the symbols of the C library's loader.
+  unpack "$release" "$work/valgrind" valgrind libc6-dbg
+  place valgrind
+  wrapper valgrind <<'EOF'
+VALGRIND_LIB=$tools/valgrind/usr/libexec/valgrind
+export VALGRIND_LIB
+exec "$tools/valgrind/usr/bin/valgrind.bin" --extra-debuginfo-path="$tools/valgrind/usr/lib/debug" "$@"
+EOF
+  "$tools/bin/valgrind" -q true || { rm -f "$tools/bin/valgrind"; die "the unpacked valgrind cannot run a program"; }
+  say "valgrind unpacked into $tools"
+}
+
 # --- What is wanted --------------------------------------------------------------------------
 
 can_unpack() { command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1; }
@@ -261,6 +305,16 @@ provide() {
   fi
 }
 
+# provide_extra TOOL: as provide, but the C tests do without it, and say so.
+provide_extra() {
+  if on_path "$1"; then rm -f "$tools/bin/$1"; return 0; fi
+  if [ -x "$tools/bin/$1" ] && unpacked "$1"; then return 0; fi
+  if ! can_unpack; then return 0; fi
+  mkdir -p "$tools"
+  [ -n "$work" ] || work=$(mktemp -d "$tools/.work.XXXXXX")
+  ("install_$1") || say "the C tests will skip $1"
+}
+
 provide_rust() {
   if on_path cargo || [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then return 0; fi
   die "no Rust: install it from https://rustup.rs"
@@ -276,7 +330,8 @@ for tool in $want; do
   case $tool in
     rust | cc) "provide_$tool" ;;
     julia | elixir) provide "$tool" ;;
-    *) say "unknown tool '$tool': expected rust, cc, julia or elixir"; exit 2 ;;
+    clang | valgrind) provide_extra "$tool" ;;
+    *) say "unknown tool '$tool': expected rust, cc, julia, elixir, clang or valgrind"; exit 2 ;;
   esac
 done
 
