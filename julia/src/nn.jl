@@ -184,20 +184,12 @@ tokens = patchify(randn(Float32, 32, 32, 3, 1), 2)     # (12, 256, 1)
 ```
 """
 function patchify(x, p::Integer)
-    check_dims("x", x, 4, "(W, H, C, B)")
-    w, h, c, b = size(x)
-    p > 0 && w % p == 0 && h % p == 0 ||
-        throw(DimensionMismatch("x has size $(size(x)), expected W and H to be multiples of the patch size $p"))
-    return patchify!(Array{Float32}(undef, c * p * p, (w ÷ p) * (h ÷ p), b), x, p)
+    return patchify!(Array{Float32}(undef, token_dims("x", x, p)), x, p)
 end
 
 "See [`patchify`](@ref)."
 function patchify!(out, x, p::Integer)
-    check_dims("x", x, 4, "(W, H, C, B)")
-    w, h, c, b = size(x)
-    p > 0 && w % p == 0 && h % p == 0 ||
-        throw(DimensionMismatch("x has size $(size(x)), expected W and H to be multiples of the patch size $p"))
-    check_size("out", out, (c * p * p, (w ÷ p) * (h ÷ p), b))
+    check_size("out", out, token_dims("x", x, p))
     check(LibDGM.dgm_patchify(Tensor(x), p, Tensor(out)))
     return out
 end
@@ -225,13 +217,17 @@ end
 "See [`unpatchify`](@ref)."
 function unpatchify!(out, tokens, p::Integer)
     check_dims("tokens", tokens, 3, "(C * p * p, T, B)")
-    check_dims("out", out, 4, "(W, H, C, B)")
-    w, h, c, b = size(out)
-    p > 0 && w % p == 0 && h % p == 0 ||
-        throw(DimensionMismatch("out has size $(size(out)), expected W and H to be multiples of the patch size $p"))
-    check_size("tokens", tokens, (c * p * p, (w ÷ p) * (h ÷ p), b))
+    check_size("tokens", tokens, token_dims("out", out, p))
     check(LibDGM.dgm_unpatchify(Tensor(tokens), p, Tensor(out)))
     return out
+end
+
+"The dimensions of the tokens of images `(W, H, C, B)`, whose sides must be multiples of `p`."
+function token_dims(name, images, p)
+    check_dims(name, images, 4, "(W, H, C, B)")
+    w, h, c, b = size(images)
+    p > 0 && w % p == 0 && h % p == 0 || wrong_size(name, images, "W and H to be multiples of the patch size $p")
+    return (c * p * p, (w ÷ p) * (h ÷ p), b)
 end
 
 output(x) = Array{Float32}(undef, size(x))

@@ -95,11 +95,6 @@ impl<'s, T: Element> Input<'s, T> {
         Self::new(name, array, Some(1), "a vector")
     }
 
-    /// The dimensions, in Julia's order.
-    pub fn dims(&self) -> Vec<usize> {
-        self.0.dimensions().to_dimensions().as_slice().to_vec()
-    }
-
     /// The elements, in memory order.
     pub fn slice(&self) -> &[T] {
         self.0.bits_data().into_slice()
@@ -107,7 +102,7 @@ impl<'s, T: Element> Input<'s, T> {
 
     /// The array as a tensor of the rank that was checked.
     pub fn view<D: Dimension>(&self) -> Result<ArrayView<'_, T, D>, Failure> {
-        let dyn_view = ArrayView::from_shape(reversed(&self.dims()), self.slice()).map_err(misfit)?;
+        let dyn_view = ArrayView::from_shape(reversed(&dims(&self.0)), self.slice()).map_err(misfit)?;
         dyn_view.into_dimensionality().map_err(misfit)
     }
 }
@@ -125,7 +120,7 @@ impl<'s, T: Element> Output<'s, T> {
 
     /// The dimensions, in Julia's order.
     pub fn dims(&self) -> Vec<usize> {
-        self.0.dimensions().to_dimensions().as_slice().to_vec()
+        dims(&self.0)
     }
 
     /// The elements, in memory order.
