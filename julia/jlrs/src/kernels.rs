@@ -56,6 +56,7 @@ fn attend(out: JlArray, q: JlArray, k: JlArray, v: JlArray, options: &Options) -
         scale: options.number("scale")?.map(|s| s as f32),
         causal: options.flag("causal")?.unwrap_or(false),
         kv_lengths: lengths.as_deref(),
+        ..AttentionOptions::default()
     };
     let lse = lse.as_mut().map(Output::view::<Ix3>).transpose()?;
     let (q, k, v, out) = (q.view::<Ix4>()?, k.view::<Ix4>()?, v.view::<Ix4>()?, out.view::<Ix4>()?);
