@@ -82,7 +82,7 @@ pub unsafe extern "C" fn dgm_attention_options_init(
 ///
 /// A query without any key gives 0 and lse -inf. NaN in a key, value or query that is used gives NaN.
 ///
-/// @param q       [B, H, Lq, D], f32, any strides
+/// @param q       [B, H, Lq, D], f32; any strides of q, k and v but negative ones
 /// @param k       [B, Hkv, Lk, D]; H is a multiple of Hkv (grouped queries)
 /// @param v       [B, Hkv, Lk, Dv]
 /// @param options NULL for the defaults
