@@ -74,8 +74,9 @@ bench: ## Run the benchmarks
 exhaustive: ## Check every f32 input of the math functions (minutes)
 	cargo test --release -p dgm-core -- --ignored exhaustive
 
-check-numerics: ## Compare docs/NUMERICS.md, reimplemented in numpy, with the published hashes (PYTHON)
+check-numerics: build ## Compare docs/NUMERICS.md, reimplemented in numpy, with the published hashes (PYTHON)
 	$(or $(PYTHON),python3) tests/numerics/reimplement.py
+	$(or $(PYTHON),python3) tests/numerics/against_library.py
 
 check-targets: ## Test aarch64 Linux under qemu, type-check macOS, iOS, Android (root; minutes)
 	@sh xtask/setup/targets.sh

@@ -1,0 +1,166 @@
+"""Compares the reimplementation with libdgm itself where no hash is published: random numbers,
+long attention rows, every solver. `make check-numerics` runs it after a build."""
+
+import ctypes
+import sys
+from pathlib import Path
+
+import numpy as np
+from reimplement import F, ROOT, attention_row, gelu, norm, normal, row_seeds, silu, uniform, values
+from samplers import DEFAULTS, sample
+
+NAMES = {
+    "process": ["flow", "vp_linear", "vp_scaled_linear", "vp_cosine"],
+    "prediction": ["epsilon", "x0", "v", "velocity"],
+    "solver": ["euler", "midpoint", "heun", "rk4", "ddpm", "ddim", "dpmpp_2m", "unipc", "bosh3"],
+    "spacing": ["uniform", "leading", "trailing"],
+}
+
+
+class Tensor(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("device", ctypes.c_int32 * 2), ("ndim", ctypes.c_int32),
+                ("dtype", ctypes.c_uint8 * 4), ("shape", ctypes.POINTER(ctypes.c_int64)),
+                ("strides", ctypes.c_void_p), ("byte_offset", ctypes.c_uint64)]  # fmt: skip
+
+
+class PlanOptions(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t)] + \
+        [(n, ctypes.c_int32) for n in NAMES] + [("steps", ctypes.c_int64)] + \
+        [(n, ctypes.c_double) for n in ("shift", "eta", "guidance", "clip", "beta_start", "beta_end")] + \
+        [("train_steps", ctypes.c_int64)] + [(n, ctypes.c_double) for n in ("rtol", "atol", "h_init")] + \
+        [("times", ctypes.c_void_p), ("times_len", ctypes.c_size_t), ("max_evals", ctypes.c_int64)]  # fmt: skip
+
+
+class Request(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t), ("done", ctypes.c_int32), ("role", ctypes.c_int32)]
+
+
+MODEL = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(Request), *[ctypes.POINTER(ctypes.c_float)] * 3)
+
+
+def tensor(a):
+    t = Tensor(a.ctypes.data, (1, 0), a.ndim, (2, 32, 1, 0), (ctypes.c_int64 * a.ndim)(*a.shape))
+    t.keep = a
+    return ctypes.byref(t)
+
+
+class Library:
+    def __init__(self, path):
+        self.lib = ctypes.CDLL(str(path))
+        self.lib.dgm_last_error.restype = ctypes.c_char_p
+
+    def call(self, name, *args):
+        if getattr(self.lib, name)(*args) != 0:
+            raise RuntimeError(self.lib.dgm_last_error().decode())
+
+    def random(self, name, seeds, purpose, draw, elements):
+        out = np.empty((len(seeds), elements), F)
+        seeds = np.array(seeds, np.uint64)
+        self.call(name, seeds.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(len(seeds)), purpose, draw, tensor(out))
+        return out
+
+    def attention(self, q, k, v):
+        out = np.empty((1, 1, len(q), v.shape[1]), F)
+        self.call("dgm_attention", *[tensor(a[None, None]) for a in (q, k, v)], None, tensor(out), None)
+        return out[0, 0]
+
+    def rows(self, name, x, *args):
+        out = np.empty_like(x)
+        self.call(name, tensor(x), *args, tensor(out))
+        return out
+
+    def sample(self, options, seeds, elements, model):
+        o, size = {**DEFAULTS, **options}, ctypes.c_size_t()
+        c, plan = PlanOptions(ctypes.sizeof(PlanOptions)), ctypes.c_void_p()
+        self.call("dgm_plan_options_init", ctypes.byref(c), ctypes.c_size_t(ctypes.sizeof(c)))
+        for name, value in o.items():
+            if name == "times":
+                kept = np.array(value or [], np.float64)
+                c.times, c.times_len = (kept.ctypes.data, len(kept)) if value else (None, 0)
+            else:
+                setattr(c, name, NAMES[name].index(value) if name in NAMES else value or 0)
+        self.call("dgm_plan_compile", ctypes.byref(c), ctypes.byref(plan))
+        rows = ctypes.c_size_t(len(seeds))
+        self.call("dgm_plan_run_size", plan, rows, ctypes.byref(size))
+        run = np.zeros(size.value, np.uint8)
+        self.call("dgm_plan_state_len", plan, rows, ctypes.c_size_t(elements), ctypes.byref(size))
+        state, shape = np.zeros(size.value, F), (len(seeds), elements)
+        y, t, seeds = np.zeros(shape, F), np.zeros(len(seeds), F), np.array(seeds, np.uint64)
+
+        def callback(_, request, x, t, y):
+            x, y = (np.ctypeslib.as_array(p, shape) for p in (x, y))
+            for r in range(shape[0]):
+                y[r] = model(x[r], F(t[r]), request[0].role)
+            return 0
+
+        pointer = lambda a: a.ctypes.data_as(ctypes.c_void_p)
+        self.call("dgm_sample", plan, pointer(seeds), rows, ctypes.c_size_t(elements), None, pointer(run),
+                  ctypes.c_size_t(len(run)), pointer(state), ctypes.c_size_t(len(state)), pointer(y), pointer(t),
+                  MODEL(callback), None)  # fmt: skip
+        self.lib.dgm_plan_free(plan)
+        return state[: shape[0] * elements].reshape(shape)
+
+
+def model(x, t, role):
+    return x * F(0.25 if role == 0 else 0.125) + t * F(0.0078125)
+
+
+def stiff(x, t, role):
+    """Makes an adaptive solver reject steps."""
+    return x * F(40) + t
+
+
+def plans():
+    fixed = NAMES["solver"][:-1]
+    for solver in fixed:
+        for prediction in ("velocity", "v"):
+            yield dict(solver=solver, prediction=prediction, steps=7, shift=3.0, guidance=2.5)
+            yield dict(solver=solver, prediction=prediction, steps=5, clip=1.5)
+        for process, spacing in (("vp_linear", "leading"), ("vp_scaled_linear", "trailing"), ("vp_cosine", "uniform")):
+            for prediction in ("epsilon", "x0", "v", "velocity"):
+                yield dict(solver=solver, process=process, spacing=spacing, prediction=prediction, steps=6)
+        yield dict(solver=solver, process="vp_linear", prediction="epsilon", times=[900.5, 500.0, 100.25, 0.0], clip=2.0)
+    yield dict(solver="ddim", process="vp_linear", prediction="v", steps=9, eta=0.7, guidance=3.0)
+    yield dict(solver="bosh3", rtol=1e-5, atol=1e-6)
+    yield dict(solver="bosh3", prediction="v", h_init=0.5, guidance=1.5, times=[0.9, 0.1])
+    yield dict(solver="bosh3", prediction="v", clip=1.0, times=[0.95, 0.05])
+
+
+def checks(lib):
+    seeds = row_seeds(7, 3)
+    for name, ours in (("dgm_random_uniform", uniform), ("dgm_random_normal", normal)):
+        want = lib.random(name, seeds, 9, 5, 10_001)
+        yield name, np.stack([ours(10_001, 5, 9, s) for s in seeds]), want
+    for keys in (127, 513, 1300):
+        q, k, v = values((2, 24), 1) * F(9), values((keys, 24), 2), values((keys, 20), 3)
+        yield f"attention over {keys} keys", np.stack([attention_row(x, k, v) for x in q]), lib.attention(q, k, v)
+    x, eps = values((2, 9001), 4), F(1e-5)
+    one = np.ones(9001, F)
+    want = lib.rows("dgm_rms_norm", x, tensor(one), ctypes.c_float(eps))
+    yield "rms_norm of 9001 elements", norm(x, one, None, eps, False), want
+    wide = np.ascontiguousarray(values((1 << 20, 1), 5) * F(120))
+    yield "silu of wide inputs", silu(wide), lib.rows("dgm_silu", wide)
+    yield "gelu (erf) of wide inputs", gelu(wide / F(8), "erf"), lib.rows("dgm_gelu", wide / F(8), 1)
+    for options in plans():
+        name = "sample " + " ".join(f"{k}={v}" for k, v in options.items())
+        ours = sample(options, seeds, 1030, model)
+        yield name, ours, lib.sample(options, seeds, 1030, model)
+    options = dict(solver="bosh3", h_init=0.5)
+    yield "sample with rejected steps", sample(options, seeds, 1030, stiff), lib.sample(options, seeds, 1030, stiff)
+
+
+def main():
+    names = {"darwin": "libdgm.dylib"}
+    lib = Library(sys.argv[1] if sys.argv[1:] else ROOT / "target/release" / names.get(sys.platform, "libdgm.so"))
+    np.seterr(all="ignore")
+    passed = failed = 0
+    for name, ours, want in checks(lib):
+        good = np.array_equal(ours.view(np.uint32), want.view(np.uint32))
+        passed, failed = passed + good, failed + (not good)
+        print("ok     " if good else "FAILED ", name)
+    print(f"library: {passed} passed, {failed} failed")
+    return 0 if passed and not failed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
