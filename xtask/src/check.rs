@@ -62,7 +62,14 @@ fn numerics(root: &Path) -> Result<()> {
     let page = fs::read_to_string(root.join("docs/NUMERICS.md"))?;
     let info = fs::read_to_string(root.join("core/src/info.rs"))?;
     let cases = fs::read_to_string(root.join("tests/conformance/cases.txt"))?;
-    let missing = missing_definitions(&page, &info, &cases);
+    let mut missing = missing_definitions(&page, &info, &cases);
+    let mut source = String::new();
+    for folder in ["core/src/math", "core/src/random"] {
+        for file in files(&root.join(folder), "rs") {
+            source += &fs::read_to_string(file)?;
+        }
+    }
+    missing.extend(foreign_tables(&page, &source));
     if missing.is_empty() { Ok(()) } else { Err(format!("missing: {}", missing.join(", ")).into()) }
 }
 
@@ -87,6 +94,36 @@ fn missing_definitions(page: &str, info: &str, cases: &str) -> Vec<String> {
         missing.push(format!("the words **{sentence}**"));
     }
     missing
+}
+
+/// The tables of constants of `page` (a name, then f32 bits) that do not stand in `source` as
+/// literals in the same order.
+fn foreign_tables(page: &str, source: &str) -> Vec<String> {
+    use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_PI, FRAC_PI_2, LN_2, LOG2_E, TAU};
+    // The source names these instead of writing them out.
+    let named = [LN_2, LOG2_E, FRAC_2_PI, FRAC_PI_2, FRAC_1_SQRT_2, TAU / 4_294_967_296.0].map(f32::to_bits);
+    let code =
+        source.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n");
+    let number = |word: &str| word.replace('_', "").parse::<f32>().ok().map(f32::to_bits);
+    let written: Vec<u32> =
+        code.split(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c)).filter_map(number).collect();
+    let mut tables = 0;
+    let mut foreign = Vec::new();
+    for line in page.lines() {
+        let Some((name, row)) = line.strip_prefix("| `").and_then(|l| l.split_once("` | 0x")) else {
+            continue;
+        };
+        let bits = row.trim_end_matches(" |").split(" 0x").map(|b| u32::from_str_radix(b, 16).unwrap_or(0));
+        let bits: Vec<u32> = bits.skip_while(|b| named.contains(b)).collect();
+        tables += 1;
+        if !bits.is_empty() && !written.windows(bits.len()).any(|w| w == bits) {
+            foreign.push(format!("the constants {name} in the source"));
+        }
+    }
+    if tables == 0 {
+        foreign.push("tables of constants".to_string());
+    }
+    foreign
 }
 
 /// No file carries an absolute path of somebody's machine.
@@ -131,7 +168,7 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::missing_definitions;
+    use super::{foreign_tables, missing_definitions};
 
     #[test]
     fn a_kernel_without_a_section_is_found() {
@@ -144,5 +181,17 @@ mod tests {
             ["the words **numerics version 4**"]
         );
         assert_eq!(missing_definitions("**numerics version 3**", info, "").len(), 1);
+    }
+
+    #[test]
+    fn a_changed_constant_is_found() {
+        let page = "| `exp.q` | 0x40000000 0xbf000000 |\n| `exp.ln2` | 0x3f317218 0x3a83126f |\n";
+        let source = "s.splat(2.0); // 3.0\ns.splat(-0.5); const LO: f32 = 1.0e-3;";
+        assert!(foreign_tables(page, source).is_empty());
+        assert_eq!(
+            foreign_tables(page, &source.replace("-0.5", "-0.500_000_1")),
+            ["the constants exp.q in the source"]
+        );
+        assert_eq!(foreign_tables("", source), ["tables of constants"]);
     }
 }
