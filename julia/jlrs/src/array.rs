@@ -43,6 +43,9 @@ impl Element for i64 {
 impl Element for u64 {
     const NAME: &'static str = "UInt64";
 }
+impl Element for Bool {
+    const NAME: &'static str = "Bool";
+}
 impl Element for u8 {
     const NAME: &'static str = "UInt8";
 }

@@ -1,74 +1,15 @@
-//! Attention, random numbers, and what the engine says of itself.
+//! Random numbers, and what the engine says of itself.
 
-use dgm_core::attention::{self as engine_attention, AttentionOptions};
 use dgm_core::random::{self, Purpose};
 use dgm_core::{NUMERICS_VERSION, info, threads};
 use jlrs::data::managed::array::{TypedArrayRet, TypedVectorRet};
 use jlrs::data::managed::string::StringRet;
 use jlrs::prelude::*;
-use ndarray::{ArrayViewMut2, Ix2, Ix3, Ix4};
+use ndarray::{ArrayViewMut2, Ix2};
 
-use crate::array::{Input, JlArray, JlValue, Output, copied, filled, shown};
+use crate::array::{Input, JlArray, JlValue, Output, copied, shown};
 use crate::failure::{Failure, Reply, engine, fence, string};
 use crate::options::Options;
-
-pub fn attention_into(out: JlArray, q: JlArray, k: JlArray, v: JlArray) -> Reply<Nothing> {
-    fence(|| attend(out, q, k, v, &Options::NONE).map(|()| Nothing))
-}
-
-pub fn attention_into_with(
-    out: JlArray,
-    q: JlArray,
-    k: JlArray,
-    v: JlArray,
-    options: JlValue,
-) -> Reply<Nothing> {
-    fence(|| {
-        let options = Options::new(options, &["scale", "causal", "kv_lengths", "lse"])?;
-        attend(out, q, k, v, &options).map(|()| Nothing)
-    })
-}
-
-pub fn attention(q: JlArray, k: JlArray, v: JlArray) -> Reply<TypedArrayRet<f32>> {
-    fence(|| attend_new(q, k, v, &Options::NONE))
-}
-
-pub fn attention_with(q: JlArray, k: JlArray, v: JlArray, options: JlValue) -> Reply<TypedArrayRet<f32>> {
-    fence(|| attend_new(q, k, v, &Options::new(options, &["scale", "causal", "kv_lengths"])?))
-}
-
-fn attend_new(q: JlArray, k: JlArray, v: JlArray, options: &Options) -> Result<TypedArrayRet<f32>, Failure> {
-    let (wide, long) = (crate::array::dims(&v), crate::array::dims(&q));
-    let size: Vec<usize> = wide.iter().take(1).chain(long.iter().skip(1)).copied().collect();
-    filled::<f32>(&size, |out| attend(out, q, k, v, options))
-}
-
-fn attend(out: JlArray, q: JlArray, k: JlArray, v: JlArray, options: &Options) -> Result<(), Failure> {
-    let q = Input::<f32>::new("q", q, Some(4), "(D, Lq, H, B)")?;
-    let k = Input::<f32>::new("k", k, Some(4), "(D, Lk, Hkv, B)")?;
-    let v = Input::<f32>::new("v", v, Some(4), "(Dv, Lk, Hkv, B)")?;
-    let mut out = Output::<f32>::new("out", out, Some(4), "(Dv, Lq, H, B)")?;
-    let lse = options.array("lse")?;
-    let mut lse = lse.map(|lse| Output::<f32>::new("lse", lse, Some(3), "(Lq, H, B)")).transpose()?;
-    let lengths = options.array("kv_lengths")?.map(|a| Input::<i64>::vector("kv_lengths", a)).transpose()?;
-    let lengths = lengths.map(|n| counts("kv_lengths", n.slice())).transpose()?;
-    let options = AttentionOptions {
-        scale: options.number("scale")?.map(|s| s as f32),
-        causal: options.flag("causal")?.unwrap_or(false),
-        kv_lengths: lengths.as_deref(),
-        ..AttentionOptions::default()
-    };
-    let lse = lse.as_mut().map(Output::view::<Ix3>).transpose()?;
-    let (q, k, v, out) = (q.view::<Ix4>()?, k.view::<Ix4>()?, v.view::<Ix4>()?, out.view::<Ix4>()?);
-    engine(|| engine_attention::attention(q, k, v, &options, out, lse))
-}
-
-fn counts(name: &str, values: &[i64]) -> Result<Vec<usize>, Failure> {
-    let count = |&n: &i64| {
-        usize::try_from(n).map_err(|_| Failure::argument(format!("{name} has {n}, expected integers from 0")))
-    };
-    values.iter().map(count).collect()
-}
 
 pub fn row_seeds(seed: u64, n: isize) -> Reply<TypedVectorRet<u64>> {
     fence(|| {

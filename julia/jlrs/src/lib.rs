@@ -9,10 +9,11 @@
 //! | `failure` | engine errors and panics as Julia exceptions |
 //! | `array` | Julia arrays as tensors, in reverse order of dimensions |
 //! | `options` | the fields of a `NamedTuple` |
-//! | `kernels` | attention and random numbers |
+//! | `attention`, `kernels` | attention; random numbers |
 //! | `plan`, `run`, `dit` | samplers, sampling runs, networks |
 
 mod array;
+mod attention;
 mod dit;
 mod failure;
 mod kernels;
@@ -27,11 +28,12 @@ use jlrs::data::managed::value::typed::TypedValueRet;
 use jlrs::prelude::*;
 
 use crate::array::{JlArray, JlValue};
+use crate::attention::{attention, attention_into, attention_into_with, attention_with};
 use crate::dit::{DiT, JlModel, forward, generate};
 use crate::failure::Reply;
 use crate::kernels::{
-    attention, attention_into, attention_into_with, attention_with, categorical, categorical_with, cpu_info,
-    normal, normal_with, num_threads, numerics_version, row_seeds, set_num_threads, uniform, uniform_with,
+    categorical, categorical_with, cpu_info, normal, normal_with, num_threads, numerics_version, row_seeds,
+    set_num_threads, uniform, uniform_with,
 };
 use crate::plan::{JlPlan, Plan};
 use crate::run::{Run, import, import_as, start, start_with};
@@ -42,8 +44,9 @@ julia_module! {
     ///     attention!(out, q, k, v, [options])
     ///
     /// Fused scaled dot-product attention: `q` `(D, Lq, H, B)`, `k` `(D, Lk, Hkv, B)`, `v`
-    /// `(Dv, Lk, Hkv, B)`, `out` `(Dv, Lq, H, B)`, all `Array{Float32,4}`. Options: `scale`, `causal`,
-    /// `kv_lengths` (`Vector{Int}`), `lse` (`Array{Float32,3}`, `(Lq, H, B)`, to fill).
+    /// `(Dv, Lk, Hkv, B)`, `out` `(Dv, Lq, H, B)`, all `Array{Float32,4}`. Options: those of the Julia
+    /// package, `kv_lengths` a `Vector{Int}`, `alibi_slopes` and `sinks` a `Vector{Float32}`; `lse` is
+    /// an `Array{Float32,3}`, `(Lq, H, B)`, to fill.
     fn attention_into(out: JlArray<'_>, q: JlArray<'_>, k: JlArray<'_>, v: JlArray<'_>) -> Reply<Nothing> as attention!;
     fn attention_into_with(out: JlArray<'_>, q: JlArray<'_>, k: JlArray<'_>, v: JlArray<'_>, options: JlValue<'_>) -> Reply<Nothing> as attention!;
 

@@ -1,7 +1,9 @@
 //! Options: a `NamedTuple` in the place of keyword arguments.
 
+use jlrs::data::layout::tuple::Tuple;
 use jlrs::data::managed::named_tuple::NamedTuple;
-use jlrs::prelude::{Array, Managed, Nothing, Symbol, Value};
+use jlrs::prelude::{Array, LocalScope, Managed, Nothing, Symbol, Value};
+use jlrs::weak_handle_unchecked;
 
 use crate::failure::Failure;
 
@@ -76,6 +78,28 @@ impl<'s> Options<'s> {
     /// Whether a field holds a symbol.
     pub fn is_symbol(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| value.is::<Symbol>())
+    }
+
+    /// `(left, right)`, each `nothing` or an integer from 0.
+    pub fn window(&self, name: &str) -> Result<(Option<usize>, Option<usize>), Failure> {
+        let Some(value) = self.get(name) else { return Ok((None, None)) };
+        let wrong = || unlike(name, value, "(left, right), each nothing or an integer from 0");
+        if !value.is::<Tuple>() || value.n_fields() != 2 {
+            return Err(wrong());
+        }
+        let side = |i| {
+            // SAFETY: only Julia calls exported functions; a boxed number is read at once.
+            let handle = unsafe { weak_handle_unchecked!() };
+            handle.local_scope::<_, 1>(|mut frame| {
+                let side = value.get_nth_field(&mut frame, i).map_err(|_| wrong())?;
+                if side.is::<Nothing>() {
+                    return Ok(None);
+                }
+                let keys = side.unbox::<i64>().ok().and_then(|n| usize::try_from(n).ok());
+                keys.map(Some).ok_or_else(wrong)
+            })
+        };
+        Ok((side(0)?, side(1)?))
     }
 
     /// An array.
