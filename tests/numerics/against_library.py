@@ -23,6 +23,13 @@ class Tensor(ctypes.Structure):
                 ("strides", ctypes.c_void_p), ("byte_offset", ctypes.c_uint64)]  # fmt: skip
 
 
+class AttentionOptions(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t), ("scale", ctypes.c_float), ("causal", ctypes.c_int32),
+                ("kv_lengths", ctypes.c_void_p), ("window_left", ctypes.c_int64), ("window_right", ctypes.c_int64)] + \
+        [(n, ctypes.c_void_p) for n in ("alibi_slopes", "sinks", "bias", "mask")] + \
+        [("soft_cap", ctypes.c_float), ("reserved", ctypes.c_int32)]  # fmt: skip
+
+
 class PlanOptions(ctypes.Structure):
     _fields_ = [("struct_size", ctypes.c_size_t)] + \
         [(n, ctypes.c_int32) for n in NAMES] + [("steps", ctypes.c_int64)] + \
@@ -39,7 +46,8 @@ MODEL = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(Request
 
 
 def tensor(a):
-    t = Tensor(a.ctypes.data, (1, 0), a.ndim, (2, 32, 1, 0), (ctypes.c_int64 * a.ndim)(*a.shape))
+    code = 2 if a.dtype == F else 1
+    t = Tensor(a.ctypes.data, (1, 0), a.ndim, (code, 8 * a.itemsize, 1, 0), (ctypes.c_int64 * a.ndim)(*a.shape))
     t.keep = a
     return ctypes.byref(t)
 
@@ -59,10 +67,20 @@ class Library:
         self.call(name, seeds.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(len(seeds)), purpose, draw, tensor(out))
         return out
 
-    def attention(self, q, k, v):
-        out = np.empty((1, 1, len(q), v.shape[1]), F)
-        self.call("dgm_attention", *[tensor(a[None, None]) for a in (q, k, v)], None, tensor(out), None)
-        return out[0, 0]
+    def attention(self, q, k, v, **changes):
+        """The rows with their lse in the last column."""
+        o, size = AttentionOptions(), ctypes.sizeof(AttentionOptions)
+        self.call("dgm_attention_options_init", ctypes.byref(o), ctypes.c_size_t(size))
+        kept = []
+        for name, value in changes.items():
+            if isinstance(value, np.ndarray):
+                kept.append(tensor(value) if name in ("bias", "mask") else value.ctypes)
+                value = ctypes.addressof(kept[-1]._obj) if name in ("bias", "mask") else value.ctypes.data
+            setattr(o, name, value)
+        out, lse = np.empty((1, 1, len(q), v.shape[1]), F), np.empty((1, 1, len(q)), F)
+        q, k, v = (tensor(a[None, None]) for a in (q, k, v))
+        self.call("dgm_attention", q, k, v, ctypes.byref(o), tensor(out), tensor(lse))
+        return np.concatenate([out, lse[..., None]], -1)[0, 0]
 
     def rows(self, name, x, *args):
         out = np.empty_like(x)
@@ -126,14 +144,41 @@ def plans():
     yield dict(solver="bosh3", prediction="v", clip=1.0, times=[0.95, 0.05])
 
 
+def attention_checks(lib):
+    rows = 40
+    for keys in (127, 513, 1300):
+        q, k, v = values((rows, 24), 1) * F(9), values((keys, 24), 2), values((keys, 20), 3)
+        position, j = np.arange(rows)[:, None] + keys - rows, np.arange(keys)
+        bias, mask = values((1, 1, rows, keys), 4) * F(3), values((1, 1, rows, keys), 5) > 0.2
+        bias[..., ::5] = -np.inf
+        v[mask[0, 0].sum(0).argmin()] = np.nan
+        slope, sink = np.array([0.3], F), np.array([1.7], F)
+        finite = np.where(np.isnan(v), F(1), v)
+        causal, near = j <= position, (j >= position - 200) & (j <= position + 3)
+        row_bias, shown = bias[0, 0], mask[0, 0]
+        for name, v, given, each in (
+            ("plain", finite, {}, lambda i: {}),
+            ("causal, capped", finite, dict(causal=1, soft_cap=5.0), lambda i: dict(seen=causal[i], soft_cap=5.0)),
+            ("window, ALiBi", finite, dict(window_left=200, window_right=3, alibi_slopes=slope),
+             lambda i: dict(seen=near[i], slope=slope[0])),
+            ("bias, sink", finite, dict(bias=bias, sinks=sink, scale=0.5),
+             lambda i: dict(seen=row_bias[i] > -np.inf, bias=row_bias[i], sink=sink[0], scale=0.5)),
+            ("mask over NaN", v, dict(mask=mask.astype(np.uint8)), lambda i: dict(seen=shown[i])),
+            ("all", finite, dict(mask=mask.astype(np.uint8), bias=bias, causal=1, sinks=sink, alibi_slopes=slope, soft_cap=3.0),
+             lambda i: dict(seen=shown[i] & causal[i] & (row_bias[i] > -np.inf), bias=row_bias[i], sink=sink[0],
+                            slope=slope[0], soft_cap=3.0)),
+        ):  # fmt: skip
+            ours = [attention_row(q[i], k, v, position[i, 0], **each(i)) for i in range(rows)]
+            ours = np.stack([np.append(row, lse) for row, lse in ours])
+            yield f"attention over {keys} keys, {name}", ours, lib.attention(q, k, v, **given)
+
+
 def checks(lib):
     seeds = row_seeds(7, 3)
     for name, ours in (("dgm_random_uniform", uniform), ("dgm_random_normal", normal)):
         want = lib.random(name, seeds, 9, 5, 10_001)
         yield name, np.stack([ours(10_001, 5, 9, s) for s in seeds]), want
-    for keys in (127, 513, 1300):
-        q, k, v = values((2, 24), 1) * F(9), values((keys, 24), 2), values((keys, 20), 3)
-        yield f"attention over {keys} keys", np.stack([attention_row(x, k, v) for x in q]), lib.attention(q, k, v)
+    yield from attention_checks(lib)
     x, eps = values((2, 9001), 4), F(1e-5)
     one = np.ones(9001, F)
     want = lib.rows("dgm_rms_norm", x, tensor(one), ctypes.c_float(eps))
@@ -155,7 +200,8 @@ def main():
     np.seterr(all="ignore")
     passed = failed = 0
     for name, ours, want in checks(lib):
-        good = np.array_equal(ours.view(np.uint32), want.view(np.uint32))
+        good = np.array_equal(ours.view(np.uint32)[~np.isnan(ours)], want.view(np.uint32)[~np.isnan(want)])
+        good = good and np.array_equal(np.isnan(ours), np.isnan(want))
         passed, failed = passed + good, failed + (not good)
         print("ok     " if good else "FAILED ", name)
     print(f"library: {passed} passed, {failed} failed")

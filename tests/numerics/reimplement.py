@@ -99,6 +99,13 @@ def quadrant(r, k):
     return np.where(k & 2, -s, s).astype(F), np.where((k + 1) & 2, -c, c).astype(F)
 
 
+def tanh(x):
+    a, z = np.abs(x), x * x
+    small = fma(poly("tanh.p", z), z * x, x)
+    large = F(1) - F(2) / (exp(a + a) + F(1))
+    return np.copysign(np.where(a < F(0.625), small, large), x).astype(F)
+
+
 def erf(x):
     a, t = np.abs(x), minimum(F(4), np.abs(x))
     small = fma(poly("erf.p", x * x), x, x)
@@ -155,13 +162,28 @@ def linear(x, weight, bias, activation):
     return {"none": lambda v: v, "silu": silu, "gelu_tanh": lambda v: gelu(v, "tanh")}[activation](s)
 
 
-def attention_row(q, k, v, scale=None):
-    """One query row against the keys that take part."""
-    scale = F(1 / math.sqrt(len(q))) if scale is None else scale
-    q = q * F(float(scale) * math.log2(math.e))
+LOG2E = math.log2(math.e)
+
+
+def attention_row(q, k, v, position=0, seen=None, scale=None, soft_cap=None, slope=None, bias=None, sink=None):
+    """One query row; `seen` says which elements are not hidden. Returns the row and its lse."""
+    scale = F(1 / math.sqrt(len(q))) if scale is None else F(scale)
+    q = q * F(float(scale) * LOG2E if soft_cap is None else float(scale) / soft_cap)
     s = np.zeros(len(k), F)
     for d in range(len(q)):
         s = fma(k[:, d], q[d], s)
+    if soft_cap is not None:
+        s = tanh(s) * F(soft_cap * LOG2E)
+    if slope is not None:
+        j = np.arange(len(k))
+        tile = j // 128 * 128
+        s = fma(F(float(slope) * -LOG2E), np.abs((position - tile).astype(F) - (j - tile).astype(F)), s)
+    if bias is not None:
+        s = fma(bias, F(LOG2E), s)
+    seen = np.ones(len(k), bool) if seen is None else seen
+    s = np.where(seen, s, F(-np.inf)).astype(F)
+
+    base = lambda m: np.where(m == -np.inf, F(0), m).astype(F)
     result = None
     for split in range(0, len(k), 512):
         m, l, o = F(-np.inf), F(0), None
@@ -170,24 +192,27 @@ def attention_row(q, k, v, scale=None):
             new = m
             for x in s[tile:end]:
                 new = maximum(new, x)
-            base = np.where(new == -np.inf, F(0), new).astype(F)
-            a, p = exp2(m - base), exp2(s[tile:end] - base)
+            a, p = exp2(m - base(new)), exp2(s[tile:end] - base(new))
             l, t = l * a, np.zeros(v.shape[1], F)
             for j, x in enumerate(p, tile):
-                l, t = l + x, fma(v[j], x, t)
+                l, t = l + x, fma(v[j], x, t) if seen[j] else t
             o = t if o is None else fma(o, a, t)
             m = new
-        if result is None:
-            result = m, l, o
-            continue
-        m1, l1, o1 = result
-        new = maximum(m1, m)
-        base = np.where(new == -np.inf, F(0), new).astype(F)
-        a1, a2 = exp2(m1 - base), exp2(m - base)
-        result = new, fma(l, a2, l1 * a1), fma(o, a2, o1 * a1)
-    if result is None or result[1] == 0:
-        return np.zeros(v.shape[1], F)
-    return result[2] / result[1] + F(0)
+        if result is not None:
+            m1, l1, o1 = result
+            new = maximum(m1, m)
+            a1, a2 = exp2(m1 - base(new)), exp2(m - base(new))
+            m, l, o = new, fma(l, a2, l1 * a1), fma(o, a2, o1 * a1)
+        result = m, l, o
+    m, l, o = (F(-np.inf), F(0), np.zeros(v.shape[1], F)) if result is None else result
+    if sink is not None:
+        m1, m2 = m, F(float(sink) * LOG2E)
+        m = maximum(m1, m2)
+        a1 = exp2(m1 - base(m))
+        l, o = l * a1 + exp2(m2 - base(m)), o * a1
+    if l == 0:
+        return np.zeros(v.shape[1], F), F(-np.inf)
+    return o / l + F(0), F((float(m) + math.log2(l)) * math.log(2))
 
 
 def attention(q, k, v, causal):
@@ -196,7 +221,7 @@ def attention(q, k, v, causal):
     out = np.empty((batch, heads, queries, v.shape[3]), F)
     for b, h, i in np.ndindex(batch, heads, queries):
         n = min(keys, max(0, i + 1 + keys - queries)) if causal else keys
-        out[b, h, i] = attention_row(q[b, h, i], k[b, h // group, :n], v[b, h // group, :n])
+        out[b, h, i], _ = attention_row(q[b, h, i], k[b, h // group, :n], v[b, h // group, :n])
     return out
 
 
