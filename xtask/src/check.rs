@@ -11,12 +11,13 @@ const RUST_FOLDERS: [&str; 5] = ["core", "capi", "elixir/native", "xtask/src", "
 
 pub(crate) fn run(root: &Path) -> Result<()> {
     type Check = fn(&Path) -> Result<()>;
-    let checks: [(&str, Check); 6] = [
+    let checks: [(&str, Check); 7] = [
         ("dgm.h and the Julia bindings are what the source says", |root| crate::generated(root, true)),
         ("unsafe code stays in its places", layering),
         ("README.ja.md shows the commands and programs of README.md", readme::translations_agree),
         ("the repository names no machine", no_machine_paths),
         ("NUMERICS.md defines every listed kernel and this version", numerics),
+        ("the C names in the documents exist", names_exist),
         ("the README's programs run", readme::run_blocks),
     ];
     let mut failed = 0;
@@ -124,6 +125,25 @@ fn foreign_tables(page: &str, source: &str) -> Vec<String> {
         foreign.push("tables of constants".to_string());
     }
     foreign
+}
+
+/// Every `dgm_...` name in a Markdown file of `docs` or the root is one of `dgm.h`.
+fn names_exist(root: &Path) -> Result<()> {
+    let words = |text: &str| -> Vec<String> {
+        text.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_string).collect()
+    };
+    let known = words(&fs::read_to_string(root.join("include/dgm.h"))?);
+    let readmes = ["README.md", "README.ja.md"].map(|name| root.join(name));
+    let mut wrong = Vec::new();
+    for file in files(&root.join("docs"), "md").into_iter().chain(readmes) {
+        for word in words(&fs::read_to_string(&file)?) {
+            // The crates are named alike.
+            if word.starts_with("dgm_") && word != "dgm_core" && word != "dgm_nif" && !known.contains(&word) {
+                wrong.push(format!("{word} in {}", file.strip_prefix(root).unwrap_or(&file).display()));
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join(", ").into()) }
 }
 
 /// No file carries an absolute path of somebody's machine.
