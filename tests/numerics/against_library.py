@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from models import categorical, dit, plan_block, plan_hash, safetensors, started_run
 from reimplement import F, ROOT, attention_row, gelu, norm, normal, row_seeds, silu, uniform, values
-from samplers import DEFAULTS, sample
+from samplers import DEFAULTS, Levels, grid, sample
 
 NAMES = {
     "process": ["flow", "vp_linear", "vp_scaled_linear", "vp_cosine"],
@@ -45,6 +46,10 @@ class Request(ctypes.Structure):
 MODEL = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(Request), *[ctypes.POINTER(ctypes.c_float)] * 3)
 
 
+def pointer(a):
+    return a.ctypes.data_as(ctypes.c_void_p)
+
+
 def tensor(a):
     code = 2 if a.dtype == F else 1
     t = Tensor(a.ctypes.data, (1, 0), a.ndim, (code, 8 * a.itemsize, 1, 0), (ctypes.c_int64 * a.ndim)(*a.shape))
@@ -64,7 +69,7 @@ class Library:
     def random(self, name, seeds, purpose, draw, elements):
         out = np.empty((len(seeds), elements), F)
         seeds = np.array(seeds, np.uint64)
-        self.call(name, seeds.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(len(seeds)), purpose, draw, tensor(out))
+        self.call(name, pointer(seeds), ctypes.c_size_t(len(seeds)), purpose, draw, tensor(out))
         return out
 
     def attention(self, q, k, v, **changes):
@@ -87,17 +92,50 @@ class Library:
         self.call(name, tensor(x), *args, tensor(out))
         return out
 
-    def sample(self, options, seeds, elements, model):
-        o, size = {**DEFAULTS, **options}, ctypes.c_size_t()
+    def plan(self, options):
         c, plan = PlanOptions(ctypes.sizeof(PlanOptions)), ctypes.c_void_p()
         self.call("dgm_plan_options_init", ctypes.byref(c), ctypes.c_size_t(ctypes.sizeof(c)))
-        for name, value in o.items():
+        for name, value in {**DEFAULTS, **options}.items():
             if name == "times":
                 kept = np.array(value or [], np.float64)
                 c.times, c.times_len = (kept.ctypes.data, len(kept)) if value else (None, 0)
             else:
                 setattr(c, name, NAMES[name].index(value) if name in NAMES else value or 0)
         self.call("dgm_plan_compile", ctypes.byref(c), ctypes.byref(plan))
+        return plan
+
+    def export(self, plan, seeds, elements):
+        """The export of a run that has just started."""
+        sizes, rows = [ctypes.c_size_t() for _ in range(3)], ctypes.c_size_t(len(seeds))
+        elements = ctypes.c_size_t(elements)
+        self.call("dgm_plan_run_size", plan, rows, ctypes.byref(sizes[0]))
+        self.call("dgm_plan_state_len", plan, rows, elements, ctypes.byref(sizes[1]))
+        run, state = np.zeros(sizes[0].value, np.uint8), np.zeros(sizes[1].value, F)
+        start = pointer(run), sizes[0], pointer(state), sizes[1]
+        self.call("dgm_run_start", plan, pointer(np.array(seeds, np.uint64)), rows, elements, None, *start)
+        self.call("dgm_run_export_size", plan, *start[:2], ctypes.byref(sizes[2]))
+        block = ctypes.create_string_buffer(sizes[2].value)
+        self.call("dgm_run_export", plan, *start, block, sizes[2], ctypes.byref(sizes[2]))
+        return block.raw
+
+    def forward(self, path, x, t, labels, shape):
+        model, size, batch = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t(len(t))
+        self.call("dgm_model_load", str(path).encode(), ctypes.byref(model))
+        self.call("dgm_model_workspace_len", model, batch, ctypes.byref(size))
+        out, work = np.empty(shape, F), np.empty(size.value, F)
+        t, labels = np.array(t, F), np.array(labels, np.int64)
+        self.call("dgm_model_forward", model, tensor(x), pointer(t), pointer(labels), pointer(work), size, tensor(out))
+        self.lib.dgm_model_free(model)
+        return out
+
+    def categorical(self, logits, seeds, purpose, draw):
+        out, rows = np.empty(len(seeds), np.int64), ctypes.c_size_t(len(seeds))
+        seeds = np.array(seeds, np.uint64)
+        self.call("dgm_random_categorical", tensor(logits), pointer(seeds), rows, purpose, draw, pointer(out))
+        return out
+
+    def sample(self, options, seeds, elements, model):
+        plan, size = self.plan(options), ctypes.c_size_t()
         rows = ctypes.c_size_t(len(seeds))
         self.call("dgm_plan_run_size", plan, rows, ctypes.byref(size))
         run = np.zeros(size.value, np.uint8)
@@ -111,7 +149,6 @@ class Library:
                 y[r] = model(x[r], F(t[r]), request[0].role)
             return 0
 
-        pointer = lambda a: a.ctypes.data_as(ctypes.c_void_p)
         self.call("dgm_sample", plan, pointer(seeds), rows, ctypes.c_size_t(elements), None, pointer(run),
                   ctypes.c_size_t(len(run)), pointer(state), ctypes.c_size_t(len(state)), pointer(y), pointer(t),
                   MODEL(callback), None)  # fmt: skip
@@ -173,12 +210,43 @@ def attention_checks(lib):
             yield f"attention over {keys} keys, {name}", ours, lib.attention(q, k, v, **given)
 
 
+def model_checks(lib):
+    digits = values((2, 1, 8, 8), 8) * F(2), [0.75, 0.5], [3, 10], (2, 1, 8, 8)
+    tiny = values((2, 3, 12, 12), 9), [17.0, 3.5], [0, 1], (2, 6, 12, 12)
+    for path, (x, t, labels, shape) in (
+        ("models/digits.safetensors", digits),
+        ("tests/golden/tiny_dit.safetensors", tiny),
+    ):
+        ours = np.stack([dit(*safetensors(ROOT / path), *row) for row in zip(x, t, labels)])
+        yield f"forward of {path}", ours, lib.forward(ROOT / path, x, t, labels, shape)
+
+
+def block_checks(lib, seeds):
+    logits = np.where(values((3, 50), 6) > 0.7, F(-np.inf), values((3, 50), 7) * F(4)).astype(F)
+    for draw in range(20):
+        ours = np.array([categorical(row, 9, draw, s) for row, s in zip(logits, seeds)])
+        yield f"categorical, draw {draw}", ours, lib.categorical(logits, seeds, 9, draw)
+    for options in (dict(steps=4), dict(process="vp_linear", prediction="v", solver="ddim", eta=0.5, times=[9.0, 2.5])):
+        o = {**DEFAULTS, "max_evals": 10_000, **options}
+        plan, got = lib.plan(options), ctypes.c_uint64()
+        lib.call("dgm_plan_hash", plan, ctypes.byref(got))
+        hash_ = plan_hash(plan_block(o, [NAMES[n].index(o[n]) for n in NAMES]))
+        yield f"hash of plan {options}", np.array([hash_], np.uint64), np.array([got.value], np.uint64)
+        sigma = F(Levels(o).at(grid(o)[0])[2])
+        state = np.stack([normal(6, 0, 0, s) * sigma for s in seeds])
+        bytes_ = [started_run(hash_, 6, seeds, state), lib.export(plan, seeds, 6)]
+        ours, want = (np.frombuffer(b, np.uint8) for b in bytes_)
+        yield f"export of plan {options}", ours, want
+
+
 def checks(lib):
     seeds = row_seeds(7, 3)
     for name, ours in (("dgm_random_uniform", uniform), ("dgm_random_normal", normal)):
         want = lib.random(name, seeds, 9, 5, 10_001)
         yield name, np.stack([ours(10_001, 5, 9, s) for s in seeds]), want
     yield from attention_checks(lib)
+    yield from model_checks(lib)
+    yield from block_checks(lib, seeds)
     x, eps = values((2, 9001), 4), F(1e-5)
     one = np.ones(9001, F)
     want = lib.rows("dgm_rms_norm", x, tensor(one), ctypes.c_float(eps))
@@ -194,14 +262,22 @@ def checks(lib):
     yield "sample with rejected steps", sample(options, seeds, 1030, stiff), lib.sample(options, seeds, 1030, stiff)
 
 
+def same_bits(a, b):
+    """Equal but for the bits of a NaN."""
+    return a.shape == b.shape and a.dtype == b.dtype and bool(np.all((bits(a) == bits(b)) | (a != a) & (b != b)))
+
+
+def bits(a):
+    return a.view(f"u{a.itemsize}")
+
+
 def main():
     names = {"darwin": "libdgm.dylib"}
     lib = Library(sys.argv[1] if sys.argv[1:] else ROOT / "target/release" / names.get(sys.platform, "libdgm.so"))
     np.seterr(all="ignore")
     passed = failed = 0
     for name, ours, want in checks(lib):
-        good = np.array_equal(ours.view(np.uint32)[~np.isnan(ours)], want.view(np.uint32)[~np.isnan(want)])
-        good = good and np.array_equal(np.isnan(ours), np.isnan(want))
+        good = same_bits(ours, want)
         passed, failed = passed + good, failed + (not good)
         print("ok     " if good else "FAILED ", name)
     print(f"library: {passed} passed, {failed} failed")
