@@ -1,7 +1,7 @@
 # Thin on purpose: every target is a command you could type. GNU make 3.81 is enough.
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-rust test-isa test-c test-julia test-panic-library test-elixir test-docs \
-        header bench stress exhaustive check-numerics check-targets install clean
+        header bench limits stress exhaustive check-numerics check-targets install clean
 
 TOOLCHAIN := $(if $(DGM_TOOLCHAIN_DIR),$(DGM_TOOLCHAIN_DIR),$(CURDIR)/.toolchain)
 export DGM_TOOLCHAIN_DIR := $(TOOLCHAIN)
@@ -68,8 +68,12 @@ test-docs: build ## Header, bindings, README code blocks and layering are in ste
 header: ## Regenerate include/dgm.h and the Julia bindings
 	cargo run -q --release -p xtask -- header
 
-bench: ## Run the benchmarks
-	cargo bench --manifest-path benches/Cargo.toml
+bench: ## Time the kernels with criterion
+	cargo bench -p dgm-benches
+
+limits: build ## The kernels as a share of the FMA peak, and an empty ask/tell round trip in C
+	cargo run -q --release -p dgm-benches --bin limits
+	@sh capi/cc.sh benches/ask_tell.c target/ask_tell && target/ask_tell
 
 exhaustive: ## Check every f32 input of the math functions (minutes)
 	cargo test --release -p dgm-core -- --ignored exhaustive
