@@ -66,7 +66,7 @@ int main(int argc, char **argv)
     const char *list = option(argc, argv, "--labels", NULL);
     const char *file = option(argc, argv, "--out", NULL);
     size_t n = strtoull(option(argc, argv, "--n", "64"), NULL, 10);
-    uint64_t seed = strtoull(option(argc, argv, "--seed", "2026"), NULL, 10);
+    uint64_t seed = strtoull(option(argc, argv, "--seed", "351"), NULL, 10);
 
     dgm_model *model;
     dgm_model_info info = {.struct_size = sizeof info};
