@@ -690,6 +690,16 @@ int32_t dgm_num_threads(void);
 const char *dgm_isa(void);
 
 /**
+ * Chooses what multiplies in linear layers, for the whole process: "native", the default and the
+ * same bits everywhere, or "blas", the machine's BLAS, whose bits are its own. The environment
+ * variable DGM_BACKEND chooses before the first call, DGM_BLAS_LIBRARY names the library;
+ * dgm_cpu_info() says what runs.
+ *
+ * @return DGM_ERROR_ARGUMENT for any other name, and for "blas" where there is none
+ */
+int32_t dgm_set_backend(const char *backend);
+
+/**
  * Writes one line of `name=value` pairs: version, numerics, isa, available, threads, backend,
  * target. NUL-terminated.
  *

@@ -2,10 +2,11 @@
 
 use std::ffi::{CStr, c_char};
 
+use dgm_core::linalg::{Backend, set_backend};
 use dgm_core::{Error, arch, info, threads};
 
 use crate::fence::entry;
-use crate::memory::write_text;
+use crate::memory::{text, write_text};
 
 /// Version of this interface that a header describes; compare with dgm_abi_version().
 pub const DGM_ABI_VERSION: i32 = 1;
@@ -73,6 +74,18 @@ pub extern "C" fn dgm_isa() -> *const c_char {
     name.as_ptr()
 }
 
+/// Chooses what multiplies in linear layers, for the whole process: "native", the default and the
+/// same bits everywhere, or "blas", the machine's BLAS, whose bits are its own. The environment
+/// variable DGM_BACKEND chooses before the first call, DGM_BLAS_LIBRARY names the library;
+/// dgm_cpu_info() says what runs.
+///
+/// @return DGM_ERROR_ARGUMENT for any other name, and for "blas" where there is none
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_set_backend(backend: *const c_char) -> i32 {
+    // SAFETY: the caller gives a NUL-terminated text or NULL.
+    entry(|| unsafe { set_backend(Backend::from_name(text("backend", backend)?)?) })
+}
+
 /// Writes one line of `name=value` pairs: version, numerics, isa, available, threads, backend,
 /// target. NUL-terminated.
 ///
@@ -106,6 +119,16 @@ mod tests {
             let text = CStr::from_ptr(buf.as_ptr()).to_str().unwrap();
             assert_eq!(text.len() + 1, needed);
             assert!(text.contains("isa="));
+        }
+    }
+
+    #[test]
+    fn backends_are_checked() {
+        // SAFETY: NUL-terminated texts, or NULL.
+        unsafe {
+            assert_eq!(dgm_set_backend(c"native".as_ptr()), 0);
+            assert_eq!(dgm_set_backend(c"cuda".as_ptr()), -101);
+            assert_eq!(dgm_set_backend(std::ptr::null()), -100);
         }
     }
 

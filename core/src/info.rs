@@ -1,6 +1,6 @@
 //! What this build is and what it runs on.
 
-use crate::{arch, threads};
+use crate::{arch, linalg, threads};
 
 /// Version of the numeric definitions: it changes when the bits of any result may.
 ///
@@ -16,11 +16,12 @@ pub const NUMERICS_VERSION: i32 = 1;
 pub fn cpu_info() -> String {
     let available: Vec<_> = arch::available_levels().iter().map(|l| l.name()).collect();
     format!(
-        "version={} numerics={NUMERICS_VERSION} isa={} available={} threads={} backend=native target={}-{}",
+        "version={} numerics={NUMERICS_VERSION} isa={} available={} threads={} backend={} target={}-{}",
         env!("CARGO_PKG_VERSION"),
         arch::level().name(),
         available.join(","),
         threads::num_threads(),
+        linalg::described(),
         std::env::consts::ARCH,
         std::env::consts::OS,
     )

@@ -50,7 +50,7 @@ export row_seeds, ask, tell!, export_run, import_run
 const PUBLIC = (:Grid, :Linear, :Plan, :Request, :Run, :categorical, :cpu_info, :describe, :element_pointer,
                 :element_strides, :forward!, :gelu, :gelu!, :generate, :is_strided, :isdone, :library, :linear!,
                 :metadata, :normal!, :num_threads, :numerics_version, :result, :sample, :sample!,
-                :set_num_threads!, :silu, :silu!, :start, :step!, :uniform!)
+                :set_backend!, :set_num_threads!, :silu, :silu!, :start, :step!, :uniform!)
 @static if VERSION >= v"1.11"
     eval(Expr(:public, PUBLIC...))
 end

@@ -36,3 +36,15 @@ function set_num_threads!(n::Integer)
     check(LibDGM.dgm_set_num_threads(n))
     return n
 end
+
+"""
+    DGMKernels.set_backend!(backend)
+
+Chooses what multiplies in linear layers: `:native`, the default and the same bits everywhere, or
+`:blas`, the machine's BLAS (`ENV["DGM_BLAS_LIBRARY"]` names it), whose bits are its own.
+`DGMKernels.cpu_info()` says what runs.
+"""
+function set_backend!(backend)
+    check(LibDGM.dgm_set_backend(string(backend)))
+    return backend
+end

@@ -123,5 +123,7 @@ end
     @test sizeof(D.LibDGM.dgm_request) == 104
     @test !any(f -> occursin("@cfunction", read(f, String)), readdir(joinpath(PROJECT, "src"); join = true))
     @test thrown(() -> D.check(Int32(-900))) isa DGMError
+    @test D.set_backend!(:native) === :native && occursin("backend=native", D.cpu_info())
+    @test occursin("cuda", sprint(showerror, thrown(() -> D.set_backend!(:cuda))))
     @test occursin("-900", sprint(showerror, DGMError(-900, "text")))
 end

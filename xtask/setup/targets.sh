@@ -38,7 +38,7 @@ inside() {
     exec chroot "$root" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive \
       CARGO_HOME=/cargo CARGO_TARGET_DIR=/build \
       SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt CARGO_HTTP_CAINFO=/etc/ssl/certs/ca-certificates.crt \
-      CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+      CC=aarch64-linux-gnu-gcc CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
       CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=/usr/bin/qemu-aarch64-static \
       QEMU_LD_PREFIX=/usr/aarch64-linux-gnu sh -euc "cd /src && $1"' inside "$1"
 }
@@ -79,7 +79,7 @@ inside "cargo test --locked --release --target $arm -p dgm-conformance"
 
 for target in aarch64-apple-darwin aarch64-apple-ios aarch64-linux-android; do
   say "$target: type check"
-  inside "RUSTC_BOOTSTRAP=1 cargo check --locked -Zbuild-std=std,panic_abort --target $target -p dgm-core -p dgm-capi"
+  inside "RUSTC_BOOTSTRAP=1 cargo check --locked -Zbuild-std=std,panic_abort --target $target -p dgm-core -p dgm-capi --features accelerate"
 done
 
 if [ -f "$repo/julia/jlrs/Cargo.toml" ]; then

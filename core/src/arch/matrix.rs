@@ -97,11 +97,11 @@ impl<'a, T: Copy> Matrix<'a, T> {
 
 /// A matrix to write, with any strides that keep its elements apart.
 pub(crate) struct MatrixMut<'a, T = f32> {
-    ptr: *mut T,
+    pub(super) ptr: *mut T,
     rows: usize,
     cols: usize,
-    row_stride: isize,
-    col_stride: isize,
+    pub(super) row_stride: isize,
+    pub(super) col_stride: isize,
     owner: PhantomData<&'a mut T>,
 }
 

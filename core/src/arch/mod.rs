@@ -8,6 +8,7 @@
 //! Every operation is an IEEE operation with round-to-nearest, so that a body gives the
 //! same bits at every level provided it treats lanes independently.
 
+pub(crate) mod blas;
 mod fpenv;
 mod level;
 mod matrix;

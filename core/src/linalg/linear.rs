@@ -2,9 +2,10 @@
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
+use super::backend::{Backend, backend};
 use super::check_strides;
 use super::packed::{PANEL, PackedLinear};
-use crate::arch::{Kernel, Matrix, MatrixMut, Simd, Sink, dispatch, multiply};
+use crate::arch::{Kernel, Matrix, MatrixMut, Simd, Sink, blas, dispatch, multiply};
 use crate::error::{Error, Result, check_shape};
 use crate::math;
 use crate::threads;
@@ -120,9 +121,12 @@ impl<'a> Iterator for Tasks<'a> {
     }
 }
 
-fn run(x: Matrix, w: &PackedLinear, act: Activation, out: MatrixMut) {
+fn run(x: Matrix, w: &PackedLinear, act: Activation, mut out: MatrixMut) {
     if out.rows() == 0 || out.cols() == 0 {
         return;
+    }
+    if backend() == Backend::Blas && blas::product(x, w.plain(), &mut out) {
+        return finish(w, act, out);
     }
     let rows = block_rows(x.cols()).min(x.rows());
     let panels = block_panels(rows, x.cols()).min(w.panels());
@@ -132,6 +136,49 @@ fn run(x: Matrix, w: &PackedLinear, act: Activation, out: MatrixMut) {
         let x = x.slice_rows(task.row, task.out.rows());
         dispatch(Block { x, w, act, panel: task.panel, out: task.out });
     });
+}
+
+/// Bias and activation of a product, by blocks of rows.
+fn finish(w: &PackedLinear, act: Activation, out: MatrixMut) {
+    const ROWS: usize = 32;
+    const WORK: u64 = 32; // operations an element, about, of an activation
+    let work = WORK * out.rows() as u64 * out.cols() as u64;
+    let mut rest = Some(out);
+    let blocks = std::iter::from_fn(|| {
+        let out = rest.take()?;
+        let (block, below) = {
+            let at = ROWS.min(out.rows());
+            out.split_rows(at)
+        };
+        rest = (below.rows() > 0).then_some(below);
+        Some(block)
+    });
+    threads::for_each(blocks, work, |out| dispatch(Finish { w, act, out }));
+}
+
+struct Finish<'a> {
+    w: &'a PackedLinear,
+    act: Activation,
+    out: MatrixMut<'a>,
+}
+
+impl Kernel for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        for panel in 0..self.w.panels() {
+            let col = panel * PANEL;
+            let len = PANEL.min(self.out.cols() - col);
+            for r in 0..self.out.rows() {
+                for (i, bias) in self.w.bias(panel)[..len].iter().enumerate() {
+                    let sum = self.out.get(r, col + i) + bias;
+                    self.out.set(r, col + i, sum);
+                }
+            }
+            activate(s, self.act, &mut self.out, col, len);
+        }
+    }
 }
 
 /// One task: a block of rows through a few panels.

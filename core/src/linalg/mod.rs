@@ -4,11 +4,14 @@
 //! from zero, then one addition of the bias, then the activation. It does not depend on the
 //! number of rows, so a row alone gives the same bits as in a batch.
 
+mod backend;
 mod linear;
 mod packed;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use backend::described;
+pub use backend::{Backend, backend, set_backend};
 pub(crate) use linear::linear_rows;
 pub use linear::{Activation, linear};
 pub use packed::PackedLinear;

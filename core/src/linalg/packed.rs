@@ -1,5 +1,7 @@
 //! Weights in the order the microkernel reads them.
 
+use std::sync::OnceLock;
+
 use ndarray::{ArrayView1, ArrayView2};
 
 use super::check_strides;
@@ -21,6 +23,8 @@ pub struct PackedLinear {
     /// From `start`: panels `[out / 32][in][32]`, zero-padded, then the bias, padded likewise.
     data: Vec<f32>,
     start: usize,
+    /// `[out, in]` for a BLAS, from its first product on.
+    plain: OnceLock<Vec<f32>>,
 }
 
 impl PackedLinear {
@@ -62,7 +66,7 @@ impl PackedLinear {
         for (to, &from) in bias_out.iter_mut().zip(bias.iter().flatten()) {
             *to = from;
         }
-        Ok(PackedLinear { in_features, out_features, data, start })
+        Ok(PackedLinear { in_features, out_features, data, start, plain: OnceLock::new() })
     }
 
     /// Length of an input row.
@@ -78,6 +82,15 @@ impl PackedLinear {
     /// Bytes the packed weights occupy.
     pub fn bytes(&self) -> usize {
         self.data.len() * size_of::<f32>()
+    }
+
+    /// The weights `[out, in]`, unpacked once.
+    pub(super) fn plain(&self) -> &[f32] {
+        self.plain.get_or_init(|| {
+            let element = |n: usize, k: usize| self.panel(n / PANEL)[k * PANEL + n % PANEL];
+            let rows = (0..self.out_features).flat_map(|n| (0..self.in_features).map(move |k| (n, k)));
+            rows.map(|(n, k)| element(n, k)).collect()
+        })
     }
 
     pub(super) fn panels(&self) -> usize {

@@ -1,5 +1,6 @@
 //! Random numbers, and what the engine says of itself.
 
+use dgm_core::linalg::{Backend, set_backend};
 use dgm_core::random::{self, Purpose};
 use dgm_core::{NUMERICS_VERSION, info, threads};
 use jlrs::data::managed::array::{TypedArrayRet, TypedVectorRet};
@@ -132,6 +133,13 @@ pub fn set_num_threads(n: isize) -> Reply<Nothing> {
         let count = usize::try_from(n)
             .map_err(|_| Failure::argument(format!("n is {n}, expected 1 to {}", threads::MAX_THREADS)))?;
         engine(|| threads::set_num_threads(count)).map(|()| Nothing)
+    })
+}
+
+pub fn choose_backend(backend: Symbol) -> Reply<Nothing> {
+    fence(|| {
+        let name = backend.as_str()?.to_string();
+        engine(|| set_backend(Backend::from_name(&name)?)).map(|()| Nothing)
     })
 }
 

@@ -32,8 +32,8 @@ use crate::attention::{attention, attention_into, attention_into_with, attention
 use crate::dit::{DiT, JlModel, forward, generate};
 use crate::failure::Reply;
 use crate::kernels::{
-    categorical, categorical_with, cpu_info, normal, normal_with, num_threads, numerics_version, row_seeds,
-    set_num_threads, uniform, uniform_with,
+    categorical, categorical_with, choose_backend, cpu_info, normal, normal_with, num_threads,
+    numerics_version, row_seeds, set_num_threads, uniform, uniform_with,
 };
 use crate::plan::{JlPlan, Plan};
 use crate::run::{Run, import, import_as, start, start_with};
@@ -153,6 +153,11 @@ julia_module! {
 
     ///     set_num_threads!(n::Int)
     fn set_num_threads(n: isize) -> Reply<Nothing> as set_num_threads!;
+
+    ///     set_backend!(backend::Symbol)
+    ///
+    /// `:native`, or `:blas` for the BLAS of the machine in linear layers.
+    fn choose_backend(backend: Symbol) -> Reply<Nothing> as set_backend!;
 
     ///     cpu_info() -> String
     fn cpu_info() -> Reply<StringRet> as cpu_info;

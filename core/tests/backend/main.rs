@@ -1,0 +1,76 @@
+//! Linear layers through a BLAS, with a library made for the test. One test, because the choice
+//! belongs to the process.
+#![cfg(all(feature = "blas", unix))]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use dgm_core::info::cpu_info;
+use dgm_core::linalg::{Activation, Backend, PackedLinear, backend, linear, set_backend};
+use ndarray::{Array1, Array2, s};
+
+fn library() -> PathBuf {
+    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("libtestblas.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/backend/cblas.c");
+    let cc = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+    let status = Command::new(cc).args(["-shared", "-fPIC", "-O2", "-o"]).arg(&out).arg(source).status();
+    assert!(status.expect("a C compiler").success());
+    out
+}
+
+fn set(name: &str, value: &str) {
+    // SAFETY: the only test of this process, and it has started no thread that reads variables.
+    unsafe { std::env::set_var(name, value) }
+}
+
+fn numbers(rows: usize, cols: usize, seed: usize) -> Array2<f32> {
+    Array2::from_shape_fn((rows, cols), |(i, j)| ((i * 31 + j * 17 + 1) * seed % 1999) as f32 / 999.5 - 1.0)
+}
+
+#[test]
+fn a_blas_multiplies_when_it_is_asked_to() {
+    // What is asked for but not there: the variable is ignored, the call says why.
+    set("DGM_BACKEND", "blas");
+    set("DGM_BLAS_LIBRARY", "/nowhere/libblas.so");
+    assert_eq!(backend(), Backend::Native);
+    let error = set_backend(Backend::Blas).unwrap_err();
+    assert!(error.code() == -101 && error.to_string().contains("/nowhere/libblas.so"), "{error}");
+    assert!(Backend::from_name("cuda").unwrap_err().to_string().contains("cuda"));
+
+    set("DGM_BLAS_LIBRARY", library().to_str().unwrap());
+    for (m, k, n) in [(1, 1, 1), (1, 70, 33), (70, 33, 1), (5, 64, 32), (131, 40, 97), (3, 0, 4)] {
+        let (x, w) = (numbers(m, k, 7), numbers(n, k, 13));
+        let bias = Array1::from_iter((0..n).map(|i| i as f32 / 7.0));
+        let layer = PackedLinear::pack(w.view(), Some(bias.view())).unwrap();
+        for act in [Activation::None, Activation::Silu, Activation::GeluTanh, Activation::GeluErf] {
+            set_backend(Backend::Native).unwrap();
+            assert!(cpu_info().contains("backend=native"));
+            let mut want = Array2::zeros((m, n));
+            linear(x.view(), &layer, act, want.view_mut()).unwrap();
+
+            set_backend(Backend::Blas).unwrap();
+            assert!(cpu_info().contains("backend=blas:") && cpu_info().contains("libtestblas.so"));
+            let mut got = Array2::from_elem((m, n), f32::NAN);
+            linear(x.view(), &layer, act, got.view_mut()).unwrap();
+            assert!(
+                got.iter().zip(&want).all(|(a, b)| (a - b).abs() <= 1e-5 * (1.0 + b.abs())),
+                "{m} {k} {n}"
+            );
+            // Sums in double differ in some last bit: the library was called.
+            assert!(m * k * n < 1000 || act != Activation::None || got != want);
+
+            // Rows apart go through it too; columns apart cannot and stay native, to the bit.
+            let mut wide = Array2::from_elem((m, n + 3), 7.0f32);
+            linear(x.view(), &layer, act, wide.slice_mut(s![.., ..n])).unwrap();
+            assert_eq!(wide.slice(s![.., ..n]), got);
+            assert!(wide.slice(s![.., n..]).iter().all(|&v| v == 7.0), "gaps stay untouched");
+            if n > 1 {
+                let mut apart = Array2::from_elem((m, 2 * n), 7.0f32);
+                linear(x.view(), &layer, act, apart.slice_mut(s![.., ..;2])).unwrap();
+                assert_eq!(apart.slice(s![.., ..;2]), want);
+            }
+        }
+    }
+    set_backend(Backend::Native).unwrap();
+    assert_eq!(backend(), Backend::Native);
+}
