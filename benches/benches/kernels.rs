@@ -1,5 +1,8 @@
 //! The list of `dgm_benches::cases` under criterion, in operations a second.
 
+// criterion_group! writes a function without documentation.
+#![allow(missing_docs)]
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn kernels(c: &mut Criterion) {
