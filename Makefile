@@ -1,7 +1,7 @@
 # Thin on purpose: every target is a command you could type. GNU make 3.81 is enough.
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-rust test-isa test-c test-julia test-panic-library test-elixir test-docs \
-        header bench limits stress exhaustive check-numerics check-targets install clean
+        header bench limits stress exhaustive check-numerics check-dlpack check-targets install clean
 
 TOOLCHAIN := $(if $(DGM_TOOLCHAIN_DIR),$(DGM_TOOLCHAIN_DIR),$(CURDIR)/.toolchain)
 export DGM_TOOLCHAIN_DIR := $(TOOLCHAIN)
@@ -41,7 +41,7 @@ test-isa: ## The Rust tests once per instruction set of this machine (DGM_ISA)
 	  echo "DGM_ISA=$$isa"; DGM_ISA=$$isa cargo test --workspace || exit 1; \
 	done
 
-test-c: build ## The C tests: C11 and C++17, gcc and clang, sanitizers, valgrind, panic fence
+test-c: build test-panic-library ## The C tests: C11 and C++17, gcc and clang, sanitizers, valgrind, panic fence
 	sh tests/c/run.sh
 
 test-panic-library: # libdgm with an entry that panics, away from the real one
@@ -50,6 +50,9 @@ test-panic-library: # libdgm with an entry that panics, away from the real one
 	@for lib in $(TARGET)/debug/libdgm.so $(TARGET)/debug/libdgm.dylib; do \
 	  if [ -f $$lib ]; then cp $$lib $(TARGET)/test-panic/; fi; \
 	done
+
+check-dlpack: build ## numpy and torch buffers passed to libdgm by DLPack (PYTHON with both)
+	$(or $(PYTHON),python3) tests/peers/dlpack.py
 
 test-julia: build test-panic-library ## The tests of the Julia package
 	env -u DGM_LIBRARY DGM_TEST_PANIC=$(TARGET)/test-panic julia --project=julia julia/test/runtests.jl

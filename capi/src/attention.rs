@@ -112,6 +112,12 @@ pub unsafe extern "C" fn dgm_attention(
             // SAFETY: the caller gives a number for each head.
             false => slice(arg, x, heads).map(Some),
         };
+        let (slopes, sinks) =
+            (per_head("alibi_slopes", options.alibi_slopes)?, per_head("sinks", options.sinks)?);
+        for written in [Some(&out), lse.as_ref()].into_iter().flatten() {
+            written.check_separate("alibi_slopes", slopes.unwrap_or_default())?;
+            written.check_separate("sinks", sinks.unwrap_or_default())?;
+        }
         let bias = Tensor::read_optional("bias", options.bias, 4, SCORES)?;
         let mask = match options.mask.is_null() {
             true => None,
@@ -136,8 +142,8 @@ pub unsafe extern "C" fn dgm_attention(
             window_right: limit("window_right", options.window_right)?,
             kv_lengths: lengths.as_deref(),
             soft_cap: (options.soft_cap != 0.0).then_some(options.soft_cap),
-            alibi_slopes: per_head("alibi_slopes", options.alibi_slopes)?,
-            sinks: per_head("sinks", options.sinks)?,
+            alibi_slopes: slopes,
+            sinks,
             bias: bias.map(|x| x.view::<Ix4>()).transpose()?,
             mask: mask.map(|x| x.view_of::<u8, Ix4>()).transpose()?,
         };

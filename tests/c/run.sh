@@ -1,7 +1,7 @@
 #!/bin/sh
 # The C tests: every program with the default compiler; then as C11 and C++17 with gcc and clang,
 # under the sanitizers and under valgrind (see one.sh), as far as these are installed; the examples;
-# the panic fence; the exported names; three seconds of stress. Needs `cargo build --release`.
+# the panic fence; the exported names; three seconds of stress. Needs `make build test-panic-library`.
 # The last line is `c: N passed, N failed`, where a program run in another way counts as one.
 set -u
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -78,11 +78,12 @@ done
 
 # Panics stay inside: a library with a function that panics, loaded by a child process.
 if [ "$(uname -s)" = Darwin ]; then library=libdgm.dylib; else library=libdgm.so; fi
-if cargo build -q -p dgm-capi --features test-panic &&
-  "${CC:-cc}" -std=c11 -O2 -Wall -Wextra -Werror -pedantic tests/c/fence.c -o "$out/fence" -ldl; then
-  count "$out/fence" "$target/debug/$library"
+if [ ! -f "$target/test-panic/$library" ]; then
+  bad "$target/test-panic/$library is missing: make test-panic-library"
+elif "${CC:-cc}" -std=c11 -O2 -Wall -Wextra -Werror -pedantic tests/c/fence.c -o "$out/fence" -ldl; then
+  count "$out/fence" "$target/test-panic/$library"
 else
-  bad 'the panic fence cannot be built'
+  bad 'fence.c does not compile'
 fi
 
 # Exported are the listed functions and nothing else; the header declares the same.

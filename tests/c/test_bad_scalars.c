@@ -61,6 +61,65 @@ static void kernels(void)
     dgm_linear_free(layer);
 }
 
+static void attention_options(void)
+{
+    int64_t four[] = {1, 4, 4, 8}, scores[] = {1, 4, 4, 4}, wide[] = {1, 4, 4, 5}, rows[] = {1, 4, 4};
+    float per_head[5] = {0.5f, 0.25f, 0.125f, 0.0625f, 0};
+    uint8_t bits[64] = {1};
+    dgm_tensor q = f32_tensor(x, 4, four), to = f32_tensor(out, 4, four), lse = f32_tensor(out + 64, 3, rows);
+    dgm_tensor mask = f32_tensor((const float *)(const void *)bits, 4, scores);
+    dgm_attention_options o;
+    mask.dtype_code = DGM_DTYPE_UINT;
+    mask.dtype_bits = 8;
+    int64_t lengths[] = {5};
+#define OPTION_REFUSED(code, name, assignment)                                \
+    do {                                                                      \
+        OK(dgm_attention_options_init(&o, sizeof o));                         \
+        assignment;                                                           \
+        REFUSED(code, name, dgm_attention(&q, &q, &q, &o, &to, NULL));        \
+    } while (0)
+    OPTION_REFUSED(DGM_ERROR_RANGE, "window_left", o.window_left = -2);
+    OPTION_REFUSED(DGM_ERROR_RANGE, "window_left", o.window_left = INT64_MIN);
+    OPTION_REFUSED(DGM_ERROR_RANGE, "window_right", o.window_right = -2);
+    OPTION_REFUSED(DGM_ERROR_RANGE, "soft_cap", o.soft_cap = NAN);
+    OPTION_REFUSED(DGM_ERROR_RANGE, "soft_cap", o.soft_cap = INFINITY);
+    OPTION_REFUSED(DGM_ERROR_RANGE, "soft_cap", o.soft_cap = -1);
+    OPTION_REFUSED(DGM_ERROR_RANGE, "kv_lengths", o.kv_lengths = lengths);
+    OPTION_REFUSED(DGM_ERROR_STRIDE, "kv_lengths", o.kv_lengths = (int64_t *)(void *)((char *)lengths + 4));
+    OPTION_REFUSED(DGM_ERROR_STRIDE, "sinks", o.sinks = (float *)(void *)((char *)per_head + 1));
+    OPTION_REFUSED(DGM_ERROR_STRIDE, "alibi_slopes", o.alibi_slopes = (float *)(void *)((char *)per_head + 2));
+    OPTION_REFUSED(DGM_ERROR_ALIAS, "sinks", o.sinks = out + 127);
+    OPTION_REFUSED(DGM_ERROR_ALIAS, "alibi_slopes", o.alibi_slopes = out);
+    OPTION_REFUSED(DGM_ERROR_RANGE, "alibi_slopes", (per_head[1] = NAN, o.alibi_slopes = per_head));
+    OPTION_REFUSED(DGM_ERROR_RANGE, "sinks", (per_head[1] = NAN, o.sinks = per_head));
+    per_head[1] = 0.25f;
+    to = f32_tensor(out, 4, four);
+    OK(dgm_attention_options_init(&o, sizeof o));
+    o.sinks = (float *)lse.data;
+    dgm_tensor free_out = f32_tensor(out, 4, four);
+    static float room[128];
+    free_out.data = room;
+    REFUSED(DGM_ERROR_ALIAS, "lse overlaps sinks", dgm_attention(&q, &q, &q, &o, &free_out, &lse));
+
+#define MASK_REFUSED(code, name, assignment)                                  \
+    do {                                                                      \
+        dgm_tensor m = mask;                                                  \
+        assignment;                                                           \
+        OPTION_REFUSED(code, name, o.mask = &m);                              \
+    } while (0)
+    MASK_REFUSED(DGM_ERROR_DTYPE, "mask has dtype", m.dtype_bits = 16);
+    MASK_REFUSED(DGM_ERROR_DTYPE, "mask has dtype", (m.dtype_code = DGM_DTYPE_FLOAT, m.dtype_bits = 32));
+    MASK_REFUSED(DGM_ERROR_DTYPE, "mask", m.dtype_lanes = 8);
+    MASK_REFUSED(DGM_ERROR_DTYPE, "mask", m.device_type = 2);
+    MASK_REFUSED(DGM_ERROR_NULL, "mask", m.data = NULL);
+    MASK_REFUSED(DGM_ERROR_NULL, "mask", m.shape = NULL);
+    MASK_REFUSED(DGM_ERROR_SHAPE, "mask", m.ndim = 3);
+    MASK_REFUSED(DGM_ERROR_SHAPE, "mask", m.ndim = -1);
+    MASK_REFUSED(DGM_ERROR_SHAPE, "mask", m.shape = wide);
+    MASK_REFUSED(DGM_ERROR_OVERFLOW, "mask", m.byte_offset = UINT64_MAX);
+    MASK_REFUSED(DGM_ERROR_ALIAS, "mask", m.data = (char *)(void *)out + 511);
+}
+
 static void noise(void)
 {
     dgm_tensor to = f32_tensor(out, 2, flat), tx = f32_tensor(x, 2, flat);
@@ -287,6 +346,7 @@ int main(void)
         out[i] = untouched[i] = -1234.5f;
     }
     kernels();
+    attention_options();
     noise();
     options();
     driver();

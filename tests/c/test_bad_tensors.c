@@ -2,7 +2,7 @@
  * byte of the caller's memory changed. */
 #include "arena.h"
 
-enum { MOST = 5, ROWS = 3 };
+enum { MOST = 6, ROWS = 3 };
 
 static const uint64_t seeds[ROWS] = {1, 2, 3};
 static const int64_t labels[ROWS] = {0, 1, 10};
@@ -14,6 +14,13 @@ static float *workspace;
 static size_t workspace_len;
 
 static int32_t attention(dgm_tensor *const *t) { return dgm_attention(t[0], t[1], t[2], NULL, t[3], t[4]); }
+static int32_t biased(dgm_tensor *const *t)
+{
+    dgm_attention_options o;
+    dgm_attention_options_init(&o, sizeof o);
+    o.bias = t[3];
+    return dgm_attention(t[0], t[1], t[2], &o, t[4], t[5]);
+}
 static int32_t layer_norm(dgm_tensor *const *t) { return dgm_layer_norm(t[0], t[1], t[2], 1e-5f, t[3]); }
 static int32_t rms_norm(dgm_tensor *const *t) { return dgm_rms_norm(t[0], t[1], 1e-5f, t[2]); }
 static int32_t modulate(dgm_tensor *const *t) { return dgm_modulate(t[0], t[1], t[2], t[3]); }
@@ -58,6 +65,9 @@ static struct entry {
     {"attention", attention, 0, -1, 5,
      {{"q", 0, 0, 4, {2, 4, 5, 8}, 0, 0}, {"k", 0, 0, 4, {2, 2, 7, 8}, 0, 0}, {"v", 0, 0, 4, {2, 2, 7, 6}, 0, 0},
       {"out", 1, 0, 4, {2, 4, 5, 6}, 0, 0}, {"lse", 1, 1, 3, {2, 4, 5}, 0, 0}}},
+    {"attention with a bias", biased, 0, -1, 6,
+     {{"q", 0, 0, 4, {2, 4, 5, 8}, 0, 0}, {"k", 0, 0, 4, {2, 2, 7, 8}, 0, 0}, {"v", 0, 0, 4, {2, 2, 7, 6}, 0, 0},
+      {"bias", 0, 1, 4, {2, 4, 5, 7}, 0, 0}, {"out", 1, 0, 4, {2, 4, 5, 6}, 0, 0}, {"lse", 1, 1, 3, {2, 4, 5}, 0, 0}}},
     {"layer_norm", layer_norm, 0, -1, 4,
      {{"x", 0, 0, 2, {4, 9}, 0, 0}, {"weight", 0, 1, 1, {9}, 0, 0}, {"bias", 0, 1, 1, {9}, 0, 0}, {"out", 1, 0, 2, {4, 9}, 0, 0}}},
     {"rms_norm", rms_norm, 0, -1, 3,
