@@ -279,7 +279,8 @@ static void all_faults(struct entry *e)
         descriptors(e, i);
         for (int d = 0; d < e->slots[i].ndim; d++) {
             dimensions(e, i, d);
-            if (!e->slots[i].output)
+            /* The network takes its time under valgrind: one dimension of its input will do. */
+            if (!e->slots[i].output && (d == 0 || e->call != network))
                 strided_input(e, i, d, expected, out);
         }
         if (e->slots[i].output)
