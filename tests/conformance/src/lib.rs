@@ -1,15 +1,18 @@
 //! Kernels from tensors to a tensor, each listed once ([`KERNELS`]); tests, `cases.txt` and `docs/HASHES.md`
-//! follow from it. Not listed yet: random numbers, sampling runs, the forward pass of a model.
+//! follow from it. Random numbers, walks of the solvers and models are listed in [`run_cases`] and published in
+//! `runs.txt`.
 
 mod kernels;
 mod oracle;
 mod publish;
+mod runs;
 
 use dgm_core::Result;
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, IxDyn};
 
 pub use kernels::KERNELS;
 pub use publish::{BadCase, PATTERN, bad_cases, cases_text, hashes_text, sha256};
+pub use runs::{ROWS, RunCase, Source, run_cases, runs_text};
 
 /// A kernel in f64: inputs, options and the output's shape to the output, row-major.
 pub type Oracle = fn(&[ArrayD<f64>], &Args, &[usize]) -> Vec<f64>;

@@ -1,4 +1,4 @@
-//! Writes `cases.txt` and `docs/HASHES.md`; with `--check`, says whether they are up to date.
+//! Writes `cases.txt`, `runs.txt` and `docs/HASHES.md`; with `--check`, says whether they are up to date.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,6 +8,7 @@ fn main() -> ExitCode {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files = [
         (here.join("cases.txt"), dgm_conformance::cases_text()),
+        (here.join("runs.txt"), dgm_conformance::runs_text()),
         (here.join("../../docs/HASHES.md"), dgm_conformance::hashes_text()),
     ];
     for (path, text) in files {

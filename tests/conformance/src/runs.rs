@@ -1,0 +1,220 @@
+//! What is no kernel from tensors to a tensor: random numbers, walks of every solver, models. Row
+//! `r` of such a case is a function of `r` alone, so every test may pick rows as it likes.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use dgm_core::models::Dit;
+use dgm_core::random;
+use dgm_core::sampling::{Ask, Plan, PlanOptions, Prediction, Process, Request, Role, Run, Solver};
+use ndarray::{Array2, ArrayView4, ArrayViewMut4};
+use sha2::{Digest, Sha256};
+
+use crate::{Tensor, values};
+
+/// What computes the rows.
+pub enum Source {
+    /// [`random::uniform`], purpose 0, draw 3.
+    Uniform,
+    /// [`random::normal`], purpose 0, draw 3.
+    Normal,
+    /// [`random::categorical`], purpose 9, draw 3, from logits of [`values`] times 4.
+    Categorical,
+    /// [`random::row_seeds`]: the low word, then the high word.
+    RowSeeds,
+    /// A walk under [`model`]: what every evaluation reads, then the result. (Bosh3: the result
+    /// alone, because rows of a batch wait for each other and the last one decides when to end.)
+    Plan(PlanOptions),
+    /// The forward pass of the network in this file.
+    Model(&'static str),
+}
+
+/// One case of `runs.txt`.
+pub struct RunCase {
+    /// Unique name.
+    pub name: String,
+    /// What computes it.
+    pub source: Source,
+    /// Numbers in a row (of a model: given by its file).
+    pub elements: usize,
+}
+
+/// Rows a published hash covers.
+pub const ROWS: usize = 3;
+
+/// The seed from which [`random::row_seeds`] makes those of the rows.
+const SEED: u64 = 7;
+
+/// The model of the walks: `x / 2 + 1/4`, unconditional `x / 2 - 1/8`. Halving is exact, so one
+/// rounding remains and every language gets the same bits with and without contraction.
+fn model(role: Role, x: &[f32]) -> Vec<f32> {
+    let bias = if role == Role::Uncond { -0.125 } else { 0.25 };
+    x.iter().map(|x| 0.5 * x + bias).collect()
+}
+
+fn plans() -> Vec<(String, PlanOptions)> {
+    let mut all = Vec::new();
+    for &solver in Solver::ALL {
+        let flow = PlanOptions { solver, steps: 5, ..Default::default() };
+        let guided = PlanOptions { guidance: 2.5, shift: 3.0, ..flow.clone() };
+        let eta = if solver == Solver::Ddim { 0.5 } else { 0.0 };
+        let (process, prediction) = (Process::VpCosine, Prediction::Epsilon);
+        let vp = PlanOptions { process, prediction, eta, clip: Some(1.0), ..flow.clone() };
+        all.push((format!("plan/{}_flow", solver.name()), flow));
+        all.push((format!("plan/{}_flow_guided", solver.name()), guided));
+        if solver != Solver::Bosh3 {
+            all.push((format!("plan/{}_vp_clip", solver.name()), vp));
+        }
+    }
+    all
+}
+
+/// Every case. A new solver of the engine joins by itself.
+pub fn run_cases() -> Vec<RunCase> {
+    let case = |name: &str, source, elements| RunCase { name: name.to_string(), source, elements };
+    let mut all = vec![
+        case("uniform/odd", Source::Uniform, 37),
+        case("uniform/threads", Source::Uniform, 60_001),
+        case("normal/odd", Source::Normal, 37),
+        case("normal/threads", Source::Normal, 30_001),
+        case("categorical/odd", Source::Categorical, 37),
+        case("categorical/threads", Source::Categorical, 30_001),
+        case("row_seeds/three", Source::RowSeeds, 1),
+        case("model/tiny_dit", Source::Model("tests/golden/tiny_dit.safetensors"), 0),
+        case("model/digits", Source::Model("models/digits.safetensors"), 0),
+    ];
+    all.extend(plans().into_iter().map(|(name, options)| RunCase {
+        name,
+        source: Source::Plan(options),
+        elements: 37,
+    }));
+    all
+}
+
+fn generated(seed: usize, elements: usize) -> Vec<f32> {
+    let t = Tensor { name: "x", symbols: vec!["N"], shape: vec![elements], seed: seed as u32 };
+    values(&t).into_iter().collect()
+}
+
+fn seeds(rows: &[usize]) -> Vec<u64> {
+    rows.iter().flat_map(|&r| random::row_seeds(SEED.wrapping_add(r as u64), 1)).collect()
+}
+
+fn by_row(x: &[f32], elements: usize) -> Vec<Vec<u32>> {
+    x.chunks(elements).map(|row| row.iter().map(|v| v.to_bits()).collect()).collect()
+}
+
+impl RunCase {
+    /// The words of each of `rows`. With `resumed`, a walk is exported before every evaluation and
+    /// goes on from the block alone, in fresh memory and under a plan read from its own bytes.
+    ///
+    /// # Panics
+    /// When the engine refuses the case.
+    pub fn run(&self, rows: &[usize], resumed: bool) -> Vec<Vec<u32>> {
+        let (n, seeds) = (self.elements, seeds(rows));
+        let mut out = Array2::from_elem((rows.len(), n), f32::NAN);
+        match &self.source {
+            Source::Uniform => random::uniform(&seeds, 0, 3, out.view_mut()).unwrap(),
+            Source::Normal => random::normal(&seeds, 0, 3, out.view_mut()).unwrap(),
+            Source::Categorical => {
+                for (mut row, r) in out.outer_iter_mut().zip(rows) {
+                    row.iter_mut().zip(generated(100 + r, n)).for_each(|(o, v)| *o = 4.0 * v);
+                }
+                let mut classes = vec![-1; rows.len()];
+                random::categorical(out.view(), &seeds, 9, 3, &mut classes).unwrap();
+                return classes.iter().map(|&c| vec![c as u32]).collect();
+            }
+            Source::RowSeeds => return seeds.iter().map(|&s| vec![s as u32, (s >> 32) as u32]).collect(),
+            Source::Plan(options) => return walk(options, &seeds, n, resumed),
+            Source::Model(file) => return forward(file, rows),
+        }
+        by_row(out.as_slice().expect("contiguous"), n)
+    }
+
+    /// SHA-256 of the words of the first [`ROWS`] rows, little-endian.
+    pub fn sha256(&self) -> String {
+        let rows: Vec<usize> = (0..ROWS).collect();
+        let words = self.run(&rows, false).concat();
+        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        Sha256::digest(&bytes).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    }
+}
+
+fn walk(options: &PlanOptions, seeds: &[u64], n: usize, resumed: bool) -> Vec<Vec<u32>> {
+    let mut plan = Plan::compile(options).unwrap();
+    let mut state = vec![0.0; plan.state_len(seeds.len(), n).unwrap()];
+    let mut run = Run::start(&plan, seeds, n, None, &mut state).unwrap();
+    let mut trace = vec![Vec::new(); seeds.len()];
+    let mut keep = |x: &[f32]| trace.iter_mut().zip(by_row(x, n)).for_each(|(t, row)| t.extend(row));
+    loop {
+        if resumed {
+            let block = run.export(&plan, &state).unwrap();
+            plan = Plan::from_bytes(&plan.to_bytes()).unwrap();
+            state.fill(f32::NAN);
+            run = Run::import(&plan, &block, &mut state).unwrap();
+        }
+        let Ask::Eval(Request { eval_id, role, .. }) = run.ask(&plan).unwrap() else { break };
+        let x = run.input(&plan, &state).unwrap();
+        let y = model(role, x);
+        if options.solver != Solver::Bosh3 {
+            keep(x);
+        }
+        run.tell(&plan, &mut state, eval_id, &y).unwrap();
+    }
+    keep(run.result(&plan, &state).unwrap());
+    trace
+}
+
+/// Image `r` is [`values`] with seed `200 + r`, its time `(r mod 5) / 4`, its label `r mod (classes + 1)`.
+fn forward(file: &str, rows: &[usize]) -> Vec<Vec<u32>> {
+    let net = Dit::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(file)).unwrap();
+    let c = net.config();
+    let (image, result) = (c.channels * c.height * c.width, c.out_channels * c.height * c.width);
+    let x: Vec<f32> = rows.iter().flat_map(|r| generated(200 + r, image)).collect();
+    let t: Vec<f32> = rows.iter().map(|r| (r % 5) as f32 / 4.0).collect();
+    let labels: Vec<i64> = rows.iter().map(|r| (r % (c.num_classes + 1)) as i64).collect();
+    let mut workspace = vec![f32::NAN; net.workspace_len(rows.len()).unwrap()];
+    let mut y = vec![f32::NAN; rows.len() * result];
+    let x = ArrayView4::from_shape((rows.len(), c.channels, c.height, c.width), &x).expect("the shape");
+    let out = ArrayViewMut4::from_shape((rows.len(), c.out_channels, c.height, c.width), &mut y);
+    net.forward(x, &t, &labels, &mut workspace, out.expect("the shape")).unwrap();
+    by_row(&y, result)
+}
+
+/// The text of `tests/conformance/runs.txt`.
+pub fn runs_text() -> String {
+    let mut text = String::from(
+        "# Generated by `cargo run -p dgm-conformance`. Do not edit.\n\
+         # Seeds: the first three of row_seeds(7). Model of a plan: x/2 + 1/4, unconditional x/2 - 1/8;\n\
+         # hashed (32-bit words, little-endian) row by row: what each evaluation reads, then the result;\n\
+         # for bosh3 the result alone.\n",
+    );
+    for case in run_cases() {
+        writeln!(text, "run {}", case.name).unwrap();
+        match &case.source {
+            Source::Uniform => writeln!(text, "random uniform purpose 0 draw 3 elements {}", case.elements),
+            Source::Normal => writeln!(text, "random normal purpose 0 draw 3 elements {}", case.elements),
+            Source::Categorical => {
+                writeln!(text, "random categorical purpose 9 draw 3 elements {} logits 100 times 4", case.elements)
+            }
+            Source::RowSeeds => writeln!(text, "random row_seeds"),
+            Source::Model(file) => writeln!(text, "model {file} images 200"),
+            Source::Plan(o) => writeln!(
+                text,
+                "plan process {} prediction {} solver {} steps {} shift {} eta {} guidance {} clip {} elements {}",
+                o.process.name(),
+                o.prediction.name(),
+                o.solver.name(),
+                o.steps,
+                o.shift,
+                o.eta,
+                o.guidance,
+                o.clip.unwrap_or(0.0),
+                case.elements
+            ),
+        }
+        .unwrap();
+        writeln!(text, "sha256 {}\nend", case.sha256()).unwrap();
+    }
+    text
+}
