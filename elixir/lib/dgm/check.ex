@@ -31,11 +31,15 @@ defmodule DGM.Check do
 
   def counts(list, name), do: list(list, name, &count/2, "a list of non-negative integers")
   def numbers(list, name), do: list(list, name, &number/2, "a list of numbers")
+  def booleans(list, name), do: list(list, name, &boolean/2, "a list of booleans")
   def seeds(list), do: list(list, "seeds", &u64/2, "a list of 64-bit integers, not negative")
   def labels(list), do: list(list, "labels", &label/2, "a list of integers")
 
-  def struct(%module{} = value, module, _name), do: value
-  def struct(other, module, name), do: fail(name, other, "a %#{inspect(module)}{}")
+  def handle(%{__struct__: module, resource: resource} = value, module, _name)
+      when is_reference(resource),
+      do: value
+
+  def handle(other, module, name), do: fail(name, other, "a %#{inspect(module)}{}")
 
   def keyword(opts, defaults) do
     if Keyword.keyword?(opts),

@@ -113,12 +113,13 @@ defmodule DGM.Dit do
   defp times(t), do: Tensor.native(t, "t")
 
   defp path(path) do
-    IO.chardata_to_string(path)
+    text = IO.chardata_to_string(path)
+    if String.valid?(text), do: text, else: raise(ArgumentError)
   rescue
-    _ -> Check.fail("path", path, "a path")
+    _ -> Check.fail("path", path, "a path in UTF-8")
   end
 
-  defp check(model), do: Check.struct(model, __MODULE__, "model")
+  defp check(model), do: Check.handle(model, __MODULE__, "model")
 
   defp new({resource, config, metadata}) do
     %__MODULE__{resource: resource, config: config, metadata: Map.new(metadata)}

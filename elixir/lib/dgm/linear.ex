@@ -40,7 +40,7 @@ defmodule DGM.Linear do
   """
   @spec forward(t, Tensor.input(), keyword) :: Tensor.input()
   def forward(linear, x, opts \\ []) do
-    linear = Check.struct(linear, __MODULE__, "linear")
+    linear = Check.handle(linear, __MODULE__, "linear")
     activation = Check.name(Check.keyword(opts, activation: :none)[:activation], "activation")
     answer = Native.linear_forward(linear.resource, Tensor.native(x, "x"), activation)
     Tensor.like(x, Native.value!(answer))

@@ -107,7 +107,7 @@ defmodule DGM.Plan do
   def from_binary!(bytes), do: bang(from_binary(bytes))
 
   @doc false
-  def resource(plan), do: Check.struct(plan, __MODULE__, "plan").resource
+  def resource(plan), do: Check.handle(plan, __MODULE__, "plan").resource
 
   defp new({resource, steps, slots, hash}) do
     %__MODULE__{resource: resource, steps: steps, slots: slots, hash: hash}
@@ -117,9 +117,13 @@ defmodule DGM.Plan do
   defp bang({:error, error}), do: raise(error)
 
   defimpl Inspect do
-    def inspect(plan, _opts) do
-      o = DGM.Plan.options(plan)
+    # A forged plan is shown too: an error message that could not show what it is about would
+    # be an error about itself.
+    def inspect(plan, opts) do
+      o = DGM.Native.plan_options(plan.resource)
       "#DGM.Plan<#{o[:solver]} #{o[:process]} #{o[:prediction]} steps=#{plan.steps}>"
+    rescue
+      _ -> Inspect.Any.inspect(plan, opts)
     end
   end
 end

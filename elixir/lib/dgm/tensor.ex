@@ -68,22 +68,20 @@ defmodule DGM.Tensor do
       <<1, 0, 1>>
   """
   @spec mask([boolean], tuple) :: t
-  def mask(list, shape) when is_list(list) and is_tuple(shape) do
-    data = for x <- list, into: <<>>, do: if(DGM.Check.boolean(x, "mask"), do: <<1>>, else: <<0>>)
+  def mask(list, shape) when is_tuple(shape) do
+    data =
+      for x <- DGM.Check.booleans(list, "mask"), into: <<>>, do: if(x, do: <<1>>, else: <<0>>)
+
     tensor = %__MODULE__{data: data, shape: shape, type: {:u, 8}}
     {_, dims} = native_mask(tensor, "mask")
 
-    if length(list) == Enum.product(dims),
-      do: tensor,
-      else:
-        raise(
-          ArgumentError,
-          "mask has #{length(list)} elements, expected those of #{inspect(shape)}"
-        )
+    if byte_size(data) == Enum.product(dims) do
+      tensor
+    else
+      raise ArgumentError,
+            "mask has #{byte_size(data)} elements, expected those of #{inspect(shape)}"
+    end
   end
-
-  def mask(list, shape) when is_tuple(shape),
-    do: DGM.Check.fail("mask", list, "a list of booleans")
 
   def mask(_list, shape), do: DGM.Check.fail("shape", shape, "a tuple of non-negative integers")
 

@@ -9,7 +9,7 @@ use dgm_core::{Error, Result};
 use ndarray::Ix4;
 use rustler::{Binary, Env, NifMap, Resource, ResourceArc, Term};
 
-use crate::failure::Reply;
+use crate::failure::{Handle, Named, Reply};
 use crate::plan;
 use crate::tensor::{Input, Output, Tensor, floats};
 
@@ -22,6 +22,11 @@ pub struct DitRef {
 
 #[rustler::resource_impl]
 impl Resource for DitRef {}
+
+impl Named for DitRef {
+    const ARG: &'static str = "model";
+    const EXPECTED: &'static str = "the resource of a %DGM.Dit{}";
+}
 
 /// The dimensions, as `DGM.Dit` keeps them.
 #[derive(NifMap)]
@@ -75,7 +80,7 @@ fn loaded(model: Dit) -> Loaded {
 }
 
 #[rustler::nif]
-fn dit_plan_options<'a>(env: Env<'a>, model: ResourceArc<DitRef>) -> Reply<Term<'a>> {
+fn dit_plan_options<'a>(env: Env<'a>, model: Handle<DitRef>) -> Reply<Term<'a>> {
     let _fp = FpEnv::enter();
     Ok(plan::options_term(env, &model.model.plan_options()?))
 }
@@ -83,7 +88,7 @@ fn dit_plan_options<'a>(env: Env<'a>, model: ResourceArc<DitRef>) -> Reply<Term<
 #[rustler::nif(schedule = "DirtyCpu")]
 fn dit_forward<'a>(
     env: Env<'a>,
-    model: ResourceArc<DitRef>,
+    model: Handle<DitRef>,
     x: Input<'a>,
     t: Input<'a>,
     labels: Vec<i64>,
@@ -98,7 +103,7 @@ fn dit_forward<'a>(
 #[rustler::nif(schedule = "DirtyCpu")]
 fn dit_forward_binary<'a>(
     env: Env<'a>,
-    model: ResourceArc<DitRef>,
+    model: Handle<DitRef>,
     x: Binary<'a>,
     t: Input<'a>,
     labels: Vec<i64>,

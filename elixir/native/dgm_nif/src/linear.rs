@@ -6,7 +6,7 @@ use dgm_core::{Error, Result};
 use ndarray::{Ix1, Ix2};
 use rustler::{Env, Resource, ResourceArc, Term};
 
-use crate::failure::Reply;
+use crate::failure::{Handle, Named, Reply};
 use crate::tensor::{Input, Output, Tensor};
 
 /// An immutable packed layer, shared between processes.
@@ -14,6 +14,11 @@ pub struct LinearRef(PackedLinear);
 
 #[rustler::resource_impl]
 impl Resource for LinearRef {}
+
+impl Named for LinearRef {
+    const ARG: &'static str = "linear";
+    const EXPECTED: &'static str = "the resource of a %DGM.Linear{}";
+}
 
 /// `{resource, in_features, out_features, bytes}`
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -33,7 +38,7 @@ fn linear_pack<'a>(
 #[rustler::nif(schedule = "DirtyCpu")]
 fn linear_forward<'a>(
     env: Env<'a>,
-    layer: ResourceArc<LinearRef>,
+    layer: Handle<LinearRef>,
     x: Input<'a>,
     activation: String,
 ) -> Reply<Term<'a>> {

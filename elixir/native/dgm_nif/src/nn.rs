@@ -144,7 +144,11 @@ fn unpatchify<'a>(env: Env<'a>, x: Input<'a>, patch: usize, height: usize, width
     let x = Tensor::new("x", &x)?;
     let x = x.view::<Ix3>("{batch, tokens, patch * patch * channels}")?;
     let channels = x.dim().2 / square("patch", positive("patch", patch)?)?;
-    let mut out = Output::new("out", &[x.dim().0, channels, height, width])?;
+    // Here the caller gives a size where other languages give an output.
+    if !height.is_multiple_of(patch) || !width.is_multiple_of(patch) {
+        return Err(Error::shape("size", &[height, width], format!("multiples of patch {patch}")).into());
+    }
+    let mut out = Output::new("size", &[x.dim().0, channels, height, width])?;
     nn::unpatchify(x, patch, out.view::<Ix4>()?)?;
     Ok(out.into_term(env))
 }

@@ -5,7 +5,7 @@ use dgm_core::sampling::{Plan, PlanOptions, Prediction, Process, Solver, Spacing
 use dgm_core::{Error, Result};
 use rustler::{Atom, Binary, Decoder, Encoder, Env, Resource, ResourceArc, Term};
 
-use crate::failure::Reply;
+use crate::failure::{Handle, Named, Reply};
 use crate::tensor::copy;
 
 /// An immutable plan, shared between processes.
@@ -13,6 +13,11 @@ pub struct PlanRef(pub Plan);
 
 #[rustler::resource_impl]
 impl Resource for PlanRef {}
+
+impl Named for PlanRef {
+    const ARG: &'static str = "plan";
+    const EXPECTED: &'static str = "the resource of a %DGM.Plan{}";
+}
 
 /// `{resource, steps, slots, hash}`
 type Compiled = (ResourceArc<PlanRef>, usize, usize, u64);
@@ -40,19 +45,19 @@ fn plan_defaults(env: Env<'_>) -> Term<'_> {
 }
 
 #[rustler::nif]
-fn plan_options<'a>(env: Env<'a>, plan: ResourceArc<PlanRef>) -> Term<'a> {
+fn plan_options<'a>(env: Env<'a>, plan: Handle<PlanRef>) -> Term<'a> {
     let _fp = FpEnv::enter();
     options_term(env, plan.0.options())
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
-fn plan_describe(plan: ResourceArc<PlanRef>) -> String {
+fn plan_describe(plan: Handle<PlanRef>) -> String {
     let _fp = FpEnv::enter();
     plan.0.describe()
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
-fn plan_to_binary<'a>(env: Env<'a>, plan: ResourceArc<PlanRef>) -> Reply<Binary<'a>> {
+fn plan_to_binary<'a>(env: Env<'a>, plan: Handle<PlanRef>) -> Reply<Binary<'a>> {
     let _fp = FpEnv::enter();
     Ok(Binary::from_owned(copy("plan", &plan.0.to_bytes())?, env))
 }
@@ -133,8 +138,10 @@ fn number(arg: &'static str, value: Term<'_>) -> Result<f64> {
 }
 
 fn times(value: Term<'_>) -> Result<Vec<f64>> {
+    // Rustler's decoder panics at an improper list, which has no length.
     let list: Vec<Term> = value
-        .decode()
+        .list_length()
+        .and_then(|_| value.decode())
         .map_err(|_| Error::argument("times", format!("{value:?}"), "a list of numbers or nil"))?;
     list.into_iter().map(|t| number("times", t)).collect()
 }

@@ -9,9 +9,9 @@
 use dgm_core::arch::FpEnv;
 use dgm_core::sampling::{Ask, Plan, Role, Run};
 use dgm_core::{Error, Result};
-use rustler::{Binary, Encoder, Env, NifStruct, OwnedBinary, ResourceArc, Term};
+use rustler::{Binary, Encoder, Env, NifStruct, OwnedBinary, Term};
 
-use crate::failure::Reply;
+use crate::failure::{Handle, Reply};
 use crate::plan::PlanRef;
 use crate::tensor::{Input, allocate, allocate_bytes, copy, floats, floats_mut};
 
@@ -58,7 +58,7 @@ type Parts<'a> = (Binary<'a>, Binary<'a>, usize, usize);
 #[rustler::nif(schedule = "DirtyCpu")]
 fn run_start<'a>(
     env: Env<'a>,
-    plan: ResourceArc<PlanRef>,
+    plan: Handle<PlanRef>,
     seeds: Vec<u64>,
     elements: usize,
     x_start: Option<Input<'a>>,
@@ -72,7 +72,7 @@ fn run_start<'a>(
     Ok((Binary::from_owned(header, env), Binary::from_owned(state, env), seeds.len(), elements))
 }
 
-fn ask<'a>(plan: ResourceArc<PlanRef>, header: Term<'a>) -> Reply<Term<'a>> {
+fn ask<'a>(plan: Handle<PlanRef>, header: Term<'a>) -> Reply<Term<'a>> {
     let _fp = FpEnv::enter();
     let env = header.get_env();
     let run = Run::decode(&plan.0, bytes(header)?)?;
@@ -99,20 +99,20 @@ fn ask<'a>(plan: ResourceArc<PlanRef>, header: Term<'a>) -> Reply<Term<'a>> {
 }
 
 /// The part of the state that the model reads, without a copy.
-fn input<'a>(plan: ResourceArc<PlanRef>, header: Binary<'a>, state: Binary<'a>) -> Reply<Binary<'a>> {
+fn input<'a>(plan: Handle<PlanRef>, header: Binary<'a>, state: Binary<'a>) -> Reply<Binary<'a>> {
     let _fp = FpEnv::enter();
     let run = Run::decode(&plan.0, header.as_slice())?;
     view(&state, |floats| run.input(&plan.0, floats))
 }
 
 /// The part of the state that holds the sample, without a copy.
-fn result<'a>(plan: ResourceArc<PlanRef>, header: Binary<'a>, state: Binary<'a>) -> Reply<Binary<'a>> {
+fn result<'a>(plan: Handle<PlanRef>, header: Binary<'a>, state: Binary<'a>) -> Reply<Binary<'a>> {
     let _fp = FpEnv::enter();
     let run = Run::decode(&plan.0, header.as_slice())?;
     view(&state, |floats| run.result(&plan.0, floats))
 }
 
-fn times<'a>(plan: ResourceArc<PlanRef>, header: Term<'a>) -> Reply<Binary<'a>> {
+fn times<'a>(plan: Handle<PlanRef>, header: Term<'a>) -> Reply<Binary<'a>> {
     let _fp = FpEnv::enter();
     let env = header.get_env();
     let run = Run::decode(&plan.0, bytes(header)?)?;
@@ -125,7 +125,7 @@ fn times<'a>(plan: ResourceArc<PlanRef>, header: Term<'a>) -> Reply<Binary<'a>> 
 #[rustler::nif(schedule = "DirtyCpu")]
 fn run_tell<'a>(
     env: Env<'a>,
-    plan: ResourceArc<PlanRef>,
+    plan: Handle<PlanRef>,
     header: Binary<'a>,
     state: Binary<'a>,
     eval_id: u64,
@@ -141,7 +141,7 @@ fn run_tell<'a>(
 }
 
 /// `{evals, accepts, rejects}`
-fn stats(plan: ResourceArc<PlanRef>, header: Binary<'_>) -> Reply<(u64, u64, u64)> {
+fn stats(plan: Handle<PlanRef>, header: Binary<'_>) -> Reply<(u64, u64, u64)> {
     let _fp = FpEnv::enter();
     let counters = Run::decode(&plan.0, header.as_slice())?.counters();
     Ok((counters.evals, counters.accepts, counters.rejects))
@@ -150,7 +150,7 @@ fn stats(plan: ResourceArc<PlanRef>, header: Binary<'_>) -> Reply<(u64, u64, u64
 #[rustler::nif(schedule = "DirtyCpu")]
 fn run_export<'a>(
     env: Env<'a>,
-    plan: ResourceArc<PlanRef>,
+    plan: Handle<PlanRef>,
     header: Binary<'a>,
     state: Binary<'a>,
 ) -> Reply<Binary<'a>> {
@@ -161,7 +161,7 @@ fn run_export<'a>(
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
-fn run_import<'a>(env: Env<'a>, plan: ResourceArc<PlanRef>, block: Binary<'a>) -> Reply<Parts<'a>> {
+fn run_import<'a>(env: Env<'a>, plan: Handle<PlanRef>, block: Binary<'a>) -> Reply<Parts<'a>> {
     let _fp = FpEnv::enter();
     let (rows, elements) = Run::peek(block.as_slice())?;
     let mut state = allocate("block", plan.0.state_len(rows, elements)?)?;
@@ -194,14 +194,14 @@ fn view<'a>(state: &Binary<'a>, select: impl FnOnce(&[f32]) -> Result<&[f32]>) -
 
 #[rustfmt::skip]
 quick_and_long! {
-    run_ask / run_ask_long(plan: ResourceArc<PlanRef>, header: Term<'a>)
+    run_ask / run_ask_long(plan: Handle<PlanRef>, header: Term<'a>)
         -> Term<'a> = ask(plan, header);
-    run_input / run_input_long(plan: ResourceArc<PlanRef>, header: Binary<'a>, state: Binary<'a>)
+    run_input / run_input_long(plan: Handle<PlanRef>, header: Binary<'a>, state: Binary<'a>)
         -> Binary<'a> = input(plan, header, state);
-    run_result / run_result_long(plan: ResourceArc<PlanRef>, header: Binary<'a>, state: Binary<'a>)
+    run_result / run_result_long(plan: Handle<PlanRef>, header: Binary<'a>, state: Binary<'a>)
         -> Binary<'a> = result(plan, header, state);
-    run_times / run_times_long(plan: ResourceArc<PlanRef>, header: Term<'a>)
+    run_times / run_times_long(plan: Handle<PlanRef>, header: Term<'a>)
         -> Binary<'a> = times(plan, header);
-    run_stats / run_stats_long(plan: ResourceArc<PlanRef>, header: Binary<'a>)
+    run_stats / run_stats_long(plan: Handle<PlanRef>, header: Binary<'a>)
         -> (u64, u64, u64) = stats(plan, header);
 }

@@ -1,0 +1,462 @@
+defmodule DGM.BadInputTest do
+  # Every public function, every argument, every way it can be wrong: an ArgumentError that
+  # names it, and a VM that goes on as before. The list is checked against the documentation,
+  # so that a new function without a line here fails.
+  use ExUnit.Case, async: false
+  import DGM.BadInput
+  alias DGM.{Dit, Linear, Plan, Random, Sampler, Tensor}
+
+  @modules [DGM, DGM.Linear, DGM.Random, DGM.Plan, DGM.Sampler, DGM.Dit, DGM.Tensor]
+  @model Path.expand("../../models/digits.safetensors", __DIR__)
+
+  # Numbers that f64 has and f32 has not, and what NaN looks like in Elixir.
+  @not_f32 [1.0e300, -1.0e300]
+  @not_numbers [nil, "1", :nan, :infinity, []]
+
+  defp reals(shape), do: Tensor.new(DGM.Conformance.generated(Tuple.product(shape), 7), shape)
+
+  # {module, function, arguments}
+  defp functions do
+    x = reals({2, 3, 4})
+    bd = reals({2, 4})
+    image = reals({2, 1, 4, 4})
+    layer = Linear.pack(reals({3, 4}))
+    plan = Plan.compile(steps: 2)
+    run = Sampler.start(plan, [1, 2], 3)
+    model = Dit.load!(@model)
+    network = fn _request, x, _t -> x end
+    {:eval, %{eval_id: id}} = Sampler.ask(run)
+    y = Sampler.input(run)
+
+    x_arg = tensor("x", x, [{3, 3, 4}, {2, 3, 5}])
+    bd_arg = &tensor(&1, bd, [{3, 4}, {2, 5}])
+    eps = [eps: @not_numbers ++ [-1 | @not_f32]]
+    affine = fn key -> {key, [1, "a", Tensor.new([1]), reals({1, 4}), %{}]} end
+    seeds = integers("seeds", [1, 2], [[-1]])
+    stream = options(purpose: [nil, "user", :nope, 1], draw: [nil, -1, 4_294_967_296, 1.0, :a])
+    elements = count("elements", 3, [{-1}, {2, nil}, {huge(), huge()}, huge()])
+    start_options = options(x: [1, "a", Tensor.new([1]), reals({2, 4}), %{}])
+
+    labels =
+      integers("labels", [1, 2], [[1], [1, 2, 3], [-1, 0], [0, model.config.num_classes + 1]])
+
+    runs = {"run", run, [nil, 1, %{}, "run", Map.from_struct(run), %{run | plan: nil}]}
+
+    [
+      {DGM, :set_num_threads, [count("threads", 2, [0, 1025])]},
+      {DGM, :attention, attention()},
+      {DGM, :layer_norm,
+       [any_tensor("x", x), options([affine.(:weight), affine.(:bias)] ++ eps)]},
+      {DGM, :rms_norm, [any_tensor("x", x), options([affine.(:weight)] ++ eps)]},
+      {DGM, :modulate, [x_arg, bd_arg.("shift"), bd_arg.("scale")]},
+      {DGM, :layer_norm_modulate, [x_arg, bd_arg.("shift"), bd_arg.("scale"), options(eps)]},
+      {DGM, :gate_residual,
+       [
+         tensor("residual", x, [{3, 3, 4}, {2, 2, 4}]),
+         tensor("y", x, [{2, 3, 5}, {2, 2, 4}]),
+         bd_arg.("gate")
+       ]},
+      {DGM, :silu, [any_tensor("x", x)]},
+      {DGM, :gelu, [any_tensor("x", x), options(kind: [nil, "tanh", :relu, 1])]},
+      {DGM, :timestep_embedding,
+       [
+         tensor("t", reals({2})),
+         count("dim", 4, [3, huge(), huge() - 1]),
+         options(max_period: @not_numbers ++ [0, -1 | @not_f32])
+       ]},
+      {DGM, :patchify, [tensor("x", image), count("patch", 2, [0, 3, 5, huge()])]},
+      {DGM, :unpatchify,
+       [
+         tensor("x", x),
+         count("patch", 2, [0, huge()]),
+         {["size", "height", "width", "x"], {2, 6},
+          [nil, 2, {2}, {2, 2, 2}, {-1, 2}, {2, 1.0}, {0, 0}, {4, 4}, {3, 4}, {huge(), 2}]}
+       ]},
+      {Linear, :pack,
+       [tensor("weight", reals({3, 4})), optional(tensor("bias", reals({3}), [{4}]))]},
+      {Linear, :forward,
+       [
+         handle("linear", layer),
+         any_tensor("x", bd),
+         options(activation: [nil, "silu", :relu, 1])
+       ]},
+      {Random, :row_seeds,
+       [
+         count("seed", 1) |> drop(fn v -> v == huge() + 1 end),
+         count("rows", 2, [huge()])
+       ]},
+      {Random, :normal, [seeds, elements, stream]},
+      {Random, :uniform, [seeds, elements, stream]},
+      {Random, :categorical,
+       [tensor("logits", bd), integers("seeds", [1, 2], [[1], [-1, 1]]), stream]},
+      {Plan, :compile, [plan_options()]},
+      {Plan, :options, [handle("plan", plan)]},
+      {Plan, :describe, [handle("plan", plan)]},
+      {Plan, :to_binary, [handle("plan", plan)]},
+      {Plan, :from_binary, [{"bytes", Plan.to_binary(plan), [nil, 1, :a, [1], <<1::1>>]}]},
+      {Plan, :from_binary!, [{"bytes", Plan.to_binary(plan), [nil, 1, :a, [1], <<1::1>>]}]},
+      {Sampler, :start,
+       [handle("plan", plan), seeds, count("elements", 3, [0, huge()]), start_options]},
+      {Sampler, :ask, [runs]},
+      {Sampler, :input, [runs]},
+      {Sampler, :times, [runs]},
+      {Sampler, :result, [runs]},
+      {Sampler, :stats, [runs]},
+      {Sampler, :export, [runs]},
+      {Sampler, :tell,
+       [
+         runs,
+         count("eval_id", id) |> drop(fn v -> v == huge() + 1 end),
+         {"y", y, [nil, 1, :a, [], <<>>, "abc", y <> <<0::32>>, <<y::binary, 1::1>>, reals({5})]}
+       ]},
+      {Sampler, :import,
+       [handle("plan", plan), {"block", Sampler.export(run), [nil, 1, [], <<1::1>>]}]},
+      {Sampler, :import!,
+       [handle("plan", plan), {"block", Sampler.export(run), [nil, 1, [], <<1::1>>]}]},
+      {Sampler, :sample,
+       [handle("plan", plan), seeds, count("elements", 3, [0]), models(network), start_options]},
+      {Sampler, :stream,
+       [handle("plan", plan), seeds, count("elements", 3, [0]), models(network), start_options]},
+      {Sampler, :finish, [runs, models(network)]},
+      {Dit, :load, [{"path", @model, [nil, 1, {:a}, [:a], <<255, 254>>, [1 | 2]]}]},
+      {Dit, :load!, [{"path", @model, [nil, 1, {:a}, [:a], <<255, 254>>, [1 | 2]]}]},
+      {Dit, :from_binary, [{"bytes", File.read!(@model), [nil, 1, [], <<1::1>>]}]},
+      {Dit, :from_binary!, [{"bytes", File.read!(@model), [nil, 1, [], <<1::1>>]}]},
+      {Dit, :plan_options, [handle("model", model)]},
+      {Dit, :forward,
+       [
+         handle("model", model),
+         {"x", reals({2, 1, 8, 8}), [nil, 1, <<>>, "abc", reals({2, 1, 8, 9}), reals({2, 64})]},
+         {["t", "list"], [0.5, 0.5], [nil, :a, "abc", <<0::32>>, [1], ["a"], reals({3})]},
+         labels
+       ]},
+      {Dit, :generate, [handle("model", model), handle("plan", plan), seeds, labels]},
+      {Tensor, :new,
+       [
+         {["data", "list"], [1, 2], [nil, 1, :a, [[1], [1, 2]], ["a"], [1 | 2], "abc", [1]]},
+         {["shape", "dimension", "data"], {2}, [nil, 2, [2], {-1}, {1.0}, {3}, {huge(), huge()}]}
+       ]},
+      {Tensor, :mask,
+       [
+         {"mask", [true, false], [nil, 1, [1], [true], [true | false]]},
+         {["shape", "dimension", "mask"], {2}, [nil, [2], {-1}, {3}, {huge(), huge()}]}
+       ]},
+      {Tensor, :reshape,
+       [
+         {"tensor", bd, [nil, 1, %{}, "a"]},
+         {["shape", "dimension", "data"], {8}, [nil, [8], {7}, {-8}, {huge(), huge()}]}
+       ]},
+      {Tensor, :to_list, [{"tensor", bd, [nil, 1, %{}, "a"]}]},
+      {Tensor, :to_flat_list, [{"tensor", bd, [nil, 1, %{}, "a"]}]}
+    ]
+  end
+
+  defp attention do
+    [q, k] = [reals({2, 4, 3, 8}), reals({2, 2, 5, 8})]
+    fits = [{3, 2, 5, 8}, {2, 3, 5, 8}, {2, 2, 6, 8}, {2, 2, 5, 9}]
+    masks = [1, "a", [true], %{}, reals({2, 4, 3, 5}), Tensor.mask([true], {1, 1, 1, 1, 1})]
+
+    [
+      tensor("q", q, [{3, 4, 3, 8}, {2, 3, 3, 8}, {2, 4, 3, 9}]),
+      tensor("k", k, fits),
+      # Values may be of another width than keys.
+      tensor("v", k, List.delete_at(fits, 3)),
+      options(
+        scale: ["1", :nan, :infinity, [] | @not_f32],
+        causal: [nil, 1, "true", :yes],
+        window: [nil, 1, {1}, {-1, 1}, {1, nil}, {1.5, 1}, {1, 2, 3}],
+        kv_lengths: [1, [1], [1, 2, 3], [-1, 1], [6, 1], [1.0, 2], [1 | 2]],
+        soft_cap: ["1", :nan, 0, -1, [] | @not_f32],
+        alibi_slopes: [1, [1], [1, 2, 3, :nan], [1.0e300, 1, 1, 1], [1 | 2]],
+        sinks: [1, [1], [1, 2, 3, "a"], [1 | 2]],
+        bias: [1, "a", %{}, reals({1}), reals({2, 4, 3, 6})],
+        mask: masks,
+        lse: [nil, 1, "a"]
+      )
+    ]
+  end
+
+  defp plan_options do
+    positive = @not_numbers ++ [0, -1, 1.0e300]
+    counts = [nil, -1, 0, 1.5, "1", :a, 1_000_000_000, 1.0e9]
+
+    vp = [process: :vp_linear, prediction: :epsilon]
+    adaptive = [solver: :bosh3]
+
+    options([
+      {:process, [nil, "flow", :nope, 1]},
+      {:prediction, [nil, "velocity", :nope, 1]},
+      {:solver, [nil, "euler", :nope, 1]},
+      {:spacing, [nil, "uniform", :nope, 1]},
+      {:steps, counts},
+      {:train_steps, counts, vp},
+      {:max_evals, List.delete(counts, 1_000_000_000), adaptive},
+      {:shift, positive},
+      {:eta, @not_numbers ++ [-0.1, 1.1]},
+      {:guidance, @not_numbers},
+      {:beta_start, positive, vp},
+      {:beta_end, positive, vp},
+      {:rtol, @not_numbers ++ [-1], adaptive},
+      {:atol, @not_numbers ++ [-1], adaptive},
+      {:h_init, @not_numbers ++ [-1], adaptive},
+      {:clip, List.delete(@not_numbers, nil) ++ [0, -1]},
+      {:times, [1, "a", [], [1], [1 | 2], [:a, 0], [0, 1], [1, 1]]}
+    ])
+  end
+
+  defp models(network),
+    do:
+      {["model", "y"], network,
+       [nil, 1, fn -> 1 end, fn _, _, _ -> nil end, fn _, _, _ -> "" end]}
+
+  defp drop({name, good, bad}, unwanted), do: {name, good, Enum.reject(bad, unwanted)}
+
+  defp evaluate(module, function, arguments) do
+    case apply(module, function, arguments) do
+      # Lazy: look at it.
+      stream when function == :stream -> Enum.to_list(stream)
+      value -> value
+    end
+  end
+
+  # What can be compared: handles are new on every call.
+  defp comparable(%{resource: _} = value), do: %{value | resource: nil}
+  defp comparable(%{plan: plan} = run), do: %{run | plan: comparable(plan)}
+  defp comparable({:ok, value}), do: {:ok, comparable(value)}
+  defp comparable(list) when is_list(list), do: Enum.map(list, &comparable/1)
+  defp comparable(value), do: value
+
+  test "the list has every documented function" do
+    listed =
+      for {module, function, arguments} <- functions(), do: {module, function, length(arguments)}
+
+    documented =
+      for module <- @modules,
+          {:docs_v1, _, _, _, _, _, docs} = Code.fetch_docs(module),
+          {{:function, function, arity}, _, _, doc, _} <- docs,
+          doc != :hidden and arity > 0,
+          do: {module, function, arity}
+
+    # new/1 is new/2 with the shape read from the list.
+    assert Enum.sort(documented -- [{Tensor, :new, 1}]) == Enum.sort(listed)
+  end
+
+  test "every wrong argument is refused by name, and nothing is lost" do
+    failures =
+      for {module, function, arguments} <- functions(),
+          good = Enum.map(arguments, &elem(&1, 1)),
+          before = comparable(evaluate(module, function, good)),
+          failure <- wrong(module, function, arguments) ++ lost(module, function, good, before),
+          do: failure
+
+    assert failures == [], Enum.join(failures, "\n")
+  end
+
+  defp wrong(module, function, arguments) do
+    for {bad, words} <- calls(arguments), problem = problem(module, function, bad, words) do
+      "#{inspect(module)}.#{function}: #{problem}"
+    end
+  end
+
+  defp problem(module, function, arguments, words) do
+    value = evaluate(module, function, arguments)
+
+    "#{inspect(arguments, limit: 5)} gave #{inspect(value, limit: 5)}, expected an error about #{inspect(words)}"
+  rescue
+    error in ArgumentError ->
+      unless Enum.any?(words, &(error.message =~ ~r/\b#{&1}\b/)),
+        do:
+          "#{inspect(arguments, limit: 5)}: #{inspect(error.message)} has none of #{inspect(words)}"
+
+    error ->
+      "#{inspect(arguments, limit: 5)} raised #{inspect(error)} for #{inspect(words)}"
+  end
+
+  defp lost(module, function, good, before) do
+    if comparable(evaluate(module, function, good)) == before,
+      do: [],
+      else: ["#{inspect(module)}.#{function} gives another result than before"]
+  end
+
+  describe "content from outside is an error tuple" do
+    defp refused(function, bang) do
+      assert {:error, %DGM.Error{code: code, kind: kind, message: text}} = function.()
+      assert code < 0 and kind in [:io, :format, :range, :shape, :dtype, :argument, :state]
+      assert text != "" and String.valid?(text)
+      assert %DGM.Error{code: ^code} = catch_error(bang.())
+    end
+
+    # A file: the length of the header, the header, the tensors' bytes.
+    defp file(header, data \\ <<>>), do: <<byte_size(header)::64-little>> <> header <> data
+
+    defp entry(name, dtype, shape, from, to) do
+      ~s("#{name}":{"dtype":"#{dtype}","shape":#{inspect(shape)},"data_offsets":[#{from},#{to}]})
+    end
+
+    test "hostile safetensors" do
+      good = File.read!(@model)
+      <<length::64-little, header::binary-size(length), data::binary>> = good
+
+      many =
+        for i <- 1..1_000_000,
+            into: "",
+            do: [",", entry("t#{i}", "F32", [1], 0, 4)] |> IO.iodata_to_binary()
+
+      hostile = [
+        <<>>,
+        <<1, 2, 3>>,
+        <<0::64>>,
+        <<0xFFFFFFFFFFFFFFFF::64>>,
+        <<1_000_000::64-little, "{}">>,
+        file("{"),
+        file("[]"),
+        file("null"),
+        file("{}"),
+        file(<<255, 254>>),
+        file(String.duplicate("[", 100_000)),
+        file("{" <> entry("x", "F32", [1], 0, 400) <> "}", <<0::32>>),
+        file("{" <> entry("x", "F32", [2], 0, 4) <> "}", <<0::32>>),
+        file("{" <> entry("x", "F32", [1], 4, 0) <> "}", <<0::32>>),
+        file("{" <> entry("x", "F32", [0xFFFFFFFFFFFFFFFF, 2], 0, 4) <> "}", <<0::32>>),
+        file(
+          "{" <> entry("x", "F32", [1], 0, 4) <> "," <> entry("y", "F32", [1], 0, 4) <> "}",
+          <<0::32>>
+        ),
+        file("{" <> entry("x", "Q7", [1], 0, 4) <> "}", <<0::32>>),
+        file("{" <> entry("t0", "F32", [1], 0, 4) <> many <> "}", <<0::32>>),
+        file(String.replace(header, "F32", "I64"), data),
+        file(header, binary_part(data, 0, byte_size(data) - 1)),
+        file(header, data <> <<0>>),
+        binary_part(good, 0, 8 + div(length, 2))
+      ]
+
+      for {bytes, i} <- Enum.with_index(hostile) do
+        refused(fn -> Dit.from_binary(bytes) end, fn -> Dit.from_binary!(bytes) end)
+        path = Path.join(System.tmp_dir!(), "dgm-hostile-#{System.pid()}-#{i}")
+        File.write!(path, bytes)
+
+        try do
+          refused(fn -> Dit.load(path) end, fn -> Dit.load!(path) end)
+        after
+          File.rm!(path)
+        end
+      end
+
+      assert Dit.from_binary!(good).config == Dit.load!(@model).config
+    end
+
+    test "paths that are no file" do
+      for path <- [
+            "",
+            "/no/such/file",
+            "a\0b",
+            System.tmp_dir!(),
+            ~c"/no/such",
+            "/dev/null",
+            String.duplicate("a", 10_000)
+          ],
+          do: refused(fn -> Dit.load(path) end, fn -> Dit.load!(path) end)
+    end
+
+    # Every cut and every flipped byte: the checksum sees them all.
+    test "cut and corrupted plans and runs" do
+      plan = Plan.compile(steps: 2, solver: :heun)
+      run = Sampler.start(plan, [1, 2], 3)
+      block = Sampler.export(run)
+
+      for broken <- broken(block) do
+        refused(fn -> Sampler.import(plan, broken) end, fn -> Sampler.import!(plan, broken) end)
+      end
+
+      for broken <- broken(Plan.to_binary(plan)) do
+        refused(fn -> Plan.from_binary(broken) end, fn -> Plan.from_binary!(broken) end)
+      end
+
+      # A run of another plan, a plan as a run, a run as a plan.
+      other = Plan.compile(steps: 3, solver: :heun)
+      refused(fn -> Sampler.import(other, block) end, fn -> Sampler.import!(other, block) end)
+      bytes = Plan.to_binary(plan)
+      refused(fn -> Sampler.import(plan, bytes) end, fn -> Sampler.import!(plan, bytes) end)
+      refused(fn -> Plan.from_binary(block) end, fn -> Plan.from_binary!(block) end)
+      assert Sampler.import!(plan, block) == run
+    end
+
+    defp broken(block) do
+      size = byte_size(block)
+      cuts = for n <- 0..(size - 1), do: binary_part(block, 0, n)
+
+      flips =
+        for i <- 0..(size - 1) do
+          <<head::binary-size(i), byte, rest::binary>> = block
+          <<head::binary, Bitwise.bxor(byte, 0x41), rest::binary>>
+        end
+
+      [block <> <<0>>, block <> block | cuts ++ flips]
+    end
+  end
+
+  test "forged runs give an error, whichever function looks at them" do
+    plan = Plan.compile(steps: 2)
+    run = Sampler.start(plan, [1, 2], 3)
+    {:eval, %{eval_id: id}} = Sampler.ask(run)
+    y = Sampler.input(run)
+    next = Sampler.tell(run, id, y)
+    other = Sampler.start(Plan.compile(steps: 3, solver: :rk4), [1, 2, 3], 5)
+
+    forged =
+      [%{run | plan: other.plan}, %{run | header: other.header}, %{run | header: <<>>}] ++
+        for i <- 0..(byte_size(run.header) - 1) do
+          <<head::binary-size(i), byte, rest::binary>> = run.header
+          %{run | header: <<head::binary, Bitwise.bxor(byte, 0xFF), rest::binary>>}
+        end
+
+    # A header has no checksum, an exported block has: flipped bytes may be another run, but
+    # never anything else than a value or one of the two exceptions.
+    for run <- forged,
+        look <- [
+          &Sampler.ask/1,
+          &Sampler.input/1,
+          &Sampler.times/1,
+          &Sampler.result/1,
+          &Sampler.stats/1,
+          &Sampler.export/1,
+          &Sampler.tell(&1, id, y)
+        ] do
+      try do
+        look.(run)
+      rescue
+        _ in [ArgumentError, DGM.Error] -> :ok
+      end
+    end
+
+    for look <- [&Sampler.input/1, &Sampler.result/1, &Sampler.export/1, &Sampler.tell(&1, id, y)] do
+      assert_raise ArgumentError, ~r/\bstate\b/, fn -> look.(%{run | state: other.state}) end
+    end
+
+    assert Sampler.tell(run, id, y) == next
+  end
+
+  test "misaligned binaries give the same bits in every function" do
+    for {module, function, arguments} <- functions(),
+        good = Enum.map(arguments, &elem(&1, 1)),
+        shift <- 1..3 do
+      expected = comparable(evaluate(module, function, good))
+      got = comparable(evaluate(module, function, misaligned(good, shift)))
+      assert got == expected, "#{inspect(module)}.#{function} shifted by #{shift} bytes"
+    end
+  end
+
+  # The same value with every binary in it `shift` bytes into another.
+  defp misaligned(binary, shift) when is_binary(binary) do
+    <<_::binary-size(shift), shifted::binary>> = :binary.copy(<<7>>, shift) <> binary
+    shifted
+  end
+
+  defp misaligned(list, shift) when is_list(list), do: Enum.map(list, &misaligned(&1, shift))
+  defp misaligned(%Tensor{} = t, shift), do: %{t | data: misaligned(t.data, shift)}
+
+  defp misaligned(%DGM.Run{} = run, shift),
+    do: %{run | header: misaligned(run.header, shift), state: misaligned(run.state, shift)}
+
+  defp misaligned(other, _shift), do: other
+end
