@@ -734,14 +734,16 @@ int32_t dgm_attention_options_init(dgm_attention_options *options, size_t struct
 /**
  * softmax(scale q k^T) v, fused: memory does not grow with the number of keys.
  *
- * A query without any key gives 0 and lse -inf. NaN in a key, value or query that is used gives NaN.
+ * Each of q, out and the pair k, v is f32, f16 or bf16: 16-bit numbers are widened exactly, all is
+ * computed in f32, and the result is rounded once. A query without any key gives 0 and lse -inf (with
+ * a sink: the sink). NaN in a key, value or query that is used gives NaN.
  *
- * @param q       [B, H, Lq, D], f32; any strides of q, k and v but negative ones
+ * @param q       [B, H, Lq, D]; any strides of q, k and v but negative ones
  * @param k       [B, Hkv, Lk, D]; H is a multiple of Hkv (grouped queries)
- * @param v       [B, Hkv, Lk, Dv]
+ * @param v       [B, Hkv, Lk, Dv], the type of k
  * @param options NULL for the defaults
  * @param out     [B, H, Lq, Dv]
- * @param lse     [B, H, Lq], natural logarithm of the sum of exponentials; NULL if not wanted
+ * @param lse     f32 [B, H, Lq], natural logarithm of the sum of exponentials; NULL if not wanted
  */
 int32_t dgm_attention(const dgm_tensor *q,
                       const dgm_tensor *k,
@@ -749,6 +751,31 @@ int32_t dgm_attention(const dgm_tensor *q,
                       const dgm_attention_options *options,
                       dgm_tensor *out,
                       dgm_tensor *lse);
+
+/**
+ * dgm_attention() of sequences of different lengths packed one after the other, each within itself:
+ * the bits are those of one call a sequence.
+ *
+ * @param q          [Tq, H, D]: the queries of all sequences
+ * @param k          [Tk, Hkv, D]
+ * @param v          [Tk, Hkv, Dv]
+ * @param q_offsets  sequences + 1 numbers from 0 to Tq that never fall: sequence n has the queries
+ *                   q_offsets[n] up to, but not with, q_offsets[n + 1]
+ * @param kv_offsets the same for the keys, from 0 to Tk
+ * @param sequences  how many
+ * @param options    NULL for the defaults; without kv_lengths, bias and mask
+ * @param out        [Tq, H, Dv]
+ * @param lse        f32 [H, Tq]; NULL if not wanted
+ */
+int32_t dgm_attention_varlen(const dgm_tensor *q,
+                             const dgm_tensor *k,
+                             const dgm_tensor *v,
+                             const int64_t *q_offsets,
+                             const int64_t *kv_offsets,
+                             int64_t sequences,
+                             const dgm_attention_options *options,
+                             dgm_tensor *out,
+                             dgm_tensor *lse);
 
 /**
  * Layer normalisation of each row: (x - mean) / sqrt(variance + eps) * weight + bias.

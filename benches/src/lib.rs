@@ -49,7 +49,7 @@ fn attention_cases() -> Vec<Case> {
             })
         };
         let (q, k, v) = (tensor(1), tensor(2), tensor(3));
-        let mut out = Array4::zeros((1, heads, tokens, dim));
+        let mut out = Array4::<f32>::zeros((1, heads, tokens, dim));
         let options = AttentionOptions { causal, ..Default::default() };
         let pairs = if causal { tokens * (tokens + 1) / 2 } else { tokens * tokens };
         Case {

@@ -1,13 +1,13 @@
 //! Attention.
 
-use dgm_core::attention::{AttentionOptions, attention};
+use dgm_core::attention::{AttentionOptions, attention, attention_varlen};
 use dgm_core::tensor::Dtype;
 use dgm_core::{Error, Result};
-use ndarray::{Ix3, Ix4};
+use ndarray::{Ix2, Ix3, Ix4};
 
 use crate::fence::entry;
 use crate::memory::{Versioned, init_struct, read_struct, slice};
-use crate::tensor::{Tensor, dgm_tensor};
+use crate::tensor::{FLOATS, Tensor, dgm_tensor};
 
 /// Options of dgm_attention(); fill with dgm_attention_options_init() first.
 #[repr(C)]
@@ -80,14 +80,16 @@ pub unsafe extern "C" fn dgm_attention_options_init(
 
 /// softmax(scale q k^T) v, fused: memory does not grow with the number of keys.
 ///
-/// A query without any key gives 0 and lse -inf. NaN in a key, value or query that is used gives NaN.
+/// Each of q, out and the pair k, v is f32, f16 or bf16: 16-bit numbers are widened exactly, all is
+/// computed in f32, and the result is rounded once. A query without any key gives 0 and lse -inf (with
+/// a sink: the sink). NaN in a key, value or query that is used gives NaN.
 ///
-/// @param q       [B, H, Lq, D], f32; any strides of q, k and v but negative ones
+/// @param q       [B, H, Lq, D]; any strides of q, k and v but negative ones
 /// @param k       [B, Hkv, Lk, D]; H is a multiple of Hkv (grouped queries)
-/// @param v       [B, Hkv, Lk, Dv]
+/// @param v       [B, Hkv, Lk, Dv], the type of k
 /// @param options NULL for the defaults
 /// @param out     [B, H, Lq, Dv]
-/// @param lse     [B, H, Lq], natural logarithm of the sum of exponentials; NULL if not wanted
+/// @param lse     f32 [B, H, Lq], natural logarithm of the sum of exponentials; NULL if not wanted
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dgm_attention(
     q: *const dgm_tensor,
@@ -99,69 +101,163 @@ pub unsafe extern "C" fn dgm_attention(
 ) -> i32 {
     // SAFETY: the caller gives valid descriptors and options, or NULL.
     entry(|| unsafe {
-        let q = Tensor::read("q", q, Some(4), "[B, H, Lq, D]")?;
-        let k = Tensor::read("k", k, Some(4), "[B, Hkv, Lk, D]")?;
-        let v = Tensor::read("v", v, Some(4), "[B, Hkv, Lk, Dv]")?;
-        let out = Tensor::read("out", out, Some(4), "[B, H, Lq, Dv]")?;
+        let q = Tensor::read_any("q", q, Some(4), "[B, H, Lq, D]", FLOATS)?;
+        let k = Tensor::read_any("k", k, Some(4), "[B, Hkv, Lk, D]", FLOATS)?;
+        let v = Tensor::read_any("v", v, Some(4), "[B, Hkv, Lk, Dv]", FLOATS)?;
+        let out = Tensor::read_any("out", out, Some(4), "[B, H, Lq, Dv]", FLOATS)?;
         let lse = Tensor::read_optional("lse", lse, 3, "[B, H, Lq]")?;
-        let options = if options.is_null() { DEFAULT } else { read_struct("options", options, DEFAULT)? };
-        let lengths = read_lengths(&options, q.shape()[0])?;
-        let heads = q.shape()[1];
-        let per_head = |arg, x: *const f32| match x.is_null() {
-            true => Ok(None),
-            // SAFETY: the caller gives a number for each head.
-            false => slice(arg, x, heads).map(Some),
-        };
-        let (slopes, sinks) =
-            (per_head("alibi_slopes", options.alibi_slopes)?, per_head("sinks", options.sinks)?);
-        for written in [Some(&out), lse.as_ref()].into_iter().flatten() {
-            written.check_separate("alibi_slopes", slopes.unwrap_or_default())?;
-            written.check_separate("sinks", sinks.unwrap_or_default())?;
-        }
-        let bias = Tensor::read_optional("bias", options.bias, 4, SCORES)?;
-        let mask = match options.mask.is_null() {
-            true => None,
-            false => {
-                Some(Tensor::read_any("mask", options.mask, Some(4), SCORES, &[Dtype::Bool, Dtype::U8])?)
-            }
-        };
-        if options.reserved != 0 {
-            return Err(Error::argument("reserved", options.reserved, "0"));
-        }
-        let inputs: Vec<&Tensor> =
-            [Some(&q), Some(&k), Some(&v), bias.as_ref(), mask.as_ref()].into_iter().flatten().collect();
+        let read = Read::new(options, q.shape()[0], q.shape()[1])?;
+        read.check_separate(&[Some(&out), lse.as_ref()])?;
+        let mut inputs = vec![&q, &k, &v];
+        inputs.extend(read.bias.iter().chain(&read.mask));
         let lse = match &lse {
             Some(lse) => Some(lse.output::<Ix3>(&[&inputs[..], &[&out]].concat())?),
             None => None,
         };
-        let out = out.output::<Ix4>(&inputs)?;
-        let options = AttentionOptions {
-            scale: (options.scale != 0.0).then_some(options.scale),
-            causal: flag("causal", options.causal)?,
-            window_left: limit("window_left", options.window_left)?,
-            window_right: limit("window_right", options.window_right)?,
-            kv_lengths: lengths.as_deref(),
-            soft_cap: (options.soft_cap != 0.0).then_some(options.soft_cap),
-            alibi_slopes: slopes,
-            sinks,
-            bias: bias.map(|x| x.view::<Ix4>()).transpose()?,
-            mask: mask.map(|x| x.view_of::<u8, Ix4>()).transpose()?,
-        };
-        attention(q.view::<Ix4>()?, k.view::<Ix4>()?, v.view::<Ix4>()?, &options, out, lse)
+        let out = out.output_floats::<Ix4>(&inputs)?;
+        attention(q.floats::<Ix4>()?, k.floats::<Ix4>()?, v.floats::<Ix4>()?, &read.options()?, out, lse)
     })
 }
 
-/// The B lengths, or none.
-unsafe fn read_lengths(options: &dgm_attention_options, batch: usize) -> Result<Option<Vec<usize>>> {
-    if options.kv_lengths.is_null() {
-        return Ok(None);
+/// dgm_attention() of sequences of different lengths packed one after the other, each within itself:
+/// the bits are those of one call a sequence.
+///
+/// @param q          [Tq, H, D]: the queries of all sequences
+/// @param k          [Tk, Hkv, D]
+/// @param v          [Tk, Hkv, Dv]
+/// @param q_offsets  sequences + 1 numbers from 0 to Tq that never fall: sequence n has the queries
+///                   q_offsets[n] up to, but not with, q_offsets[n + 1]
+/// @param kv_offsets the same for the keys, from 0 to Tk
+/// @param sequences  how many
+/// @param options    NULL for the defaults; without kv_lengths, bias and mask
+/// @param out        [Tq, H, Dv]
+/// @param lse        f32 [H, Tq]; NULL if not wanted
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_attention_varlen(
+    q: *const dgm_tensor,
+    k: *const dgm_tensor,
+    v: *const dgm_tensor,
+    q_offsets: *const i64,
+    kv_offsets: *const i64,
+    sequences: i64,
+    options: *const dgm_attention_options,
+    out: *mut dgm_tensor,
+    lse: *mut dgm_tensor,
+) -> i32 {
+    // SAFETY: the caller gives valid descriptors, offsets and options, or NULL.
+    entry(|| unsafe {
+        let q = Tensor::read_any("q", q, Some(3), "[Tq, H, D]", FLOATS)?;
+        let k = Tensor::read_any("k", k, Some(3), "[Tk, Hkv, D]", FLOATS)?;
+        let v = Tensor::read_any("v", v, Some(3), "[Tk, Hkv, Dv]", FLOATS)?;
+        let out = Tensor::read_any("out", out, Some(3), "[Tq, H, Dv]", FLOATS)?;
+        let lse = Tensor::read_optional("lse", lse, 2, "[H, Tq]")?;
+        let count = usize::try_from(sequences).ok().and_then(|n| n.checked_add(1));
+        let count = count.ok_or_else(|| Error::range("sequences", sequences, "0 or more"))?;
+        let q_offsets = counts("q_offsets", q_offsets, count)?;
+        let kv_offsets = counts("kv_offsets", kv_offsets, count)?;
+        // Key lengths are read as none, for the engine to refuse.
+        let read = Read::new(options, 0, q.shape()[1])?;
+        read.check_separate(&[Some(&out), lse.as_ref()])?;
+        let lse = match &lse {
+            Some(lse) => Some(lse.output::<Ix2>(&[&q, &k, &v, &out])?),
+            None => None,
+        };
+        let out = out.output_floats::<Ix3>(&[&q, &k, &v])?;
+        attention_varlen(
+            q.floats::<Ix3>()?,
+            k.floats::<Ix3>()?,
+            v.floats::<Ix3>()?,
+            &q_offsets,
+            &kv_offsets,
+            &read.options()?,
+            out,
+            lse,
+        )
+    })
+}
+
+/// Options with what they point to.
+struct Read<'a> {
+    raw: dgm_attention_options,
+    lengths: Option<Vec<usize>>,
+    slopes: Option<&'a [f32]>,
+    sinks: Option<&'a [f32]>,
+    bias: Option<Tensor<'a>>,
+    mask: Option<Tensor<'a>>,
+}
+
+impl<'a> Read<'a> {
+    /// # Safety
+    /// `options` is NULL or valid, with arrays of the lengths that the header says.
+    unsafe fn new(options: *const dgm_attention_options, batch: usize, heads: usize) -> Result<Self> {
+        let raw = match options.is_null() {
+            true => DEFAULT,
+            // SAFETY: the caller's promise.
+            false => unsafe { read_struct("options", options, DEFAULT) }?,
+        };
+        let per_head = |arg, x: *const f32| match x.is_null() {
+            true => Ok(None),
+            // SAFETY: the caller gives a number for each head.
+            false => unsafe { slice(arg, x, heads) }.map(Some),
+        };
+        if raw.reserved != 0 {
+            return Err(Error::argument("reserved", raw.reserved, "0"));
+        }
+        let lengths = match raw.kv_lengths.is_null() {
+            true => None,
+            // SAFETY: the caller gives one length for each batch entry.
+            false => Some(unsafe { counts("kv_lengths", raw.kv_lengths, batch) }?),
+        };
+        let (slopes, sinks) = (per_head("alibi_slopes", raw.alibi_slopes)?, per_head("sinks", raw.sinks)?);
+        // SAFETY: the caller gives valid descriptors or NULL.
+        let bias = unsafe { Tensor::read_optional("bias", raw.bias, 4, SCORES) }?;
+        let mask = match raw.mask.is_null() {
+            true => None,
+            // SAFETY: as above.
+            false => Some(unsafe {
+                Tensor::read_any("mask", raw.mask, Some(4), SCORES, &[Dtype::Bool, Dtype::U8])
+            }?),
+        };
+        Ok(Read { raw, lengths, slopes, sinks, bias, mask })
     }
-    // SAFETY: the caller gives one length for each batch entry.
-    let lengths = unsafe { slice("kv_lengths", options.kv_lengths, batch) }?;
-    let checked = lengths.iter().enumerate().map(|(b, &n)| {
-        usize::try_from(n).map_err(|_| Error::range("kv_lengths", format!("{n} in batch {b}"), "0 to Lk"))
+
+    /// Checks that no output lies over the numbers of a head.
+    fn check_separate(&self, outputs: &[Option<&Tensor>]) -> Result<()> {
+        for written in outputs.iter().flatten() {
+            written.check_separate("alibi_slopes", self.slopes.unwrap_or_default())?;
+            written.check_separate("sinks", self.sinks.unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    fn options(&self) -> Result<AttentionOptions<'_>> {
+        let raw = &self.raw;
+        Ok(AttentionOptions {
+            scale: (raw.scale != 0.0).then_some(raw.scale),
+            causal: flag("causal", raw.causal)?,
+            window_left: limit("window_left", raw.window_left)?,
+            window_right: limit("window_right", raw.window_right)?,
+            kv_lengths: self.lengths.as_deref(),
+            soft_cap: (raw.soft_cap != 0.0).then_some(raw.soft_cap),
+            alibi_slopes: self.slopes,
+            sinks: self.sinks,
+            bias: self.bias.as_ref().map(|x| x.view::<Ix4>()).transpose()?,
+            mask: self.mask.as_ref().map(|x| x.view_of::<u8, Ix4>()).transpose()?,
+        })
+    }
+}
+
+/// `len` numbers that count something.
+///
+/// # Safety
+/// A pointer that is not NULL must be valid for reading `len` numbers.
+unsafe fn counts(arg: &'static str, x: *const i64, len: usize) -> Result<Vec<usize>> {
+    // SAFETY: the caller's promise.
+    let x = unsafe { slice(arg, x, len) }?;
+    let checked = x.iter().enumerate().map(|(i, &n)| {
+        usize::try_from(n).map_err(|_| Error::range(arg, format!("{n} at {i}"), "no number below 0"))
     });
-    checked.collect::<Result<Vec<_>>>().map(Some)
+    checked.collect()
 }
 
 /// A window: -1 for none.

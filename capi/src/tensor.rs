@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::mem::offset_of;
 
-use dgm_core::tensor::{Dtype, Layout, MAX_RANK, Span};
+use dgm_core::tensor::{Dtype, Floats, FloatsMut, Layout, MAX_RANK, Span, bf16, f16};
 use dgm_core::{Error, Result};
 use ndarray::{ArrayView, ArrayViewMut, Axis, CowArray, Dimension, IxDyn, ShapeBuilder};
 
@@ -85,6 +85,23 @@ unsafe impl Element for u8 {
         matches!(dtype, Dtype::U8 | Dtype::Bool)
     }
 }
+
+// SAFETY: two bytes of any pattern.
+unsafe impl Element for f16 {
+    fn reads(dtype: Dtype) -> bool {
+        dtype == Dtype::F16
+    }
+}
+
+// SAFETY: two bytes of any pattern.
+unsafe impl Element for bf16 {
+    fn reads(dtype: Dtype) -> bool {
+        dtype == Dtype::Bf16
+    }
+}
+
+/// The types of [`Tensor::floats`].
+pub(crate) const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::Bf16];
 
 /// A checked tensor of the caller.
 pub(crate) struct Tensor<'a> {
@@ -209,6 +226,24 @@ impl<'a> Tensor<'a> {
             }
         }
         view.into_dimensionality::<D>().map_err(|e| Error::Internal(format!("{}: {e}", self.arg)))
+    }
+
+    /// A read-only view of a tensor that was read as one of [`FLOATS`].
+    pub(crate) fn floats<D: Dimension>(&self) -> Result<Floats<'a, D>> {
+        Ok(match self.dtype {
+            Dtype::F16 => Floats::F16(self.view_of()?),
+            Dtype::Bf16 => Floats::Bf16(self.view_of()?),
+            _ => Floats::F32(self.view_of()?),
+        })
+    }
+
+    /// [`Tensor::output`] of a tensor that was read as one of [`FLOATS`].
+    pub(crate) fn output_floats<D: Dimension>(&self, inputs: &[&Tensor]) -> Result<FloatsMut<'a, D>> {
+        Ok(match self.dtype {
+            Dtype::F16 => FloatsMut::F16(self.output_of(inputs)?),
+            Dtype::Bf16 => FloatsMut::Bf16(self.output_of(inputs)?),
+            _ => FloatsMut::F32(self.output_of(inputs)?),
+        })
     }
 
     /// A view of the same tensor for writing.

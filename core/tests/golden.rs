@@ -104,7 +104,7 @@ fn attention_cases() {
             kv_lengths: lengths.as_deref(),
             ..AttentionOptions::default()
         };
-        let mut out = Array4::zeros(want.raw_dim());
+        let mut out = Array4::<f32>::zeros(want.raw_dim());
         let mut lse = Array3::zeros((q.dim().0, q.dim().1, q.dim().2));
         attention(q.view(), k.view(), v.view(), &options, out.view_mut(), Some(lse.view_mut())).unwrap();
         close(&out, &want, 3e-6, case);
@@ -202,7 +202,7 @@ fn dit_forward() {
         let get = |part: &str| format!("dit.{name}.{part}");
         let (x, t, labels, want) =
             (g.four(&get("x")), g.one(&get("t")), g.i64(&get("labels")), g.four(&get("out")));
-        let mut out = Array4::zeros(want.raw_dim());
+        let mut out = Array4::<f32>::zeros(want.raw_dim());
         let mut workspace = vec![0.0; model.workspace_len(t.len()).unwrap()];
         model.forward(x.view(), t.as_slice().unwrap(), &labels, &mut workspace, out.view_mut()).unwrap();
         close(&out, &want, 3e-5, name);
@@ -239,10 +239,10 @@ fn generate_reads_its_own_settings() {
     let model = digits();
     let plan = Plan::compile(&model.plan_options().unwrap()).unwrap();
     let (seeds, labels) = (row_seeds(3, 5), [0, 1, 2, 3, 10]);
-    let mut all = Array4::zeros((5, 1, 8, 8));
+    let mut all = Array4::<f32>::zeros((5, 1, 8, 8));
     generate(&model, &plan, &seeds, &labels, all.view_mut()).unwrap();
     assert!(all.iter().all(|v| v.is_finite() && v.abs() < 3.0));
-    let mut one = Array4::zeros((1, 1, 8, 8));
+    let mut one = Array4::<f32>::zeros((1, 1, 8, 8));
     generate(&model, &plan, &seeds[3..4], &labels[3..4], one.view_mut()).unwrap();
     assert_eq!(one.index_axis(ndarray::Axis(0), 0), all.index_axis(ndarray::Axis(0), 3));
     assert!(generate(&model, &plan, &seeds, &labels[..4], all.view_mut()).is_err());

@@ -81,12 +81,50 @@ end
     return nothing
 end
 
+"`check_array` of one of several types."
+@inline function check_floats(name, x::AbstractArray)
+    eltype(x) <: Floats && isconcretetype(eltype(x)) || wrong_type(name, x, "Float32, Float16 or DGMKernels.BF16")
+    return check_array(name, x, eltype(x))
+end
+@inline float_dims(name, x, n, expected) = ndims(x) == n ? check_floats(name, x) : wrong_size(name, x, expected)
+
 @inline check_dims(name, x, n, expected) = ndims(x) == n ? check_array(name, x) : wrong_size(name, x, expected)
 @inline check_size(name, x, expected::Dims) =
     size(x) == expected ? check_array(name, x) : wrong_size(name, x, expected)
 
+"""
+    DGMKernels.BF16(x)
+
+A bfloat16 number: the upper half of a `Float32`. It only stores: `Float32(x)` computes. An
+`Array{UInt16}` with such bits, or the `Array{BFloat16}` of package BFloat16s, is
+`reinterpret(DGMKernels.BF16, array)`.
+"""
+struct BF16 <: AbstractFloat
+    bits::UInt16
+    BF16(bits::UInt16, ::Val{:bits}) = new(bits)
+end
+
+# To the nearest, ties to even; a NaN stays one.
+function BF16(x::Real)
+    u = reinterpret(UInt32, Float32(x))
+    isnan(x) && return BF16((u >> 16) % UInt16 | 0x0040, Val(:bits))
+    return BF16(((u + 0x7fff + ((u >> 16) & 1)) >> 16) % UInt16, Val(:bits))
+end
+BF16(x::BF16) = x
+Base.Float32(x::BF16) = reinterpret(Float32, UInt32(x.bits) << 16)
+Base.Float64(x::BF16) = Float64(Float32(x))
+Base.promote_rule(::Type{BF16}, ::Type{T}) where {T<:Union{Float32,Float64}} = T
+Base.:(==)(a::BF16, b::BF16) = Float32(a) == Float32(b)
+Base.isnan(x::BF16) = isnan(Float32(x))
+Base.show(io::IO, x::BF16) = print(io, "DGMKernels.BF16(", Float32(x), ")")
+
+"The element types that attention takes."
+const Floats = Union{Float32,Float16,BF16}
+
 # The number of an element type in the C interface.
 dtype_code(::Type{Float32}) = LibDGM.DGM_DTYPE_FLOAT
+dtype_code(::Type{Float16}) = LibDGM.DGM_DTYPE_FLOAT
+dtype_code(::Type{BF16}) = LibDGM.DGM_DTYPE_BFLOAT
 dtype_code(::Type{Bool}) = LibDGM.DGM_DTYPE_BOOL
 
 # The header and what it points to in one object, which Julia never moves. It keeps the array alive.

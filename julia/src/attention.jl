@@ -27,7 +27,8 @@ last query stands at the last key.
 - `sinks`: `H` scores that join the softmax without a value; `-Inf` is no sink.
 
 Returns `out`, `(Dv, Lq, H, B)`, or `(out, lse)`. A query without any key gives 0 and `-Inf`.
-Arrays are `Float32` with any strides, so heads between `D` and `L` are
+`q`, `out` and the pair `k`, `v` are each `Float32`, `Float16` or [`DGMKernels.BF16`](@ref): computed in
+`Float32`, rounded once; `out` of `attention` has the type of `q`. Arrays have any strides, so heads between `D` and `L` are
 `PermutedDimsArray(x, (1, 3, 2, 4))`. The result has the same bits for any number of threads.
 
 # Examples
@@ -39,21 +40,19 @@ y, lse = attention(q, k, v; lse = true)
 Method: Dao et al. 2022, arXiv:2205.14135; the order of every sum is fixed.
 """
 function attention(q, k, v; lse::Bool = false, options...)
-    check_dims("q", q, 4, "(D, Lq, H, B)")
-    check_dims("v", v, 4, "(Dv, Lk, Hkv, B)")
-    out = Array{Float32}(undef, size(v, 1), size(q, 2), size(q, 3), size(q, 4))
+    float_dims("q", q, 4, "(D, Lq, H, B)")
+    float_dims("v", v, 4, "(Dv, Lk, Hkv, B)")
+    out = Array{eltype(q)}(undef, size(v, 1), size(q, 2), size(q, 3), size(q, 4))
     sums = lse ? Array{Float32}(undef, size(q, 2), size(q, 3), size(q, 4)) : nothing
     attention!(out, q, k, v; lse = sums, options...)
     return lse ? (out, sums) : out
 end
 
 "See [`attention`](@ref)."
-function attention!(out, q, k, v; scale = nothing, causal::Bool = false, window = (nothing, nothing),
-                    kv_lengths = nothing, soft_cap = nothing, alibi_slopes = nothing, sinks = nothing,
-                    bias = nothing, mask = nothing, lse = nothing)
-    check_dims("q", q, 4, "(D, Lq, H, B)")
-    check_dims("k", k, 4, "(D, Lk, Hkv, B)")
-    check_dims("v", v, 4, "(Dv, Lk, Hkv, B)")
+function attention!(out, q, k, v; kv_lengths = nothing, bias = nothing, mask = nothing, lse = nothing, options...)
+    float_dims("q", q, 4, "(D, Lq, H, B)")
+    float_dims("k", k, 4, "(D, Lk, Hkv, B)")
+    float_dims("v", v, 4, "(Dv, Lk, Hkv, B)")
     d, lq, h, b = size(q)
     _, lk, hkv, _ = size(k)
     if size(k, 1) != d || size(k, 4) != b || size(v)[2:4] != (lk, hkv, b) || hkv == 0 || h % hkv != 0
@@ -61,25 +60,88 @@ function attention!(out, q, k, v; scale = nothing, causal::Bool = false, window 
             "q is (D, Lq, H, B) = $(size(q)), k is $(size(k)), v is $(size(v)): expected k (D, Lk, Hkv, B) and " *
             "v (Dv, Lk, Hkv, B) with the same D, Lk, Hkv and B, and H a multiple of Hkv"))
     end
-    check_size("out", out, (size(v, 1), lq, h, b))
+    float_dims("out", out, 4, "(Dv, Lq, H, B)")
+    size(out) == (size(v, 1), lq, h, b) || wrong_size("out", out, (size(v, 1), lq, h, b))
     lse === nothing || check_size("lse", lse, (lq, h, b))
-    positive("scale", scale)
-    positive("soft_cap", soft_cap)
-    left, right = window_limits(window)
     lengths = key_lengths(kv_lengths, b, lk)
-    slopes, sink_scores = each_head("alibi_slopes", alibi_slopes, h), each_head("sinks", sinks, h)
     check_scores("bias", bias, Float32, (lk, lq, h, b))
     check_scores("mask", mask, Bool, (lk, lq, h, b))
     bias_tensor, mask_tensor = optional(bias), optional(mask)
-    options = default_options(LibDGM.dgm_attention_options_init, LibDGM.dgm_attention_options)
-    GC.@preserve lengths slopes sink_scores bias_tensor mask_tensor begin
-        options = with(options; scale = something(scale, 0), causal = causal, window_left = left,
-                       window_right = right, kv_lengths = address(lengths), soft_cap = something(soft_cap, 0),
-                       alibi_slopes = address(slopes), sinks = address(sink_scores),
-                       bias = address(bias_tensor), mask = address(mask_tensor))
-        check(LibDGM.dgm_attention(Tensor(q), Tensor(k), Tensor(v), Ref(options), Tensor(out), optional(lse)))
+    with_options(h; options...) do defaults
+        GC.@preserve lengths bias_tensor mask_tensor begin
+            all = with(defaults; kv_lengths = address(lengths), bias = address(bias_tensor), mask = address(mask_tensor))
+            check(LibDGM.dgm_attention(Tensor(q), Tensor(k), Tensor(v), Ref(all), Tensor(out), optional(lse)))
+        end
     end
     return out
+end
+
+"""
+    attention_varlen(q, k, v, q_offsets, kv_offsets; lse = false, options...)
+    attention_varlen!(out, q, k, v, q_offsets, kv_offsets; lse = nothing, options...)
+
+[`attention`](@ref) of sequences of different lengths packed one after the other, each within itself: the
+bits are those of one call a sequence.
+
+# Arguments
+- `q`: `(D, H, Tq)`, the queries of all sequences; `k`: `(D, Hkv, Tk)`; `v`: `(Dv, Hkv, Tk)`.
+- `q_offsets`: as many numbers as sequences and one more, from 0 to `Tq`: sequence `n` has the queries
+  `q_offsets[n]+1:q_offsets[n+1]`. `kv_offsets`: the same for keys, from 0 to `Tk`.
+- options as for `attention`, without `kv_lengths`, `bias` and `mask`.
+
+Returns `out`, `(Dv, H, Tq)`, or `(out, lse)` with `lse` `(Tq, H)`.
+
+# Examples
+```julia
+q, k, v = randn(Float32, 16, 4, 5), randn(Float32, 16, 4, 5), randn(Float32, 16, 4, 5)
+y = attention_varlen(q, k, v, [0, 2, 5], [0, 2, 5]; causal = true)     # tokens 1:2 and 3:5
+```
+"""
+function attention_varlen(q, k, v, q_offsets, kv_offsets; lse::Bool = false, options...)
+    float_dims("q", q, 3, "(D, H, Tq)")
+    float_dims("v", v, 3, "(Dv, Hkv, Tk)")
+    out = Array{eltype(q)}(undef, size(v, 1), size(q, 2), size(q, 3))
+    sums = lse ? Array{Float32}(undef, size(q, 3), size(q, 2)) : nothing
+    attention_varlen!(out, q, k, v, q_offsets, kv_offsets; lse = sums, options...)
+    return lse ? (out, sums) : out
+end
+
+"See [`attention_varlen`](@ref)."
+function attention_varlen!(out, q, k, v, q_offsets, kv_offsets; lse = nothing, options...)
+    float_dims("q", q, 3, "(D, H, Tq)")
+    float_dims("k", k, 3, "(D, Hkv, Tk)")
+    float_dims("v", v, 3, "(Dv, Hkv, Tk)")
+    d, h, tq = size(q)
+    _, hkv, tk = size(k)
+    if size(k, 1) != d || size(v)[2:3] != (hkv, tk) || hkv == 0 || h % hkv != 0
+        throw(DimensionMismatch(
+            "q is (D, H, Tq) = $(size(q)), k is $(size(k)), v is $(size(v)): expected k (D, Hkv, Tk) and " *
+            "v (Dv, Hkv, Tk) with the same D, Hkv and Tk, and H a multiple of Hkv"))
+    end
+    float_dims("out", out, 3, "(Dv, H, Tq)")
+    size(out) == (size(v, 1), h, tq) || wrong_size("out", out, (size(v, 1), h, tq))
+    lse === nothing || check_size("lse", lse, (tq, h))
+    a, b = collect(Int64, q_offsets), collect(Int64, kv_offsets)
+    length(a) == length(b) >= 1 ||
+        throw(DimensionMismatch("kv_offsets has length $(length(b)), q_offsets $(length(a)): expected the same, 1 or more"))
+    with_options(h; options...) do options
+        check(LibDGM.dgm_attention_varlen(Tensor(q), Tensor(k), Tensor(v), a, b, length(a) - 1, Ref(options),
+                                          Tensor(out), optional(lse)))
+    end
+    return out
+end
+
+"Calls `f` with the options that every kind of attention over `h` heads takes."
+function with_options(f, h; scale = nothing, causal::Bool = false, window = (nothing, nothing), soft_cap = nothing,
+                      alibi_slopes = nothing, sinks = nothing)
+    positive("scale", scale)
+    positive("soft_cap", soft_cap)
+    left, right = window_limits(window)
+    slopes, sink_scores = each_head("alibi_slopes", alibi_slopes, h), each_head("sinks", sinks, h)
+    options = default_options(LibDGM.dgm_attention_options_init, LibDGM.dgm_attention_options)
+    GC.@preserve slopes sink_scores f(with(
+        options; scale = something(scale, 0), causal = causal, window_left = left, window_right = right,
+        soft_cap = something(soft_cap, 0), alibi_slopes = address(slopes), sinks = address(sink_scores)))
 end
 
 # Where the engine finds an optional argument. The caller keeps it alive.

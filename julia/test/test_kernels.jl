@@ -106,6 +106,51 @@ end
     end
 end
 
+@testset "attention in 16 bits" begin
+    x = randn(Float32, 40, 9, 4, 2), randn(Float32, 40, 30, 2, 2), randn(Float32, 24, 30, 2, 2)
+    for T in (Float16, D.BF16)
+        q, k, v = map(x -> T.(x), x)
+        wide = map(x -> Float32.(x), (q, k, v))
+        want = attention(wide...; causal = true)
+        out = attention(q, k, v; causal = true)
+        @test eltype(out) == T && out == T.(want)
+        @test attention!(similar(want), q, k, v; causal = true) == want
+        @test attention(wide[1], k, v; causal = true) == want
+        @test attention!(similar(want), q, wide[2], wide[3]; causal = true) == want
+        @test occursin("v has dtype", thrown(() -> attention(q, k, wide[3])).msg)
+        packed(x) = permutedims(x[:, :, :, 1], (1, 3, 2))
+        @test attention_varlen(packed(q), packed(k), packed(v), [0, 9], [0, 30]; causal = true) == packed(out)
+    end
+    # The bits of another package's type.
+    bits = reinterpret(UInt16, D.BF16.(x[1]))
+    @test attention(reinterpret(D.BF16, bits), x[2], x[3]) == attention(D.BF16.(x[1]), x[2], x[3])
+    # Rounding to nearest, ties to even; specials.
+    for (x, bits) in ((1f0, 0x3f80), (1f0 + 1f0 / 256, 0x3f80), (1f0 + 3f0 / 256, 0x3f82), (1f0 + 1.01f0 / 256, 0x3f81),
+                      (floatmax(Float32), 0x7f80), (-Inf32, 0xff80), (-0f0, 0x8000))
+        @test D.BF16(x).bits == bits
+    end
+    @test isnan(D.BF16(NaN32)) && Float32(D.BF16(0.5)) === 0.5f0
+    @test_throws ArgumentError attention(Float64.(x[1]), x[2], x[3])
+end
+
+@testset "packed sequences" begin
+    q, k, v = randn(Float32, 8, 4, 9), randn(Float32, 8, 2, 12), randn(Float32, 6, 2, 12)
+    a, b = [0, 4, 4, 9], [0, 5, 6, 12]
+    out, lse = attention_varlen(q, k, v, a, b; lse = true, window = (2, nothing), sinks = [1, 2, 3, 4])
+    for n in 1:3
+        i, j = a[n]+1:a[n+1], b[n]+1:b[n+1]
+        alone(x, i) = reshape(permutedims(x[:, :, i], (1, 3, 2)), size(x, 1), length(i), size(x, 2), 1)
+        want, want_lse = attention(alone(q, i), alone(k, j), alone(v, j); lse = true, window = (2, nothing), sinks = 1:4)
+        @test alone(out, i) == want && lse[i, :] == want_lse[:, :, 1]
+    end
+    for (offsets, words) in (([0, 4, 3, 9], "q_offsets"), ([0, 4, 4, 8], "q_offsets"), ([1, 4, 4, 9], "q_offsets"))
+        @test occursin(words, thrown(() -> attention_varlen(q, k, v, offsets, b)).msg)
+    end
+    @test thrown(() -> attention_varlen(q, k, v, a, [0, 12])) isa DimensionMismatch
+    @test thrown(() -> attention_varlen(q, k[1:7, :, :], v, a, b)) isa DimensionMismatch
+    @test thrown(() -> attention_varlen!(zeros(Float32, 6, 4, 8), q, k, v, a, b)) isa DimensionMismatch
+end
+
 @testset "norms and modulation" begin
     for (f, f!, name, more) in ((layer_norm, layer_norm!, "layer_norm", (bias = "layer_norm.bias",)),
                                 (rms_norm, rms_norm!, "rms_norm", NamedTuple()))

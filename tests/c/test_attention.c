@@ -106,6 +106,96 @@ static void options_do_what_they_say(dgm_tensor *tq, dgm_tensor *tk, dgm_tensor 
     FAILS(DGM_ERROR_DTYPE, "mask has dtype i8, expected bool or u8", dgm_attention(tq, tk, tv, &o, to, NULL));
 }
 
+static uint16_t to_f16(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return x == 0 ? 0 : (uint16_t)((u >> 16 & 0x8000) | ((u >> 23 & 0xff) - 112) << 10 | (u >> 13 & 0x3ff));
+}
+
+static uint16_t to_bf16(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return (uint16_t)(u >> 16);
+}
+
+static void sixteen_bits(void)
+{
+    static float fq[COUNT(q)], fk[COUNT(k)], fv[COUNT(v)], want[COUNT(out)];
+    static uint16_t hq[COUNT(q)], hk[COUNT(k)], hv[COUNT(v)], ho[COUNT(out)];
+    for (int bf = 0; bf < 2; bf++) {
+        uint16_t (*narrow)(float) = bf ? to_bf16 : to_f16;
+        dgm_tensor tq = f32_tensor(fq, 4, q_shape), tk = f32_tensor(fk, 4, k_shape), tv = f32_tensor(fv, 4, v_shape);
+        dgm_tensor to = f32_tensor(want, 4, out_shape), th = f32_tensor((float *)ho, 4, out_shape);
+        /* Eighths: exact in both types. */
+        for (size_t i = 0; i < COUNT(q); i++)
+            hq[i] = narrow(fq[i] = floorf(8 * q[i]) / 8);
+        for (size_t i = 0; i < COUNT(k); i++)
+            hk[i] = narrow(fk[i] = floorf(8 * k[i]) / 8);
+        for (size_t i = 0; i < COUNT(v); i++)
+            hv[i] = narrow(fv[i] = floorf(8 * v[i]) / 8);
+        OK(dgm_attention(&tq, &tk, &tv, NULL, &to, NULL));
+        dgm_tensor *narrowed[] = {&tq, &tk, &tv, &th};
+        void *data[] = {hq, hk, hv, ho};
+        for (int i = 0; i < 4; i++) {
+            narrowed[i]->data = data[i];
+            narrowed[i]->dtype_bits = 16;
+            narrowed[i]->dtype_code = bf ? DGM_DTYPE_BFLOAT : DGM_DTYPE_FLOAT;
+        }
+        to.data = out;
+        OK(dgm_attention(&tq, &tk, &tv, NULL, &to, NULL));
+        CHECK(memcmp(out, want, sizeof want) == 0);
+        OK(dgm_attention(&tq, &tk, &tv, NULL, &th, NULL));
+        for (size_t i = 0; i < COUNT(out); i++) {
+            /* One of the two neighbours of the f32 result, whose low bits the narrow type cuts. */
+            int32_t error = (int32_t)ho[i] - (int32_t)narrow(want[i]);
+            CHECK(fabsf(want[i]) < 1e-3f || error == 0 || error == 1);
+        }
+        tv.dtype_code = bf ? DGM_DTYPE_FLOAT : DGM_DTYPE_BFLOAT;
+        FAILS(DGM_ERROR_DTYPE, "v has dtype", dgm_attention(&tq, &tk, &tv, NULL, &to, NULL));
+        tq.dtype_bits = 64;
+        FAILS(DGM_ERROR_DTYPE, "q has dtype", dgm_attention(&tq, &tk, &tv, NULL, &to, NULL));
+    }
+}
+
+/* The first queries of one head with the first keys, the rest with the rest. */
+static void packed_sequences(void)
+{
+    enum { T = H * LQ, S = H * LK };
+    static float got[T * DV], sums[T], alone[T * DV], alone_sums[T];
+    int64_t sq[] = {T, 1, D}, sk[] = {S, 1, D}, sv[] = {S, 1, DV}, so[] = {T, 1, DV}, sl[] = {1, T};
+    int64_t q_offsets[] = {0, 5, 5, T}, kv_offsets[] = {0, 7, 9, S}, falling[] = {0, 6, 5, T};
+    static float more[S * D], values[S * DV];
+    fill(more, COUNT(more), 4);
+    fill(values, COUNT(values), 5);
+    dgm_tensor tq = f32_tensor(q, 3, sq), tk = f32_tensor(more, 3, sk), tv = f32_tensor(values, 3, sv);
+    dgm_tensor to = f32_tensor(got, 3, so), tl = f32_tensor(sums, 2, sl);
+    dgm_attention_options o;
+    OK(dgm_attention_options_init(&o, sizeof o));
+    o.causal = 1;
+    OK(dgm_attention_varlen(&tq, &tk, &tv, q_offsets, kv_offsets, 3, &o, &to, &tl));
+    for (int n = 0; n < 3; n++) {
+        int64_t rows = q_offsets[n + 1] - q_offsets[n], keys = kv_offsets[n + 1] - kv_offsets[n];
+        int64_t aq[] = {1, 1, rows, D}, ak[] = {1, 1, keys, D}, av[] = {1, 1, keys, DV};
+        int64_t ao[] = {1, 1, rows, DV}, al[] = {1, 1, rows};
+        dgm_tensor bq = f32_tensor(q + q_offsets[n] * D, 4, aq), bk = f32_tensor(more + kv_offsets[n] * D, 4, ak);
+        dgm_tensor bv = f32_tensor(values + kv_offsets[n] * DV, 4, av);
+        dgm_tensor bo = f32_tensor(alone + q_offsets[n] * DV, 4, ao), bl = f32_tensor(alone_sums + q_offsets[n], 3, al);
+        OK(dgm_attention(&bq, &bk, &bv, &o, &bo, &bl));
+    }
+    CHECK(memcmp(got, alone, sizeof got) == 0 && memcmp(sums, alone_sums, sizeof sums) == 0);
+
+    FAILS(DGM_ERROR_ARGUMENT, "q_offsets is", dgm_attention_varlen(&tq, &tk, &tv, falling, kv_offsets, 3, &o, &to, &tl));
+    FAILS(DGM_ERROR_ARGUMENT, "kv_offsets is", dgm_attention_varlen(&tq, &tk, &tv, q_offsets, falling, 3, &o, &to, &tl));
+    FAILS(DGM_ERROR_NULL, "q_offsets", dgm_attention_varlen(&tq, &tk, &tv, NULL, kv_offsets, 3, &o, &to, &tl));
+    FAILS(DGM_ERROR_RANGE, "sequences is -1", dgm_attention_varlen(&tq, &tk, &tv, q_offsets, kv_offsets, -1, &o, &to, &tl));
+    falling[1] = -1;
+    FAILS(DGM_ERROR_RANGE, "kv_offsets", dgm_attention_varlen(&tq, &tk, &tv, q_offsets, falling, 3, &o, &to, &tl));
+    o.kv_lengths = q_offsets;
+    FAILS(DGM_ERROR_ARGUMENT, "kv_lengths", dgm_attention_varlen(&tq, &tk, &tv, q_offsets, kv_offsets, 3, &o, &to, &tl));
+}
+
 int main(void)
 {
     fill(q, COUNT(q), 1);
@@ -134,6 +224,8 @@ int main(void)
     compare(0.5, 0, some);
 
     options_do_what_they_say(&tq, &tk, &tv, &to);
+    sixteen_bits();
+    packed_sequences();
 
     FAILS(DGM_ERROR_NULL, "options", dgm_attention_options_init(NULL, sizeof o));
     FAILS(DGM_ERROR_RANGE, "struct_size", dgm_attention_options_init(&o, 3));
@@ -171,7 +263,7 @@ int main(void)
     bad.data = out;
     FAILS(DGM_ERROR_ALIAS, "lse overlaps out", dgm_attention(&tq, &tk, &tv, NULL, &to, &bad));
     bad = tq;
-    bad.dtype_bits = 16;
-    FAILS(DGM_ERROR_DTYPE, "q has dtype f16", dgm_attention(&bad, &tk, &tv, NULL, &to, NULL));
+    bad.dtype_bits = 64;
+    FAILS(DGM_ERROR_DTYPE, "q has dtype f64", dgm_attention(&bad, &tk, &tv, NULL, &to, NULL));
     return finish("test_attention");
 }

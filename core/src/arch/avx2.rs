@@ -11,14 +11,16 @@ pub(crate) struct Avx2(());
 impl Avx2 {
     /// The token, where the processor has the instructions.
     pub(crate) fn new() -> Option<Self> {
-        let ok = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let ok = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
         ok.then_some(Avx2(()))
     }
 }
 /// Runs `kernel` compiled for this level.
 #[inline]
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,fma,f16c")]
     fn inner<K: Kernel>(kernel: K, s: Avx2) -> K::Output {
         kernel.run(s)
     }
@@ -143,6 +145,20 @@ impl Simd for Avx2 {
         let p = s[..N].as_ptr();
         // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
         unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+
+    #[inline(always)]
+    fn load_u16(self, s: &[u16]) -> Self::I {
+        let p = s[..N].as_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())) }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, s: &[u16]) -> Self::F {
+        let p = s[..N].as_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
     }
 
     #[inline(always)]

@@ -151,6 +151,20 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn load_u16(self, s: &[u16]) -> Self::I {
+        let p = s[..N].as_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())) }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, s: &[u16]) -> Self::F {
+        let p = s[..N].as_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+
+    #[inline(always)]
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_add_epi32(a, b) }

@@ -14,7 +14,7 @@ pub enum Level {
     Portable = 1,
     /// AArch64 NEON, four lanes.
     Neon = 2,
-    /// AVX2 with FMA, eight lanes.
+    /// AVX2 with FMA and F16C, eight lanes.
     Avx2 = 3,
     /// AVX-512 (F, BW, CD, DQ, VL), sixteen lanes.
     Avx512 = 4,

@@ -3,6 +3,7 @@
 //! A slice that spans a strided view would also span memory the view does not own, so these
 //! carry a pointer and check their own bounds.
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 
 use ndarray::{ArrayView2, ArrayViewMut2};
@@ -49,6 +50,19 @@ impl<'a, T: Copy> Matrix<'a, T> {
     #[inline(always)]
     pub(crate) fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// The same matrix, when its elements are f32.
+    #[inline(always)]
+    pub(crate) fn as_f32(self) -> Option<Matrix<'a>>
+    where
+        T: 'static,
+    {
+        if TypeId::of::<T>() != TypeId::of::<f32>() {
+            return None;
+        }
+        let Matrix { ptr, rows, cols, row_stride, col_stride, .. } = self;
+        Some(Matrix { ptr: ptr.cast::<f32>(), rows, cols, row_stride, col_stride, owner: PhantomData })
     }
 
     /// Rows `first .. first + len`.

@@ -80,6 +80,37 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// f32 to signed integer, round to nearest even. Lanes outside i32 are unspecified.
     fn to_i32(self, a: Self::F) -> Self::I;
 
+    /// The first `LANES` elements of `s` as integers, zero-extended; panics when there are fewer.
+    #[inline(always)]
+    fn load_u16(self, s: &[u16]) -> Self::I {
+        let mut wide = [0i32; 16];
+        for (to, &x) in wide[..Self::LANES].iter_mut().zip(&s[..Self::LANES]) {
+            *to = i32::from(x);
+        }
+        self.iload(&wide)
+    }
+
+    /// The first `LANES` bfloat16 numbers of `s`, exactly; panics when there are fewer.
+    #[inline(always)]
+    fn load_bf16(self, s: &[u16]) -> Self::F {
+        self.bits_to_f32(self.ishl::<16>(self.load_u16(s)))
+    }
+
+    /// The first `LANES` half-precision numbers of `s`, exactly; panics when there are fewer.
+    ///
+    /// The bits of exponent and fraction, read as an f32, are 2^112 too small.
+    #[inline(always)]
+    fn load_f16(self, s: &[u16]) -> Self::F {
+        let h = self.load_u16(s);
+        let magnitude = self.ishl::<13>(self.iand(h, self.isplat(0x7fff)));
+        let finite = self.mul(self.bits_to_f32(magnitude), self.bits_to_f32(self.isplat(0x7780_0000)));
+        let special = self.bits_to_f32(self.ior(magnitude, self.isplat(0x7f80_0000)));
+        let exponent = self.isplat(0x7c00);
+        let x = self.select(self.ieq(self.iand(h, exponent), exponent), special, finite);
+        let sign = self.ishl::<16>(self.iand(h, self.isplat(0x8000)));
+        self.bits_to_f32(self.ior(self.to_bits(x), sign))
+    }
+
     /// Like [`load`](Simd::load) for a slice shorter than a vector; missing lanes are `fill`.
     #[inline(always)]
     fn load_partial(self, s: &[f32], fill: f32) -> Self::F {
@@ -112,5 +143,48 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn neg(self, a: Self::F) -> Self::F {
         self.bits_to_f32(self.ixor(self.to_bits(a), self.isplat(i32::MIN)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Simd;
+    use crate::arch::{Kernel, available_levels, dispatch_at};
+
+    /// Every 16-bit pattern, widened.
+    struct Widen {
+        half: bool,
+    }
+
+    impl Kernel for Widen {
+        type Output = Vec<f32>;
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Vec<f32> {
+            let mut out = vec![0.0; 1 << 16];
+            for (i, to) in out.chunks_exact_mut(S::LANES).enumerate() {
+                let mut from = [0u16; 16];
+                for (j, x) in from[..S::LANES].iter_mut().enumerate() {
+                    *x = (i * S::LANES + j) as u16;
+                }
+                s.store(if self.half { s.load_f16(&from) } else { s.load_bf16(&from) }, to);
+            }
+            out
+        }
+    }
+
+    #[test]
+    fn every_sixteen_bit_number_widens_exactly() {
+        for level in available_levels() {
+            for half in [false, true] {
+                for (i, x) in (0..=u16::MAX).zip(dispatch_at(level, Widen { half })) {
+                    let want = match half {
+                        true => half::f16::from_bits(i).to_f32(),
+                        false => half::bf16::from_bits(i).to_f32(),
+                    };
+                    assert!(x.to_bits() == want.to_bits() || x.is_nan() && want.is_nan(), "{level:?} {i:#x}");
+                }
+            }
+        }
     }
 }

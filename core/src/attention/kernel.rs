@@ -9,11 +9,12 @@ use super::scores::{Change, KeyTile, Ranges, all_finite, values_masked};
 use super::{KEY_TILE, SPLIT};
 use crate::arch::{Kernel, Matrix, Simd, Sink, multiply};
 use crate::math;
+use crate::tensor::{Element, Row};
 
 /// The computation of one tile.
-pub(super) struct QueryTile<'a, 'b, 'c> {
-    pub k: Matrix<'a>,
-    pub v: Matrix<'a>,
+pub(super) struct QueryTile<'a, 'b, 'c, T> {
+    pub k: Matrix<'a, T>,
+    pub v: Matrix<'a, T>,
     /// Keys each lane sees.
     pub ranges: &'a Ranges,
     /// What happens to the scores.
@@ -23,7 +24,7 @@ pub(super) struct QueryTile<'a, 'b, 'c> {
     pub result: &'c mut TileResult<'b>,
 }
 
-impl Kernel for QueryTile<'_, '_, '_> {
+impl<T: Element> Kernel for QueryTile<'_, '_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -84,10 +85,10 @@ impl Kernel for QueryTile<'_, '_, '_> {
 /// Scores, softmax and values of one key tile.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn key_tile<S: Simd>(
+fn key_tile<S: Simd, T: Element>(
     s: S,
-    k: Matrix,
-    v: Matrix,
+    k: Matrix<T>,
+    v: Matrix<T>,
     width: usize,
     tile: KeyTile,
     change: &Change,
@@ -98,6 +99,7 @@ fn key_tile<S: Simd>(
     let p = &mut work.p[..keys * width];
     work.next.copy_from_slice(work.m);
     let plain = tile.ranges.is_none() && change.is_none();
+    let k = widened(s, k, work.wide);
     multiply(s, k, work.q, width, &mut Scores { p, next: work.next, width, count: plain });
     if !plain {
         change.apply(s, tile, p, width, work.bias, work.next);
@@ -120,11 +122,51 @@ fn key_tile<S: Simd>(
         s.store(alpha, &mut work.alpha[lane..]);
         lane += S::LANES;
     }
+    let v = widened(s, v, work.wide);
     // A masked probability is 0, and adding 0 times a finite value changes nothing.
     if (tile.ranges.is_some() || !work.bias.is_empty()) && !all_finite(v) {
         values_masked(s, v, p, width, tile, first, work.bias, work.alpha, work.o);
     } else {
         multiply(s, v.transposed(), p, width, &mut Values { o: work.o, alpha: work.alpha, width, first });
+    }
+}
+
+/// The matrix as f32: itself, or its elements one row after the other in `buffer`.
+#[inline(always)]
+fn widened<'a, S: Simd, T: Element>(s: S, m: Matrix<'a, T>, buffer: &'a mut [f32]) -> Matrix<'a> {
+    if let Some(m) = m.as_f32() {
+        return m;
+    }
+    let cols = m.cols();
+    let mut j = 0;
+    while j < m.rows() {
+        let to = &mut buffer[j * cols..(j + 1) * cols];
+        match m.row(j).map(T::row) {
+            Some(Row::F16(row)) => widen_row(s, row, to, |s, x| s.load_f16(x)),
+            Some(Row::Bf16(row)) => widen_row(s, row, to, |s, x| s.load_bf16(x)),
+            Some(Row::F32(row)) => to.copy_from_slice(row),
+            None => {
+                for (d, to) in to.iter_mut().enumerate() {
+                    *to = m.get(j, d).to_f32();
+                }
+            }
+        }
+        j += 1;
+    }
+    Matrix::from_slice(buffer, m.rows(), cols)
+}
+
+#[inline(always)]
+fn widen_row<S: Simd>(s: S, row: &[u16], to: &mut [f32], load: impl Fn(S, &[u16]) -> S::F) {
+    let mut d = 0;
+    while d + S::LANES <= row.len() {
+        s.store(load(s, &row[d..]), &mut to[d..]);
+        d += S::LANES;
+    }
+    if d < row.len() {
+        let mut rest = [0u16; 16];
+        rest[..row.len() - d].copy_from_slice(&row[d..]);
+        s.store_partial(load(s, &rest), &mut to[d..]);
     }
 }
 

@@ -32,15 +32,20 @@ mod option_tests;
 mod options;
 mod scores;
 #[cfg(test)]
+mod storage_tests;
+#[cfg(test)]
 mod tests;
 mod tiles;
+mod varlen;
 
 pub use options::AttentionOptions;
+pub use varlen::attention_varlen;
 
-use ndarray::{ArrayView4, ArrayViewMut3, ArrayViewMut4};
+use ndarray::{ArrayViewMut3, Dimension, Ix4};
 
 use crate::error::{Error, Result, check_shape};
 use crate::linalg::check_strides;
+use crate::tensor::{Floats, FloatsMut};
 
 /// Keys a tile: part of the definition.
 pub const KEY_TILE: usize = 128;
@@ -61,11 +66,15 @@ pub const MAX_HEAD_DIM: usize = 1024;
 /// | `out` | `[B, H, Lq, Dv]` |
 /// | `lse` | `[B, H, Lq]`, the natural logarithm of the softmax denominators |
 ///
+/// Each of `q`, `out` and the pair `k`, `v` is f32, f16 or bf16: 16-bit numbers are widened exactly
+/// where they are read, everything is computed in f32, and the result is rounded once (to nearest,
+/// ties to even) where it is written.
+///
 /// `1 <= D, Dv <= `[`MAX_HEAD_DIM`]. Strides are free (`[B, L, H, D]` memory is a permuted view;
 /// stride 0 broadcasts an input) but not negative. Outputs are untouched on error.
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::Stride`] and [`Error::Range`] name the argument that does not fit.
+/// [`Error::Shape`], [`Error::Dtype`], [`Error::Stride`] and [`Error::Range`] name the argument that does not fit.
 ///
 /// ```
 /// use dgm_core::attention::{AttentionOptions, attention};
@@ -77,40 +86,51 @@ pub const MAX_HEAD_DIM: usize = 1024;
 /// assert!(out.iter().all(|&x| x == 2.0)); // equal keys: the mean of the values
 /// # Ok::<(), dgm_core::Error>(())
 /// ```
-pub fn attention(
-    q: ArrayView4<f32>,
-    k: ArrayView4<f32>,
-    v: ArrayView4<f32>,
+pub fn attention<'a>(
+    q: impl Into<Floats<'a, Ix4>>,
+    k: impl Into<Floats<'a, Ix4>>,
+    v: impl Into<Floats<'a, Ix4>>,
     options: &AttentionOptions,
-    out: ArrayViewMut4<f32>,
-    lse: Option<ArrayViewMut3<f32>>,
+    out: impl Into<FloatsMut<'a, Ix4>>,
+    lse: Option<ArrayViewMut3<'a, f32>>,
 ) -> Result<()> {
-    let (batch, heads, queries, dim) = q.dim();
-    let (_, kv_heads, keys, _) = k.dim();
-    let value_dim = v.dim().3;
+    let (q, k, v, out): (Floats<_>, Floats<_>, Floats<_>, FloatsMut<_>) =
+        (q.into(), k.into(), v.into(), out.into());
+    let [batch, heads, queries, dim] = *q.shape() else { unreachable!("four axes") };
+    let (kv_heads, keys, value_dim) = (k.shape()[1], k.shape()[2], v.shape()[3]);
     if !(1..=MAX_HEAD_DIM).contains(&dim) {
         return Err(Error::shape("q", q.shape(), format!("[B, H, Lq, D] with D 1 to {MAX_HEAD_DIM}")));
     }
     check_shape("k", k.shape(), &[batch, kv_heads, keys, dim])?;
-    if kv_heads == 0 && heads != 0 || kv_heads != 0 && !heads.is_multiple_of(kv_heads) {
-        return Err(Error::shape("k", k.shape(), format!("a number of heads that divides {heads}")));
-    }
+    check_heads(k.shape(), kv_heads, heads)?;
     if !(1..=MAX_HEAD_DIM).contains(&value_dim) {
         return Err(Error::shape("v", v.shape(), format!("[B, Hkv, Lk, Dv] with Dv 1 to {MAX_HEAD_DIM}")));
     }
     check_shape("v", v.shape(), &[batch, kv_heads, keys, value_dim])?;
     check_shape("out", out.shape(), &[batch, heads, queries, value_dim])?;
-    check_strides("q", q.shape(), q.strides(), false)?;
-    check_strides("k", k.shape(), k.strides(), false)?;
-    check_strides("v", v.shape(), v.strides(), false)?;
-    check_strides("out", out.shape(), out.strides(), true)?;
+    check_memory(&q, &k, &v, &out)?;
     if let Some(lse) = &lse {
         check_shape("lse", lse.shape(), &[batch, heads, queries])?;
         check_strides("lse", lse.shape(), lse.strides(), true)?;
     }
     options.check([batch, heads, queries, keys])?;
     let (factor, cap) = options.factors(dim);
-    let problem = tiles::Problem { q, k, v, factor, cap, options };
-    tiles::run(&problem, out, lse);
+    tiles::run(vec![(tiles::Problem { q, k, v, factor, cap, options }, out, lse)]);
     Ok(())
+}
+
+fn check_heads(shape: &[usize], kv_heads: usize, heads: usize) -> Result<()> {
+    if kv_heads == 0 && heads != 0 || kv_heads != 0 && !heads.is_multiple_of(kv_heads) {
+        return Err(Error::shape("k", shape, format!("a number of heads that divides {heads}")));
+    }
+    Ok(())
+}
+
+/// Types and strides.
+fn check_memory<D: Dimension>(q: &Floats<D>, k: &Floats<D>, v: &Floats<D>, out: &FloatsMut<D>) -> Result<()> {
+    v.dtype().expect("v", k.dtype())?;
+    check_strides("q", q.shape(), q.strides(), false)?;
+    check_strides("k", k.shape(), k.strides(), false)?;
+    check_strides("v", v.shape(), v.strides(), false)?;
+    check_strides("out", out.shape(), out.strides(), true)
 }

@@ -1,40 +1,42 @@
 //! How a call is cut into tasks: query tiles that share their keys.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use ndarray::{ArrayView4, ArrayViewMut3, ArrayViewMut4, Axis, s};
+use ndarray::{ArrayView4, ArrayViewMut3, Axis, Ix4, s};
 
 use super::AttentionOptions;
 use super::kernel::QueryTile;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Sizes};
 use super::scores::{Alibi, Change, Ranges};
 use crate::arch::{Matrix, MatrixMut, dispatch};
+use crate::tensor::{Dtype, Element, Floats, FloatsMut, each};
 use crate::threads;
 
 /// Most query rows a tile: 64 lanes.
 pub(super) const MAX_ROWS: usize = 64;
 
 /// A validated call.
-pub(super) struct Problem<'a, 'o> {
-    pub q: ArrayView4<'a, f32>,
-    pub k: ArrayView4<'a, f32>,
-    pub v: ArrayView4<'a, f32>,
+pub(super) struct Problem<'a, 'r, 'o> {
+    pub q: Floats<'a, Ix4>,
+    pub k: Floats<'a, Ix4>,
+    pub v: Floats<'a, Ix4>,
     /// What the queries are multiplied by.
     pub factor: f32,
     /// What capped scores are multiplied by.
     pub cap: Option<f32>,
-    pub options: &'a AttentionOptions<'o>,
+    pub options: &'r AttentionOptions<'o>,
 }
 
-impl Problem<'_, '_> {
+impl Problem<'_, '_, '_> {
     /// Number of keys of a batch entry.
     fn keys(&self, batch: usize) -> usize {
-        self.options.kv_lengths.map_or(self.k.dim().2, |n| n[batch])
+        self.options.kv_lengths.map_or(self.k.shape()[2], |n| n[batch])
     }
 
     /// The key position query `i` stands at; negative before the first key.
     fn position(&self, batch: usize, i: usize) -> i64 {
-        i as i64 + self.keys(batch) as i64 - self.q.dim().2 as i64
+        i as i64 + self.keys(batch) as i64 - self.q.shape()[2] as i64
     }
 
     /// The keys query `i` may see.
@@ -50,8 +52,7 @@ impl Problem<'_, '_> {
 
     /// Floating-point operations, at most.
     fn work(&self) -> u64 {
-        let (batch, heads, queries, dim) = self.q.dim();
-        let keys = self.k.dim().2 + 1;
+        let keys = self.k.shape()[2] + 1;
         let o = self.options;
         let right = if o.causal { Some(0) } else { o.window_right };
         let seen = match (o.window_left, right) {
@@ -59,22 +60,21 @@ impl Problem<'_, '_> {
             (None, None) => keys,
             _ => keys.div_ceil(2),
         };
-        [batch, heads, queries, 2 * (dim + self.v.dim().3), seen]
-            .into_iter()
-            .fold(1u64, |w, n| w.saturating_mul(n as u64))
+        let flops = 2 * (self.q.shape()[3] + self.v.shape()[3]);
+        self.q.shape()[..3].iter().copied().chain([flops, seen]).fold(1u64, |w, n| w.saturating_mul(n as u64))
     }
 }
 
 /// The outputs of one block of `[batch, heads, queries]` and where it starts.
 struct Rows<'a> {
     start: [usize; 3],
-    out: ArrayViewMut4<'a, f32>,
+    out: FloatsMut<'a, Ix4>,
     lse: Option<ArrayViewMut3<'a, f32>>,
 }
 
 impl Rows<'_> {
     fn split(self, axis: usize, at: usize) -> (Self, Self) {
-        let (out, out_rest) = self.out.split_at(Axis(axis), at);
+        let (out, out_rest) = self.out.split_at(axis, at);
         let (lse, lse_rest) = self.lse.map(|l| l.split_at(Axis(axis), at)).unzip();
         let mut start = self.start;
         start[axis] += at;
@@ -95,7 +95,7 @@ impl<'a> Iterator for Blocks<'a> {
 
     fn next(&mut self) -> Option<Rows<'a>> {
         let rest = self.rest.take()?;
-        let len = rest.out.len_of(Axis(self.axis));
+        let len = rest.out.shape()[self.axis];
         let at = len.checked_sub(1)? / self.step * self.step;
         let (rest, block) = rest.split(self.axis, at);
         self.rest = Some(rest);
@@ -106,7 +106,7 @@ impl<'a> Iterator for Blocks<'a> {
 /// Cuts the outputs into query tiles of one batch entry and one kv head. Short sequences share
 /// a tile among heads of the group, so that lanes are not left empty.
 fn tiles<'a>(rows: Rows<'a>, group: usize) -> impl Iterator<Item = Rows<'a>> {
-    let queries = rows.out.len_of(Axis(2)).max(1);
+    let queries = rows.out.shape()[2].max(1);
     let heads = (MAX_ROWS / queries).clamp(1, group);
     Blocks { rest: Some(rows), axis: 0, step: 1 }
         .flat_map(move |r| Blocks { rest: Some(r), axis: 1, step: group })
@@ -117,18 +117,29 @@ fn tiles<'a>(rows: Rows<'a>, group: usize) -> impl Iterator<Item = Rows<'a>> {
         .flat_map(|r| Blocks { rest: Some(r), axis: 2, step: MAX_ROWS })
 }
 
-pub(super) fn run(p: &Problem, out: ArrayViewMut4<f32>, lse: Option<ArrayViewMut3<f32>>) {
-    if out.is_empty() {
-        return;
-    }
-    let group = p.q.dim().1 / p.k.dim().1;
-    let rows = Rows { start: [0; 3], out, lse };
-    threads::for_each(tiles(rows, group), p.work(), |r: Rows| one(p, group, r));
+/// A validated call and its outputs.
+pub(super) type Call<'a, 'r, 'o> = (Problem<'a, 'r, 'o>, FloatsMut<'a, Ix4>, Option<ArrayViewMut3<'a, f32>>);
+
+/// Runs calls side by side.
+pub(super) fn run(calls: Vec<Call>) {
+    let work = calls.iter().fold(0u64, |w, (p, ..)| w.saturating_add(p.work()));
+    let tasks =
+        calls.into_iter().filter(|(_, out, _)| !out.shape().contains(&0)).flat_map(|(p, out, lse)| {
+            let group = p.q.shape()[1] / p.k.shape()[1];
+            let p = Arc::new(p);
+            tiles(Rows { start: [0; 3], out, lse }, group).map(move |r| (p.clone(), group, r))
+        });
+    threads::for_each(tasks, work, |(p, group, r)| match (&p.k, &p.v) {
+        (Floats::F32(k), Floats::F32(v)) => one(&p, *k, *v, group, r),
+        (Floats::F16(k), Floats::F16(v)) => one(&p, *k, *v, group, r),
+        (Floats::Bf16(k), Floats::Bf16(v)) => one(&p, *k, *v, group, r),
+        _ => unreachable!("keys and values have one type"),
+    });
 }
 
-fn one(p: &Problem, group: usize, rows: Rows) {
+fn one<T: Element>(p: &Problem, k: ArrayView4<T>, v: ArrayView4<T>, group: usize, rows: Rows) {
     let [b, h, i] = rows.start;
-    let (_, heads, queries, value_dim) = rows.out.dim();
+    let [_, heads, queries, value_dim] = *rows.out.shape() else { return };
     let kv = h / group;
     let lanes = Lanes::new(heads * queries);
     // Lanes without a row repeat the last one, so that they never ask for more keys.
@@ -138,7 +149,7 @@ fn one(p: &Problem, group: usize, rows: Rows) {
         std::array::from_fn(|lane| (f64::from(x[h + row(lane) / queries]) * factor) as f32)
     };
     let log2_e = std::f64::consts::LOG2_E;
-    let full = (p.q.dim().0, p.q.dim().1, p.q.dim().2, p.k.dim().2);
+    let full = (p.q.shape()[0], p.q.shape()[1], p.q.shape()[2], p.k.shape()[2]);
     let block = s![b, h..h + heads, i..i + queries, ..];
     let change = Change {
         cap: p.cap,
@@ -150,25 +161,24 @@ fn one(p: &Problem, group: usize, rows: Rows) {
         mask: p.options.mask.as_ref().and_then(|x| x.broadcast(full)).map(|x| x.slice_move(block)),
         sinks: p.options.sinks.map(|sinks| per_head(sinks, log2_e)),
     };
-    let q = p.q.slice(s![b, h..h + heads, i..i + queries, ..]);
-    let k = Matrix::new(p.k.slice_move(s![b, kv, .., ..]));
-    let v = Matrix::new(p.v.slice_move(s![b, kv, .., ..]));
-    let dim = k.cols();
-    let mut out = rows.out;
-    let mut lse = rows.lse;
-    threads::with_scratch(lanes.scratch(dim, value_dim, change.has_bias()), |scratch| {
-        let (work, mut result) = lanes.split(scratch, dim, value_dim, change.has_bias());
+    let k = Matrix::new(k.slice_move(s![b, kv, .., ..]));
+    let v = Matrix::new(v.slice_move(s![b, kv, .., ..]));
+    let narrow = p.k.dtype() != Dtype::F32;
+    let size = Sizes { dim: k.cols(), value_dim, with_bias: change.has_bias(), narrow };
+    let (mut out, mut lse) = (rows.out, rows.lse);
+    threads::with_scratch(lanes.scratch(size), |scratch| {
+        let (work, mut result) = lanes.split(scratch, size);
         if heads * queries < lanes.width() {
             // Lanes without a row hold zeros: what they compute is not read.
             work.q.fill(0.0);
         }
-        for (n, q) in q.outer_iter().enumerate() {
+        each!(Floats, &p.q, q => for (n, q) in q.slice(block).outer_iter().enumerate() {
             lanes.pack(Matrix::new(q), n * queries, p.factor, work.q);
-        }
+        });
         dispatch(QueryTile { k, v, ranges: &ranges, change: &change, lanes, work, result: &mut result });
-        for (n, out) in out.index_axis_mut(Axis(0), 0).outer_iter_mut().enumerate() {
+        each!(FloatsMut, &mut out, out => for (n, out) in out.index_axis_mut(Axis(0), 0).outer_iter_mut().enumerate() {
             lanes.unpack(result.o, n * queries, MatrixMut::new(out));
-        }
+        });
         if let Some(lse) = &mut lse {
             for (lane, to) in lse.iter_mut().enumerate() {
                 *to = log_sum_exp(result.m[lane], result.l[lane]);

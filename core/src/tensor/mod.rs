@@ -5,7 +5,11 @@
 //! describe memory that can be viewed. Nothing here touches memory.
 
 mod dtype;
+mod floats;
 mod layout;
 
 pub use dtype::Dtype;
+pub(crate) use floats::{Element, Row, each};
+pub use floats::{Floats, FloatsMut};
+pub use half::{bf16, f16};
 pub use layout::{Layout, MAX_RANK, Span};

@@ -4,7 +4,7 @@ use dgm_core::Result;
 use dgm_core::attention::{AttentionOptions, attention};
 use dgm_core::linalg::{Activation, PackedLinear, linear};
 use dgm_core::nn::{self, Gelu};
-use ndarray::{ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension};
+use ndarray::{ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, Ix4};
 
 use crate::{Args, CaseSpec, Kernel, oracle};
 
@@ -35,7 +35,8 @@ pub const KERNELS: &[Kernel] = &[
         oracle: oracle::attention,
         run: |x, a, out| {
             let options = AttentionOptions { causal: a.text("causal") == "1", ..Default::default() };
-            attention(view(&x[0]), view(&x[1]), view(&x[2]), &options, target(out), None)
+            let [q, k, v] = [0, 1, 2].map(|i| view::<Ix4>(&x[i]));
+            attention(q, k, v, &options, target::<Ix4>(out), None)
         },
     },
     Kernel {

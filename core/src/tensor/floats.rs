@@ -1,0 +1,188 @@
+//! Arrays of f32, f16 or bf16 whose type is known at run time.
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension};
+
+use super::Dtype;
+
+/// A row of elements that lie side by side, as vector code reads it.
+#[derive(Clone, Copy)]
+pub(crate) enum Row<'a> {
+    F32(&'a [f32]),
+    F16(&'a [u16]),
+    Bf16(&'a [u16]),
+}
+
+/// One element of [`Floats`].
+pub(crate) trait Element: Copy + Send + Sync + 'static {
+    /// Exact.
+    fn to_f32(self) -> f32;
+    /// To the nearest, ties to even.
+    fn from_f32(x: f32) -> Self;
+    fn row(row: &[Self]) -> Row<'_>;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        x
+    }
+    #[inline(always)]
+    fn row(row: &[Self]) -> Row<'_> {
+        Row::F32(row)
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self.to_f32()
+    }
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        f16::from_f32(x)
+    }
+    #[inline(always)]
+    fn row(row: &[Self]) -> Row<'_> {
+        Row::F16(row.reinterpret_cast())
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self.to_f32()
+    }
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        bf16::from_f32(x)
+    }
+    #[inline(always)]
+    fn row(row: &[Self]) -> Row<'_> {
+        Row::Bf16(row.reinterpret_cast())
+    }
+}
+
+/// A read-only array of one of the three types; every such `ArrayView` becomes one by `into()`.
+#[derive(Debug, Clone)]
+pub enum Floats<'a, D: Dimension> {
+    /// IEEE single precision.
+    F32(ArrayView<'a, f32, D>),
+    /// IEEE half precision.
+    F16(ArrayView<'a, f16, D>),
+    /// bfloat16.
+    Bf16(ArrayView<'a, bf16, D>),
+}
+
+/// An array of one of the three types to write; every such `ArrayViewMut` becomes one by `into()`.
+#[derive(Debug)]
+pub enum FloatsMut<'a, D: Dimension> {
+    /// IEEE single precision.
+    F32(ArrayViewMut<'a, f32, D>),
+    /// IEEE half precision.
+    F16(ArrayViewMut<'a, f16, D>),
+    /// bfloat16.
+    Bf16(ArrayViewMut<'a, bf16, D>),
+}
+
+/// The same expression for the array inside, whatever its type.
+macro_rules! each {
+    ($kind:ident, $floats:expr, $x:pat => $body:expr) => {
+        match $floats {
+            $crate::tensor::$kind::F32($x) => $body,
+            $crate::tensor::$kind::F16($x) => $body,
+            $crate::tensor::$kind::Bf16($x) => $body,
+        }
+    };
+}
+pub(crate) use each;
+
+/// The same expression for the array inside, wrapped again.
+macro_rules! map {
+    ($kind:ident, $floats:expr, $x:pat => $body:expr) => {
+        match $floats {
+            $kind::F32($x) => $kind::F32($body),
+            $kind::F16($x) => $kind::F16($body),
+            $kind::Bf16($x) => $kind::Bf16($body),
+        }
+    };
+}
+
+macro_rules! common {
+    ($kind:ident, $view:ident) => {
+        impl<D: Dimension> $kind<'_, D> {
+            /// The dimensions.
+            pub fn shape(&self) -> &[usize] {
+                each!($kind, self, x => x.shape())
+            }
+
+            /// The strides in elements.
+            pub fn strides(&self) -> &[isize] {
+                each!($kind, self, x => x.strides())
+            }
+
+            /// The element type.
+            pub fn dtype(&self) -> Dtype {
+                match self {
+                    $kind::F32(_) => Dtype::F32,
+                    $kind::F16(_) => Dtype::F16,
+                    $kind::Bf16(_) => Dtype::Bf16,
+                }
+            }
+        }
+
+        impl<'a, D: Dimension> $kind<'a, D> {
+            /// The axes in another order, as `ndarray` has it.
+            pub(crate) fn permuted_axes(self, axes: D) -> Self {
+                map!($kind, self, x => x.permuted_axes(axes))
+            }
+
+            /// With an axis of one element in front.
+            pub(crate) fn insert_axis(self) -> $kind<'a, D::Larger> {
+                map!($kind, self, x => x.insert_axis(Axis(0)))
+            }
+
+            /// The elements before `at` along an axis, and the rest.
+            pub(crate) fn split_at(self, axis: usize, at: usize) -> (Self, Self) {
+                match self {
+                    $kind::F32(x) => {
+                        let (a, b) = x.split_at(Axis(axis), at);
+                        ($kind::F32(a), $kind::F32(b))
+                    }
+                    $kind::F16(x) => {
+                        let (a, b) = x.split_at(Axis(axis), at);
+                        ($kind::F16(a), $kind::F16(b))
+                    }
+                    $kind::Bf16(x) => {
+                        let (a, b) = x.split_at(Axis(axis), at);
+                        ($kind::Bf16(a), $kind::Bf16(b))
+                    }
+                }
+            }
+        }
+
+        impl<'a, D: Dimension> From<$view<'a, f32, D>> for $kind<'a, D> {
+            fn from(x: $view<'a, f32, D>) -> Self {
+                $kind::F32(x)
+            }
+        }
+        impl<'a, D: Dimension> From<$view<'a, f16, D>> for $kind<'a, D> {
+            fn from(x: $view<'a, f16, D>) -> Self {
+                $kind::F16(x)
+            }
+        }
+        impl<'a, D: Dimension> From<$view<'a, bf16, D>> for $kind<'a, D> {
+            fn from(x: $view<'a, bf16, D>) -> Self {
+                $kind::Bf16(x)
+            }
+        }
+    };
+}
+
+common!(Floats, ArrayView);
+common!(FloatsMut, ArrayViewMut);
