@@ -60,6 +60,7 @@ test-julia: build test-panic-library ## The tests of the Julia package
 stress: build ## Threads, garbage collection and memory under load (STRESS_SECONDS)
 	sh capi/cc.sh tests/c/stress.c target/c-tests/stress && target/c-tests/stress $(or $(STRESS_SECONDS),60)
 	env -u DGM_LIBRARY STRESS_SECONDS=$(or $(STRESS_SECONDS),60) julia --threads 4 --project=julia julia/stress/stress.jl
+	cd elixir && STRESS_SECONDS=$(or $(STRESS_SECONDS),60) mix run stress/stress.exs
 
 test-elixir: ## The tests of the Elixir package
 	cd elixir && mix format --check-formatted && mix test
