@@ -48,7 +48,7 @@ int main(void)
             return fail();
         double start = now();
         long asked = 0;
-        dgm_request request;
+        dgm_request request = {.struct_size = sizeof request};
         for (;;) {
             if (dgm_run_ask(plan, run, run_size, &request))
                 return fail();

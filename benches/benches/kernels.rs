@@ -1,18 +1,14 @@
 //! The list of `dgm_benches::cases` under criterion, in operations a second.
 
-// criterion_group! writes a function without documentation.
-#![allow(missing_docs)]
+use criterion::{Criterion, Throughput};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-
-fn kernels(c: &mut Criterion) {
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
     for mut case in dgm_benches::cases() {
-        let mut group = c.benchmark_group(case.kernel);
+        let mut group = criterion.benchmark_group(case.kernel);
         group.throughput(Throughput::Elements(case.work));
         group.bench_function(&case.name, |b| b.iter(&mut case.call));
         group.finish();
     }
+    criterion.final_summary();
 }
-
-criterion_group!(benches, kernels);
-criterion_main!(benches);
