@@ -8,13 +8,14 @@ defmodule DGM do
     * `DGM.Random` - counter-based noise
     * `DGM.Plan`, `DGM.Sampler` - sampling methods as tables, runs as values
     * `DGM.Dit` - diffusion transformers
+    * `DGM.Telemetry` - the events it emits
     * `DGM.Tensor` - what goes in and comes out; `Nx` tensors do as well
 
   Kernels run on the dirty CPU schedulers. Wrong arguments raise `ArgumentError` with a message
   that names the argument, what it was and what it should be.
   """
 
-  alias DGM.{Attention, Check, Native, Tensor}
+  alias DGM.{Attention, Check, Native, Telemetry, Tensor}
 
   @doc """
   The version of the library.
@@ -107,7 +108,8 @@ defmodule DGM do
   def attention(q, k, v, opts \\ []) do
     options = Attention.options(opts)
     {nq, nk, nv} = {Tensor.native(q, "q"), Tensor.native(k, "k"), Tensor.native(v, "v")}
-    {out, lse} = Native.value!(Native.attention(nq, nk, nv, options))
+    call = fn -> Native.value!(Native.attention(nq, nk, nv, options)) end
+    {out, lse} = Telemetry.span([:attention], %{q: elem(nq, 1), k: elem(nk, 1)}, call)
     if lse, do: {Tensor.like(q, out), Tensor.like(q, lse)}, else: Tensor.like(q, out)
   end
 

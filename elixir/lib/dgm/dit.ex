@@ -13,7 +13,7 @@ defmodule DGM.Dit do
   keeps for the next one.
   """
 
-  alias DGM.{Check, Native, Plan, Sampler, Tensor}
+  alias DGM.{Check, Native, Plan, Sampler, Telemetry, Tensor}
 
   @enforce_keys [:resource, :config, :metadata]
   defstruct [:resource, :config, :metadata]
@@ -34,7 +34,9 @@ defmodule DGM.Dit do
   """
   @spec load(Path.t()) :: {:ok, t} | {:error, DGM.Error.t()}
   def load(path) do
-    with {:ok, parts} <- Native.tuple(Native.dit_load(path(path))), do: {:ok, new(parts)}
+    path = path(path)
+    call = fn -> Native.tuple(Native.dit_load(path)) end
+    with {:ok, parts} <- Telemetry.span([:dit, :load], %{path: path}, call), do: {:ok, new(parts)}
   end
 
   @doc """
@@ -77,15 +79,19 @@ defmodule DGM.Dit do
           Tensor.input() | binary
   def forward(model, x, t, labels) when is_binary(x) do
     {model, labels} = {check(model), Check.labels(labels)}
-    answer = Native.dit_forward_binary(model.resource, x, times(t), labels)
-    {data, _shape} = Native.value!(answer)
+    {data, _shape} = run(&Native.dit_forward_binary/4, model, x, t, labels)
     data
   end
 
   def forward(model, x, t, labels) do
     {model, labels} = {check(model), Check.labels(labels)}
-    answer = Native.dit_forward(model.resource, Tensor.native(x, "x"), times(t), labels)
-    Tensor.like(x, Native.value!(answer))
+    Tensor.like(x, run(&Native.dit_forward/4, model, Tensor.native(x, "x"), t, labels))
+  end
+
+  defp run(nif, model, x, t, labels) do
+    t = times(t)
+    call = fn -> Native.value!(nif.(model.resource, x, t, labels)) end
+    Telemetry.span([:dit, :forward], %{batch: length(labels)}, call)
   end
 
   @doc """

@@ -17,7 +17,7 @@ defmodule DGM.Sampler do
   node; a run can be stopped, exported and finished elsewhere, with the same bits.
   """
 
-  alias DGM.{Check, Native, Plan, Request, Run, Tensor}
+  alias DGM.{Check, Native, Plan, Request, Run, Telemetry, Tensor}
 
   @typedoc """
   A model as a function of the request, the input (f32 binary of `rows * elements` numbers) and
@@ -83,8 +83,13 @@ defmodule DGM.Sampler do
   def tell(run, eval_id, y) do
     run = check(run)
     {id, y} = {Check.u64(eval_id, "eval_id"), Tensor.bytes(y, "y")}
-    answer = Native.run_tell(run.plan.resource, run.header, run.state, id, y)
-    {header, state} = Native.value!(answer)
+
+    call = fn ->
+      Native.value!(Native.run_tell(run.plan.resource, run.header, run.state, id, y))
+    end
+
+    metadata = %{rows: run.rows, elements: run.elements, eval_id: id}
+    {header, state} = Telemetry.span([:sampler, :tell], metadata, call)
     %{run | header: header, state: state}
   end
 
