@@ -43,7 +43,7 @@ defmodule DGM.Dit do
   Like `load/1`, but raises `DGM.Error`.
   """
   @spec load!(Path.t()) :: t
-  def load!(path), do: bang(load(path))
+  def load!(path), do: Native.bang!(load(path))
 
   @doc """
   The model in the bytes of a file.
@@ -59,7 +59,7 @@ defmodule DGM.Dit do
   Like `from_binary/1`, but raises `DGM.Error`.
   """
   @spec from_binary!(binary) :: t
-  def from_binary!(bytes), do: bang(from_binary(bytes))
+  def from_binary!(bytes), do: Native.bang!(from_binary(bytes))
 
   @doc """
   The sampler that the file asks for, as options of `DGM.Plan.compile/1`.
@@ -130,9 +130,6 @@ defmodule DGM.Dit do
   defp new({resource, config, metadata}) do
     %__MODULE__{resource: resource, config: config, metadata: Map.new(metadata)}
   end
-
-  defp bang({:ok, value}), do: value
-  defp bang({:error, error}), do: raise(error)
 
   defimpl Inspect do
     def inspect(%{config: c}, _opts) do

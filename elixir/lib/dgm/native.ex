@@ -32,6 +32,10 @@ defmodule DGM.Native do
   def tuple({:ok, _} = ok), do: ok
   def tuple({:error, {code, message}}), do: {:error, DGM.Error.new(code, message)}
 
+  @doc "What the `!` twin of a function that returns such a tuple does with it."
+  def bang!({:ok, value}), do: value
+  def bang!({:error, error}), do: raise(error)
+
   def version, do: missing()
   def numerics_version, do: missing()
   def isa, do: missing()

@@ -104,7 +104,7 @@ defmodule DGM.Plan do
   Like `from_binary/1`, but raises `DGM.Error`.
   """
   @spec from_binary!(binary) :: t
-  def from_binary!(bytes), do: bang(from_binary(bytes))
+  def from_binary!(bytes), do: Native.bang!(from_binary(bytes))
 
   @doc false
   def resource(plan), do: Check.handle(plan, __MODULE__, "plan").resource
@@ -112,9 +112,6 @@ defmodule DGM.Plan do
   defp new({resource, steps, slots, hash}) do
     %__MODULE__{resource: resource, steps: steps, slots: slots, hash: hash}
   end
-
-  defp bang({:ok, value}), do: value
-  defp bang({:error, error}), do: raise(error)
 
   defimpl Inspect do
     # A forged plan is shown too: an error message that could not show what it is about would

@@ -143,12 +143,7 @@ defmodule DGM.Sampler do
   Like `import/2`, but raises `DGM.Error`.
   """
   @spec import!(Plan.t(), binary) :: Run.t()
-  def import!(plan, block) do
-    case __MODULE__.import(plan, block) do
-      {:ok, run} -> run
-      {:error, error} -> raise error
-    end
-  end
+  def import!(plan, block), do: Native.bang!(__MODULE__.import(plan, block))
 
   @doc """
   Samples to the end and returns the result.
