@@ -1,8 +1,8 @@
-//! Linear layers through a BLAS, with a library made for the test. One test, because the choice
-//! belongs to the process.
+//! Linear layers through a BLAS, with a library made for the test, in processes of their own,
+//! because the choice belongs to the process.
 #![cfg(all(feature = "blas", unix))]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dgm_core::info::cpu_info;
@@ -18,9 +18,13 @@ fn library() -> PathBuf {
     out
 }
 
-fn set(name: &str, value: &str) {
-    // SAFETY: the only test of this process, and it has started no thread that reads variables.
-    unsafe { std::env::set_var(name, value) }
+/// Runs one of the tests below, ignored by themselves, in a process with these variables.
+fn run_with(test: &str, blas_library: &Path) {
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--ignored"])
+        .envs([("DGM_BACKEND", "blas".as_ref()), ("DGM_BLAS_LIBRARY", blas_library)])
+        .status();
+    assert!(status.unwrap().success(), "{test}");
 }
 
 fn numbers(rows: usize, cols: usize, seed: usize) -> Array2<f32> {
@@ -28,16 +32,25 @@ fn numbers(rows: usize, cols: usize, seed: usize) -> Array2<f32> {
 }
 
 #[test]
-fn a_blas_multiplies_when_it_is_asked_to() {
+fn the_variables_choose_the_backend() {
+    run_with("a_missing_library_is_named", Path::new("/nowhere/libblas.so"));
+    run_with("a_blas_multiplies_when_it_is_asked_to", &library());
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn a_missing_library_is_named() {
     // What is asked for but not there: the variable is ignored, the call says why.
-    set("DGM_BACKEND", "blas");
-    set("DGM_BLAS_LIBRARY", "/nowhere/libblas.so");
     assert_eq!(backend(), Backend::Native);
     let error = set_backend(Backend::Blas).unwrap_err();
     assert!(error.code() == -101 && error.to_string().contains("/nowhere/libblas.so"), "{error}");
     assert!(Backend::from_name("cuda").unwrap_err().to_string().contains("cuda"));
+}
 
-    set("DGM_BLAS_LIBRARY", library().to_str().unwrap());
+#[test]
+#[ignore = "run in a process of its own"]
+fn a_blas_multiplies_when_it_is_asked_to() {
+    assert_eq!(backend(), Backend::Blas);
     for (m, k, n) in [(1, 1, 1), (1, 70, 33), (70, 33, 1), (5, 64, 32), (131, 40, 97), (3, 0, 4)] {
         let (x, w) = (numbers(m, k, 7), numbers(n, k, 13));
         let bias = Array1::from_iter((0..n).map(|i| i as f32 / 7.0));
