@@ -1,7 +1,7 @@
 # Thin on purpose: every target is a command you could type. GNU make 3.81 is enough.
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-rust test-isa test-c test-julia test-panic-library test-elixir test-docs \
-        header bench limits stress exhaustive check-numerics check-dlpack check-targets install clean
+        header bench limits stress exhaustive sabotage check-numerics check-dlpack check-targets install clean
 
 TOOLCHAIN := $(if $(DGM_TOOLCHAIN_DIR),$(DGM_TOOLCHAIN_DIR),$(CURDIR)/.toolchain)
 export DGM_TOOLCHAIN_DIR := $(TOOLCHAIN)
@@ -81,6 +81,9 @@ limits: build ## The kernels as a share of the FMA peak, and an empty ask/tell r
 
 exhaustive: ## Check every f32 input of the math functions (minutes)
 	cargo test --release -p dgm-core -- --ignored exhaustive
+
+sabotage: ## Break promises one by one in a scratch copy; a named test must catch each (ONLY=name)
+	sh tests/conformance/sabotage.sh $(ONLY)
 
 check-numerics: build ## Compare docs/NUMERICS.md, reimplemented in numpy, with the published hashes (PYTHON)
 	$(or $(PYTHON),python3) tests/numerics/reimplement.py
