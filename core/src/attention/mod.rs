@@ -81,7 +81,7 @@ pub const MAX_HEAD_DIM: usize = 1024;
 /// use ndarray::Array4;
 /// let (q, k) = (Array4::<f32>::ones((1, 2, 3, 8)), Array4::<f32>::ones((1, 1, 5, 8)));
 /// let v = Array4::from_shape_fn((1, 1, 5, 4), |(_, _, j, _)| j as f32);
-/// let mut out = Array4::zeros((1, 2, 3, 4));
+/// let mut out = Array4::<f32>::zeros((1, 2, 3, 4));
 /// attention(q.view(), k.view(), v.view(), &AttentionOptions::default(), out.view_mut(), None)?;
 /// assert!(out.iter().all(|&x| x == 2.0)); // equal keys: the mean of the values
 /// # Ok::<(), dgm_core::Error>(())
