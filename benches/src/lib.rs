@@ -5,12 +5,15 @@
 
 use dgm_core::attention::{AttentionOptions, attention};
 use dgm_core::linalg::{Activation, PackedLinear, linear};
-use ndarray::{Array2, Array4};
+use dgm_core::tensor::{Floats, FloatsMut, bf16, f16};
+use ndarray::{Array2, Array4, ArrayView4, ArrayViewMut4, Ix4};
 
 /// One kernel on one shape.
 pub struct Case {
     /// The kernel: criterion's group.
     pub kernel: &'static str,
+    /// What inputs and outputs are stored as.
+    pub dtype: &'static str,
     /// Shape and options.
     pub name: String,
     /// Floating-point operations a call cannot do without (a fused multiply-add is two).
@@ -32,36 +35,61 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn attention_cases() -> Vec<Case> {
-    [
-        (8, 16, 64, false),
-        (8, 64, 64, false),
-        (8, 256, 64, false),
-        (2, 1024, 64, false),
-        (2, 1024, 64, true),
-        (2, 1024, 72, false),
-        (2, 1024, 128, false),
-    ]
-    .into_iter()
-    .map(|(heads, tokens, dim, causal)| {
-        let tensor = |seed: usize| {
+    let shapes = [
+        (8, 16, 16, 64, false),
+        (8, 64, 64, 64, false),
+        (384, 49, 49, 32, false),
+        (8, 256, 256, 64, false),
+        (16, 256, 256, 72, false),
+        (4, 4096, 77, 64, false),
+        (2, 1024, 1024, 64, false),
+        (2, 1024, 1024, 64, true),
+        (2, 1024, 1024, 72, false),
+        (2, 1024, 1024, 72, true),
+        (2, 1024, 1024, 128, false),
+        (2, 1024, 1024, 128, true),
+        (2, 1024, 1024, 40, false),
+        (2, 1024, 1024, 80, false),
+        (2, 1024, 1024, 160, false),
+        (2, 1024, 1024, 256, false),
+    ];
+    let mut cases = attention_of::<f32>("f32", &shapes, |x| x);
+    cases.extend(attention_of("bf16", &shapes, bf16::from_f32));
+    cases.extend(attention_of("f16", &shapes[6..9], f16::from_f32));
+    cases
+}
+
+/// Queries, keys, values and output of one type.
+fn attention_of<T: Copy + Default + 'static>(
+    dtype: &'static str,
+    shapes: &[(usize, usize, usize, usize, bool)],
+    number: fn(f32) -> T,
+) -> Vec<Case>
+where
+    for<'a> ArrayView4<'a, T>: Into<Floats<'a, Ix4>>,
+    for<'a> ArrayViewMut4<'a, T>: Into<FloatsMut<'a, Ix4>>,
+{
+    let case = |&(heads, tokens, keys, dim, causal): &(usize, usize, usize, usize, bool)| {
+        let tensor = |seed: usize, tokens: usize| {
             Array4::from_shape_fn((1, heads, tokens, dim), |(_, h, l, d)| {
-                wave(seed + (h * tokens + l) * dim + d)
+                number(wave(seed + (h * tokens + l) * dim + d))
             })
         };
-        let (q, k, v) = (tensor(1), tensor(2), tensor(3));
-        let mut out = Array4::<f32>::zeros((1, heads, tokens, dim));
+        let (q, k, v) = (tensor(1, tokens), tensor(2, keys), tensor(3, keys));
+        let mut out = Array4::from_elem((1, heads, tokens, dim), T::default());
         let options = AttentionOptions { causal, ..Default::default() };
-        let pairs = if causal { tokens * (tokens + 1) / 2 } else { tokens * tokens };
+        let pairs = if causal { tokens * (tokens + 1) / 2 } else { tokens * keys };
         Case {
             kernel: "attention",
-            name: format!("h{heads} l{tokens} d{dim}{}", if causal { " causal" } else { "" }),
+            dtype,
+            name: format!("h{heads} l{tokens}x{keys} d{dim}{}", if causal { " causal" } else { "" }),
             work: (4 * heads * pairs * dim) as u64,
             call: Box::new(move || {
                 attention(q.view(), k.view(), v.view(), &options, out.view_mut(), None).expect("valid");
             }),
         }
-    })
-    .collect()
+    };
+    shapes.iter().map(case).collect()
 }
 
 fn linear_cases() -> Vec<Case> {
@@ -82,6 +110,7 @@ fn linear_cases() -> Vec<Case> {
         let mut out = Array2::zeros((rows, outputs));
         Case {
             kernel: "linear",
+            dtype: "f32",
             name: format!("m{rows} k{inputs} n{outputs} {act:?}"),
             work: (2 * rows * inputs * outputs) as u64,
             call: Box::new(move || linear(x.view(), &packed, act, out.view_mut()).expect("valid")),

@@ -212,7 +212,7 @@ def attention_row(q, k, v, position=0, seen=None, scale=None, soft_cap=None, slo
         l, o = l * a1 + exp2(m2 - base(m)), o * a1
     if l == 0:
         return np.zeros(v.shape[1], F), F(-np.inf)
-    return o / l + F(0), F((float(m) + math.log2(l)) * math.log(2))
+    return fma(o, F(1) / l, F(0)), F((float(m) + math.log2(l)) * math.log(2))
 
 
 def attention(q, k, v, causal):

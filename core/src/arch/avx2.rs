@@ -155,10 +155,48 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn load_pairs(self, s: &[u16]) -> Self::I {
+        let p = s[..2 * N].as_ptr();
+        // SAFETY: the slice has 2 N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+
+    #[inline(always)]
     fn load_f16(self, s: &[u16]) -> Self::F {
         let p = s[..N].as_ptr();
         // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, v: Self::F, s: &mut [u16]) {
+        let p = s[..N].as_mut_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
+    }
+
+    #[inline(always)]
+    fn transpose(self, m: &mut [Self::F; 16]) {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let mut t = *m;
+            for i in 0..4 {
+                t[2 * i] = _mm256_unpacklo_ps(m[2 * i], m[2 * i + 1]);
+                t[2 * i + 1] = _mm256_unpackhi_ps(m[2 * i], m[2 * i + 1]);
+            }
+            for i in 0..2 {
+                let [a, b, c, d] = [t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]];
+                m[4 * i] = _mm256_shuffle_ps::<0x44>(a, c);
+                m[4 * i + 1] = _mm256_shuffle_ps::<0xee>(a, c);
+                m[4 * i + 2] = _mm256_shuffle_ps::<0x44>(b, d);
+                m[4 * i + 3] = _mm256_shuffle_ps::<0xee>(b, d);
+            }
+            for i in 0..4 {
+                t[i] = _mm256_permute2f128_ps::<0x20>(m[i], m[i + 4]);
+                t[i + 4] = _mm256_permute2f128_ps::<0x31>(m[i], m[i + 4]);
+            }
+            *m = t;
+        }
     }
 
     #[inline(always)]

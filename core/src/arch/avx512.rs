@@ -5,13 +5,15 @@ use std::arch::x86_64::*;
 use super::level::Kernel;
 use super::simd::Simd;
 const N: usize = 16;
-/// Proof that the processor has these instructions; made only by [`Avx512::new`].
+/// Proof that the processor has these instructions, with `DOT` the products of bfloat16 pairs
+/// among them; made only by [`Avx512::new`].
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
-impl Avx512 {
+pub(crate) struct Avx512<const DOT: bool>(());
+impl<const DOT: bool> Avx512<DOT> {
     /// The token, where the processor has the instructions.
     pub(crate) fn new() -> Option<Self> {
-        let ok = is_x86_feature_detected!("avx512f")
+        let ok = (!DOT || is_x86_feature_detected!("avx512bf16"))
+            && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512cd")
             && is_x86_feature_detected!("avx512dq")
@@ -25,7 +27,7 @@ impl Avx512 {
 #[inline]
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
     #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma")]
-    fn inner<K: Kernel>(kernel: K, s: Avx512) -> K::Output {
+    fn inner<K: Kernel>(kernel: K, s: Avx512<false>) -> K::Output {
         kernel.run(s)
     }
     match Avx512::new() {
@@ -34,7 +36,20 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
         None => kernel.run(super::portable::Portable),
     }
 }
-impl Simd for Avx512 {
+/// Runs `kernel` with the products of bfloat16 pairs where the processor has them.
+#[inline]
+pub(super) fn run_dot<K: Kernel>(kernel: K) -> K::Output {
+    #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+    fn inner<K: Kernel>(kernel: K, s: Avx512<true>) -> K::Output {
+        kernel.run(s)
+    }
+    match Avx512::new() {
+        // SAFETY: the token proves that the enabled features are present.
+        Some(s) => unsafe { inner(kernel, s) },
+        None => run(kernel),
+    }
+}
+impl<const DOT: bool> Simd for Avx512<DOT> {
     const LANES: usize = N;
     type F = __m512;
     type I = __m512i;
@@ -158,10 +173,98 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn load_pairs(self, s: &[u16]) -> Self::I {
+        let p = s[..2 * N].as_ptr();
+        // SAFETY: the slice has 2 N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+
+    #[inline(always)]
     fn load_f16(self, s: &[u16]) -> Self::F {
         let p = s[..N].as_ptr();
         // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+
+    #[inline(always)]
+    fn load_partial(self, s: &[f32], fill: f32) -> Self::F {
+        let mask = ((1u32 << s.len().min(N)) - 1) as u16;
+        // SAFETY: only the elements of the slice are read (masked), the token proves the instructions.
+        unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask, s.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store_partial(self, v: Self::F, s: &mut [f32]) {
+        let mask = ((1u32 << s.len().min(N)) - 1) as u16;
+        // SAFETY: only the elements of the slice are written (masked), the token proves the instructions.
+        unsafe { _mm512_mask_storeu_ps(s.as_mut_ptr(), mask, v) }
+    }
+
+    #[inline(always)]
+    fn dot_bf16(self, acc: Self::F, a: Self::I, b: Self::I) -> Self::F {
+        if DOT {
+            // SAFETY: the token proves the instructions; the types are different views of 64 bytes.
+            unsafe {
+                let pairs = |x| std::mem::transmute::<__m512i, __m512bh>(x);
+                _mm512_dpbf16_ps(acc, pairs(a), pairs(b))
+            }
+        } else {
+            let acc = self.fma(self.upper_bf16(a), self.upper_bf16(b), acc);
+            self.fma(self.lower_bf16(a), self.lower_bf16(b), acc)
+        }
+    }
+
+    #[inline(always)]
+    fn store_bf16(self, v: Self::F, s: &mut [u16]) {
+        let p = s[..N].as_mut_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe {
+            let bits = _mm512_castps_si512(v);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+            let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40_0000));
+            let bits = _mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(nan, rounded, quiet));
+            _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(bits));
+        }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, v: Self::F, s: &mut [u16]) {
+        let p = s[..N].as_mut_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
+    }
+
+    #[inline(always)]
+    fn transpose(self, m: &mut [Self::F; 16]) {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let mut t = *m;
+            for i in 0..8 {
+                t[2 * i] = _mm512_unpacklo_ps(m[2 * i], m[2 * i + 1]);
+                t[2 * i + 1] = _mm512_unpackhi_ps(m[2 * i], m[2 * i + 1]);
+            }
+            let pd = |x| _mm512_castps_pd(x);
+            for i in 0..4 {
+                let [a, b, c, d] = [t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]];
+                m[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(pd(a), pd(c)));
+                m[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pd(a), pd(c)));
+                m[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pd(b), pd(d)));
+                m[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pd(b), pd(d)));
+            }
+            // Quarters: those of rows 0-7 meet, then those of rows 8-15 join.
+            for i in 0..4 {
+                t[i] = _mm512_shuffle_f32x4::<0x88>(m[i], m[i + 4]);
+                t[i + 4] = _mm512_shuffle_f32x4::<0xdd>(m[i], m[i + 4]);
+                t[i + 8] = _mm512_shuffle_f32x4::<0x88>(m[i + 8], m[i + 12]);
+                t[i + 12] = _mm512_shuffle_f32x4::<0xdd>(m[i + 8], m[i + 12]);
+            }
+            for i in 0..8 {
+                m[i] = _mm512_shuffle_f32x4::<0x88>(t[i], t[i + 8]);
+                m[i + 8] = _mm512_shuffle_f32x4::<0xdd>(t[i], t[i + 8]);
+            }
+        }
     }
 
     #[inline(always)]

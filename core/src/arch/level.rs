@@ -41,7 +41,7 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => super::avx2::Avx2::new().is_some(),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => super::avx512::Avx512::new().is_some(),
+            Level::Avx512 => super::avx512::Avx512::<false>::new().is_some(),
             #[cfg(target_arch = "aarch64")]
             Level::Neon => true,
             #[allow(unreachable_patterns)]
@@ -98,6 +98,8 @@ pub fn set_level(level: Level) -> Result<()> {
 pub(crate) trait Kernel {
     /// What it returns.
     type Output;
+    /// Whether it spends its time in [`Simd::dot_bf16`].
+    const DOT: bool = false;
     /// The body. Implementations are `#[inline(always)]`, as is everything they call.
     fn run<S: Simd>(self, s: S) -> Self::Output;
 }
@@ -112,6 +114,8 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
 #[inline]
 pub(crate) fn dispatch_at<K: Kernel>(level: Level, kernel: K) -> K::Output {
     match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 if K::DOT => super::avx512::run_dot(kernel),
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => super::avx512::run(kernel),
         #[cfg(target_arch = "x86_64")]

@@ -6,6 +6,7 @@
 use std::any::TypeId;
 use std::marker::PhantomData;
 
+use half::bf16;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 /// A read-only matrix with any strides.
@@ -106,6 +107,66 @@ impl<'a, T: Copy> Matrix<'a, T> {
         Some(unsafe {
             std::slice::from_raw_parts(self.ptr.offset(row as isize * self.row_stride), self.cols)
         })
+    }
+}
+
+/// A read-only matrix whose elements are pairs of adjacent bfloat16 numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs<'a> {
+    pub(super) ptr: *const u16,
+    rows: usize,
+    pairs: usize,
+    /// Strides count single numbers.
+    pub(super) row_stride: isize,
+    pub(super) pair_stride: isize,
+    owner: PhantomData<&'a u16>,
+}
+
+impl<'a> Pairs<'a> {
+    /// The rows of `m`, cut into pairs, where they lie side by side and their length is even.
+    pub(crate) fn of_rows(m: Matrix<'a, bf16>) -> Option<Self> {
+        let Matrix { ptr, rows, cols, row_stride, col_stride, .. } = m;
+        let fits = col_stride == 1 && cols % 2 == 0;
+        fits.then_some(Pairs {
+            ptr: ptr.cast(),
+            rows,
+            pairs: cols / 2,
+            row_stride,
+            pair_stride: 2,
+            owner: PhantomData,
+        })
+    }
+
+    /// The first `rows * pairs` pairs of `data`, a pair a float's bits, row after row; panics when
+    /// there are fewer.
+    pub(crate) fn from_bits(data: &'a [f32], rows: usize, pairs: usize) -> Self {
+        assert!(rows.checked_mul(pairs).is_some_and(|n| n <= data.len()));
+        let row_stride = 2 * pairs as isize;
+        Pairs { ptr: data.as_ptr().cast(), rows, pairs, row_stride, pair_stride: 2, owner: PhantomData }
+    }
+
+    /// Number of rows.
+    #[inline(always)]
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Pairs a row.
+    #[inline(always)]
+    pub(crate) fn pairs(&self) -> usize {
+        self.pairs
+    }
+
+    /// The transpose of a matrix of pairs.
+    #[inline(always)]
+    pub(crate) fn transposed(self) -> Self {
+        Pairs {
+            rows: self.pairs,
+            pairs: self.rows,
+            row_stride: self.pair_stride,
+            pair_stride: self.row_stride,
+            ..self
+        }
     }
 }
 

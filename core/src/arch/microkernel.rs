@@ -3,9 +3,76 @@
 //! `acc[r][lane] = sum over k of a[r][k] * b[k][lane]`, one FMA chain from zero in rising k
 //! for each element, so block shapes and vector widths never change a bit. Elements of `a`
 //! are broadcast from memory of any strides; `b` is packed with its lanes side by side.
+//! With bfloat16 an element is a pair, and a step of the chain is [`Simd::dot_bf16`].
 
-use super::matrix::Matrix;
+use super::matrix::{Matrix, Pairs};
 use super::simd::Simd;
+
+/// The broadcast operand of a product.
+pub(crate) trait Left<S: Simd>: Copy {
+    /// What pointers and strides count in.
+    type Element;
+    /// A vector of elements, as one step of the chain takes it.
+    type Lanes: Copy;
+
+    /// First element, rows, depth, strides of rows and of depth.
+    fn parts(&self) -> (*const Self::Element, usize, usize, isize, isize);
+    /// The element at `at` in all lanes.
+    ///
+    /// # Safety
+    /// `at` is an element of this matrix.
+    unsafe fn broadcast(s: S, at: *const Self::Element) -> Self::Lanes;
+    /// The packed operand.
+    fn load(s: S, b: &[f32]) -> Self::Lanes;
+    /// One step of the chain.
+    fn step(s: S, x: Self::Lanes, b: Self::Lanes, acc: S::F) -> S::F;
+}
+
+impl<S: Simd> Left<S> for Matrix<'_> {
+    type Element = f32;
+    type Lanes = S::F;
+
+    #[inline(always)]
+    fn parts(&self) -> (*const f32, usize, usize, isize, isize) {
+        (self.ptr, self.rows(), self.cols(), self.row_stride, self.col_stride)
+    }
+    #[inline(always)]
+    unsafe fn broadcast(s: S, at: *const f32) -> S::F {
+        // SAFETY: an element of the matrix (the caller's promise).
+        s.splat(unsafe { *at })
+    }
+    #[inline(always)]
+    fn load(s: S, b: &[f32]) -> S::F {
+        s.load(b)
+    }
+    #[inline(always)]
+    fn step(s: S, x: S::F, b: S::F, acc: S::F) -> S::F {
+        s.fma(x, b, acc)
+    }
+}
+
+impl<S: Simd> Left<S> for Pairs<'_> {
+    type Element = u16;
+    type Lanes = S::I;
+
+    #[inline(always)]
+    fn parts(&self) -> (*const u16, usize, usize, isize, isize) {
+        (self.ptr, self.rows(), self.pairs(), self.row_stride, self.pair_stride)
+    }
+    #[inline(always)]
+    unsafe fn broadcast(s: S, at: *const u16) -> S::I {
+        // SAFETY: the first of two adjacent elements of the matrix (the caller's promise).
+        s.isplat(unsafe { at.cast::<i32>().read_unaligned() })
+    }
+    #[inline(always)]
+    fn load(s: S, b: &[f32]) -> S::I {
+        s.to_bits(s.load(b))
+    }
+    #[inline(always)]
+    fn step(s: S, x: S::I, b: S::I, acc: S::F) -> S::F {
+        s.dot_bf16(acc, x, b)
+    }
+}
 
 /// Receives the finished blocks of a product.
 pub(crate) trait Sink<S: Simd> {
@@ -16,42 +83,41 @@ pub(crate) trait Sink<S: Simd> {
 /// One block: rows `row .. row + MR` of `a`, `NV` vectors of lanes from the start of `b`, whose
 /// rows are `ldb` apart.
 #[inline(always)]
-fn block<S: Simd, const MR: usize, const NV: usize>(
+fn block<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
     s: S,
-    a: Matrix,
+    a: A,
     row: usize,
     b: &[f32],
     ldb: usize,
 ) -> [[S::F; NV]; MR] {
-    let depth = a.cols();
+    let (a, rows, depth, rs, cs) = a.parts();
     let mut acc = [[s.splat(0.0); NV]; MR];
     if depth == 0 {
         return acc;
     }
-    assert!(row < a.rows() && MR <= a.rows() - row);
+    assert!(row < rows && MR <= rows - row);
     assert!((depth - 1).checked_mul(ldb).and_then(|n| n.checked_add(NV * S::LANES)).unwrap() <= b.len());
-    let (rs, cs) = (a.row_stride, a.col_stride);
     let ldb = ldb as isize;
     // SAFETY: row `row` exists (checked).
-    let a = unsafe { a.ptr.offset(row as isize * rs) };
+    let a = unsafe { a.offset(row as isize * rs) };
     let b = b.as_ptr();
     for k in 0..depth as isize {
-        let mut lanes = [s.splat(0.0); NV];
-        for (v, lane) in lanes.iter_mut().enumerate() {
-            // SAFETY: k < depth and v < NV, and b reaches to the last vector of the last row (checked).
-            *lane = s.load(unsafe {
-                std::slice::from_raw_parts(b.offset(k * ldb + (v * S::LANES) as isize), S::LANES)
-            });
+        // SAFETY: k < depth, and b reaches to the last vector of the last row (checked).
+        let panel = unsafe { std::slice::from_raw_parts(b.offset(k * ldb), NV * S::LANES) };
+        let mut lanes = [A::load(s, panel); NV];
+        for v in 1..NV {
+            lanes[v] = A::load(s, &panel[v * S::LANES..]);
         }
         // SAFETY: k < depth is a column of a.
         let column = unsafe { a.offset(k * cs) };
         for r in 0..MR {
             // SAFETY: row + r < rows (checked). Groups of three rows share a base address, which
             // x86 can index by 0, 1 and 2 strides: fewer live registers.
-            let x =
-                s.splat(unsafe { *column.offset((r / 3 * 3) as isize * rs).offset((r % 3) as isize * rs) });
+            let x = unsafe {
+                A::broadcast(s, column.offset((r / 3 * 3) as isize * rs).offset((r % 3) as isize * rs))
+            };
             for v in 0..NV {
-                acc[r][v] = s.fma(x, lanes[v], acc[r][v]);
+                acc[r][v] = A::step(s, x, lanes[v], acc[r][v]);
             }
         }
     }
@@ -60,35 +126,36 @@ fn block<S: Simd, const MR: usize, const NV: usize>(
 
 /// All rows of `a` times `NV` vectors, in blocks of at most `MAX` rows.
 #[inline(always)]
-fn sweep<S: Simd, const MAX: usize, const NV: usize>(
+fn sweep<S: Simd, A: Left<S>, const MAX: usize, const NV: usize>(
     s: S,
-    a: Matrix,
+    a: A,
     b: &[f32],
     ldb: usize,
     lane: usize,
     sink: &mut impl Sink<S>,
 ) {
+    let (_, rows, ..) = a.parts();
     let mut row = 0;
     if MAX >= 12 {
-        while a.rows() - row >= 12 {
-            sink.put(s, row, lane, block::<S, 12, NV>(s, a, row, b, ldb));
+        while rows - row >= 12 {
+            sink.put(s, row, lane, block::<S, A, 12, NV>(s, a, row, b, ldb));
             row += 12;
         }
     }
-    while a.rows() - row >= 6 {
-        sink.put(s, row, lane, block::<S, 6, NV>(s, a, row, b, ldb));
+    while rows - row >= 6 {
+        sink.put(s, row, lane, block::<S, A, 6, NV>(s, a, row, b, ldb));
         row += 6;
     }
-    if a.rows() - row >= 4 {
-        sink.put(s, row, lane, block::<S, 4, NV>(s, a, row, b, ldb));
+    if rows - row >= 4 {
+        sink.put(s, row, lane, block::<S, A, 4, NV>(s, a, row, b, ldb));
         row += 4;
     }
-    if a.rows() - row >= 2 {
-        sink.put(s, row, lane, block::<S, 2, NV>(s, a, row, b, ldb));
+    if rows - row >= 2 {
+        sink.put(s, row, lane, block::<S, A, 2, NV>(s, a, row, b, ldb));
         row += 2;
     }
-    if a.rows() - row >= 1 {
-        sink.put(s, row, lane, block::<S, 1, NV>(s, a, row, b, ldb));
+    if rows - row >= 1 {
+        sink.put(s, row, lane, block::<S, A, 1, NV>(s, a, row, b, ldb));
     }
 }
 
@@ -96,31 +163,31 @@ fn sweep<S: Simd, const MAX: usize, const NV: usize>(
 ///
 /// Block shapes fill the registers: 24 accumulators of 32 registers, 12 of 16.
 #[inline(always)]
-pub(crate) fn multiply<S: Simd>(s: S, a: Matrix, b: &[f32], width: usize, sink: &mut impl Sink<S>) {
+pub(crate) fn multiply<S: Simd>(s: S, a: impl Left<S>, b: &[f32], width: usize, sink: &mut impl Sink<S>) {
     let mut lane = 0;
     match S::LANES {
         16 => {
             while width - lane >= 64 {
-                sweep::<S, 6, 4>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
+                sweep::<S, _, 6, 4>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
                 lane += 64;
             }
             while width - lane >= 32 {
-                sweep::<S, 12, 2>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
+                sweep::<S, _, 12, 2>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
                 lane += 32;
             }
             if lane < width {
-                sweep::<S, 12, 1>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
+                sweep::<S, _, 12, 1>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
             }
         }
         8 => {
             while lane < width {
-                sweep::<S, 6, 2>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
+                sweep::<S, _, 6, 2>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
                 lane += 16;
             }
         }
         _ => {
             while lane < width {
-                sweep::<S, 6, 4>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
+                sweep::<S, _, 6, 4>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
                 lane += 4 * S::LANES;
             }
         }

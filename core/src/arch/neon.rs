@@ -146,6 +146,20 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn transpose(self, m: &mut [Self::F; 16]) {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let (a, b) = (vtrn1q_f32(m[0], m[1]), vtrn2q_f32(m[0], m[1]));
+            let (c, d) = (vtrn1q_f32(m[2], m[3]), vtrn2q_f32(m[2], m[3]));
+            let pd = |x| vreinterpretq_f64_f32(x);
+            m[0] = vreinterpretq_f32_f64(vtrn1q_f64(pd(a), pd(c)));
+            m[1] = vreinterpretq_f32_f64(vtrn1q_f64(pd(b), pd(d)));
+            m[2] = vreinterpretq_f32_f64(vtrn2q_f64(pd(a), pd(c)));
+            m[3] = vreinterpretq_f32_f64(vtrn2q_f64(pd(b), pd(d)));
+        }
+    }
+
+    #[inline(always)]
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I {
         // SAFETY: the token proves the instructions.
         unsafe { vaddq_s32(a, b) }

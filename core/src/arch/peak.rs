@@ -14,6 +14,39 @@ pub fn fma_work(rounds: u64) -> u64 {
     dispatch(Chains(rounds))
 }
 
+/// The same with products of pairs of bfloat16 (four operations a lane), as fast as the level has
+/// them.
+pub fn dot_work(rounds: u64) -> u64 {
+    dispatch(Dots(rounds))
+}
+
+struct Dots(u64);
+
+impl Kernel for Dots {
+    type Output = u64;
+    const DOT: bool = true;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> u64 {
+        const CHAINS: usize = 16;
+        let half = s.splat(black_box(0.5));
+        // Pairs of small numbers: the sums stay finite.
+        let pair = s.isplat(black_box(0x3c00_3c00));
+        let mut acc = [half; CHAINS];
+        for _ in 0..self.0 {
+            for a in &mut acc {
+                *a = s.dot_bf16(*a, pair, pair);
+            }
+        }
+        for a in acc {
+            let mut lanes = [0.0; 16];
+            s.store(a, &mut lanes);
+            black_box(lanes);
+        }
+        self.0 * (CHAINS * S::LANES * 4) as u64
+    }
+}
+
 struct Chains(u64);
 
 impl Kernel for Chains {
@@ -45,5 +78,6 @@ mod tests {
         let one = super::fma_work(1);
         assert!(one > 0);
         assert_eq!(super::fma_work(1000), 1000 * one);
+        assert_eq!(super::dot_work(10), 10 * super::dot_work(1));
     }
 }

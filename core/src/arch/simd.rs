@@ -90,6 +90,23 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         self.iload(&wide)
     }
 
+    /// The first `2 * LANES` elements of `s` in pairs, the first of each in the lower half of its
+    /// lane; panics when there are fewer.
+    #[inline(always)]
+    fn load_pairs(self, s: &[u16]) -> Self::I {
+        let mut pairs = [0i32; 16];
+        for (to, x) in pairs.iter_mut().zip(s[..2 * Self::LANES].chunks_exact(2)) {
+            *to = (u32::from(x[0]) | u32::from(x[1]) << 16) as i32;
+        }
+        self.iload(&pairs)
+    }
+
+    /// The first `LANES` elements of `s` become the lower, those of `t` the upper halves of lanes.
+    #[inline(always)]
+    fn interleave(self, s: &[u16], t: &[u16]) -> Self::I {
+        self.ior(self.load_u16(s), self.ishl::<16>(self.load_u16(t)))
+    }
+
     /// The first `LANES` bfloat16 numbers of `s`, exactly; panics when there are fewer.
     #[inline(always)]
     fn load_bf16(self, s: &[u16]) -> Self::F {
@@ -109,6 +126,81 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         let x = self.select(self.ieq(self.iand(h, exponent), exponent), special, finite);
         let sign = self.ishl::<16>(self.iand(h, self.isplat(0x8000)));
         self.bits_to_f32(self.ior(self.to_bits(x), sign))
+    }
+
+    /// `acc` plus the products of two pairs of bfloat16 numbers a lane, the upper pair first:
+    /// `fma(a.lower, b.lower, fma(a.upper, b.upper, acc))`.
+    ///
+    /// That is what VDPBF16PS computes, which also takes subnormal operands and results for zeros.
+    #[inline(always)]
+    fn dot_bf16(self, acc: Self::F, a: Self::I, b: Self::I) -> Self::F {
+        let acc = self.fma(self.upper_bf16(a), self.upper_bf16(b), acc);
+        self.fma(self.lower_bf16(a), self.lower_bf16(b), acc)
+    }
+
+    /// The upper of each pair of bfloat16 numbers.
+    #[inline(always)]
+    fn upper_bf16(self, pairs: Self::I) -> Self::F {
+        self.bits_to_f32(self.iand(pairs, self.isplat(-0x1_0000)))
+    }
+
+    /// The lower of each pair of bfloat16 numbers.
+    #[inline(always)]
+    fn lower_bf16(self, pairs: Self::I) -> Self::F {
+        self.bits_to_f32(self.ishl::<16>(pairs))
+    }
+
+    /// The bits of `x`, the upper half of which is `x` rounded to bfloat16 (nearest, ties to even).
+    /// Not for NaN, which may become a number.
+    #[inline(always)]
+    fn round_bf16(self, x: Self::F) -> Self::I {
+        let bits = self.to_bits(x);
+        let odd = self.iand(self.ishr::<16>(bits), self.isplat(1));
+        self.iadd(bits, self.iadd(odd, self.isplat(0x7fff)))
+    }
+
+    /// Two vectors rounded by [`round_bf16`](Simd::round_bf16), `lower` in the lower halves of the
+    /// lanes.
+    #[inline(always)]
+    fn pair_bf16(self, lower: Self::F, upper: Self::F) -> Self::I {
+        let lower = self.ishr::<16>(self.round_bf16(lower));
+        self.ior(lower, self.iand(self.round_bf16(upper), self.isplat(-0x1_0000)))
+    }
+
+    /// Rounds to bfloat16 and writes the first `LANES` elements of `s`; panics when there are fewer.
+    #[inline(always)]
+    fn store_bf16(self, v: Self::F, s: &mut [u16]) {
+        let mut wide = [0.0f32; 16];
+        self.store(v, &mut wide);
+        for (to, x) in s[..Self::LANES].iter_mut().zip(wide) {
+            *to = half::bf16::from_f32(x).to_bits();
+        }
+    }
+
+    /// Rounds to half precision and writes the first `LANES` elements of `s`; panics when there are fewer.
+    #[inline(always)]
+    fn store_f16(self, v: Self::F, s: &mut [u16]) {
+        let mut wide = [0.0f32; 16];
+        self.store(v, &mut wide);
+        for (to, x) in s[..Self::LANES].iter_mut().zip(wide) {
+            *to = half::f16::from_f32(x).to_bits();
+        }
+    }
+
+    /// Transposes the `LANES` by `LANES` matrix whose rows are the first `LANES` vectors.
+    #[inline(always)]
+    fn transpose(self, m: &mut [Self::F; 16]) {
+        let mut from = [[0.0f32; 16]; 16];
+        for i in 0..Self::LANES {
+            self.store(m[i], &mut from[i]);
+        }
+        for i in 0..Self::LANES {
+            let mut column = [0.0f32; 16];
+            for j in 0..Self::LANES {
+                column[j] = from[j][i];
+            }
+            m[i] = self.load(&column);
+        }
     }
 
     /// Like [`load`](Simd::load) for a slice shorter than a vector; missing lanes are `fill`.

@@ -5,33 +5,39 @@
 //! are packed.
 
 use super::lanes::{Lanes, TileResult, Work};
-use super::scores::{Change, KeyTile, Ranges, all_finite, values_masked};
+use super::products::Products;
+use super::scores::{Change, Hidden, KeyTile, Ranges};
 use super::{KEY_TILE, SPLIT};
-use crate::arch::{Kernel, Matrix, Simd, Sink, multiply};
+use crate::arch::{Kernel, Matrix, Simd, Sink};
 use crate::math;
-use crate::tensor::{Element, Row};
 
 /// The computation of one tile.
-pub(super) struct QueryTile<'a, 'b, 'c, T> {
-    pub k: Matrix<'a, T>,
-    pub v: Matrix<'a, T>,
+pub(super) struct QueryTile<'a, 'b, 'c, P: Products> {
+    pub k: Matrix<'a, P::Stored>,
+    pub v: Matrix<'a, P::Stored>,
     /// Keys each lane sees.
     pub ranges: &'a Ranges,
     /// What happens to the scores.
     pub change: &'a Change<'a>,
+    /// What the scores of [`Products::PAIRS`] are multiplied by.
+    pub factor: f32,
     pub lanes: Lanes,
     pub work: Work<'b>,
     pub result: &'c mut TileResult<'b>,
 }
 
-impl<T: Element> Kernel for QueryTile<'_, '_, '_, T> {
+impl<P: Products> Kernel for QueryTile<'_, '_, '_, P> {
     type Output = ();
+    const DOT: bool = P::PAIRS;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let QueryTile { k, v, ranges, change, lanes, mut work, result } = self;
+        let QueryTile { k, v, ranges, change, factor, lanes, mut work, result } = self;
         let width = lanes.width();
-        let used = ranges.any_lane();
+        let mut used = ranges.any_lane();
+        if P::PAIRS {
+            used.start -= used.start % 2;
+        }
         let shared = ranges.every_lane();
         let mut merged = false;
         // Key tiles lie at absolute positions; those that no lane sees, and the keys of a tile
@@ -52,16 +58,8 @@ impl<T: Element> Kernel for QueryTile<'_, '_, '_, T> {
                 if !change.load(tile, width, work.bias) {
                     continue;
                 }
-                key_tile(
-                    s,
-                    k.slice_rows(first, len),
-                    v.slice_rows(first, len),
-                    width,
-                    tile,
-                    change,
-                    !begun,
-                    &mut work,
-                );
+                let (k, v) = (k.slice_rows(first, len), v.slice_rows(first, len));
+                key_tile::<S, P>(s, k, v, factor, width, tile, change, !begun, &mut work);
                 begun = true;
             }
             if begun {
@@ -78,17 +76,17 @@ impl<T: Element> Kernel for QueryTile<'_, '_, '_, T> {
         if let Some(sinks) = &change.sinks {
             merge_sinks(s, width, sinks, result);
         }
-        finish(s, width, result);
     }
 }
 
 /// Scores, softmax and values of one key tile.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn key_tile<S: Simd, T: Element>(
+fn key_tile<S: Simd, P: Products>(
     s: S,
-    k: Matrix<T>,
-    v: Matrix<T>,
+    k: Matrix<P::Stored>,
+    v: Matrix<P::Stored>,
+    factor: f32,
     width: usize,
     tile: KeyTile,
     change: &Change,
@@ -99,8 +97,15 @@ fn key_tile<S: Simd, T: Element>(
     let p = &mut work.p[..keys * width];
     work.next.copy_from_slice(work.m);
     let plain = tile.ranges.is_none() && change.is_none();
-    let k = widened(s, k, work.wide);
-    multiply(s, k, work.q, width, &mut Scores { p, next: work.next, width, count: plain });
+    let factor = P::PAIRS.then_some(factor);
+    P::scores(
+        s,
+        k,
+        work.q,
+        width,
+        work.room,
+        &mut Scores { p, next: work.next, width, factor, count: plain },
+    );
     if !plain {
         change.apply(s, tile, p, width, work.bias, work.next);
     }
@@ -109,65 +114,16 @@ fn key_tile<S: Simd, T: Element>(
         let m = s.load(&work.next[lane..]);
         let base = finite(s, m);
         let alpha = math::exp2(s, s.sub(s.load(&work.m[lane..]), base));
-        let mut l = s.mul(s.load(&work.l[lane..]), alpha);
-        let mut j = lane;
-        while j < p.len() {
-            let e = math::exp2(s, s.sub(s.load(&p[j..]), base));
-            s.store(e, &mut p[j..]);
-            l = s.add(l, e);
-            j += width;
-        }
+        let l = s.mul(s.load(&work.l[lane..]), alpha);
+        let l = P::probabilities(s, p, width, lane, base, l);
         s.store(m, &mut work.m[lane..]);
         s.store(l, &mut work.l[lane..]);
         s.store(alpha, &mut work.alpha[lane..]);
         lane += S::LANES;
     }
-    let v = widened(s, v, work.wide);
-    // A masked probability is 0, and adding 0 times a finite value changes nothing.
-    if (tile.ranges.is_some() || !work.bias.is_empty()) && !all_finite(v) {
-        values_masked(s, v, p, width, tile, first, work.bias, work.alpha, work.o);
-    } else {
-        multiply(s, v.transposed(), p, width, &mut Values { o: work.o, alpha: work.alpha, width, first });
-    }
-}
-
-/// The matrix as f32: itself, or its elements one row after the other in `buffer`.
-#[inline(always)]
-fn widened<'a, S: Simd, T: Element>(s: S, m: Matrix<'a, T>, buffer: &'a mut [f32]) -> Matrix<'a> {
-    if let Some(m) = m.as_f32() {
-        return m;
-    }
-    let cols = m.cols();
-    let mut j = 0;
-    while j < m.rows() {
-        let to = &mut buffer[j * cols..(j + 1) * cols];
-        match m.row(j).map(T::row) {
-            Some(Row::F16(row)) => widen_row(s, row, to, |s, x| s.load_f16(x)),
-            Some(Row::Bf16(row)) => widen_row(s, row, to, |s, x| s.load_bf16(x)),
-            Some(Row::F32(row)) => to.copy_from_slice(row),
-            None => {
-                for (d, to) in to.iter_mut().enumerate() {
-                    *to = m.get(j, d).to_f32();
-                }
-            }
-        }
-        j += 1;
-    }
-    Matrix::from_slice(buffer, m.rows(), cols)
-}
-
-#[inline(always)]
-fn widen_row<S: Simd>(s: S, row: &[u16], to: &mut [f32], load: impl Fn(S, &[u16]) -> S::F) {
-    let mut d = 0;
-    while d + S::LANES <= row.len() {
-        s.store(load(s, &row[d..]), &mut to[d..]);
-        d += S::LANES;
-    }
-    if d < row.len() {
-        let mut rest = [0u16; 16];
-        rest[..row.len() - d].copy_from_slice(&row[d..]);
-        s.store_partial(load(s, &rest), &mut to[d..]);
-    }
+    let hides = tile.ranges.is_some() || !work.bias.is_empty();
+    let hidden = hides.then_some(Hidden { tile, bias: work.bias });
+    P::values(s, v, p, width, hidden, work.room, &mut Values { o: work.o, alpha: work.alpha, width, first });
 }
 
 /// `m`, or 0 where it is -inf: a lane without a score must not compute -inf minus -inf.
@@ -181,6 +137,7 @@ struct Scores<'a> {
     p: &'a mut [f32],
     next: &'a mut [f32],
     width: usize,
+    factor: Option<f32>,
     count: bool,
 }
 
@@ -191,8 +148,15 @@ impl<S: Simd> Sink<S> for Scores<'_> {
         s: S,
         row: usize,
         lane: usize,
-        acc: [[S::F; NV]; MR],
+        mut acc: [[S::F; NV]; MR],
     ) {
+        if let Some(factor) = self.factor {
+            for row in &mut acc {
+                for x in row {
+                    *x = s.mul(*x, s.splat(factor));
+                }
+            }
+        }
         for r in 0..MR {
             let p = &mut self.p[(row + r) * self.width + lane..];
             for v in 0..NV {
@@ -292,25 +256,6 @@ fn merge_sinks<S: Simd>(s: S, width: usize, sinks: &[f32], result: &mut TileResu
         while i < result.o.len() {
             let o = s.mul(s.load(&result.o[i..]), a1);
             s.store(o, &mut result.o[i..]);
-            i += width;
-        }
-        lane += S::LANES;
-    }
-}
-
-/// Divides by the sum; 0 where there is none.
-#[inline(always)]
-fn finish<S: Simd>(s: S, width: usize, result: &mut TileResult) {
-    let zero = s.splat(0.0);
-    let mut lane = 0;
-    while lane < width {
-        let l = s.load(&result.l[lane..]);
-        let empty = s.eq(l, zero);
-        let mut i = lane;
-        while i < result.o.len() {
-            // Adding +0 turns a negative zero, which could depend on trimming, into +0.
-            let o = s.add(s.div(s.load(&result.o[i..]), l), zero);
-            s.store(s.select(empty, zero, o), &mut result.o[i..]);
             i += width;
         }
         lane += S::LANES;

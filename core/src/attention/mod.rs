@@ -16,7 +16,10 @@
 //! * Splits merge from left to right: `m' = max(m1, m2)`, `a1 = exp2(m1 - m')`,
 //!   `a2 = exp2(m2 - m')`, `l = fma(l2, a2, l1 * a1)`, `O` likewise.
 //! * A sink merges last, as a split with `m = fl(sink * log2 e), l = 1, O = 0`.
-//! * The result is `O / l + 0` (no negative zero) and `lse = ln 2 * (m + log2 l)`.
+//! * The result is `fma(O, 1 / l, 0)` (no negative zero) and `lse = ln 2 * (m + log2 l)`.
+//! * Queries, keys and values of bfloat16 are multiplied in pairs ([`products`]): along `d` for
+//!   the scores, which are then multiplied by `fl(scale * log2 e)`, and of an even key and the
+//!   next for the values, with `p` rounded to bfloat16 and 0 below 2^-64.
 //!
 //! Masked elements (out of range, mask 0, bias -inf) take no part at all, whatever key and value
 //! hold there. A row whose every score is -inf, or that has no key, gives 0 and lse -inf (with a
@@ -25,11 +28,15 @@
 //! Since tiles lie at absolute positions and a query's position is counted from the last key, a
 //! prompt gives the same bits whole, in chunks or token by token.
 
+#[cfg(test)]
+mod dot_tests;
 mod kernel;
 mod lanes;
 #[cfg(test)]
 mod option_tests;
 mod options;
+mod products;
+mod rows;
 mod scores;
 #[cfg(test)]
 mod storage_tests;
@@ -66,9 +73,11 @@ pub const MAX_HEAD_DIM: usize = 1024;
 /// | `out` | `[B, H, Lq, Dv]` |
 /// | `lse` | `[B, H, Lq]`, the natural logarithm of the softmax denominators |
 ///
-/// Each of `q`, `out` and the pair `k`, `v` is f32, f16 or bf16: 16-bit numbers are widened exactly
-/// where they are read, everything is computed in f32, and the result is rounded once (to nearest,
-/// ties to even) where it is written.
+/// Each of `q`, `out` and the pair `k`, `v` is f32, f16 or bf16. Where `q`, `k` and `v` are all
+/// bf16, products are of bf16 pairs with sums in f32 (twice as fast where the processor has
+/// AVX512-BF16, slower elsewhere); otherwise 16-bit numbers are widened exactly where they are read
+/// and everything is computed in f32. The result is rounded once (to nearest, ties to even) where
+/// it is written.
 ///
 /// `1 <= D, Dv <= `[`MAX_HEAD_DIM`]. Strides are free (`[B, L, H, D]` memory is a permuted view;
 /// stride 0 broadcasts an input) but not negative. Outputs are untouched on error.

@@ -8,8 +8,9 @@ use ndarray::ArrayView3;
 
 use super::KEY_TILE;
 use super::tiles::MAX_ROWS;
-use crate::arch::{Matrix, Simd};
+use crate::arch::{Matrix, Simd, Sink};
 use crate::math;
+use crate::tensor::Element;
 
 /// The keys each lane sees: `from[lane] .. to[lane]`.
 pub(super) struct Ranges {
@@ -20,23 +21,35 @@ pub(super) struct Ranges {
 }
 
 impl Ranges {
-    /// Asks for the range of each of `lanes` lanes.
-    pub(super) fn new(lanes: usize, range: impl Fn(usize) -> Range<usize>) -> Self {
+    /// The ranges of the lanes in order; at most [`MAX_ROWS`]. Lanes beyond them repeat the last,
+    /// so that they never ask for more keys.
+    pub(super) fn new(ranges: impl Iterator<Item = Range<usize>>) -> Self {
         let mut all = Ranges {
             from: [0; MAX_ROWS],
             to: [0; MAX_ROWS],
             any: Range { start: usize::MAX, end: 0 },
             every: 0..usize::MAX,
         };
-        for lane in 0..lanes {
-            let Range { start, end } = range(lane);
+        let mut count = 0;
+        for (lane, Range { start, end }) in ranges.enumerate() {
             (all.from[lane], all.to[lane]) = (start, end);
             all.every = all.every.start.max(start)..all.every.end.min(end);
             if start < end {
                 all.any = all.any.start.min(start)..all.any.end.max(end);
             }
+            count = lane + 1;
+        }
+        if let Some(last) = count.checked_sub(1) {
+            let (from, to) = (all.from[last], all.to[last]);
+            all.from[count..].fill(from);
+            all.to[count..].fill(to);
         }
         all
+    }
+
+    /// The same range for every lane.
+    pub(super) fn uniform(keys: usize) -> Self {
+        Ranges { from: [0; MAX_ROWS], to: [keys; MAX_ROWS], any: 0..keys, every: 0..keys }
     }
 
     /// The keys from the first to the last that any lane sees.
@@ -227,19 +240,19 @@ fn visible<S: Simd>(s: S, ranges: &Ranges, lane: usize, origin: usize) -> (S::F,
 }
 
 #[inline(always)]
-pub(super) fn all_finite(v: Matrix) -> bool {
+pub(super) fn all_finite<T: Element>(v: Matrix<T>) -> bool {
     let mut ok = true;
     let mut j = 0;
     while j < v.rows() {
         match v.row(j) {
             Some(row) => {
                 for x in row {
-                    ok &= x.abs() < f32::INFINITY;
+                    ok &= x.to_f32().abs() < f32::INFINITY;
                 }
             }
             None => {
                 for d in 0..v.cols() {
-                    ok &= v.get(j, d).abs() < f32::INFINITY;
+                    ok &= v.get(j, d).to_f32().abs() < f32::INFINITY;
                 }
             }
         }
@@ -248,46 +261,53 @@ pub(super) fn all_finite(v: Matrix) -> bool {
     ok
 }
 
-/// The product with the values where a masked key holds an infinity or a NaN: masked steps are
-/// left out of the chain instead of adding 0.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-pub(super) fn values_masked<S: Simd>(
-    s: S,
-    v: Matrix,
-    p: &[f32],
-    width: usize,
-    tile: KeyTile,
-    first: bool,
-    bias: &[f32],
-    alpha: &[f32],
-    o: &mut [f32],
-) {
-    let offset = tile.first - tile.origin;
-    let hidden = s.splat(f32::NEG_INFINITY);
-    let mut lane = 0;
-    while lane < width {
-        let seen = tile.ranges.map(|r| visible(s, r, lane, tile.origin));
-        for d in 0..v.cols() {
-            let mut acc = s.splat(0.0);
-            for j in 0..v.rows() {
-                let at = j * width + lane;
-                let mut x = s.fma(s.splat(v.get(j, d)), s.load(&p[at..]), acc);
-                if let Some((from, to)) = seen {
-                    let key = s.splat((offset + j) as f32);
-                    x = s.select(s.lt(key, to), s.select(s.lt(key, from), acc, x), acc);
+/// Which elements of a key tile are hidden.
+pub(super) struct Hidden<'a> {
+    pub tile: KeyTile<'a>,
+    /// Bias and mask, -inf where hidden; empty without either.
+    pub bias: &'a [f32],
+}
+
+impl Hidden<'_> {
+    /// The product with the values where a hidden key holds an infinity or a NaN: its steps are
+    /// left out of the chain instead of adding 0. `factors` gives the value of a key and the
+    /// probabilities of some lanes; `odd_first` is the order within a pair of keys.
+    #[inline(always)]
+    pub(super) fn leave_out<S: Simd>(
+        &self,
+        s: S,
+        width: usize,
+        value_dim: usize,
+        odd_first: bool,
+        sink: &mut impl Sink<S>,
+        factors: impl Fn(usize, usize, usize) -> (f32, S::F),
+    ) {
+        let KeyTile { origin, first, len, ranges } = self.tile;
+        let hidden = s.splat(f32::NEG_INFINITY);
+        let mut lane = 0;
+        while lane < width {
+            let seen = ranges.map(|r| visible(s, r, lane, origin));
+            for d in 0..value_dim {
+                let mut acc = s.splat(0.0);
+                for step in 0..len.next_multiple_of(2) {
+                    let key = if odd_first { step ^ 1 } else { step };
+                    if key >= len {
+                        continue;
+                    }
+                    let (v, p) = factors(d, key, lane);
+                    let mut x = s.fma(s.splat(v), p, acc);
+                    if let Some((from, to)) = seen {
+                        let at = s.splat((first - origin + key) as f32);
+                        x = s.select(s.lt(at, to), s.select(s.lt(at, from), acc, x), acc);
+                    }
+                    if !self.bias.is_empty() {
+                        x = s.select(s.eq(s.load(&self.bias[key * width + lane..]), hidden), acc, x);
+                    }
+                    acc = x;
                 }
-                if !bias.is_empty() {
-                    x = s.select(s.eq(s.load(&bias[at..]), hidden), acc, x);
-                }
-                acc = x;
+                sink.put(s, d, lane, [[acc]]);
             }
-            let o = &mut o[d * width + lane..];
-            if !first {
-                acc = s.fma(s.load(o), s.load(&alpha[lane..]), acc);
-            }
-            s.store(acc, o);
+            lane += S::LANES;
         }
-        lane += S::LANES;
     }
 }

@@ -8,9 +8,11 @@ use ndarray::{ArrayView4, ArrayViewMut3, Axis, Ix4, s};
 use super::AttentionOptions;
 use super::kernel::QueryTile;
 use super::lanes::{Lanes, Sizes};
+use super::products::{Dots, Products, Wide};
+use super::rows::{Pack, Unpack};
 use super::scores::{Alibi, Change, Ranges};
-use crate::arch::{Matrix, MatrixMut, dispatch};
-use crate::tensor::{Dtype, Element, Floats, FloatsMut, each};
+use crate::arch::{Matrix, dispatch};
+use crate::tensor::{Dtype, Floats, FloatsMut, each};
 use crate::threads;
 
 /// Most query rows a tile: 64 lanes.
@@ -37,6 +39,12 @@ impl Problem<'_, '_, '_> {
     /// The key position query `i` stands at; negative before the first key.
     fn position(&self, batch: usize, i: usize) -> i64 {
         i as i64 + self.keys(batch) as i64 - self.q.shape()[2] as i64
+    }
+
+    /// Whether every query of a batch entry sees every key of it.
+    fn is_uniform(&self) -> bool {
+        let o = self.options;
+        !o.causal && o.window_left.is_none() && o.window_right.is_none()
     }
 
     /// The keys query `i` may see.
@@ -129,22 +137,33 @@ pub(super) fn run(calls: Vec<Call>) {
             let p = Arc::new(p);
             tiles(Rows { start: [0; 3], out, lse }, group).map(move |r| (p.clone(), group, r))
         });
-    threads::for_each(tasks, work, |(p, group, r)| match (&p.k, &p.v) {
-        (Floats::F32(k), Floats::F32(v)) => one(&p, *k, *v, group, r),
-        (Floats::F16(k), Floats::F16(v)) => one(&p, *k, *v, group, r),
-        (Floats::Bf16(k), Floats::Bf16(v)) => one(&p, *k, *v, group, r),
+    threads::for_each(tasks, work, |(p, group, r)| match (&p.q, &p.k, &p.v) {
+        (Floats::Bf16(_), Floats::Bf16(k), Floats::Bf16(v)) => one::<Dots>(&p, *k, *v, group, r),
+        (_, Floats::F32(k), Floats::F32(v)) => one::<Wide<_>>(&p, *k, *v, group, r),
+        (_, Floats::F16(k), Floats::F16(v)) => one::<Wide<_>>(&p, *k, *v, group, r),
+        (_, Floats::Bf16(k), Floats::Bf16(v)) => one::<Wide<_>>(&p, *k, *v, group, r),
         _ => unreachable!("keys and values have one type"),
     });
 }
 
-fn one<T: Element>(p: &Problem, k: ArrayView4<T>, v: ArrayView4<T>, group: usize, rows: Rows) {
+fn one<P: Products>(
+    p: &Problem,
+    k: ArrayView4<P::Stored>,
+    v: ArrayView4<P::Stored>,
+    group: usize,
+    rows: Rows,
+) {
     let [b, h, i] = rows.start;
     let [_, heads, queries, value_dim] = *rows.out.shape() else { return };
     let kv = h / group;
     let lanes = Lanes::new(heads * queries);
-    // Lanes without a row repeat the last one, so that they never ask for more keys.
+    let ranges = if p.is_uniform() {
+        Ranges::uniform(p.keys(b))
+    } else {
+        Ranges::new((0..heads).flat_map(|_| (i..i + queries).map(|i| p.range(b, i))))
+    };
+    // Lanes without a row repeat the last one.
     let row = |lane: usize| lane.min(heads * queries - 1);
-    let ranges = Ranges::new(lanes.width(), |lane| p.range(b, i + row(lane) % queries));
     let per_head = |x: &[f32], factor: f64| {
         std::array::from_fn(|lane| (f64::from(x[h + row(lane) / queries]) * factor) as f32)
     };
@@ -164,20 +183,19 @@ fn one<T: Element>(p: &Problem, k: ArrayView4<T>, v: ArrayView4<T>, group: usize
     let k = Matrix::new(k.slice_move(s![b, kv, .., ..]));
     let v = Matrix::new(v.slice_move(s![b, kv, .., ..]));
     let narrow = p.k.dtype() != Dtype::F32;
-    let size = Sizes { dim: k.cols(), value_dim, with_bias: change.has_bias(), narrow };
+    let size = Sizes { dim: k.cols(), value_dim, with_bias: change.has_bias(), narrow, pairs: P::PAIRS };
     let (mut out, mut lse) = (rows.out, rows.lse);
     threads::with_scratch(lanes.scratch(size), |scratch| {
         let (work, mut result) = lanes.split(scratch, size);
-        if heads * queries < lanes.width() {
-            // Lanes without a row hold zeros: what they compute is not read.
-            work.q.fill(0.0);
-        }
-        each!(Floats, &p.q, q => for (n, q) in q.slice(block).outer_iter().enumerate() {
-            lanes.pack(Matrix::new(q), n * queries, p.factor, work.q);
+        let factor = (!P::PAIRS).then_some(p.factor);
+        each!(Floats, &p.q, q => {
+            dispatch(Pack { q: q.slice(block), factor, width: lanes.width(), to: &mut *work.q });
         });
-        dispatch(QueryTile { k, v, ranges: &ranges, change: &change, lanes, work, result: &mut result });
-        each!(FloatsMut, &mut out, out => for (n, out) in out.index_axis_mut(Axis(0), 0).outer_iter_mut().enumerate() {
-            lanes.unpack(result.o, n * queries, MatrixMut::new(out));
+        let (ranges, change, factor) = (&ranges, &change, p.factor);
+        dispatch(QueryTile::<P> { k, v, ranges, change, factor, lanes, work, result: &mut result });
+        each!(FloatsMut, &mut out, out => {
+            let out = out.index_axis_mut(Axis(0), 0);
+            dispatch(Unpack { from: result.o, sums: result.l, width: lanes.width(), out });
         });
         if let Some(lse) = &mut lse {
             for (lane, to) in lse.iter_mut().enumerate() {

@@ -7,7 +7,7 @@ use super::check_strides;
 use super::packed::{PANEL, PackedLinear};
 use crate::arch::{Kernel, Matrix, MatrixMut, Simd, Sink, blas, dispatch, multiply};
 use crate::error::{Error, Result, check_shape};
-use crate::math;
+use crate::math::slice::{Function, GeluErf, GeluTanh, Silu};
 use crate::threads;
 
 /// What follows the bias of a linear layer.
@@ -256,14 +256,14 @@ impl<S: Simd> Sink<S> for Store<'_, '_> {
 fn activate<S: Simd>(s: S, act: Activation, out: &mut MatrixMut, col: usize, len: usize) {
     match act {
         Activation::None => {}
-        Activation::Silu => map(s, out, col, len, |x| math::silu(s, x)),
-        Activation::GeluTanh => map(s, out, col, len, |x| math::gelu_tanh(s, x)),
-        Activation::GeluErf => map(s, out, col, len, |x| math::gelu_erf(s, x)),
+        Activation::Silu => map(s, out, col, len, Silu),
+        Activation::GeluTanh => map(s, out, col, len, GeluTanh),
+        Activation::GeluErf => map(s, out, col, len, GeluErf),
     }
 }
 
 #[inline(always)]
-fn map<S: Simd>(s: S, out: &mut MatrixMut, col: usize, len: usize, f: impl Fn(S::F) -> S::F) {
+fn map<S: Simd>(s: S, out: &mut MatrixMut, col: usize, len: usize, f: impl Function) {
     let mut tmp = [0.0; PANEL];
     for r in 0..out.rows() {
         // A full row of the panel stays where it is; others go through a buffer.
@@ -280,7 +280,7 @@ fn map<S: Simd>(s: S, out: &mut MatrixMut, col: usize, len: usize, f: impl Fn(S:
         let mut i = 0;
         while i < PANEL {
             let v = s.load(&values[i..]);
-            s.store(f(v), &mut values[i..]);
+            s.store(f.eval(s, v), &mut values[i..]);
             i += S::LANES;
         }
         if !direct {

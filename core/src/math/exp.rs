@@ -13,6 +13,12 @@ use crate::arch::Simd;
 /// The constant term is exactly 1, so that rescaling by `2^0` never changes a bit.
 #[inline(always)]
 pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
+    exp2_above(s, x, -126.0)
+}
+
+/// [`exp2`], but 0 already below `least`, which is at least -126.
+#[inline(always)]
+pub(crate) fn exp2_above<S: Simd>(s: S, x: S::F, least: f32) -> S::F {
     // Both rules below let a NaN pass: the comparison is false and the second operand wins.
     let x = s.min(s.splat(128.0), x);
     let n = s.round(x);
@@ -27,7 +33,7 @@ pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
     // A NaN converts to 0 or i32::MIN, whose low nine bits are 0 on every level: p stays NaN.
     // 1.0 moved up by 128 exponents is infinity; from -126 up the sum is a normal number.
     let y = s.bits_to_f32(s.iadd(s.to_bits(p), s.ishl::<23>(s.to_i32(n))));
-    s.select(s.lt(x, s.splat(-126.0)), s.splat(0.0), y)
+    s.select(s.lt(x, s.splat(least)), s.splat(0.0), y)
 }
 
 /// Multiplies by `2^n` for `n` in [-150, 128] with one rounding, into the subnormals.

@@ -14,6 +14,13 @@ pub(crate) enum Row<'a> {
     Bf16(&'a [u16]),
 }
 
+/// [`Row`], to write.
+pub(crate) enum RowMut<'a> {
+    F32(&'a mut [f32]),
+    F16(&'a mut [u16]),
+    Bf16(&'a mut [u16]),
+}
+
 /// One element of [`Floats`].
 pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// Exact.
@@ -21,6 +28,7 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// To the nearest, ties to even.
     fn from_f32(x: f32) -> Self;
     fn row(row: &[Self]) -> Row<'_>;
+    fn row_mut(row: &mut [Self]) -> RowMut<'_>;
 }
 
 impl Element for f32 {
@@ -35,6 +43,10 @@ impl Element for f32 {
     #[inline(always)]
     fn row(row: &[Self]) -> Row<'_> {
         Row::F32(row)
+    }
+    #[inline(always)]
+    fn row_mut(row: &mut [Self]) -> RowMut<'_> {
+        RowMut::F32(row)
     }
 }
 
@@ -51,6 +63,10 @@ impl Element for f16 {
     fn row(row: &[Self]) -> Row<'_> {
         Row::F16(row.reinterpret_cast())
     }
+    #[inline(always)]
+    fn row_mut(row: &mut [Self]) -> RowMut<'_> {
+        RowMut::F16(row.reinterpret_cast_mut())
+    }
 }
 
 impl Element for bf16 {
@@ -65,6 +81,10 @@ impl Element for bf16 {
     #[inline(always)]
     fn row(row: &[Self]) -> Row<'_> {
         Row::Bf16(row.reinterpret_cast())
+    }
+    #[inline(always)]
+    fn row_mut(row: &mut [Self]) -> RowMut<'_> {
+        RowMut::Bf16(row.reinterpret_cast_mut())
     }
 }
 

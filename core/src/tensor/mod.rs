@@ -9,7 +9,7 @@ mod floats;
 mod layout;
 
 pub use dtype::Dtype;
-pub(crate) use floats::{Element, Row, each};
+pub(crate) use floats::{Element, Row, RowMut, each};
 pub use floats::{Floats, FloatsMut};
 pub use half::{bf16, f16};
 pub use layout::{Layout, MAX_RANK, Span};

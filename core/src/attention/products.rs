@@ -1,0 +1,291 @@
+//! The two products of a key tile, from the memory of the caller: as f32, or as pairs of bfloat16.
+
+use std::marker::PhantomData;
+
+use half::bf16;
+
+use super::rows::load_pairs;
+use super::scores::{Hidden, all_finite};
+use crate::arch::{Matrix, Pairs, Simd, Sink, multiply};
+use crate::math;
+use crate::tensor::{Element, Row};
+
+/// How scores, probabilities and values are multiplied.
+pub(super) trait Products {
+    /// What keys and values are stored as.
+    type Stored: Element;
+    /// Whether products are of pairs of bfloat16. Tiles then begin at even keys, the queries are
+    /// as they came, and the scores are yet to be multiplied by the factor.
+    const PAIRS: bool;
+    /// Scores so much below the maximum have no probability.
+    const LEAST: f32;
+
+    /// `[key][lane]`: keys times queries.
+    fn scores<S: Simd>(
+        s: S,
+        k: Matrix<Self::Stored>,
+        q: &[f32],
+        width: usize,
+        room: &mut [f32],
+        sink: &mut impl Sink<S>,
+    );
+
+    /// The lanes at `at`: scores become probabilities, as [`values`](Products::values) takes them;
+    /// returns `sum` and the probabilities added to it in the order of the keys.
+    fn probabilities<S: Simd>(s: S, p: &mut [f32], width: usize, lane: usize, base: S::F, sum: S::F) -> S::F;
+
+    /// `[value][lane]`: values times probabilities. `hidden` tells which to leave out.
+    #[allow(clippy::too_many_arguments)]
+    fn values<S: Simd>(
+        s: S,
+        v: Matrix<Self::Stored>,
+        p: &[f32],
+        width: usize,
+        hidden: Option<Hidden>,
+        room: &mut [f32],
+        sink: &mut impl Sink<S>,
+    );
+}
+
+/// Everything in f32; 16-bit numbers are widened a key tile at a time.
+pub(super) struct Wide<T>(PhantomData<T>);
+
+impl<T: Element> Products for Wide<T> {
+    type Stored = T;
+    const PAIRS: bool = false;
+    const LEAST: f32 = -126.0;
+
+    #[inline(always)]
+    fn scores<S: Simd>(
+        s: S,
+        k: Matrix<T>,
+        q: &[f32],
+        width: usize,
+        room: &mut [f32],
+        sink: &mut impl Sink<S>,
+    ) {
+        multiply(s, widened(s, k, room), q, width, sink);
+    }
+
+    #[inline(always)]
+    fn probabilities<S: Simd>(
+        s: S,
+        p: &mut [f32],
+        width: usize,
+        lane: usize,
+        base: S::F,
+        mut sum: S::F,
+    ) -> S::F {
+        let mut at = lane;
+        while at < p.len() {
+            let e = math::exp2(s, s.sub(s.load(&p[at..]), base));
+            s.store(e, &mut p[at..]);
+            sum = s.add(sum, e);
+            at += width;
+        }
+        sum
+    }
+
+    #[inline(always)]
+    fn values<S: Simd>(
+        s: S,
+        v: Matrix<T>,
+        p: &[f32],
+        width: usize,
+        hidden: Option<Hidden>,
+        room: &mut [f32],
+        sink: &mut impl Sink<S>,
+    ) {
+        let v = widened(s, v, room);
+        // A hidden probability is 0, and adding 0 times a finite value changes nothing.
+        match hidden {
+            Some(hidden) if !all_finite(v) => {
+                hidden.leave_out(s, width, v.cols(), false, sink, |d, key, lane| {
+                    (v.get(key, d), s.load(&p[key * width + lane..]))
+                })
+            }
+            _ => multiply(s, v.transposed(), p, width, sink),
+        }
+    }
+}
+
+/// Products of pairs: along the head size for scores, of an even key and the next for values.
+/// Probabilities are rounded to bfloat16, values and keys are read as they are.
+pub(super) struct Dots;
+
+impl Products for Dots {
+    type Stored = bf16;
+    const PAIRS: bool = true;
+    /// With probabilities of at least 2^-64 the products of all but the tiniest values are normal
+    /// numbers, which the instruction does not take for zeros.
+    const LEAST: f32 = -64.0;
+
+    #[inline(always)]
+    fn scores<S: Simd>(
+        s: S,
+        k: Matrix<bf16>,
+        q: &[f32],
+        width: usize,
+        room: &mut [f32],
+        sink: &mut impl Sink<S>,
+    ) {
+        let keys = match Pairs::of_rows(k) {
+            Some(pairs) => pairs,
+            None => paired(s, k, room),
+        };
+        multiply(s, keys, q, width, sink);
+    }
+
+    #[inline(always)]
+    fn probabilities<S: Simd>(
+        s: S,
+        p: &mut [f32],
+        width: usize,
+        lane: usize,
+        base: S::F,
+        mut sum: S::F,
+    ) -> S::F {
+        let mut from = lane;
+        let mut to = lane;
+        while from < p.len() {
+            let even = math::exp2_above(s, s.sub(s.load(&p[from..]), base), Self::LEAST);
+            sum = s.add(sum, even);
+            let mut odd = s.splat(0.0);
+            if from + width < p.len() {
+                odd = math::exp2_above(s, s.sub(s.load(&p[from + width..]), base), Self::LEAST);
+                sum = s.add(sum, odd);
+            }
+            s.store(s.bits_to_f32(s.pair_bf16(even, odd)), &mut p[to..]);
+            from += 2 * width;
+            to += width;
+        }
+        sum
+    }
+
+    #[inline(always)]
+    fn values<S: Simd>(
+        s: S,
+        v: Matrix<bf16>,
+        p: &[f32],
+        width: usize,
+        hidden: Option<Hidden>,
+        room: &mut [f32],
+        sink: &mut impl Sink<S>,
+    ) {
+        match hidden {
+            Some(hidden) if !all_finite(v) => {
+                hidden.leave_out(s, width, v.cols(), true, sink, |d, key, lane| {
+                    let pair = s.to_bits(s.load(&p[key / 2 * width + lane..]));
+                    let p = if key % 2 == 0 { s.lower_bf16(pair) } else { s.upper_bf16(pair) };
+                    (v.get(key, d).to_f32(), p)
+                })
+            }
+            _ => multiply(s, interleaved(s, v, room).transposed(), p, width, sink),
+        }
+    }
+}
+
+/// The matrix as f32: itself, or its elements one row after the other in `room`.
+#[inline(always)]
+fn widened<'a, S: Simd, T: Element>(s: S, m: Matrix<'a, T>, room: &'a mut [f32]) -> Matrix<'a> {
+    if let Some(m) = m.as_f32() {
+        return m;
+    }
+    let cols = m.cols();
+    let mut j = 0;
+    while j < m.rows() {
+        let to = &mut room[j * cols..(j + 1) * cols];
+        match m.row(j).map(T::row) {
+            Some(Row::F16(row)) => widen_row::<S, false>(s, row, to),
+            Some(Row::Bf16(row)) => widen_row::<S, true>(s, row, to),
+            Some(Row::F32(row)) => to.copy_from_slice(row),
+            None => {
+                for (d, to) in to.iter_mut().enumerate() {
+                    *to = m.get(j, d).to_f32();
+                }
+            }
+        }
+        j += 1;
+    }
+    Matrix::from_slice(room, m.rows(), cols)
+}
+
+#[inline(always)]
+fn widen_row<S: Simd, const BF16: bool>(s: S, row: &[u16], to: &mut [f32]) {
+    let mut d = 0;
+    while d < row.len() {
+        let mut rest = [0u16; 16];
+        let full = d + S::LANES <= row.len();
+        let from = if full {
+            &row[d..]
+        } else {
+            rest[..row.len() - d].copy_from_slice(&row[d..]);
+            &rest
+        };
+        let x = if BF16 { s.load_bf16(from) } else { s.load_f16(from) };
+        if full {
+            s.store(x, &mut to[d..])
+        } else {
+            s.store_partial(x, &mut to[d..])
+        }
+        d += S::LANES;
+    }
+}
+
+/// Rows that are not pairs where they lie, copied to `room`; a zero completes an odd end.
+#[inline(always)]
+fn paired<'a, S: Simd>(s: S, m: Matrix<bf16>, room: &'a mut [f32]) -> Pairs<'a> {
+    let pairs = m.cols().div_ceil(2);
+    let mut j = 0;
+    while j < m.rows() {
+        let to = &mut room[j * pairs..(j + 1) * pairs];
+        match m.row(j) {
+            Some(row) => {
+                let mut at = 0;
+                while at < pairs {
+                    s.store_partial(load_pairs(s, row, at), &mut to[at..]);
+                    at += S::LANES;
+                }
+            }
+            None => {
+                let bits = |d: usize| if d < m.cols() { u32::from(m.get(j, d).to_bits()) } else { 0 };
+                for (i, to) in to.iter_mut().enumerate() {
+                    *to = f32::from_bits(bits(2 * i) | bits(2 * i + 1) << 16);
+                }
+            }
+        }
+        j += 1;
+    }
+    Pairs::from_bits(room, m.rows(), pairs)
+}
+
+/// Pairs of rows: `[row / 2][column]` of `m`, a row of zeros after an odd end.
+#[inline(always)]
+fn interleaved<'a, S: Simd>(s: S, m: Matrix<bf16>, room: &'a mut [f32]) -> Pairs<'a> {
+    const ZEROS: [u16; 16] = [0; 16];
+    let cols = m.cols();
+    let pairs = m.rows().div_ceil(2);
+    for i in 0..pairs {
+        let to = &mut room[i * cols..(i + 1) * cols];
+        let odd = (2 * i + 1 < m.rows()).then_some(2 * i + 1);
+        let mut d = 0;
+        if let (Some(Row::Bf16(lower)), upper) = (m.row(2 * i).map(bf16::row), odd.map(|j| m.row(j))) {
+            let upper = match upper {
+                Some(Some(row)) => bf16::row(row),
+                _ => Row::Bf16(&[]),
+            };
+            let Row::Bf16(upper) = upper else { unreachable!("rows of bfloat16") };
+            while d + S::LANES <= cols {
+                let upper = if upper.is_empty() { &ZEROS } else { &upper[d..] };
+                s.store(s.bits_to_f32(s.interleave(&lower[d..], upper)), &mut to[d..]);
+                d += S::LANES;
+            }
+        }
+        while d < cols {
+            let upper = odd.map_or(0, |j| u32::from(m.get(j, d).to_bits()));
+            to[d] = f32::from_bits(u32::from(m.get(2 * i, d).to_bits()) | upper << 16);
+            d += 1;
+        }
+    }
+    Pairs::from_bits(room, pairs, cols)
+}
