@@ -36,6 +36,8 @@ mod lanes;
 mod option_tests;
 mod options;
 mod products;
+#[cfg(test)]
+mod property_tests;
 mod rows;
 mod scores;
 #[cfg(test)]

@@ -8,19 +8,19 @@ use crate::arch::{available_levels, level, set_level};
 use crate::threads;
 
 /// Shapes `[B, H, Hkv, Lq, Lk, D, Dv]`.
-type Shape = [usize; 7];
+pub(super) type Shape = [usize; 7];
 
-struct Inputs {
-    q: Array4<f32>,
-    k: Array4<f32>,
-    v: Array4<f32>,
+pub(super) struct Inputs {
+    pub q: Array4<f32>,
+    pub k: Array4<f32>,
+    pub v: Array4<f32>,
 }
 
-fn inputs([b, h, g, lq, lk, d, e]: Shape) -> Inputs {
+pub(super) fn inputs([b, h, g, lq, lk, d, e]: Shape) -> Inputs {
     Inputs { q: tensor(1, [b, h, lq, d]), k: tensor(2, [b, g, lk, d]), v: tensor(3, [b, g, lk, e]) }
 }
 
-fn attend(x: &Inputs, o: &AttentionOptions) -> (Array4<f32>, ndarray::Array3<f32>) {
+pub(super) fn attend(x: &Inputs, o: &AttentionOptions) -> (Array4<f32>, ndarray::Array3<f32>) {
     run(x.q.view(), x.k.view(), x.v.view(), o)
 }
 
@@ -60,8 +60,16 @@ macro_rules! softmax {
 }
 
 /// Gate A: over the call, at most twice the error of the same formulas in f32 (and one ulp of
-/// the largest value). Gate B: each element within the bound of its roundings.
-fn check(shape: Shape, o: &AttentionOptions) {
+/// the largest value). Gate B of [`errors`].
+pub(super) fn check(shape: Shape, o: &AttentionOptions) {
+    let (worst, naive) = errors(shape, o);
+    let slack = 2.0 * f64::from(f32::EPSILON);
+    assert!(worst <= 2.0 * naive + slack, "{shape:?} {o:?}: {worst:e} against {naive:e}");
+}
+
+/// Gate B: each element within the bound of its roundings. Returns the largest error of the call,
+/// and that of the same formulas in f32.
+pub(super) fn errors(shape: Shape, o: &AttentionOptions) -> (f64, f64) {
     let x = inputs(shape);
     let [batch, heads, kv_heads, lq, lk, dim, value_dim] = shape;
     let (out, lse) = attend(&x, o);
@@ -130,15 +138,15 @@ fn check(shape: Shape, o: &AttentionOptions) {
         let error = (f64::from(lse[[b, h, i]]) - want_lse).abs();
         assert!(error <= relative + unit * want_lse.abs(), "{o:?} {:?} lse: {error:e}", [b, h, i]);
     }
-    assert!(worst <= 2.0 * worst_naive + 2.0 * unit, "{shape:?} {o:?}: {worst:e} against {worst_naive:e}");
+    (worst, worst_naive)
 }
 
-fn mask(seed: u64, shape: [usize; 4]) -> Array4<u8> {
+pub(super) fn mask(seed: u64, shape: [usize; 4]) -> Array4<u8> {
     tensor(seed, shape).mapv(|x| u8::from(x > -0.5))
 }
 
 /// Bias with a quarter of -inf.
-fn bias(seed: u64, shape: [usize; 4]) -> Array4<f32> {
+pub(super) fn bias(seed: u64, shape: [usize; 4]) -> Array4<f32> {
     tensor(seed, shape).mapv(|x| if x > 1.0 { f32::NEG_INFINITY } else { 3.0 * x })
 }
 
