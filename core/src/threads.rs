@@ -1,26 +1,30 @@
 //! The one thread pool of the library, and thread-owned scratch.
 //!
 //! Work is cut into tasks that own disjoint outputs, so which thread runs a task never
-//! changes a bit. The calling thread always takes part. Work below [`MIN_PARALLEL_WORK`]
-//! stays on the caller, because waking a sleeping worker costs more than it saves; the
-//! decision depends on the amount of work, never on time.
+//! changes a bit. The calling thread always takes part, and works alone where the helpers are
+//! busy with another caller. Work below [`MIN_PARALLEL_WORK`] stays on the caller, and work below
+//! [`MIN_WAKING_WORK`] is shared only with helpers that are still awake, because waking a thread
+//! costs more than it saves.
 
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::arch::FpEnv;
+use crate::arch::Team;
 use crate::error::{Error, Result};
 
 /// Floating-point operations below which a call stays on the calling thread.
-pub const MIN_PARALLEL_WORK: u64 = 4_000_000;
+pub const MIN_PARALLEL_WORK: u64 = 400_000;
+
+/// Floating-point operations below which a call wakes nobody.
+pub const MIN_WAKING_WORK: u64 = 4_000_000;
 
 /// Largest pool size accepted.
 pub const MAX_THREADS: usize = 1024;
 
 struct Pool {
     threads: usize,
-    /// `threads - 1` workers; none when a single thread is wanted.
-    helpers: Option<Arc<rayon::ThreadPool>>,
+    /// `threads - 1` helpers; none when a single thread is wanted.
+    helpers: Option<Arc<Team>>,
 }
 
 static POOL: RwLock<Option<Pool>> = RwLock::new(None);
@@ -42,13 +46,9 @@ fn default_threads() -> usize {
 
 fn build(threads: usize) -> Result<Pool> {
     let helpers = if threads > 1 {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads - 1)
-            .thread_name(|i| format!("dgm-{i}"))
-            .start_handler(|_| std::mem::forget(FpEnv::enter()))
-            .build()
+        let team = Team::start(threads - 1)
             .map_err(|e| Error::Internal(format!("cannot start {threads} threads: {e}")))?;
-        Some(Arc::new(pool))
+        Some(Arc::new(team))
     } else {
         None
     };
@@ -75,7 +75,7 @@ pub fn num_threads() -> usize {
     current().0
 }
 
-fn current() -> (usize, Option<Arc<rayon::ThreadPool>>) {
+fn current() -> (usize, Option<Arc<Team>>) {
     if let Some(p) = POOL.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
         return (p.threads, p.helpers.clone());
     }
@@ -97,11 +97,10 @@ pub(crate) fn is_parallel(work: u64) -> bool {
 /// Items are handed out in order, one at a time, to whichever thread is free; each must own
 /// the memory it writes. Nested calls run on the thread that makes them.
 pub(crate) fn for_each<T: Send>(items: impl Iterator<Item = T> + Send, work: u64, f: impl Fn(T) + Sync) {
-    let (threads, helpers) = current();
-    let helpers = match helpers {
-        Some(h) if work >= MIN_PARALLEL_WORK && !NESTED.get() => h,
-        _ => return items.for_each(f),
-    };
+    if work < MIN_PARALLEL_WORK || NESTED.get() {
+        return items.for_each(f);
+    }
+    let Some(helpers) = current().1 else { return items.for_each(f) };
     let queue = Mutex::new(items);
     let drain = || {
         let _nested = NestedGuard::enter();
@@ -113,12 +112,9 @@ pub(crate) fn for_each<T: Send>(items: impl Iterator<Item = T> + Send, work: u64
             }
         }
     };
-    helpers.in_place_scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(|_| drain());
-        }
+    if !helpers.run(work >= MIN_WAKING_WORK, &drain) {
         drain();
-    });
+    }
 }
 
 struct NestedGuard(bool);

@@ -48,7 +48,7 @@ sabotage isa_dependent_order core/src/nn/norm.rs 's/sums\[v\] = term\(sums\[v\],
 sabotage exp2_constant core/src/math/exp.rs 's/9\.618499e-3/9.618501e-3/'
 sabotage gelu_constant core/src/math/activation.rs 's/0\.071_354_814/0.071_354_83/'
 sabotage environment_not_restored core/src/arch/fpenv.rs 's/if read\(\) & MASK != self\.saved & MASK/if read() \& MASK == self.saved \& MASK/'
-sabotage workers_in_host_mode core/src/threads.rs 's/\n\s*\.start_handler\(.*?\)\)\)//'
+sabotage workers_in_host_mode core/src/arch/team.rs 's/let _environment = FpEnv::enter\(\);//'
 sabotage swapped_philox_word core/src/random/lanes.rs 's/\[n0, n1, n2, n3\]/[n0, n1, n3, n2]/'
 sabotage history_not_written core/src/sampling/exec.rs 's/(Operand::Slot\(i\)) => (task\.slots\[usize::from\(i\)\]\[at\.\.end\]\.copy)/$1 if i == 1 => {}\n                    $1 => $2/'
 sabotage noise_of_another_row core/src/sampling/exec.rs 's/run\.seeds\[task\.row\]/run.seeds[0]/'

@@ -13,7 +13,7 @@ use dgm_core::threads::{num_threads, set_num_threads};
 
 /// Fused multiply-adds, or products of bfloat16 pairs, on every thread of the pool at once.
 fn peak(threads: usize, dtype: &str) -> u64 {
-    const ROUNDS: u64 = 1_000_000;
+    const ROUNDS: u64 = 3_000_000;
     let work = if dtype == "bf16" { dot_work } else { fma_work };
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| work(ROUNDS))).collect();

@@ -1,4 +1,5 @@
-//! Instruction sets: tokens, vectors, dispatch. The only module of the engine with `unsafe`.
+//! Instruction sets: tokens, vectors, dispatch; and the helper threads ([`team`]). The only module
+//! of the engine with `unsafe`.
 //!
 //! A [`Simd`] token can be made only where the processor has its instructions, so its
 //! methods are safe. A kernel is a value with a generic body ([`Kernel::run`]); [`dispatch`]
@@ -16,6 +17,7 @@ mod microkernel;
 mod peak;
 mod portable;
 mod simd;
+mod team;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -33,3 +35,4 @@ pub(crate) use matrix::{Matrix, MatrixMut, Pairs};
 pub(crate) use microkernel::{Sink, multiply};
 pub use peak::{dot_work, fma_work};
 pub(crate) use simd::Simd;
+pub(crate) use team::Team;
