@@ -23,7 +23,9 @@ CACHE = os.path.join(VENV, "dgm")  # what is compiled here: the probe, the Rust 
 PYTHON = os.path.join(VENV, "bin", "python")
 # Compiled for this machine, where a wheel is compiled for any.
 NATIVE = {"libggml-python": "0.20.2.post1"}
-GROUPS = {"attention": ["prefill", "causal", "small", "cross", "tiny", "headsize", "decode", "option", "backward",
+GROUPS = {"digits": ["digits"],
+          "sampling": ["step", "noise"],
+          "attention": ["prefill", "causal", "small", "cross", "tiny", "headsize", "decode", "option", "backward",
                         "scaling", "memory"]}
 
 
@@ -146,7 +148,7 @@ def main():
     p.add_argument("--match", default="", help="cases whose name has this text")
     p.add_argument("--peers", nargs="*", default=[], help="these peers: torch openvino onnxruntime jax ggml rust")
     p.add_argument("--threads", help="such as 1,2; default: all, then 1")
-    p.add_argument("--budget", type=float, help="minutes for all (default 90, quick 2)")
+    p.add_argument("--budget", type=float, help="minutes for all (default: attention 90, others 10, quick 2)")
     p.add_argument("--gate", type=float, default=0.9, help="share of the clean FMA peak around a sample that counts; 0: all")
     p.add_argument("--no-rust", action="store_true", help="without candle and burn-flex")
     p.add_argument("--out", help="folder of the results (default benches/results; quick: nothing is written there)")
@@ -156,16 +158,17 @@ def main():
         p.error(f"no group is called {', '.join(sorted(unknown))}; there are {' '.join(GROUPS[args.what])}")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = [int(t) for t in args.threads.split(",")] if args.threads else list(dict.fromkeys([usable, 1]))
-    budget = 60 * (args.budget or (2 if args.quick else 90))
+    budget = 60 * (args.budget or (2 if args.quick else 90 if args.what == "attention" else 10))
     install()
-    rust = build(not args.no_rust and not args.quick)
+    rust = build(args.what == "attention" and not args.no_rust and not args.quick)
     partial = bool(args.quick or args.only or args.match or args.peers)
     out = args.out or (os.path.join(CACHE, "results") if partial else os.path.join(ROOT, "benches", "results"))
     os.makedirs(out, exist_ok=True)
     lines = os.path.join(CACHE, f"{args.what}-{int(time.time())}.jsonl")
     for i, n in enumerate(threads):
         measure(args, n, budget / len(threads), lines, rust, scaling=i == 0)
-    if sys.platform == "linux" and (not args.only or "memory" in args.only) and not args.quick:
+    if "memory" in GROUPS[args.what] and sys.platform == "linux" and not args.quick \
+            and (not args.only or "memory" in args.only):
         subprocess.run([PYTHON, "-m", f"{args.what}.memory", "--rows", lines, "--cache", CACHE,
                         "--threads", str(threads[0])], env={**os.environ, "PYTHONPATH": HERE}, check=False)
     rows, limits = read(lines)

@@ -5,7 +5,6 @@ import gc
 import json
 import sys
 import time
-import traceback
 
 import torch
 
@@ -78,7 +77,6 @@ class Bench:
             except LeftOut as e:
                 left_out[name] = str(e)
             except Exception as e:  # A peer that fails is a finding, not the end of the run.
-                traceback.print_exc()
                 left_out[name] = f"{type(e).__name__}: {str(e).strip().splitlines()[0][:200] if str(e) else ''}"
         if case.backward:
             errors = check_gradients(timed)
