@@ -1,0 +1,1 @@
+"""Attention beside its peers: cases, inputs, and one file for each peer."""
