@@ -54,9 +54,60 @@ fn attention_cases() -> Vec<Case> {
         (2, 1024, 1024, 256, false),
     ];
     let mut cases = attention_of::<f32>("f32", &shapes, |x| x);
+    cases.extend(option_cases());
     cases.extend(attention_of("bf16", &shapes, bf16::from_f32));
     cases.extend(attention_of("f16", &shapes[6..9], f16::from_f32));
     cases
+}
+
+/// Every option on the same shape, beside none; work counts the elements that are seen.
+fn option_cases() -> Vec<Case> {
+    const HEADS: usize = 4;
+    const TOKENS: usize = 1024;
+    const DIM: usize = 64;
+    const WINDOW: usize = 256;
+    let names = ["plain", "gqa", "lengths", "window", "soft_cap", "alibi", "sinks", "mask", "bias"];
+    names
+        .into_iter()
+        .map(|option| {
+            let kv_heads = if option == "gqa" { 1 } else { HEADS };
+            let tensor = |seed: usize, heads: usize| {
+                Array4::from_shape_fn((1, heads, TOKENS, DIM), |(_, h, l, d)| {
+                    wave(seed + (h * TOKENS + l) * DIM + d)
+                })
+            };
+            let (q, k, v) = (tensor(1, HEADS), tensor(2, kv_heads), tensor(3, kv_heads));
+            let bias = Array4::from_shape_fn((1, HEADS, TOKENS, TOKENS), |(_, h, i, j)| wave(h + i * 3 + j));
+            let mask =
+                Array4::from_shape_fn((1, 1, TOKENS, TOKENS), |(_, _, i, j)| u8::from((i + j) % 3 > 0));
+            let mut out = Array4::<f32>::zeros((1, HEADS, TOKENS, DIM));
+            let pairs = match option {
+                "lengths" => TOKENS * 700,
+                "window" => (0..TOKENS).map(|i| (i + 1).min(WINDOW + 1)).sum(),
+                _ => TOKENS * TOKENS,
+            };
+            Case {
+                kernel: "attention",
+                dtype: "f32",
+                name: format!("h{HEADS} l{TOKENS}x{TOKENS} d{DIM} option {option}"),
+                work: (4 * HEADS * pairs * DIM) as u64,
+                call: Box::new(move || {
+                    let options = AttentionOptions {
+                        kv_lengths: (option == "lengths").then_some(&[700]),
+                        window_left: (option == "window").then_some(WINDOW),
+                        causal: option == "window",
+                        soft_cap: (option == "soft_cap").then_some(30.0),
+                        alibi_slopes: (option == "alibi").then_some(&[0.5, 0.25, 0.125, 0.0625]),
+                        sinks: (option == "sinks").then_some(&[1.0, 0.5, 0.0, -1.0]),
+                        bias: (option == "bias").then(|| bias.view()),
+                        mask: (option == "mask").then(|| mask.view()),
+                        ..Default::default()
+                    };
+                    attention(q.view(), k.view(), v.view(), &options, out.view_mut(), None).expect("valid");
+                }),
+            }
+        })
+        .collect()
 }
 
 /// Queries, keys, values and output of one type.

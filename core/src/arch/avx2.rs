@@ -135,6 +135,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn all(self, m: Self::M) -> bool {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_movemask_ps(m) == 0xff }
+    }
+
+    #[inline(always)]
     fn isplat(self, x: i32) -> Self::I {
         // SAFETY: the token proves the instructions.
         unsafe { _mm256_set1_epi32(x) }
@@ -152,6 +158,13 @@ impl Simd for Avx2 {
         let p = s[..N].as_ptr();
         // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
         unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())) }
+    }
+
+    #[inline(always)]
+    fn load_u8(self, s: &[u8]) -> Self::I {
+        let p = s[..N].as_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())) }
     }
 
     #[inline(always)]

@@ -153,6 +153,11 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     }
 
     #[inline(always)]
+    fn all(self, m: Self::M) -> bool {
+        m == u16::MAX
+    }
+
+    #[inline(always)]
     fn isplat(self, x: i32) -> Self::I {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_set1_epi32(x) }
@@ -170,6 +175,13 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
         let p = s[..N].as_ptr();
         // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
         unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())) }
+    }
+
+    #[inline(always)]
+    fn load_u8(self, s: &[u8]) -> Self::I {
+        let p = s[..N].as_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
     }
 
     #[inline(always)]

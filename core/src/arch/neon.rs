@@ -133,6 +133,12 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn all(self, m: Self::M) -> bool {
+        // SAFETY: the token proves the instructions.
+        unsafe { vminvq_u32(m) != 0 }
+    }
+
+    #[inline(always)]
     fn isplat(self, x: i32) -> Self::I {
         // SAFETY: the token proves the instructions.
         unsafe { vdupq_n_s32(x) }

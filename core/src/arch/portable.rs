@@ -113,6 +113,10 @@ impl Simd for Portable {
     fn any(self, m: Self::M) -> bool {
         m.into_iter().any(|x| x)
     }
+    #[inline(always)]
+    fn all(self, m: Self::M) -> bool {
+        m.into_iter().all(|x| x)
+    }
 
     #[inline(always)]
     fn isplat(self, x: i32) -> Self::I {

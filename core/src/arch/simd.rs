@@ -47,6 +47,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Whether any lane is true.
     fn any(self, m: Self::M) -> bool;
 
+    /// Whether every lane is true.
+    fn all(self, m: Self::M) -> bool;
+
     /// All lanes `x`.
     fn isplat(self, x: i32) -> Self::I;
     /// The first `LANES` elements of `s`; panics when there are fewer.
@@ -83,6 +86,16 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The first `LANES` elements of `s` as integers, zero-extended; panics when there are fewer.
     #[inline(always)]
     fn load_u16(self, s: &[u16]) -> Self::I {
+        let mut wide = [0i32; 16];
+        for (to, &x) in wide[..Self::LANES].iter_mut().zip(&s[..Self::LANES]) {
+            *to = i32::from(x);
+        }
+        self.iload(&wide)
+    }
+
+    /// The first `LANES` elements of `s` as integers, zero-extended; panics when there are fewer.
+    #[inline(always)]
+    fn load_u8(self, s: &[u8]) -> Self::I {
         let mut wide = [0i32; 16];
         for (to, &x) in wide[..Self::LANES].iter_mut().zip(&s[..Self::LANES]) {
             *to = i32::from(x);

@@ -55,7 +55,7 @@ impl<P: Products> Kernel for QueryTile<'_, '_, '_, P> {
                 let inside = shared.start <= first && first + len <= shared.end;
                 let tile = KeyTile { origin, first, len, ranges: (!inside).then_some(ranges) };
                 origin += KEY_TILE;
-                if !change.load(tile, width, work.bias) {
+                if !change.load(s, tile, width, work.bias, work.p) {
                     continue;
                 }
                 let (k, v) = (k.slice_rows(first, len), v.slice_rows(first, len));

@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 
 use half::bf16;
 
-use super::rows::load_pairs;
-use super::scores::{Hidden, all_finite};
+use super::rows::Lane;
+use super::scores::Hidden;
 use crate::arch::{Matrix, Pairs, Simd, Sink, multiply};
 use crate::math;
 use crate::tensor::{Element, Row};
@@ -99,7 +99,7 @@ impl<T: Element> Products for Wide<T> {
         let v = widened(s, v, room);
         // A hidden probability is 0, and adding 0 times a finite value changes nothing.
         match hidden {
-            Some(hidden) if !all_finite(v) => {
+            Some(hidden) if !hidden.values_are_finite(v) => {
                 hidden.leave_out(s, width, v.cols(), false, sink, |d, key, lane| {
                     (v.get(key, d), s.load(&p[key * width + lane..]))
                 })
@@ -173,7 +173,7 @@ impl Products for Dots {
         sink: &mut impl Sink<S>,
     ) {
         match hidden {
-            Some(hidden) if !all_finite(v) => {
+            Some(hidden) if !hidden.values_are_finite(v) => {
                 hidden.leave_out(s, width, v.cols(), true, sink, |d, key, lane| {
                     let pair = s.to_bits(s.load(&p[key / 2 * width + lane..]));
                     let p = if key % 2 == 0 { s.lower_bf16(pair) } else { s.upper_bf16(pair) };
@@ -243,7 +243,7 @@ fn paired<'a, S: Simd>(s: S, m: Matrix<bf16>, room: &'a mut [f32]) -> Pairs<'a> 
             Some(row) => {
                 let mut at = 0;
                 while at < pairs {
-                    s.store_partial(load_pairs(s, row, at), &mut to[at..]);
+                    s.store_partial(bf16::load_pairs(s, row, at), &mut to[at..]);
                     at += S::LANES;
                 }
             }

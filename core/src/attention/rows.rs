@@ -5,6 +5,60 @@ use ndarray::{ArrayView3, ArrayViewMut3, Axis};
 use crate::arch::{Kernel, Matrix, MatrixMut, Simd};
 use crate::tensor::{Element, Row, RowMut};
 
+/// What can be brought into lanes.
+pub(super) trait Lane: Copy {
+    /// The number that takes its place.
+    fn number(self) -> f32;
+    /// Numbers of a row from `at` on; after its end those of zeros.
+    fn load<S: Simd>(s: S, row: &[Self], at: usize) -> S::F;
+    /// Pairs of a row of bfloat16 from pair `at` on, as bits, zeros after its end.
+    fn load_pairs<S: Simd>(_: S, _: &[Self], _: usize) -> S::F {
+        unreachable!("pairs are of bfloat16")
+    }
+}
+
+impl<T: Element> Lane for T {
+    #[inline(always)]
+    fn number(self) -> f32 {
+        self.to_f32()
+    }
+    #[inline(always)]
+    fn load<S: Simd>(s: S, row: &[T], at: usize) -> S::F {
+        let rest = row.get(at..).unwrap_or_default();
+        match T::row(rest) {
+            Row::F32(x) => s.load_partial(x, 0.0),
+            Row::F16(x) if x.len() >= S::LANES => s.load_f16(x),
+            Row::F16(x) => s.load_f16(&padded::<_, 16>(x)),
+            Row::Bf16(x) if x.len() >= S::LANES => s.load_bf16(x),
+            Row::Bf16(x) => s.load_bf16(&padded::<_, 16>(x)),
+        }
+    }
+    #[inline(always)]
+    fn load_pairs<S: Simd>(s: S, row: &[T], at: usize) -> S::F {
+        let rest = row.get(2 * at..).unwrap_or_default();
+        let pairs = match T::row(rest) {
+            Row::Bf16(x) if x.len() >= 2 * S::LANES => s.load_pairs(x),
+            Row::Bf16(x) => s.load_pairs(&padded::<_, 32>(x)),
+            _ => unreachable!("pairs are of bfloat16"),
+        };
+        s.bits_to_f32(pairs)
+    }
+}
+
+/// A mask: -inf where it is 0, else 0.
+impl Lane for u8 {
+    #[inline(always)]
+    fn number(self) -> f32 {
+        if self == 0 { f32::NEG_INFINITY } else { 0.0 }
+    }
+    #[inline(always)]
+    fn load<S: Simd>(s: S, row: &[u8], at: usize) -> S::F {
+        let rest = row.get(at..).unwrap_or_default();
+        let x = if rest.len() >= S::LANES { s.load_u8(rest) } else { s.load_u8(&padded::<_, 16>(rest)) };
+        s.select(s.ieq(x, s.isplat(0)), s.splat(f32::NEG_INFINITY), s.splat(0.0))
+    }
+}
+
 /// Brings the queries `[heads, rows, D]` of a tile into lanes, `to[d][lane]`; lanes without a row
 /// get zeros.
 pub(super) struct Pack<'a, 'b, T> {
@@ -16,7 +70,7 @@ pub(super) struct Pack<'a, 'b, T> {
     pub to: &'b mut [f32],
 }
 
-impl<T: Element> Kernel for Pack<'_, '_, T> {
+impl<T: Lane> Kernel for Pack<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -57,8 +111,8 @@ impl<T: Element> Kernel for Pack<'_, '_, T> {
                     let mut m = [s.splat(0.0); 16];
                     for i in 0..S::LANES {
                         m[i] = match factor {
-                            Some(_) => s.mul(load(s, rows[i], d), by),
-                            None => load_pairs(s, rows[i], d),
+                            Some(_) => s.mul(T::load(s, rows[i], d), by),
+                            None => T::load_pairs(s, rows[i], d),
                         };
                     }
                     s.transpose(&mut m);
@@ -74,7 +128,7 @@ impl<T: Element> Kernel for Pack<'_, '_, T> {
 }
 
 /// One block of lanes from rows whose elements are apart, element by element.
-fn scattered<T: Element>(
+fn scattered<T: Lane>(
     q: &ArrayView3<T>,
     (mut head, mut row): (usize, usize),
     lanes: usize,
@@ -84,16 +138,22 @@ fn scattered<T: Element>(
 ) {
     let (heads, queries, dim) = q.dim();
     for lane in 0..lanes {
-        let get = |d: usize| if head < heads && d < dim { q[[head, row, d]].to_f32() } else { 0.0 };
+        if head == heads {
+            for row in to.chunks_mut(width) {
+                row[lane] = 0.0;
+            }
+            continue;
+        }
+        let m = Matrix::new(q.index_axis(Axis(0), head));
         match factor {
             Some(factor) => {
                 for d in 0..dim {
-                    to[d * width + lane] = get(d) * factor;
+                    to[d * width + lane] = m.get(row, d).number() * factor;
                 }
             }
             None => {
                 for pair in 0..dim.div_ceil(2) {
-                    let bits = |d: usize| get(d).to_bits();
+                    let bits = |d: usize| if d < dim { m.get(row, d).number().to_bits() } else { 0 };
                     let both = bits(2 * pair) >> 16 | bits(2 * pair + 1) & 0xffff_0000;
                     to[pair * width + lane] = f32::from_bits(both);
                 }
@@ -106,34 +166,9 @@ fn scattered<T: Element>(
     }
 }
 
-/// Elements of a row from `at` on as f32, zeros after its end.
 #[inline(always)]
-fn load<S: Simd, T: Element>(s: S, row: &[T], at: usize) -> S::F {
-    let rest = row.get(at..).unwrap_or_default();
-    match T::row(rest) {
-        Row::F32(x) => s.load_partial(x, 0.0),
-        Row::F16(x) if x.len() >= S::LANES => s.load_f16(x),
-        Row::F16(x) => s.load_f16(&padded::<16>(x)),
-        Row::Bf16(x) if x.len() >= S::LANES => s.load_bf16(x),
-        Row::Bf16(x) => s.load_bf16(&padded::<16>(x)),
-    }
-}
-
-/// Pairs of a row of bfloat16 from pair `at` on, as bits, zeros after its end.
-#[inline(always)]
-pub(super) fn load_pairs<S: Simd, T: Element>(s: S, row: &[T], at: usize) -> S::F {
-    let rest = row.get(2 * at..).unwrap_or_default();
-    let pairs = match T::row(rest) {
-        Row::Bf16(x) if x.len() >= 2 * S::LANES => s.load_pairs(x),
-        Row::Bf16(x) => s.load_pairs(&padded::<32>(x)),
-        _ => unreachable!("pairs are of bfloat16"),
-    };
-    s.bits_to_f32(pairs)
-}
-
-#[inline(always)]
-fn padded<const N: usize>(x: &[u16]) -> [u16; N] {
-    let mut all = [0; N];
+fn padded<T: Copy + Default, const N: usize>(x: &[T]) -> [T; N] {
+    let mut all = [T::default(); N];
     all[..x.len()].copy_from_slice(x);
     all
 }

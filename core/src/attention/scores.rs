@@ -7,8 +7,9 @@ use std::ops::Range;
 use ndarray::ArrayView3;
 
 use super::KEY_TILE;
+use super::rows::{Lane, Pack};
 use super::tiles::MAX_ROWS;
-use crate::arch::{Matrix, Simd, Sink};
+use crate::arch::{Kernel, Matrix, Simd, Sink};
 use crate::math;
 use crate::tensor::Element;
 
@@ -73,6 +74,16 @@ pub(super) struct KeyTile<'a> {
     pub ranges: Option<&'a Ranges>,
 }
 
+impl KeyTile<'_> {
+    /// The keys, counted from the first, that every lane sees.
+    #[inline(always)]
+    fn shared(&self) -> Range<usize> {
+        let every = self.ranges.map_or(0..usize::MAX, Ranges::every_lane);
+        let end = every.end.clamp(self.first, self.first + self.len) - self.first;
+        (every.start.max(self.first) - self.first).min(end)..end
+    }
+}
+
 /// Linear bias by distance, a lane each.
 pub(super) struct Alibi {
     /// `fl(-slope * log2 e)`
@@ -108,44 +119,41 @@ impl Change<'_> {
         self.bias.is_some() || self.mask.is_some()
     }
 
-    /// Brings bias and mask of a key tile into `[key][lane]` order. False when the mask hides
-    /// the whole tile.
+    /// Brings bias and mask of a key tile into `[key][lane]` order, by way of `room`. False when
+    /// the whole tile is hidden.
     #[inline(always)]
-    pub(super) fn load(&self, tile: KeyTile, width: usize, to: &mut [f32]) -> bool {
-        !self.has_bias() || self.gather(tile, width, to)
-    }
-
-    fn gather(&self, tile: KeyTile, width: usize, to: &mut [f32]) -> bool {
-        let to = &mut to[..tile.len * width];
-        let mut lanes = 0;
-        if let Some(bias) = &self.bias {
-            lanes = bias.len_of(ndarray::Axis(0)) * bias.len_of(ndarray::Axis(1));
-            for (h, head) in bias.outer_iter().enumerate() {
-                let head = Matrix::new(head);
-                transpose(head, tile, h * head.rows(), width, to, |to, x| *to = x);
+    pub(super) fn load<S: Simd>(
+        &self,
+        s: S,
+        tile: KeyTile,
+        width: usize,
+        to: &mut [f32],
+        room: &mut [f32],
+    ) -> bool {
+        match (self.bias, self.mask) {
+            (None, None) => return true,
+            (Some(bias), None) => gather(s, bias, tile, width, to),
+            (None, Some(mask)) => gather(s, mask, tile, width, to),
+            (Some(bias), Some(mask)) => {
+                gather(s, bias, tile, width, to);
+                gather(s, mask, tile, width, room);
             }
         }
-        let mut kept = true;
-        if let Some(mask) = &self.mask {
-            lanes = mask.len_of(ndarray::Axis(0)) * mask.len_of(ndarray::Axis(1));
-            if self.bias.is_none() {
-                to.fill(0.0);
+        let both = self.bias.is_some() && self.mask.is_some();
+        let hidden = s.splat(f32::NEG_INFINITY);
+        let mut seen = false;
+        let mut at = 0;
+        while at < tile.len * width {
+            let mut x = s.load(&to[at..]);
+            if both {
+                x = s.select(s.eq(s.load(&room[at..]), hidden), hidden, x);
+                s.store(x, &mut to[at..]);
             }
-            let mut seen = 0;
-            for (h, head) in mask.outer_iter().enumerate() {
-                let head = Matrix::new(head);
-                transpose(head, tile, h * head.rows(), width, to, |to, x: u8| {
-                    seen |= x;
-                    *to = if x == 0 { f32::NEG_INFINITY } else { *to };
-                });
-            }
-            kept = seen != 0;
+            // A NaN is seen too.
+            seen |= !s.all(s.eq(x, hidden));
+            at += S::LANES;
         }
-        // Lanes without a row: any number that is not left over from elsewhere.
-        for row in to.chunks_exact_mut(width) {
-            row[lanes..].fill(0.0);
-        }
-        kept
+        seen
     }
 
     /// Changes the scores and takes their maximum. Hidden ones become -inf.
@@ -162,6 +170,7 @@ impl Change<'_> {
         let hidden = s.splat(f32::NEG_INFINITY);
         let log2_e = s.splat(LOG2_E);
         let offset = tile.first - tile.origin;
+        let (plain, shared) = (self.is_none(), tile.shared());
         let mut lane = 0;
         while lane < width {
             let seen = tile.ranges.map(|r| visible(s, r, lane, tile.origin));
@@ -176,6 +185,11 @@ impl Change<'_> {
             let mut row = 0;
             while row < tile.len {
                 let at = row * width + lane;
+                if plain && shared.contains(&row) {
+                    m = s.max(s.load(&p[at..]), m);
+                    row += 1;
+                    continue;
+                }
                 let key = s.splat((offset + row) as f32);
                 let mut x = s.load(&p[at..]);
                 if let Some(cap) = self.cap {
@@ -202,26 +216,17 @@ impl Change<'_> {
     }
 }
 
-/// Passes keys of `tile` of every row of `from` to the lanes from `lane`.
-fn transpose<T: Copy>(
-    from: Matrix<T>,
-    tile: KeyTile,
-    lane: usize,
-    width: usize,
-    to: &mut [f32],
-    mut put: impl FnMut(&mut f32, T),
-) {
-    // Blocks small enough for the cache lines of `to` to stay near.
-    const BLOCK: usize = 16;
-    for (block, to) in to.chunks_mut(BLOCK * width).enumerate() {
-        let start = tile.first + block * BLOCK;
-        for i in 0..from.rows() {
-            let column = to[lane + i..].iter_mut().step_by(width);
-            match from.row(i) {
-                Some(row) => column.zip(&row[start..]).for_each(|(to, &x)| put(to, x)),
-                None => column.enumerate().for_each(|(j, to)| put(to, from.get(i, start + j))),
-            }
-        }
+/// The keys of `tile` of `[heads, queries, Lk]` in `[key][lane]` order.
+#[inline(always)]
+fn gather<S: Simd, T: Lane>(s: S, x: ArrayView3<T>, tile: KeyTile, width: usize, to: &mut [f32]) {
+    let to = &mut to[..tile.len * width];
+    let repeats = x.strides()[2] == 0;
+    let keys = tile.first..if repeats { tile.first + 1 } else { tile.first + tile.len };
+    let q = x.slice_move(ndarray::s![.., .., keys]);
+    Pack { q, factor: Some(1.0), width, to: &mut *to }.run(s);
+    if repeats {
+        let (one, rest) = to.split_at_mut(width);
+        rest.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(one));
     }
 }
 
@@ -239,8 +244,9 @@ fn visible<S: Simd>(s: S, ranges: &Ranges, lane: usize, origin: usize) -> (S::F,
     (s.load(&from), s.load(&to))
 }
 
+/// Whether no row of `v` holds an infinity or a NaN.
 #[inline(always)]
-pub(super) fn all_finite<T: Element>(v: Matrix<T>) -> bool {
+fn all_finite<T: Element>(v: Matrix<T>) -> bool {
     let mut ok = true;
     let mut j = 0;
     while j < v.rows() {
@@ -269,6 +275,14 @@ pub(super) struct Hidden<'a> {
 }
 
 impl Hidden<'_> {
+    /// Whether the values of keys that some lane does not see are finite.
+    #[inline(always)]
+    pub(super) fn values_are_finite<T: Element>(&self, v: Matrix<T>) -> bool {
+        let shared = if self.bias.is_empty() { self.tile.shared() } else { 0..0 };
+        let after = shared.end.max(shared.start);
+        all_finite(v.slice_rows(0, shared.start)) && all_finite(v.slice_rows(after, self.tile.len - after))
+    }
+
     /// The product with the values where a hidden key holds an infinity or a NaN: its steps are
     /// left out of the chain instead of adding 0. `factors` gives the value of a key and the
     /// probabilities of some lanes; `odd_first` is the order within a pair of keys.

@@ -23,10 +23,14 @@ pub(crate) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
     let p = s.fma(p, z, s.splat(1.3331407e-1));
     let p = s.fma(p, z, s.splat(-3.333328e-1));
     let small = s.fma(p, s.mul(z, x), x);
+    let is_small = s.lt(a, s.splat(0.625));
+    // The sign is set last because the odd polynomial turns -0 into +0.
+    if s.all(is_small) {
+        return with_sign_of(s, small, x);
+    }
     let e = exp(s, s.add(a, a));
     let large = s.sub(s.splat(1.0), s.div(s.splat(2.0), s.add(e, s.splat(1.0))));
-    // The sign is set last because the odd polynomial turns -0 into +0.
-    with_sign_of(s, s.select(s.lt(a, s.splat(0.625)), small, large), x)
+    with_sign_of(s, s.select(is_small, small, large), x)
 }
 
 /// The error function: at most 1 ULP everywhere; infinities give +-1, NaN NaN, a zero itself.
