@@ -301,4 +301,10 @@ impl Simd for Avx2 {
         // SAFETY: the token proves the instructions.
         unsafe { _mm256_cvtps_epi32(a) }
     }
+
+    #[inline(always)]
+    fn prefetch<T>(self, s: &[T]) {
+        // SAFETY: a prefetch faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(s.as_ptr().cast()) }
+    }
 }

@@ -200,14 +200,25 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
 
     #[inline(always)]
     fn load_partial(self, s: &[f32], fill: f32) -> Self::F {
-        let mask = ((1u32 << s.len().min(N)) - 1) as u16;
+        if s.len() >= N {
+            return self.load(s);
+        }
+        if s.is_empty() {
+            // Nothing to read, and an address that is not mapped: suppressing its fault takes
+            // hundreds of cycles.
+            return self.splat(fill);
+        }
+        let mask = ((1u32 << s.len()) - 1) as u16;
         // SAFETY: only the elements of the slice are read (masked), the token proves the instructions.
         unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask, s.as_ptr()) }
     }
 
     #[inline(always)]
     fn store_partial(self, v: Self::F, s: &mut [f32]) {
-        let mask = ((1u32 << s.len().min(N)) - 1) as u16;
+        if s.len() >= N {
+            return self.store(v, s);
+        }
+        let mask = ((1u32 << s.len()) - 1) as u16;
         // SAFETY: only the elements of the slice are written (masked), the token proves the instructions.
         unsafe { _mm512_mask_storeu_ps(s.as_mut_ptr(), mask, v) }
     }
@@ -367,5 +378,11 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     fn to_i32(self, a: Self::F) -> Self::I {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_cvtps_epi32(a) }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, s: &[T]) {
+        // SAFETY: a prefetch faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(s.as_ptr().cast()) }
     }
 }

@@ -253,4 +253,12 @@ impl Simd for Neon {
         // SAFETY: the token proves the instructions.
         unsafe { vcvtnq_s32_f32(a) }
     }
+
+    #[inline(always)]
+    fn prefetch<T>(self, s: &[T]) {
+        // SAFETY: a prefetch faults at no address and writes nothing.
+        unsafe {
+            std::arch::asm!("prfm pldl1keep, [{}]", in(reg) s.as_ptr(), options(nostack, readonly, preserves_flags));
+        }
+    }
 }

@@ -249,6 +249,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn neg(self, a: Self::F) -> Self::F {
         self.bits_to_f32(self.ixor(self.to_bits(a), self.isplat(i32::MIN)))
     }
+
+    /// Asks for the cache line of the first element; changes nothing.
+    #[inline(always)]
+    fn prefetch<T>(self, _s: &[T]) {}
 }
 
 #[cfg(test)]

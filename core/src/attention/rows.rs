@@ -59,10 +59,40 @@ impl Lane for u8 {
     }
 }
 
+/// Asks for the rows of a matrix, which will be read soon: a few requests at a time would wait for
+/// the memory a few times.
+pub(super) struct Fetch<'a, T>(pub Matrix<'a, T>);
+
+impl<T: Copy> Kernel for Fetch<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        const LINE: usize = 64;
+        /// More would push each other out.
+        const LINES: usize = 256;
+        let step = LINE / size_of::<T>();
+        let lines = self.0.cols().div_ceil(step).max(1);
+        let mut row = 0;
+        while row < self.0.rows().min(LINES / lines) {
+            if let Some(row) = self.0.row(row) {
+                let mut at = 0;
+                while at < row.len() {
+                    s.prefetch(&row[at..]);
+                    at += step;
+                }
+            }
+            row += 1;
+        }
+    }
+}
+
 /// Brings the queries `[heads, rows, D]` of a tile into lanes, `to[d][lane]`; lanes without a row
 /// get zeros.
 pub(super) struct Pack<'a, 'b, T> {
     pub q: ArrayView3<'a, T>,
+    /// How many elements of each row are brought; a few of those that follow are asked for.
+    pub columns: usize,
     /// What the queries are multiplied by. Without it they stay what they are, in pairs of
     /// bfloat16: `to[d / 2][lane]`, a zero after an odd end.
     pub factor: Option<f32>,
@@ -75,8 +105,8 @@ impl<T: Lane> Kernel for Pack<'_, '_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Pack { q, factor, width, to } = self;
-        let (heads, queries, dim) = q.dim();
+        let Pack { q, columns: dim, factor, width, to } = self;
+        let (heads, queries, _) = q.dim();
         let depth = if factor.is_some() { dim } else { dim.div_ceil(2) };
         let by = s.splat(factor.unwrap_or(1.0));
         let mut head = Matrix::new(q.index_axis_move(Axis(0), 0));
@@ -104,7 +134,7 @@ impl<T: Lane> Kernel for Pack<'_, '_, T> {
                 }
             }
             if gathered {
-                scattered(&q, block, S::LANES, factor, &mut to[lane..], width);
+                scattered(&q, dim, block, S::LANES, factor, &mut to[lane..], width);
             } else {
                 let mut d = 0;
                 while d < depth {
@@ -114,6 +144,9 @@ impl<T: Lane> Kernel for Pack<'_, '_, T> {
                             Some(_) => s.mul(T::load(s, rows[i], d), by),
                             None => T::load_pairs(s, rows[i], d),
                         };
+                        if let Some(next) = rows[i].get(dim + d..) {
+                            s.prefetch(next);
+                        }
                     }
                     s.transpose(&mut m);
                     for i in 0..S::LANES.min(depth - d) {
@@ -130,13 +163,14 @@ impl<T: Lane> Kernel for Pack<'_, '_, T> {
 /// One block of lanes from rows whose elements are apart, element by element.
 fn scattered<T: Lane>(
     q: &ArrayView3<T>,
+    dim: usize,
     (mut head, mut row): (usize, usize),
     lanes: usize,
     factor: Option<f32>,
     to: &mut [f32],
     width: usize,
 ) {
-    let (heads, queries, dim) = q.dim();
+    let (heads, queries, _) = q.dim();
     for lane in 0..lanes {
         if head == heads {
             for row in to.chunks_mut(width) {

@@ -221,9 +221,9 @@ impl Change<'_> {
 fn gather<S: Simd, T: Lane>(s: S, x: ArrayView3<T>, tile: KeyTile, width: usize, to: &mut [f32]) {
     let to = &mut to[..tile.len * width];
     let repeats = x.strides()[2] == 0;
-    let keys = tile.first..if repeats { tile.first + 1 } else { tile.first + tile.len };
-    let q = x.slice_move(ndarray::s![.., .., keys]);
-    Pack { q, factor: Some(1.0), width, to: &mut *to }.run(s);
+    let columns = if repeats { 1 } else { tile.len };
+    let q = x.slice_move(ndarray::s![.., .., tile.first..]);
+    Pack { q, columns, factor: Some(1.0), width, to: &mut *to }.run(s);
     if repeats {
         let (one, rest) = to.split_at_mut(width);
         rest.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(one));

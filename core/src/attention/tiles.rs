@@ -9,7 +9,7 @@ use super::AttentionOptions;
 use super::kernel::QueryTile;
 use super::lanes::{Lanes, Sizes};
 use super::products::{Dots, Products, Wide};
-use super::rows::{Pack, Unpack};
+use super::rows::{Fetch, Pack, Unpack};
 use super::scores::{Alibi, Change, Ranges};
 use crate::arch::{Matrix, dispatch};
 use crate::tensor::{Dtype, Floats, FloatsMut, each};
@@ -189,7 +189,16 @@ fn one<P: Products>(
         let (work, mut result) = lanes.split(scratch, size);
         let factor = (!P::PAIRS).then_some(p.factor);
         each!(Floats, &p.q, q => {
-            dispatch(Pack { q: q.slice(block), factor, width: lanes.width(), to: &mut *work.q });
+            let (q, columns) = (q.slice(block), k.cols());
+            for head in q.outer_iter() {
+                dispatch(Fetch(Matrix::new(head)));
+            }
+            dispatch(Fetch(k));
+            dispatch(Fetch(v));
+            each!(FloatsMut, &out, out => for head in out.index_axis(Axis(0), 0).outer_iter() {
+                dispatch(Fetch(Matrix::new(head)));
+            });
+            dispatch(Pack { q, columns, factor, width: lanes.width(), to: &mut *work.q });
         });
         let (ranges, change, factor) = (&ranges, &change, p.factor);
         dispatch(QueryTile::<P> { k, v, ranges, change, factor, lanes, work, result: &mut result });
