@@ -250,4 +250,58 @@ impl Simd for Avx2 {
         // SAFETY: the token proves the instructions.
         unsafe { _mm256_cvtps_epi32(a) }
     }
+
+    #[inline(always)]
+    fn load_pairs(self, s: &[u16]) -> Self::I {
+        let p = s[..2 * N].as_ptr();
+        // SAFETY: the slice has 2 N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+
+    #[inline(always)]
+    fn load_quads(self, s: &[i8]) -> Self::I {
+        let p = s[..4 * N].as_ptr();
+        // SAFETY: the slice has 4 N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, s: &[i8]) -> Self::F {
+        let p = s[..N].as_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+
+    #[inline(always)]
+    fn transpose(self, r: [Self::F; 16]) -> [Self::F; 16] {
+        let mut t = r;
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            // In 128-bit halves: pairs of rows, then squares of four, then the halves.
+            for i in 0..4 {
+                t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+            }
+            let mut u = t;
+            for i in 0..2 {
+                let [a, b, c, d] =
+                    [t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]].map(|x| _mm256_castps_pd(x));
+                u[4 * i] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
+                u[4 * i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
+                u[4 * i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
+                u[4 * i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
+            }
+            for c in 0..4 {
+                t[c] = _mm256_permute2f128_ps::<0x20>(u[c], u[4 + c]);
+                t[4 + c] = _mm256_permute2f128_ps::<0x31>(u[c], u[4 + c]);
+            }
+        }
+        t
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, s: &[T]) {
+        // SAFETY: a prefetch faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(s.as_ptr().cast()) }
+    }
 }

@@ -253,4 +253,65 @@ impl Simd for Avx512 {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_cvtps_epi32(a) }
     }
+
+    #[inline(always)]
+    fn load_pairs(self, s: &[u16]) -> Self::I {
+        let p = s[..2 * N].as_ptr();
+        // SAFETY: the slice has 2 N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+
+    #[inline(always)]
+    fn load_quads(self, s: &[i8]) -> Self::I {
+        let p = s[..4 * N].as_ptr();
+        // SAFETY: the slice has 4 N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, s: &[i8]) -> Self::F {
+        let p = s[..N].as_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+
+    #[inline(always)]
+    fn transpose(self, r: [Self::F; 16]) -> [Self::F; 16] {
+        let mut t = r;
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            // In 128-bit quarters: pairs of rows, then squares of four.
+            for i in 0..8 {
+                t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+            }
+            let mut u = t;
+            for i in 0..4 {
+                let [a, b, c, d] =
+                    [t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]].map(|x| _mm512_castps_pd(x));
+                u[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+                u[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+                u[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+                u[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+            }
+            // Then the quarters themselves: column c of quarter q is row 4 q + c.
+            for c in 0..4 {
+                let low = _mm512_shuffle_f32x4::<0x88>(u[c], u[4 + c]);
+                let high = _mm512_shuffle_f32x4::<0xdd>(u[c], u[4 + c]);
+                let low2 = _mm512_shuffle_f32x4::<0x88>(u[8 + c], u[12 + c]);
+                let high2 = _mm512_shuffle_f32x4::<0xdd>(u[8 + c], u[12 + c]);
+                t[c] = _mm512_shuffle_f32x4::<0x88>(low, low2);
+                t[8 + c] = _mm512_shuffle_f32x4::<0xdd>(low, low2);
+                t[4 + c] = _mm512_shuffle_f32x4::<0x88>(high, high2);
+                t[12 + c] = _mm512_shuffle_f32x4::<0xdd>(high, high2);
+            }
+        }
+        t
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, s: &[T]) {
+        // SAFETY: a prefetch faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(s.as_ptr().cast()) }
+    }
 }

@@ -233,4 +233,43 @@ impl Simd for Neon {
         // SAFETY: the token proves the instructions.
         unsafe { vcvtnq_s32_f32(a) }
     }
+
+    #[inline(always)]
+    fn load_pairs(self, s: &[u16]) -> Self::I {
+        let p = s[..2 * N].as_ptr();
+        // SAFETY: the slice has 2 N elements (checked), the token proves the instructions.
+        unsafe { vreinterpretq_s32_u16(vld1q_u16(p)) }
+    }
+
+    #[inline(always)]
+    fn load_quads(self, s: &[i8]) -> Self::I {
+        let p = s[..4 * N].as_ptr();
+        // SAFETY: the slice has 4 N elements (checked), the token proves the instructions.
+        unsafe { vreinterpretq_s32_s8(vld1q_s8(p)) }
+    }
+
+    #[inline(always)]
+    fn transpose(self, r: [Self::F; 16]) -> [Self::F; 16] {
+        let mut t = r;
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let double = |x| vreinterpretq_f64_f32(x);
+            let single = |x| vreinterpretq_f32_f64(x);
+            let (a, b) = (double(vtrn1q_f32(r[0], r[1])), double(vtrn1q_f32(r[2], r[3])));
+            let (c, d) = (double(vtrn2q_f32(r[0], r[1])), double(vtrn2q_f32(r[2], r[3])));
+            t[0] = single(vtrn1q_f64(a, b));
+            t[1] = single(vtrn1q_f64(c, d));
+            t[2] = single(vtrn2q_f64(a, b));
+            t[3] = single(vtrn2q_f64(c, d));
+        }
+        t
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, s: &[T]) {
+        // SAFETY: a prefetch faults at no address and writes nothing.
+        unsafe {
+            std::arch::asm!("prfm pldl1keep, [{}]", in(reg) s.as_ptr(), options(nostack, readonly, preserves_flags));
+        }
+    }
 }

@@ -144,6 +144,44 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn neg(self, a: Self::F) -> Self::F {
         self.bits_to_f32(self.ixor(self.to_bits(a), self.isplat(i32::MIN)))
     }
+
+    /// `2 * LANES` 16-bit words as pairs: lane `i` holds words `2 i` (low half) and `2 i + 1`.
+    #[inline(always)]
+    fn load_pairs(self, s: &[u16]) -> Self::I {
+        let mut wide = [0i32; 16];
+        for (to, x) in wide[..Self::LANES].iter_mut().zip(s[..2 * Self::LANES].chunks_exact(2)) {
+            *to = i32::from(x[0]) | i32::from(x[1]) << 16;
+        }
+        self.iload(&wide)
+    }
+
+    /// `4 * LANES` bytes by fours: lane `i` holds bytes `4 i` (lowest) to `4 i + 3`.
+    #[inline(always)]
+    fn load_quads(self, s: &[i8]) -> Self::I {
+        let mut wide = [0i32; 16];
+        for (to, x) in wide[..Self::LANES].iter_mut().zip(s[..4 * Self::LANES].chunks_exact(4)) {
+            *to = i32::from_le_bytes([x[0] as u8, x[1] as u8, x[2] as u8, x[3] as u8]);
+        }
+        self.iload(&wide)
+    }
+
+    /// The first `LANES` bytes of `s`, exactly; panics when there are fewer.
+    #[inline(always)]
+    fn load_i8(self, s: &[i8]) -> Self::F {
+        let mut wide = [0i32; 16];
+        for (to, &x) in wide[..Self::LANES].iter_mut().zip(&s[..Self::LANES]) {
+            *to = i32::from(x);
+        }
+        self.to_f32(self.iload(&wide))
+    }
+
+    /// The square of the first `LANES` vectors with rows and columns exchanged; the others are
+    /// left as they are.
+    fn transpose(self, rows: [Self::F; 16]) -> [Self::F; 16];
+
+    /// Asks for the cache line of the first element; changes nothing.
+    #[inline(always)]
+    fn prefetch<T>(self, _s: &[T]) {}
 }
 
 #[cfg(test)]
@@ -185,6 +223,54 @@ mod tests {
                     assert!(x.to_bits() == want.to_bits() || x.is_nan() && want.is_nan(), "{level:?} {i:#x}");
                 }
             }
+        }
+    }
+
+    /// The operations that move lanes, each against plain indexing.
+    struct Moves;
+
+    impl Kernel for Moves {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) {
+            let n = S::LANES;
+            let get = |x: S::F| {
+                let mut to = [0.0; 16];
+                s.store(x, &mut to);
+                to
+            };
+            let mut rows = [s.splat(0.0); 16];
+            for (i, row) in rows[..n].iter_mut().enumerate() {
+                let from: [f32; 16] = std::array::from_fn(|j| (100 * i + j) as f32);
+                *row = s.load(&from);
+            }
+            for (j, &row) in s.transpose(rows)[..n].iter().enumerate() {
+                for (i, &x) in get(row)[..n].iter().enumerate() {
+                    assert_eq!(x, (100 * i + j) as f32);
+                }
+            }
+            let words: [u16; 32] = std::array::from_fn(|i| (i * 40_961) as u16);
+            for (i, x) in get(s.bits_to_f32(s.load_pairs(&words)))[..n].iter().enumerate() {
+                assert_eq!(x.to_bits(), u32::from(words[2 * i]) | u32::from(words[2 * i + 1]) << 16);
+            }
+            for start in (0..256).step_by(64) {
+                let bytes: [i8; 64] = std::array::from_fn(|i| (start + i) as u8 as i8);
+                for (i, x) in get(s.bits_to_f32(s.load_quads(&bytes)))[..n].iter().enumerate() {
+                    assert_eq!(x.to_bits().to_le_bytes().map(|b| b as i8), bytes[4 * i..4 * i + 4]);
+                }
+                for (i, x) in get(s.load_i8(&bytes))[..n].iter().enumerate() {
+                    assert_eq!(*x, f32::from(bytes[i]));
+                }
+            }
+            s.prefetch::<f32>(&[]);
+        }
+    }
+
+    #[test]
+    fn lanes_move_where_they_should() {
+        for level in available_levels() {
+            dispatch_at(level, Moves);
         }
     }
 }

@@ -25,6 +25,7 @@
 //! Since tiles lie at absolute positions and a query's position is counted from the last key, a
 //! prompt gives the same bits whole, in chunks or token by token.
 
+mod decode;
 mod kernel;
 mod lanes;
 #[cfg(test)]
@@ -115,6 +116,10 @@ pub fn attention<'a>(
     }
     options.check([batch, heads, queries, keys])?;
     let (factor, cap) = options.factors(dim);
+    if decode::fits(&q, &k, &v) {
+        decode::contiguous([q, k, v], (factor, cap), options, out, lse);
+        return Ok(());
+    }
     tiles::run(vec![(tiles::Problem { q, k, v, factor, cap, options }, out, lse)]);
     Ok(())
 }
