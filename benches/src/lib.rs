@@ -5,7 +5,8 @@
 
 use dgm_core::attention::{AttentionOptions, attention};
 use dgm_core::linalg::{Activation, PackedLinear, linear};
-use ndarray::{Array2, Array4};
+use dgm_core::tensor::{Floats, bf16, f16};
+use ndarray::{Array2, Array4, ArrayView4, Ix4};
 
 /// One kernel on one shape.
 pub struct Case {
@@ -15,6 +16,8 @@ pub struct Case {
     pub name: String,
     /// Floating-point operations a call cannot do without (a fused multiply-add is two).
     pub work: u64,
+    /// Bytes a call has to read, where reading rather than arithmetic is the limit.
+    pub bytes: Option<u64>,
     /// One call.
     pub call: Box<dyn FnMut()>,
 }
@@ -28,6 +31,7 @@ fn wave(i: usize) -> f32 {
 pub fn cases() -> Vec<Case> {
     let mut cases = attention_cases();
     cases.extend(linear_cases());
+    cases.extend(decode_cases());
     cases
 }
 
@@ -56,6 +60,7 @@ fn attention_cases() -> Vec<Case> {
             kernel: "attention",
             name: format!("h{heads} l{tokens} d{dim}{}", if causal { " causal" } else { "" }),
             work: (4 * heads * pairs * dim) as u64,
+            bytes: None,
             call: Box::new(move || {
                 attention(q.view(), k.view(), v.view(), &options, out.view_mut(), None).expect("valid");
             }),
@@ -84,8 +89,51 @@ fn linear_cases() -> Vec<Case> {
             kernel: "linear",
             name: format!("m{rows} k{inputs} n{outputs} {act:?}"),
             work: (2 * rows * inputs * outputs) as u64,
+            bytes: None,
             call: Box::new(move || linear(x.view(), &packed, act, out.view_mut()).expect("valid")),
         }
     })
     .collect()
+}
+
+/// One new query of 32 heads against caches of 8 kv heads.
+fn decode_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (batch, keys) in [(1, 4096), (8, 4096), (1, 32768), (8, 32768)] {
+        cases.push(decode_case::<f32>("f32", batch, keys, |x| x));
+        cases.push(decode_case::<f16>("f16", batch, keys, f16::from_f32));
+        cases.push(decode_case::<bf16>("bf16", batch, keys, bf16::from_f32));
+    }
+    cases
+}
+
+fn decode_case<T: Copy + 'static>(name: &str, batch: usize, keys: usize, from: fn(f32) -> T) -> Case
+where
+    for<'a> Floats<'a, Ix4>: From<ArrayView4<'a, T>>,
+{
+    const DIM: usize = 128;
+    let q = Array4::from_shape_fn((batch, 32, 1, DIM), |(b, h, _, d)| wave((b * 32 + h) * DIM + d));
+    let mut out = Array4::<f32>::zeros((batch, 32, 1, DIM));
+    // Made at the first call, so that a list of cases does not hold all their memory.
+    let mut cache = None;
+    Case {
+        kernel: "decode",
+        name: format!("b{batch} h32/8 l{keys} d{DIM} {name}"),
+        work: (4 * batch * 32 * keys * DIM) as u64,
+        bytes: Some((2 * batch * 8 * keys * DIM * size_of::<T>()) as u64),
+        call: Box::new(move || {
+            let shape = (batch, 8, keys, DIM);
+            let [k, v] = cache.get_or_insert_with(|| {
+                [1, 2].map(|seed| {
+                    let mut i = seed;
+                    Array4::from_shape_simple_fn(shape, || {
+                        i += 1;
+                        from(wave(i))
+                    })
+                })
+            });
+            attention(q.view(), k.view(), v.view(), &AttentionOptions::default(), out.view_mut(), None)
+                .expect("valid");
+        }),
+    }
 }

@@ -1,6 +1,7 @@
-//! Every kernel as a share of the FMA peak, measured in the same run.
+//! Every kernel as a share of its limit, measured in the same run: the FMA peak, or the read
+//! bandwidth where reading is what costs.
 //!
-//! `make limits`, on one thread and on `DGM_NUM_THREADS` (default: all). Peak and kernel
+//! `make limits [CASE=text]`, on one thread and on `DGM_NUM_THREADS` (default: all). Limit and kernel
 //! alternate. One thread is timed by the time it was on a processor (Linux; elsewhere wall time),
 //! so that other programs disturb the ratio less; several by wall time. Figures under one tenth of
 //! a second of work are rough. Prints one JSON object a line in the schema of all benchmark
@@ -9,7 +10,7 @@
 use std::time::Instant;
 
 use dgm_benches::{Case, cases};
-use dgm_core::arch::fma_work;
+use dgm_core::arch::{fma_work, read_work};
 use dgm_core::threads::{num_threads, set_num_threads};
 
 /// Seconds this thread has run.
@@ -29,16 +30,28 @@ fn peak(threads: usize) -> u64 {
     })
 }
 
-/// Operations a second beside the peak, over trials that alternate.
-fn report(case: &mut Case) {
+/// Reads `memory` once, a part on every thread at once; returns its bytes.
+fn read(threads: usize, memory: &[f32]) -> u64 {
+    std::thread::scope(|scope| {
+        let part = memory.len().div_ceil(threads);
+        let parts: Vec<_> = memory.chunks(part).map(|part| scope.spawn(|| read_work(part))).collect();
+        parts.into_iter().map(|t| t.join().unwrap_or(0)).sum()
+    })
+}
+
+/// Operations (or bytes) a second beside the limit, over trials that alternate.
+fn report(case: &mut Case, memory: &[f32]) {
     let threads = num_threads();
     let start = Instant::now();
-    let now = || if threads == 1 { on_processor(start) } else { start.elapsed().as_secs_f64() };
+    let by_bytes = case.bytes.is_some();
+    let now = || if threads == 1 && !by_bytes { on_processor(start) } else { start.elapsed().as_secs_f64() };
     let (mut kernel_time, mut peak_time, mut peak_work) = (0.0, 0.0, 0);
-    let calls = (4_000_000_000 / case.work).max(1);
+    let work = case.bytes.unwrap_or(case.work);
+    let calls = (if by_bytes { 1 << 29 } else { 4_000_000_000 } / work).max(1);
+    (case.call)();
     for _ in 0..8 {
         let t = now();
-        peak_work += peak(threads);
+        peak_work += if by_bytes { read(threads, memory) } else { peak(threads) };
         let u = now();
         for _ in 0..calls {
             (case.call)();
@@ -46,20 +59,30 @@ fn report(case: &mut Case) {
         kernel_time += now() - u;
         peak_time += u - t;
     }
-    let (speed, peak) = ((8 * calls * case.work) as f64 / kernel_time, peak_work as f64 / peak_time);
+    let (speed, peak) = ((8 * calls * work) as f64 / kernel_time, peak_work as f64 / peak_time);
     println!(
-        "{{\"case\":\"{} {}\",\"group\":\"kernels\",\"dtype\":\"f32\",\"threads\":{threads},\"ours_ms\":{:.4},\"peers_ms\":{{}},\"best_peer\":null,\"ratio\":null,\"limit\":\"fma_f32\",\"pct_of_limit\":{:.1}}}",
+        "{{\"case\":\"{} {}\",\"group\":\"{}\",\"dtype\":\"{}\",\"threads\":{threads},\"ours_ms\":{:.4},\"peers_ms\":{{}},\"best_peer\":null,\"ratio\":null,\"limit\":\"{}\",\"pct_of_limit\":{:.1}}}",
         case.kernel,
         case.name,
-        case.work as f64 / speed * 1e3,
+        if by_bytes { "decode" } else { "kernels" },
+        case.name.rsplit(' ').next().filter(|_| by_bytes).unwrap_or("f32"),
+        work as f64 / speed * 1e3,
+        if by_bytes { "read" } else { "fma_f32" },
         100.0 * speed / peak
     );
 }
 
 fn main() {
     let all = num_threads();
+    // More than four times any cache.
+    let memory = vec![1.0f32; 1 << 27];
+    let wanted = std::env::args().nth(1).unwrap_or_default();
     for threads in if all > 1 { vec![1, all] } else { vec![1] } {
         set_num_threads(threads).expect("the pool can have this size");
-        cases().iter_mut().for_each(report);
+        for mut case in cases() {
+            if format!("{} {}", case.kernel, case.name).contains(&wanted) {
+                report(&mut case, &memory);
+            }
+        }
     }
 }

@@ -33,5 +33,5 @@ pub use level::{Level, available_levels, level, set_level};
 pub(crate) use matrix::{Matrix, MatrixMut};
 pub(crate) use microkernel::{Sink, multiply};
 pub(crate) use paged::{PagedRows, Slot};
-pub use peak::fma_work;
+pub use peak::{fma_work, read_work};
 pub(crate) use simd::Simd;

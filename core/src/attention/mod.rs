@@ -25,9 +25,11 @@
 //! Since tiles lie at absolute positions and a query's position is counted from the last key, a
 //! prompt gives the same bits whole, in chunks or token by token.
 
+mod cache;
 mod decode;
 mod kernel;
 mod lanes;
+mod merge;
 #[cfg(test)]
 mod option_tests;
 mod options;
@@ -39,6 +41,10 @@ mod tests;
 mod tiles;
 mod varlen;
 
+pub use cache::{
+    KvCache, KvCacheMut, Pages, PagesMut, attention_paged, cache_append, cache_fork, cache_truncate,
+};
+pub use merge::attention_merge;
 pub use options::AttentionOptions;
 pub use varlen::attention_varlen;
 

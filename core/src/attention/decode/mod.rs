@@ -21,12 +21,13 @@ use ndarray::{ArrayView2, ArrayView3, ArrayView4, ArrayViewMut3, Axis, Ix4, s};
 use self::kernel::{Finish, Part, Rows, Work};
 use self::stored::Stored;
 use self::tile::Place;
+use super::cache::Pages;
 use super::options::position;
 use super::scores::{Change, Ranges};
 use super::tiles::{self, log_sum_exp};
 use super::{AttentionOptions, KEY_TILE, SPLIT};
 use crate::arch::{PagedRows, dispatch};
-use crate::tensor::{Element, Floats, FloatsMut, bf16, each, f16};
+use crate::tensor::{Element, Floats, FloatsMut, each};
 use crate::threads;
 
 /// Most query rows a kv head that `attention` decodes: beyond, the prefill kernel's lanes are full.
@@ -35,21 +36,9 @@ const FEW_ROWS: usize = 16;
 /// Fewest keys: below, setting up costs more than reading.
 const MANY_KEYS: usize = 2 * KEY_TILE;
 
-/// Keys or values, `[pages, Hkv, keys a page, D]`.
-pub(super) enum Pages<'a> {
-    F32(ArrayView4<'a, f32>),
-    F16(ArrayView4<'a, f16>),
-    Bf16(ArrayView4<'a, bf16>),
-    I8(ArrayView4<'a, i8>),
-}
-
 impl<'a> From<Floats<'a, Ix4>> for Pages<'a> {
     fn from(x: Floats<'a, Ix4>) -> Self {
-        match x {
-            Floats::F32(x) => Pages::F32(x),
-            Floats::F16(x) => Pages::F16(x),
-            Floats::Bf16(x) => Pages::Bf16(x),
-        }
+        each!(Floats, x, x => x.into())
     }
 }
 
@@ -213,7 +202,7 @@ impl Problem<'_, '_, '_> {
 }
 
 /// Computes the outputs of a validated call.
-pub(super) fn run<'a>(p: &Problem<'a, '_, '_>, out: FloatsMut<'a, Ix4>, lse: Option<ArrayViewMut3<'a, f32>>) {
+pub(super) fn run<'o>(p: &Problem, out: FloatsMut<'o, Ix4>, lse: Option<ArrayViewMut3<'o, f32>>) {
     if out.shape().contains(&0) {
         return;
     }

@@ -6,6 +6,7 @@ use super::super::tests::{bits, serial, tensor};
 use super::*;
 use crate::arch::{available_levels, level, set_level};
 use crate::linalg::tests::noise;
+use crate::tensor::{bf16, f16};
 
 /// Output and lse of one schedule.
 type Outcome = (Vec<u32>, Vec<u32>);
