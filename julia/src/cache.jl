@@ -103,8 +103,8 @@ function attention_paged!(out, q, cache::KVCache; bias = nothing, mask = nothing
     d, lq, h, b = size(q)
     hkv, batch = size(cache.k, 3), length(cache.lengths)
     if d != size(cache.k, 1) || b != batch || hkv == 0 || h % hkv != 0
-        throw(DimensionMismatch("q has size $(size(q)), expected (D, Lq, H, B) with D = $(size(cache.k, 1)), " *
-                                "B = $batch and H a multiple of Hkv = $hkv"))
+        throw(DimensionMismatch("q is (D, Lq, H, B) = $(size(q)), k is (D, T, Hkv, P) = $(size(cache.k)): expected the same D, " *
+                                "H a multiple of Hkv, and B = $batch, the lengths of the cache"))
     end
     float_dims("out", out, 4, "(Dv, Lq, H, B)")
     size(out) == (size(cache.v, 1), lq, h, b) || wrong_size("out", out, (size(cache.v, 1), lq, h, b))

@@ -44,7 +44,7 @@ fn report(case: &mut Case, memory: &[f32]) {
     let threads = num_threads();
     let start = Instant::now();
     let by_bytes = case.bytes.is_some();
-    let now = || if threads == 1 && !by_bytes { on_processor(start) } else { start.elapsed().as_secs_f64() };
+    let now = || if threads == 1 { on_processor(start) } else { start.elapsed().as_secs_f64() };
     let (mut kernel_time, mut peak_time, mut peak_work) = (0.0, 0.0, 0);
     let work = case.bytes.unwrap_or(case.work);
     let calls = (if by_bytes { 1 << 29 } else { 4_000_000_000 } / work).max(1);

@@ -25,7 +25,7 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
     match Neon::new() {
         // SAFETY: the token proves that the enabled features are present.
         Some(s) => unsafe { inner(kernel, s) },
-        None => kernel.run(super::portable::Portable),
+        None => super::level::portably(kernel),
     }
 }
 impl Simd for Neon {

@@ -121,8 +121,10 @@ impl Copied {
         let parts = cache.typed()?;
         let [k_names, v_names] = cache.names();
         // Ranks are checked before anything is copied.
-        (parts.k.pages(k_names, cache.order())?, parts.v.pages(v_names, cache.order())?);
-        (singles(&parts.k_scale)?, singles(&parts.v_scale)?);
+        parts.k.pages(k_names, cache.order())?;
+        parts.v.pages(v_names, cache.order())?;
+        singles(&parts.k_scale)?;
+        singles(&parts.v_scale)?;
         let scale = |x: &Option<TypedInput>, from: &Option<Typed>| {
             x.as_ref().zip(from.as_ref()).map(|(x, from)| TypedOutput::copy_of("scales", x, from)).transpose()
         };

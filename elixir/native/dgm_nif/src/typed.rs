@@ -77,9 +77,13 @@ impl<'a> Typed<'a> {
         let dtype = dtype(arg, &input.dtype, ints)?;
         let bytes = input.bytes.as_slice();
         let wanted = size(arg, &input.dims, dtype)?;
-        if bytes.len() != wanted {
-            let expected = format!("the {wanted} bytes of {dtype} {:?}", input.dims);
+        if !bytes.len().is_multiple_of(dtype.size()) {
+            let expected = format!("a multiple of {} bytes ({dtype})", dtype.size());
             return Err(Error::shape(arg, &[bytes.len()], expected));
+        }
+        if bytes.len() != wanted {
+            let expected = format!("the elements of {:?}", input.dims);
+            return Err(Error::shape(arg, &[bytes.len() / dtype.size()], expected));
         }
         let data = match dtype {
             Dtype::F16 => Data::F16(elements(bytes)),
