@@ -3,10 +3,10 @@
 //! `benches/kernels.rs` gives the list to criterion (statistics, comparison with the last run);
 //! `src/bin/limits.rs` measures it beside the FMA peak of the same run.
 
-use dgm_core::attention::{AttentionOptions, attention};
+use dgm_core::attention::{AttentionOptions, KvCache, attention, attention_paged};
 use dgm_core::linalg::{Activation, PackedLinear, linear};
 use dgm_core::tensor::{Floats, bf16, f16};
-use ndarray::{Array2, Array4, ArrayView4, Ix4};
+use ndarray::{Array2, Array3, Array4, ArrayView4, Ix4};
 
 /// One kernel on one shape.
 pub struct Case {
@@ -103,8 +103,51 @@ fn decode_cases() -> Vec<Case> {
         cases.push(decode_case::<f32>("f32", batch, keys, |x| x));
         cases.push(decode_case::<f16>("f16", batch, keys, f16::from_f32));
         cases.push(decode_case::<bf16>("bf16", batch, keys, bf16::from_f32));
+        cases.push(paged_case(batch, keys));
     }
     cases
+}
+
+/// The same against pages of 16 tokens in int8.
+fn paged_case(batch: usize, keys: usize) -> Case {
+    const DIM: usize = 128;
+    const PAGE: usize = 16;
+    let q = Array4::from_shape_fn((batch, 32, 1, DIM), |(b, h, _, d)| wave((b * 32 + h) * DIM + d));
+    let mut out = Array4::<f32>::zeros((batch, 32, 1, DIM));
+    let pages = batch * keys / PAGE;
+    // Neighbours in a sequence are no neighbours in memory.
+    let table =
+        Array2::from_shape_fn((batch, keys / PAGE), |(b, n)| ((n * 7919 % (keys / PAGE)) * batch + b) as i32);
+    let lengths = vec![keys; batch];
+    let scale = Array3::from_elem((pages, 8, PAGE), 1.0 / 127.0);
+    let mut cache = None;
+    Case {
+        kernel: "decode",
+        name: format!("b{batch} h32/8 l{keys} d{DIM} paged int8"),
+        work: (4 * batch * 32 * keys * DIM) as u64,
+        bytes: Some((2 * batch * 8 * keys * (DIM + 4)) as u64),
+        call: Box::new(move || {
+            let [k, v] = cache.get_or_insert_with(|| {
+                [1, 2].map(|seed| {
+                    let mut i = seed;
+                    Array4::from_shape_simple_fn((pages, 8, PAGE, DIM), || {
+                        i += 1;
+                        (wave(i) * 127.0) as i8
+                    })
+                })
+            });
+            let cache = KvCache {
+                k: k.view().into(),
+                v: v.view().into(),
+                k_scale: Some(scale.view()),
+                v_scale: Some(scale.view()),
+                block_table: Some(table.view()),
+                lengths: &lengths,
+            };
+            attention_paged(q.view(), &cache, &AttentionOptions::default(), out.view_mut(), None)
+                .expect("valid");
+        }),
+    }
 }
 
 fn decode_case<T: Copy + 'static>(name: &str, batch: usize, keys: usize, from: fn(f32) -> T) -> Case

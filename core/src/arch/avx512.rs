@@ -314,4 +314,47 @@ impl Simd for Avx512 {
         // SAFETY: a prefetch faults at no address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(s.as_ptr().cast()) }
     }
+
+    #[inline(always)]
+    fn load_partial(self, s: &[f32], fill: f32) -> Self::F {
+        let mask = u16::MAX.checked_shr((N - s.len().min(N)) as u32).unwrap_or(0);
+        // SAFETY: only the elements of the slice are read; the token proves the instructions.
+        unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask, s.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn load_bf16_partial(self, s: &[u16]) -> Self::F {
+        let mask = u16::MAX.checked_shr((N - s.len().min(N)) as u32).unwrap_or(0);
+        // SAFETY: only the elements of the slice are read; the token proves the instructions.
+        let words = unsafe { _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, s.as_ptr().cast())) };
+        self.bits_to_f32(self.ishl::<16>(words))
+    }
+
+    #[inline(always)]
+    fn load_f16_partial(self, s: &[u16]) -> Self::F {
+        let mask = u16::MAX.checked_shr((N - s.len().min(N)) as u32).unwrap_or(0);
+        // SAFETY: only the elements of the slice are read; the token proves the instructions.
+        unsafe { _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, s.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn load_i8_partial(self, s: &[i8]) -> Self::F {
+        let mask = u16::MAX.checked_shr((N - s.len().min(N)) as u32).unwrap_or(0);
+        // SAFETY: only the elements of the slice are read; the token proves the instructions.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, s.as_ptr()))) }
+    }
+
+    #[inline(always)]
+    fn load_pairs_partial(self, s: &[u16]) -> Self::I {
+        let mask = u32::MAX.checked_shr((2 * N - s.len().min(2 * N)) as u32).unwrap_or(0);
+        // SAFETY: only the elements of the slice are read; the token proves the instructions.
+        unsafe { _mm512_maskz_loadu_epi16(mask, s.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn load_quads_partial(self, s: &[i8]) -> Self::I {
+        let mask = u64::MAX.checked_shr((4 * N - s.len().min(4 * N)) as u32).unwrap_or(0);
+        // SAFETY: only the elements of the slice are read; the token proves the instructions.
+        unsafe { _mm512_maskz_loadu_epi8(mask, s.as_ptr()) }
+    }
 }

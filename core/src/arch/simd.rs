@@ -179,9 +179,47 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// left as they are.
     fn transpose(self, rows: [Self::F; 16]) -> [Self::F; 16];
 
+    /// Like [`load_bf16`](Simd::load_bf16) for a slice shorter than a vector; missing lanes are 0.
+    #[inline(always)]
+    fn load_bf16_partial(self, s: &[u16]) -> Self::F {
+        self.load_bf16(&filled::<u16, 16>(s))
+    }
+
+    /// Like [`load_f16`](Simd::load_f16) for a slice shorter than a vector; missing lanes are 0.
+    #[inline(always)]
+    fn load_f16_partial(self, s: &[u16]) -> Self::F {
+        self.load_f16(&filled::<u16, 16>(s))
+    }
+
+    /// Like [`load_i8`](Simd::load_i8) for a slice shorter than a vector; missing lanes are 0.
+    #[inline(always)]
+    fn load_i8_partial(self, s: &[i8]) -> Self::F {
+        self.load_i8(&filled::<i8, 16>(s))
+    }
+
+    /// Like [`load_pairs`](Simd::load_pairs) for a slice shorter than that; missing words are 0.
+    #[inline(always)]
+    fn load_pairs_partial(self, s: &[u16]) -> Self::I {
+        self.load_pairs(&filled::<u16, 32>(s))
+    }
+
+    /// Like [`load_quads`](Simd::load_quads) for a slice shorter than that; missing bytes are 0.
+    #[inline(always)]
+    fn load_quads_partial(self, s: &[i8]) -> Self::I {
+        self.load_quads(&filled::<i8, 64>(s))
+    }
+
     /// Asks for the cache line of the first element; changes nothing.
     #[inline(always)]
     fn prefetch<T>(self, _s: &[T]) {}
+}
+
+/// `s` and zeros behind it.
+#[inline(always)]
+fn filled<T: Copy + Default, const N: usize>(s: &[T]) -> [T; N] {
+    let mut full = [T::default(); N];
+    full[..s.len()].copy_from_slice(s);
+    full
 }
 
 #[cfg(test)]
@@ -262,6 +300,32 @@ mod tests {
                 for (i, x) in get(s.load_i8(&bytes))[..n].iter().enumerate() {
                     assert_eq!(*x, f32::from(bytes[i]));
                 }
+            }
+            for len in 0..n {
+                let zero = |x: [f32; 16]| x[len..n].iter().all(|x| x.to_bits() == 0);
+                for partial in [
+                    (get(s.load_bf16_partial(&words[..len])), get(s.load_bf16(&words))),
+                    (get(s.load_f16_partial(&words[..len])), get(s.load_f16(&words))),
+                    (get(s.load_i8_partial(&[-3; 64][..len])), [-3.0; 16]),
+                    (get(s.load_partial(&[7.5; 64][..len], 0.0)), [7.5; 16]),
+                ] {
+                    let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&partial.0[..len]), bits(&partial.1[..len]));
+                    assert!(zero(partial.0));
+                }
+                assert_eq!(get(s.load_partial(&[7.5; 64][..len], 2.5))[n - 1], 2.5);
+            }
+            for len in 0..4 * n {
+                let whole: [i8; 64] = std::array::from_fn(|i| if i < len { 90 - i as i8 } else { 0 });
+                let want = get(s.bits_to_f32(s.load_quads(&whole)));
+                let got = get(s.bits_to_f32(s.load_quads_partial(&whole[..len])));
+                assert_eq!(got.map(f32::to_bits), want.map(f32::to_bits));
+            }
+            for len in 0..2 * n {
+                let whole: [u16; 32] = std::array::from_fn(|i| if i < len { words[i] } else { 0 });
+                let want = get(s.bits_to_f32(s.load_pairs(&whole)));
+                let got = get(s.bits_to_f32(s.load_pairs_partial(&whole[..len])));
+                assert_eq!(got.map(f32::to_bits), want.map(f32::to_bits));
             }
             s.prefetch::<f32>(&[]);
         }

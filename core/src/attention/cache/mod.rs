@@ -10,6 +10,8 @@
 //! `[B, Hkv, T, D]`.
 
 mod append;
+#[cfg(test)]
+mod int8_tests;
 mod paged;
 mod pages;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use ndarray::s;
 
 use super::super::KEY_TILE;
 use super::super::scores::{Change, Ranges};
-use super::stored::{Stored, words_partial};
+use super::stored::Stored;
 use super::tile::Tile;
 use crate::arch::{PagedRows, Simd};
 use crate::math;
@@ -48,7 +48,7 @@ pub(super) fn products<S: Simd, T: Stored>(
                 }
             } else {
                 while i < S::LANES {
-                    words[i] = words_partial(s, &keys[i][d..]);
+                    words[i] = T::words_partial(s, &keys[i][d..]);
                     i += 1;
                 }
             }

@@ -12,19 +12,20 @@ use crate::arch::Simd;
 pub(super) trait Stored: Copy + Send + Sync + 'static {
     /// Elements a word.
     const PACK: usize;
-    /// Zero.
-    const ZERO: Self;
     /// The first `PACK * LANES` elements of a row as words.
     fn words<S: Simd>(s: S, row: &[Self]) -> S::F;
     /// Element `n` of every word.
     fn element<S: Simd>(s: S, words: S::F, n: usize) -> S::F;
     /// The first `LANES` elements of a row.
     fn lanes<S: Simd>(s: S, row: &[Self]) -> S::F;
+    /// [`words`](Stored::words) of a row that is shorter; missing elements are 0.
+    fn words_partial<S: Simd>(s: S, row: &[Self]) -> S::F;
+    /// [`lanes`](Stored::lanes) of a row that is shorter; missing elements are 0.
+    fn lanes_partial<S: Simd>(s: S, row: &[Self]) -> S::F;
 }
 
 impl Stored for f32 {
     const PACK: usize = 1;
-    const ZERO: f32 = 0.0;
 
     #[inline(always)]
     fn words<S: Simd>(s: S, row: &[f32]) -> S::F {
@@ -38,12 +39,19 @@ impl Stored for f32 {
     fn lanes<S: Simd>(s: S, row: &[f32]) -> S::F {
         s.load(row)
     }
+    #[inline(always)]
+    fn words_partial<S: Simd>(s: S, row: &[f32]) -> S::F {
+        s.load_partial(row, 0.0)
+    }
+    #[inline(always)]
+    fn lanes_partial<S: Simd>(s: S, row: &[f32]) -> S::F {
+        s.load_partial(row, 0.0)
+    }
 }
 
 /// Halves are widened on the way in: taking them apart afterwards would cost more than it saves.
 impl Stored for f16 {
     const PACK: usize = 1;
-    const ZERO: f16 = f16::ZERO;
 
     #[inline(always)]
     fn words<S: Simd>(s: S, row: &[f16]) -> S::F {
@@ -57,11 +65,18 @@ impl Stored for f16 {
     fn lanes<S: Simd>(s: S, row: &[f16]) -> S::F {
         s.load_f16(row.reinterpret_cast())
     }
+    #[inline(always)]
+    fn words_partial<S: Simd>(s: S, row: &[f16]) -> S::F {
+        s.load_f16_partial(row.reinterpret_cast())
+    }
+    #[inline(always)]
+    fn lanes_partial<S: Simd>(s: S, row: &[f16]) -> S::F {
+        s.load_f16_partial(row.reinterpret_cast())
+    }
 }
 
 impl Stored for bf16 {
     const PACK: usize = 2;
-    const ZERO: bf16 = bf16::ZERO;
 
     #[inline(always)]
     fn words<S: Simd>(s: S, row: &[bf16]) -> S::F {
@@ -76,11 +91,18 @@ impl Stored for bf16 {
     fn lanes<S: Simd>(s: S, row: &[bf16]) -> S::F {
         s.load_bf16(row.reinterpret_cast())
     }
+    #[inline(always)]
+    fn words_partial<S: Simd>(s: S, row: &[bf16]) -> S::F {
+        s.bits_to_f32(s.load_pairs_partial(row.reinterpret_cast()))
+    }
+    #[inline(always)]
+    fn lanes_partial<S: Simd>(s: S, row: &[bf16]) -> S::F {
+        s.load_bf16_partial(row.reinterpret_cast())
+    }
 }
 
 impl Stored for i8 {
     const PACK: usize = 4;
-    const ZERO: i8 = 0;
 
     #[inline(always)]
     fn words<S: Simd>(s: S, row: &[i8]) -> S::F {
@@ -100,26 +122,18 @@ impl Stored for i8 {
     fn lanes<S: Simd>(s: S, row: &[i8]) -> S::F {
         s.load_i8(row)
     }
+    #[inline(always)]
+    fn words_partial<S: Simd>(s: S, row: &[i8]) -> S::F {
+        s.bits_to_f32(s.load_quads_partial(row))
+    }
+    #[inline(always)]
+    fn lanes_partial<S: Simd>(s: S, row: &[i8]) -> S::F {
+        s.load_i8_partial(row)
+    }
 }
 
-/// [`Stored::words`] of a row that may be shorter; missing elements are 0.
+/// The first elements of a row, as many as it has up to `LANES`; missing ones are 0.
 #[inline(always)]
-pub(super) fn words_partial<S: Simd, T: Stored>(s: S, row: &[T]) -> S::F {
-    if row.len() >= T::PACK * S::LANES {
-        return T::words(s, row);
-    }
-    let mut full = [T::ZERO; 64];
-    full[..row.len()].copy_from_slice(row);
-    T::words(s, &full)
-}
-
-/// [`Stored::lanes`] of a row that may be shorter; missing elements are 0.
-#[inline(always)]
-pub(super) fn lanes_partial<S: Simd, T: Stored>(s: S, row: &[T]) -> S::F {
-    if row.len() >= S::LANES {
-        return T::lanes(s, row);
-    }
-    let mut full = [T::ZERO; 16];
-    full[..row.len()].copy_from_slice(row);
-    T::lanes(s, &full)
+pub(super) fn lanes_or_less<S: Simd, T: Stored>(s: S, row: &[T]) -> S::F {
+    if row.len() >= S::LANES { T::lanes(s, row) } else { T::lanes_partial(s, row) }
 }

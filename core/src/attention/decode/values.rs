@@ -3,7 +3,7 @@
 
 use super::super::KEY_TILE;
 use super::scores::prefetch_row;
-use super::stored::{Stored, lanes_partial};
+use super::stored::{Stored, lanes_or_less};
 use super::tile::Tile;
 use crate::arch::{PagedRows, Simd};
 
@@ -108,7 +108,7 @@ fn block<S: Simd, T: Stored, const NV: usize, const MR: usize>(
                 x[n] = T::lanes(s, &value[n * S::LANES..]);
             }
         } else {
-            x[0] = lanes_partial(s, value);
+            x[0] = lanes_or_less(s, value);
         }
         for r in 0..MR {
             let weight = s.splat(rows[r][j]);
@@ -140,7 +140,7 @@ pub(super) fn seen_only<S: Simd, T: Stored>(
         let mut acc = s.splat(0.0);
         for j in 0..tile.len {
             if sees(j) {
-                acc = s.fma(lanes_partial(s, &v.row(tile.slots[j])[e..]), s.splat(p[j]), acc);
+                acc = s.fma(lanes_or_less(s, &v.row(tile.slots[j])[e..]), s.splat(p[j]), acc);
             }
         }
         s.store(acc, &mut t[e..]);
