@@ -76,7 +76,7 @@ bench: ## Time the kernels with criterion
 	cargo bench -p dgm-benches
 
 limits: build ## The kernels as a share of the FMA peak, and an empty ask/tell round trip in C
-	cargo run -q --release -p dgm-benches --bin limits
+	cargo run -q --release -p dgm-benches --bin limits -- $(CASE)
 	@sh capi/cc.sh benches/ask_tell.c target/ask_tell && target/ask_tell
 
 peers-attention: ## Attention beside PyTorch, OpenVINO, ONNX Runtime, JAX, ggml, candle, burn (ARGS="--quick", PEERS_VENV)

@@ -3,10 +3,10 @@
 //! `benches/kernels.rs` gives the list to criterion (statistics, comparison with the last run);
 //! `src/bin/limits.rs` measures it beside the FMA peak of the same run.
 
-use dgm_core::attention::{AttentionOptions, attention};
+use dgm_core::attention::{AttentionOptions, KvCache, attention, attention_paged};
 use dgm_core::linalg::{Activation, PackedLinear, linear};
 use dgm_core::tensor::{Floats, FloatsMut, bf16, f16};
-use ndarray::{Array2, Array4, ArrayView4, ArrayViewMut4, Ix4};
+use ndarray::{Array2, Array3, Array4, ArrayView4, ArrayViewMut4, Ix4};
 
 /// One kernel on one shape.
 pub struct Case {
@@ -18,8 +18,22 @@ pub struct Case {
     pub name: String,
     /// Floating-point operations a call cannot do without (a fused multiply-add is two).
     pub work: u64,
+    /// Bytes a call has to read, where reading rather than arithmetic is the limit.
+    pub bytes: Option<u64>,
     /// One call.
     pub call: Box<dyn FnMut()>,
+}
+
+impl Case {
+    /// What the speed is compared with, as benchmark results name it.
+    #[must_use]
+    pub fn limit(&self) -> &'static str {
+        match (self.bytes, self.dtype) {
+            (Some(_), _) => "read",
+            (None, "bf16") => "fma_bf16",
+            (None, _) => "fma_f32",
+        }
+    }
 }
 
 fn wave(i: usize) -> f32 {
@@ -31,6 +45,7 @@ fn wave(i: usize) -> f32 {
 pub fn cases() -> Vec<Case> {
     let mut cases = attention_cases();
     cases.extend(linear_cases());
+    cases.extend(decode_cases());
     cases
 }
 
@@ -91,6 +106,7 @@ fn option_cases() -> Vec<Case> {
                 dtype: "f32",
                 name: format!("h{HEADS} l{TOKENS}x{TOKENS} d{DIM} option {option}"),
                 work: (4 * HEADS * pairs * DIM) as u64,
+                bytes: None,
                 call: Box::new(move || {
                     let options = AttentionOptions {
                         kv_lengths: (option == "lengths").then_some(&[700]),
@@ -135,6 +151,7 @@ where
             dtype,
             name: format!("h{heads} l{tokens}x{keys} d{dim}{}", if causal { " causal" } else { "" }),
             work: (4 * heads * pairs * dim) as u64,
+            bytes: None,
             call: Box::new(move || {
                 attention(q.view(), k.view(), v.view(), &options, out.view_mut(), None).expect("valid");
             }),
@@ -164,8 +181,96 @@ fn linear_cases() -> Vec<Case> {
             dtype: "f32",
             name: format!("m{rows} k{inputs} n{outputs} {act:?}"),
             work: (2 * rows * inputs * outputs) as u64,
+            bytes: None,
             call: Box::new(move || linear(x.view(), &packed, act, out.view_mut()).expect("valid")),
         }
     })
     .collect()
+}
+
+/// One new query of 32 heads against caches of 8 kv heads.
+fn decode_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (batch, keys) in [(1, 4096), (8, 4096), (1, 32768), (8, 32768)] {
+        cases.push(decode_case::<f32>("f32", batch, keys, |x| x));
+        cases.push(decode_case::<f16>("f16", batch, keys, f16::from_f32));
+        cases.push(decode_case::<bf16>("bf16", batch, keys, bf16::from_f32));
+        cases.push(paged_case(batch, keys));
+    }
+    cases
+}
+
+/// The same against pages of 16 tokens in int8.
+fn paged_case(batch: usize, keys: usize) -> Case {
+    const DIM: usize = 128;
+    const PAGE: usize = 16;
+    let q = Array4::from_shape_fn((batch, 32, 1, DIM), |(b, h, _, d)| wave((b * 32 + h) * DIM + d));
+    let mut out = Array4::<f32>::zeros((batch, 32, 1, DIM));
+    let pages = batch * keys / PAGE;
+    // Neighbours in a sequence are no neighbours in memory.
+    let table =
+        Array2::from_shape_fn((batch, keys / PAGE), |(b, n)| ((n * 7919 % (keys / PAGE)) * batch + b) as i32);
+    let lengths = vec![keys; batch];
+    let scale = Array3::from_elem((pages, 8, PAGE), 1.0 / 127.0);
+    let mut cache = None;
+    Case {
+        kernel: "decode",
+        dtype: "int8",
+        name: format!("b{batch} h32/8 l{keys} d{DIM} paged"),
+        work: (4 * batch * 32 * keys * DIM) as u64,
+        bytes: Some((2 * batch * 8 * keys * (DIM + 4)) as u64),
+        call: Box::new(move || {
+            let [k, v] = cache.get_or_insert_with(|| {
+                [1, 2].map(|seed| {
+                    let mut i = seed;
+                    Array4::from_shape_simple_fn((pages, 8, PAGE, DIM), || {
+                        i += 1;
+                        (wave(i) * 127.0) as i8
+                    })
+                })
+            });
+            let cache = KvCache {
+                k: k.view().into(),
+                v: v.view().into(),
+                k_scale: Some(scale.view()),
+                v_scale: Some(scale.view()),
+                block_table: Some(table.view()),
+                lengths: &lengths,
+            };
+            attention_paged(q.view(), &cache, &AttentionOptions::default(), out.view_mut(), None)
+                .expect("valid");
+        }),
+    }
+}
+
+fn decode_case<T: Copy + 'static>(dtype: &'static str, batch: usize, keys: usize, from: fn(f32) -> T) -> Case
+where
+    for<'a> Floats<'a, Ix4>: From<ArrayView4<'a, T>>,
+{
+    const DIM: usize = 128;
+    let q = Array4::from_shape_fn((batch, 32, 1, DIM), |(b, h, _, d)| wave((b * 32 + h) * DIM + d));
+    let mut out = Array4::<f32>::zeros((batch, 32, 1, DIM));
+    // Made at the first call, so that a list of cases does not hold all their memory.
+    let mut cache = None;
+    Case {
+        kernel: "decode",
+        dtype,
+        name: format!("b{batch} h32/8 l{keys} d{DIM}"),
+        work: (4 * batch * 32 * keys * DIM) as u64,
+        bytes: Some((2 * batch * 8 * keys * DIM * size_of::<T>()) as u64),
+        call: Box::new(move || {
+            let shape = (batch, 8, keys, DIM);
+            let [k, v] = cache.get_or_insert_with(|| {
+                [1, 2].map(|seed| {
+                    let mut i = seed;
+                    Array4::from_shape_simple_fn(shape, || {
+                        i += 1;
+                        from(wave(i))
+                    })
+                })
+            });
+            attention(q.view(), k.view(), v.view(), &AttentionOptions::default(), out.view_mut(), None)
+                .expect("valid");
+        }),
+    }
 }

@@ -177,19 +177,23 @@ pub unsafe extern "C" fn dgm_attention_varlen(
 }
 
 /// Options with what they point to.
-struct Read<'a> {
+pub(crate) struct Read<'a> {
     raw: dgm_attention_options,
     lengths: Option<Vec<usize>>,
     slopes: Option<&'a [f32]>,
     sinks: Option<&'a [f32]>,
-    bias: Option<Tensor<'a>>,
-    mask: Option<Tensor<'a>>,
+    pub(crate) bias: Option<Tensor<'a>>,
+    pub(crate) mask: Option<Tensor<'a>>,
 }
 
 impl<'a> Read<'a> {
     /// # Safety
     /// `options` is NULL or valid, with arrays of the lengths that the header says.
-    unsafe fn new(options: *const dgm_attention_options, batch: usize, heads: usize) -> Result<Self> {
+    pub(crate) unsafe fn new(
+        options: *const dgm_attention_options,
+        batch: usize,
+        heads: usize,
+    ) -> Result<Self> {
         let raw = match options.is_null() {
             true => DEFAULT,
             // SAFETY: the caller's promise.
@@ -222,7 +226,7 @@ impl<'a> Read<'a> {
     }
 
     /// Checks that no output lies over the numbers of a head.
-    fn check_separate(&self, outputs: &[Option<&Tensor>]) -> Result<()> {
+    pub(crate) fn check_separate(&self, outputs: &[Option<&Tensor>]) -> Result<()> {
         for written in outputs.iter().flatten() {
             written.check_separate("alibi_slopes", self.slopes.unwrap_or_default())?;
             written.check_separate("sinks", self.sinks.unwrap_or_default())?;
@@ -230,7 +234,7 @@ impl<'a> Read<'a> {
         Ok(())
     }
 
-    fn options(&self) -> Result<AttentionOptions<'_>> {
+    pub(crate) fn options(&self) -> Result<AttentionOptions<'_>> {
         let raw = &self.raw;
         Ok(AttentionOptions {
             scale: (raw.scale != 0.0).then_some(raw.scale),
@@ -251,7 +255,7 @@ impl<'a> Read<'a> {
 ///
 /// # Safety
 /// A pointer that is not NULL must be valid for reading `len` numbers.
-unsafe fn counts(arg: &'static str, x: *const i64, len: usize) -> Result<Vec<usize>> {
+pub(crate) unsafe fn counts(arg: &'static str, x: *const i64, len: usize) -> Result<Vec<usize>> {
     // SAFETY: the caller's promise.
     let x = unsafe { slice(arg, x, len) }?;
     let checked = x.iter().enumerate().map(|(i, &n)| {
@@ -269,7 +273,7 @@ fn limit(arg: &'static str, value: i64) -> Result<Option<usize>> {
 }
 
 /// A C truth value.
-fn flag(arg: &'static str, value: i32) -> Result<bool> {
+pub(crate) fn flag(arg: &'static str, value: i32) -> Result<bool> {
     match value {
         0 => Ok(false),
         1 => Ok(true),

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::attention::dgm_attention_options;
+use crate::cache::{dgm_kv_cache, dgm_rope_options};
 use crate::model::dgm_model_info;
 use crate::plan::dgm_plan_options;
 use crate::run::dgm_request;
@@ -37,6 +38,8 @@ fn structs_lie_as_c_sees_them() {
             reserved
         }
     );
+    layout!(text, dgm_kv_cache { struct_size, k, v, k_scale, v_scale, block_table, lengths });
+    layout!(text, dgm_rope_options { struct_size, cos, sin, interleaved, reserved });
     layout!(
         text,
         dgm_tensor {

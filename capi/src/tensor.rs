@@ -100,6 +100,20 @@ unsafe impl Element for bf16 {
     }
 }
 
+// SAFETY: one byte of any pattern.
+unsafe impl Element for i8 {
+    fn reads(dtype: Dtype) -> bool {
+        dtype == Dtype::I8
+    }
+}
+
+// SAFETY: four bytes of any pattern.
+unsafe impl Element for i32 {
+    fn reads(dtype: Dtype) -> bool {
+        dtype == Dtype::I32
+    }
+}
+
 /// The types of [`Tensor::floats`].
 pub(crate) const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::Bf16];
 
@@ -191,6 +205,11 @@ impl<'a> Tensor<'a> {
         }
         // SAFETY: the caller's promise.
         unsafe { Tensor::read(arg, ptr, Some(rank), names) }.map(Some)
+    }
+
+    /// The type.
+    pub(crate) fn dtype(&self) -> Dtype {
+        self.dtype
     }
 
     /// The dimensions.

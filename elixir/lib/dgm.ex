@@ -74,7 +74,8 @@ defmodule DGM do
   `q` is `{batch, heads, queries, dim}`, `k` `{batch, kv_heads, keys, dim}`, `v`
   `{batch, kv_heads, keys, value_dim}`; the result is `{batch, heads, queries, value_dim}`.
   `heads` must be a multiple of `kv_heads` (grouped queries). A query without a key to attend
-  to gives 0.
+  to gives 0. `q` and the pair `k`, `v` may be of type `{:f, 16}` or `{:bf, 16}`: computed in f32, rounded
+  once to the type of `q`.
 
   ## Options
 
@@ -107,10 +108,110 @@ defmodule DGM do
           Tensor.input() | {Tensor.input(), Tensor.input()}
   def attention(q, k, v, opts \\ []) do
     options = Attention.options(opts)
-    {nq, nk, nv} = {Tensor.native(q, "q"), Tensor.native(k, "k"), Tensor.native(v, "v")}
+    {nq, nk, nv} = {Tensor.typed(q, "q"), Tensor.typed(k, "k"), Tensor.typed(v, "v")}
     call = fn -> Native.value!(Native.attention(nq, nk, nv, options)) end
     {out, lse} = Telemetry.span([:attention], %{q: elem(nq, 1), k: elem(nk, 1)}, call)
-    if lse, do: {Tensor.like(q, out), Tensor.like(q, lse)}, else: Tensor.like(q, out)
+    with_lse(q, out, lse)
+  end
+
+  defp with_lse(q, out, nil), do: Tensor.like_typed(q, out)
+  defp with_lse(q, out, lse), do: {Tensor.like_typed(q, out), Tensor.like(q, lse)}
+
+  @doc """
+  `attention/4` of new queries against a cache that already holds their keys and values.
+
+  `q` is `{batch, heads, queries, dim}`, the last `queries` tokens of each batch entry; `cache` a
+  `DGM.KVCache`. Options are those of `attention/4` but `:kv_lengths`; `:bias` and `:mask` have as many
+  keys as the cache has places for a batch entry. The result has the bits of `attention/4` with the same
+  keys and values side by side, whatever the page size. With an int8 cache a score is multiplied by its
+  key's scale before anything else happens to it, and a probability by its value's scale.
+
+  ## Example
+
+      iex> cache = DGM.KVCache.new(pages: 1, page_len: 4, kv_heads: 1, dim: 2, value_dim: 1)
+      iex> k = DGM.Tensor.new([[[[1, 0], [1, 0]]]])
+      iex> cache = DGM.KVCache.append(cache, k, DGM.Tensor.new([[[[2], [4]]]]))
+      iex> DGM.Tensor.to_list(DGM.attention_paged(DGM.Tensor.new([[[[1, 0]]]]), cache))
+      [[[[3.0]]]]
+  """
+  @spec attention_paged(Tensor.input(), DGM.KVCache.t(), keyword) ::
+          Tensor.input() | {Tensor.input(), Tensor.input()}
+  def attention_paged(q, cache, opts \\ []) do
+    options = Attention.options(opts)
+    {nq, native} = {Tensor.typed(q, "q"), DGM.KVCache.native(cache)}
+    call = fn -> Native.value!(Native.attention_paged(nq, native, options)) end
+    {out, lse} = Telemetry.span([:attention_paged], %{q: elem(nq, 1), k: elem(native.k, 1)}, call)
+    with_lse(q, out, lse)
+  end
+
+  @doc """
+  Joins the results of the same queries over two sets of keys by their log-sum-exps (`attention/4`
+  with `lse: true`), as if all keys had been seen at once; returns `{out, lse}`.
+
+      iex> [q, k] = [DGM.Tensor.new([[[[1]]]]), DGM.Tensor.new([[[[0]]]])]
+      iex> {a, la} = DGM.attention(q, k, DGM.Tensor.new([[[[1]]]]), lse: true)
+      iex> {b, lb} = DGM.attention(q, k, DGM.Tensor.new([[[[3]]]]), lse: true)
+      iex> {out, _} = DGM.attention_merge(a, la, b, lb)
+      iex> DGM.Tensor.to_list(out)
+      [[[[2.0]]]]
+  """
+  @spec attention_merge(Tensor.input(), Tensor.input(), Tensor.input(), Tensor.input()) ::
+          {Tensor.input(), Tensor.input()}
+  def attention_merge(out1, lse1, out2, lse2) do
+    {l1, l2} = {Tensor.native(lse1, "lse1"), Tensor.native(lse2, "lse2")}
+    {o1, o2} = {Tensor.typed(out1, "out1"), Tensor.typed(out2, "out2")}
+    {out, lse} = Native.value!(Native.attention_merge(o1, l1, o2, l2))
+    {Tensor.like_typed(out1, out), Tensor.like(lse1, lse)}
+  end
+
+  @doc """
+  The tables `{cos, sin}` of a rotary embedding, `{positions, r / 2}` each: row `n` holds cosine and
+  sine of `(first + n) * theta ^ (-i / (r / 2))`.
+
+  ## Options
+
+    * `:theta` - default `10_000`
+    * `:first` - position of row 0, default 0
+
+  ## Example
+
+      iex> {cos, sin} = DGM.rope_tables(1, 4)
+      iex> {DGM.Tensor.to_list(cos), DGM.Tensor.to_list(sin)}
+      {[[1.0, 1.0]], [[0.0, 0.0]]}
+  """
+  @spec rope_tables(non_neg_integer, non_neg_integer, keyword) :: {Tensor.t(), Tensor.t()}
+  def rope_tables(positions, r, opts \\ []) do
+    opts = Check.keyword(opts, theta: 10_000, first: 0)
+    r = Check.count(r, "r")
+    rem(r, 2) == 0 || Check.fail("r", r, "an even number")
+    {first, theta} = {Check.count(opts[:first], "first"), Check.number(opts[:theta], "theta")}
+    answer = Native.rope_tables(Check.count(positions, "positions"), div(r, 2), first, theta)
+    {cos, sin} = Native.value!(answer)
+    {Tensor.like(nil, cos), Tensor.like(nil, sin)}
+  end
+
+  @doc """
+  Turns queries or keys `{batch, heads, tokens, dim}` by their positions: token `i` of batch entry `b`
+  stands at position `first[b] + i` of the tables `{cos, sin}`.
+
+  ## Options
+
+    * `:interleaved` - pairs are `(2 i, 2 i + 1)` rather than `(i, i + r / 2)`; default `false`
+
+  ## Example
+
+      iex> x = DGM.Tensor.new([[[[1, 1]]]])
+      iex> tables = {DGM.Tensor.new([[1], [0]]), DGM.Tensor.new([[0], [1]])}
+      iex> DGM.Tensor.to_list(DGM.rope(x, [1], tables))
+      [[[[-1.0, 1.0]]]]
+  """
+  @spec rope(Tensor.input(), [non_neg_integer], {Tensor.input(), Tensor.input()}, keyword) ::
+          Tensor.input()
+  def rope(x, first, tables, opts \\ []) do
+    opts = Check.keyword(opts, interleaved: false)
+    tables = Attention.tables(tables, opts[:interleaved])
+    answer = Native.rope(Tensor.typed(x, "x"), Check.counts(first, "first"), tables)
+    Tensor.like_typed(x, Native.value!(answer))
   end
 
   @doc """

@@ -4,9 +4,9 @@ defmodule DGM.BadInputTest do
   # so that a new function without a line here fails.
   use ExUnit.Case, async: false
   import DGM.BadInput
-  alias DGM.{Dit, Linear, Plan, Random, Sampler, Tensor}
+  alias DGM.{Dit, KVCache, Linear, Plan, Random, Sampler, Tensor}
 
-  @modules [DGM, DGM.Linear, DGM.Random, DGM.Plan, DGM.Sampler, DGM.Dit, DGM.Tensor]
+  @modules [DGM, DGM.KVCache, DGM.Linear, DGM.Random, DGM.Plan, DGM.Sampler, DGM.Dit, DGM.Tensor]
   @model Path.expand("../../models/digits.safetensors", __DIR__)
 
   # Numbers that f64 has and f32 has not, and what NaN looks like in Elixir.
@@ -45,6 +45,54 @@ defmodule DGM.BadInputTest do
     [
       {DGM, :set_num_threads, [count("threads", 2, [0, 1025])]},
       {DGM, :attention, attention()},
+      {DGM, :attention_paged, attention_paged()},
+      {DGM, :attention_merge,
+       [
+         tensor("out1", image, [{2, 1, 4, 3}, {3, 1, 4, 4}]),
+         tensor("lse1", reals({2, 1, 4}), [{2, 1, 5}]),
+         tensor("out2", image, [{2, 1, 4, 3}, {3, 1, 4, 4}]),
+         tensor("lse2", reals({2, 1, 4}), [{2, 1, 5}])
+       ]},
+      {DGM, :rope_tables,
+       [
+         count("positions", 2, [huge()]) |> named(["positions", "cos"]),
+         count("r", 4, [3]) |> named(["r", "cos"]),
+         options(
+           theta: @not_numbers ++ [0, -1 | @not_f32],
+           first: [nil, -1, 1.0, "1", huge()]
+         )
+       ]},
+      {DGM, :rope,
+       [
+         tensor("x", image),
+         integers("first", [0, 1], [[1], [1, 2, 3], [-1, 0]]),
+         {["rope", "cos", "sin"], {reals({5, 2}), reals({5, 2})},
+          [
+            nil,
+            1,
+            {reals({5, 2})},
+            {reals({5, 2}), reals({5, 1})},
+            {reals({4, 2}), reals({4, 2})}
+          ]},
+         options(interleaved: [nil, 1, "a"])
+       ]},
+      {KVCache, :new, [cache_options()]},
+      {KVCache, :append,
+       [
+         caches(),
+         tensor("k_new", reals({2, 2, 1, 8}), [{2, 2, 1, 7}, {1, 2, 1, 8}]),
+         tensor("v_new", reals({2, 2, 1, 6}), [{2, 2, 1, 7}, {1, 2, 1, 6}]),
+         options(
+           counts: [1, [1], [2, 0], [-1, 0], ["a", 1]],
+           rope: [1, {reals({5, 2})}]
+         )
+       ]},
+      {KVCache, :fork, [caches(), count("from", 0, [5]), count("to", 4, [5, 0])]},
+      {KVCache, :truncate,
+       [
+         {"cache", cache(), [nil, 1, %{}, "cache", Map.from_struct(cache())]},
+         integers("keep", [0, 0], [[0], [0, 0, 0], [1, 0]])
+       ]},
       {DGM, :layer_norm,
        [any_tensor("x", x), options([affine.(:weight), affine.(:bias)] ++ eps)]},
       {DGM, :rms_norm, [any_tensor("x", x), options([affine.(:weight)] ++ eps)]},
@@ -136,6 +184,17 @@ defmodule DGM.BadInputTest do
          {["data", "list"], [1, 2], [nil, 1, :a, [[1], [1, 2]], ["a"], [1 | 2], "abc", [1]]},
          {["shape", "dimension", "data"], {2}, [nil, 2, [2], {-1}, {1.0}, {3}, {huge(), huge()}]}
        ]},
+      {Tensor, :from_binary,
+       [
+         {"data", <<1, 2>>, [nil, 1, [1], <<1>>, <<1::1>>]},
+         {["shape", "dimension", "data"], {1}, [nil, [1], {-1}, {3}, {huge(), huge()}]},
+         {["type", "data"], {:f, 16}, [nil, :f16, {:f, 8}, {:f, 32}]}
+       ]},
+      {Tensor, :as_type,
+       [
+         {"tensor", bd, [nil, 1, %{}, "a"]},
+         {"type", {:f, 16}, [nil, :f16, {:f, 8}, {:u, 8}, {:s, 8}]}
+       ]},
       {Tensor, :mask,
        [
          {"mask", [true, false], [nil, 1, [1], [true], [true | false]]},
@@ -173,6 +232,102 @@ defmodule DGM.BadInputTest do
         mask: masks,
         lse: [nil, 1, "a"]
       )
+    ]
+  end
+
+  defp named({_, good, bad}, names), do: {names, good, bad}
+
+  # Five pages of three tokens.
+  defp cache do
+    KVCache.new(
+      pages: 5,
+      page_len: 3,
+      kv_heads: 2,
+      dim: 8,
+      value_dim: 6,
+      block_table: [[0, 1], [2, 3]]
+    )
+  end
+
+  defp caches do
+    cache = cache()
+    good = [nil, 1, %{}, "cache", Map.from_struct(cache)]
+
+    fields = [
+      {"k",
+       k: [
+         nil,
+         1,
+         reals({5, 2, 3, 8}) |> Map.put(:type, {:u, 8}),
+         reals({5, 2, 4, 8}),
+         reals({5, 2})
+       ]},
+      {"v",
+       v: [nil, 1, reals({5, 2, 4, 6}), reals({4, 2, 3, 6}), Tensor.as_type(cache.v, {:f, 16})]},
+      {"k_scale", k_scale: [1, reals({5, 2, 3})]},
+      {"v_scale", v_scale: [1, reals({5, 2, 3})]},
+      {"block_table",
+       block_table: [1, [1], [[1], 2], [["a"]], [[1.0]], [[0x10000000000]], [[1 | 2]]]},
+      {"lengths", lengths: [nil, 1, [1], [1, 2, 3], [-1, 0], [7, 0], ["a", 0]]},
+      {"layout", layout: [nil, :columns, 1]}
+    ]
+
+    bad =
+      for {_name, [{field, values}]} <- fields, value <- values do
+        Map.put(cache, field, value)
+      end
+
+    # A wrong page, where a token is.
+    wrong = for page <- [5, -1], do: %{cache | block_table: [[page, 1], [2, 3]], lengths: [1, 0]}
+
+    {["cache", "k", "v", "k_scale", "v_scale", "block_table", "lengths", "layout"], cache,
+     good ++ bad ++ wrong}
+  end
+
+  defp cache_options do
+    good = [pages: 2, page_len: 3, kv_heads: 2, dim: 4]
+    counts = [nil, -1, 1.5, "1", :a]
+
+    {:options, _, bad} =
+      options(
+        block_table: [1, [1], [["a"]], [[1] | 2]],
+        type: [nil, :f32, {:f, 8}, {:u, 8}],
+        layout: [nil, 1, :rows]
+      )
+
+    bad =
+      for {word, value} <- bad,
+          do: {word, if(Keyword.keyword?(value), do: Keyword.merge(good, value), else: value)}
+
+    sizes =
+      for key <- Keyword.keys(good),
+          value <- counts,
+          do: {Atom.to_string(key), Keyword.put(good, key, value)}
+
+    {:options, good, bad ++ sizes ++ [{"shape", Keyword.put(good, :pages, huge())}]}
+  end
+
+  defp attention_paged do
+    [_, _, _, {:options, [], options}] = attention()
+
+    # The cache has the lengths, and room for six keys.
+    options =
+      Enum.reject(options, fn {_, value} ->
+        Keyword.keyword?(value) and
+          (Keyword.has_key?(value, :bias) or Keyword.has_key?(value, :mask))
+      end)
+
+    more = [
+      {"bias", [bias: reals({2, 4, 3, 5})]},
+      {"mask", [mask: Tensor.mask([true], {1, 1, 1, 1, 1})]}
+    ]
+
+    lengths = [{"kv_lengths", [kv_lengths: [1, 1]]}]
+
+    [
+      tensor("q", reals({2, 4, 3, 8}), [{3, 4, 3, 8}, {2, 4, 3, 9}]),
+      caches(),
+      {:options, [], options ++ more ++ lengths}
     ]
   end
 

@@ -56,6 +56,35 @@ defmodule DGM.ConformanceTest do
   defp call("attention", x, %{"causal" => causal} = args, _out) when map_size(args) == 1,
     do: DGM.attention(x["q"], x["k"], x["v"], causal: causal == "1")
 
+  # Entry (b, n) of the block table is page batch * (most - 1 - n) + b; all places but `short` are filled.
+  defp call("attention_paged", x, args, _out) do
+    {pages, _, page_len, _} = x["k"].shape
+    [batch, short] = for name <- ~w(batch short), do: String.to_integer(args[name])
+    most = div(pages, batch)
+
+    cache = %DGM.KVCache{
+      k: x["k"],
+      v: x["v"],
+      block_table:
+        for(b <- 0..(batch - 1), do: for(n <- 0..(most - 1), do: batch * (most - 1 - n) + b)),
+      lengths: List.duplicate(most * page_len - short, batch)
+    }
+
+    DGM.attention_paged(x["q"], cache, causal: args["causal"] == "1")
+  end
+
+  defp call("attention_merge", x, _args, _out) do
+    {out, _lse} = DGM.attention_merge(x["out1"], x["lse1"], x["out2"], x["lse2"])
+    out
+  end
+
+  defp call("rope", x, args, _out) do
+    first = args["first"] |> String.split(",") |> Enum.map(&String.to_integer/1)
+    # As many as the batch has, for the cases that are refused too.
+    first = Enum.take(first ++ [0], elem(x["x"].shape, 0))
+    DGM.rope(x["x"], first, {x["cos"], x["sin"]}, interleaved: args["interleaved"] == "1")
+  end
+
   defp call("linear", x, %{"activation" => activation}, _out) do
     x["weight"]
     |> DGM.Linear.pack(x["bias"])

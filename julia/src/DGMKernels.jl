@@ -29,6 +29,7 @@ include("arrays.jl")
 include("options.jl")
 include("handles.jl")
 include("attention.jl")
+include("cache.jl")
 include("nn.jl")
 include("linear.jl")
 include("random.jl")
@@ -42,15 +43,16 @@ using .Library: LibraryNotFound
 
 export DiT, DGMError, LibraryNotFound
 export attention, attention!, attention_varlen, attention_varlen!, layer_norm, layer_norm!, rms_norm, rms_norm!, modulate, modulate!
+export attention_paged, attention_paged!, attention_merge, attention_merge!, cache_append!, cache_fork!, cache_truncate!
 export gate_residual, gate_residual!, timestep_embedding, timestep_embedding!
 export patchify, patchify!, unpatchify, unpatchify!
 export row_seeds, ask, tell!, export_run, import_run
 
 # Part of the interface, but with names that others export too.
-const PUBLIC = (:Grid, :Linear, :Plan, :Request, :Run, :categorical, :cpu_info, :describe, :element_pointer,
+const PUBLIC = (:Grid, :KVCache, :Linear, :Plan, :Request, :Run, :categorical, :cpu_info, :describe, :element_pointer,
                 :element_strides, :forward!, :gelu, :gelu!, :generate, :BF16, :is_strided, :isdone, :library, :linear!,
                 :metadata, :normal!, :num_threads, :numerics_version, :result, :sample, :sample!,
-                :set_backend!, :set_num_threads!, :silu, :silu!, :start, :step!, :uniform!)
+                :rope, :rope!, :Rope, :set_backend!, :set_num_threads!, :silu, :silu!, :start, :step!, :uniform!)
 @static if VERSION >= v"1.11"
     eval(Expr(:public, PUBLIC...))
 end

@@ -125,6 +125,8 @@ const Floats = Union{Float32,Float16,BF16}
 dtype_code(::Type{Float32}) = LibDGM.DGM_DTYPE_FLOAT
 dtype_code(::Type{Float16}) = LibDGM.DGM_DTYPE_FLOAT
 dtype_code(::Type{BF16}) = LibDGM.DGM_DTYPE_BFLOAT
+dtype_code(::Type{Int8}) = LibDGM.DGM_DTYPE_INT
+dtype_code(::Type{Int32}) = LibDGM.DGM_DTYPE_INT
 dtype_code(::Type{Bool}) = LibDGM.DGM_DTYPE_BOOL
 
 # The header and what it points to in one object, which Julia never moves. It keeps the array alive.

@@ -67,9 +67,22 @@ end
 number(case, name) = parse(Float64, case.args[name])
 affine(case, names...) = (; (n => case.inputs[string(n)] for n in names if haskey(case.inputs, string(n)))...)
 
+# Entry (n, b) of the block table is page batch * (most - 1 - n) + b; all places but `short` are filled.
+function paged_cache(c, k, v)
+    batch = Int(number(c, "batch"))
+    most = size(k, 4) ÷ batch
+    table = Int32[batch * (most - 1 - n) + b for n in 0:most-1, b in 0:batch-1]
+    return D.KVCache(k, v, fill(most * size(k, 2) - Int(number(c, "short")), batch); block_table = table)
+end
+
 # How each entry of the C interface is called here: (out, case, x), where x gives an input by its name.
 const CALLS = Dict(
     "attention" => (out, c, x) -> attention!(out, x("q"), x("k"), x("v"); causal = number(c, "causal") != 0),
+    "attention_paged" => (out, c, x) -> attention_paged!(out, x("q"), paged_cache(c, x("k"), x("v"));
+                                                         causal = number(c, "causal") != 0),
+    "attention_merge" => (out, c, x) -> attention_merge!(out, fill(NaN32, size(x("lse1"))), x("out1"), x("lse1"), x("out2"), x("lse2")),
+    "rope" => (out, c, x) -> D.rope!(out, x("x"), parse.(Int, split(c.args["first"], ',')),
+                                     D.Rope(x("cos"), x("sin"); interleaved = number(c, "interleaved") != 0)),
     # Weights lie in memory as [out, in].
     "linear" => (out, c, x) -> D.linear!(out, D.Linear(transpose(x("weight")), get(c.inputs, "bias", nothing)), x("x");
                                          activation = Symbol(c.args["activation"])),

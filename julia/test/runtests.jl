@@ -48,6 +48,7 @@ counts = try
         include("test_grid.jl")
         include("conformance.jl")
         include("test_bad_input.jl")
+        include("test_cache.jl")
         include("test_library.jl")
         include("test_jlrs.jl")
     end)

@@ -146,6 +146,53 @@ static int32_t call_attention(conformance_case *c, dgm_tensor *out)
     return dgm_attention(in(c, "q"), in(c, "k"), in(c, "v"), &o, out, NULL);
 }
 
+/* Entry (b, n) of the block table is page batch * (most - 1 - n) + b; all places but `short` are filled. */
+static int32_t call_attention_paged(conformance_case *c, dgm_tensor *out)
+{
+    dgm_tensor k = *in(c, "k"), v = *in(c, "v"), table;
+    int32_t pages[256];
+    int64_t batch = atoll(arg(c, "batch", "1")), most = k.shape[0] / batch, lengths[8], shape[] = {batch, most};
+    for (int64_t b = 0; b < batch; b++) {
+        lengths[b] = most * k.shape[2] - atoll(arg(c, "short", "0"));
+        for (int64_t n = 0; n < most; n++)
+            pages[b * most + n] = (int32_t)(batch * (most - 1 - n) + b);
+    }
+    table = f32_tensor((float *)pages, 2, shape);
+    table.dtype_code = DGM_DTYPE_INT;
+    dgm_kv_cache cache;
+    dgm_kv_cache_init(&cache, sizeof cache);
+    cache.k = &k;
+    cache.v = &v;
+    cache.block_table = &table;
+    cache.lengths = lengths;
+    dgm_attention_options o;
+    dgm_attention_options_init(&o, sizeof o);
+    o.causal = atoi(arg(c, "causal", "0"));
+    return dgm_attention_paged(in(c, "q"), &cache, &o, out, NULL);
+}
+
+static int32_t call_attention_merge(conformance_case *c, dgm_tensor *out)
+{
+    return dgm_attention_merge(in(c, "out1"), in(c, "lse1"), in(c, "out2"), in(c, "lse2"), out, NULL);
+}
+
+static int32_t call_rope(conformance_case *c, dgm_tensor *out)
+{
+    const char *first = arg(c, "first", "0");
+    int64_t positions[8] = {0};
+    for (int i = 0; i < 8 && first; i++) {
+        positions[i] = atoll(first);
+        first = strchr(first, ',');
+        first = first ? first + 1 : NULL;
+    }
+    dgm_rope_options tables;
+    dgm_rope_options_init(&tables, sizeof tables);
+    tables.cos = in(c, "cos");
+    tables.sin = in(c, "sin");
+    tables.interleaved = atoi(arg(c, "interleaved", "0"));
+    return dgm_rope(in(c, "x"), positions, &tables, out);
+}
+
 static int32_t call_linear(conformance_case *c, dgm_tensor *out)
 {
     static const char *const names[] = {"none", "silu", "gelu_tanh", "gelu_erf"};
@@ -210,6 +257,9 @@ static const struct {
     int32_t (*call)(conformance_case *c, dgm_tensor *out);
 } calls[] = {
     {"attention", call_attention},
+    {"attention_paged", call_attention_paged},
+    {"attention_merge", call_attention_merge},
+    {"rope", call_rope},
     {"linear", call_linear},
     {"layer_norm", call_layer_norm},
     {"rms_norm", call_rms_norm},

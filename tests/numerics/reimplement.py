@@ -225,6 +225,41 @@ def attention(q, k, v, causal):
     return out
 
 
+def attention_paged(q, k, v, a):
+    """Entry (b, n) of the block table is page batch * (most - 1 - n) + b."""
+    batch, short, causal = int(a["batch"]), int(a["short"]), a["causal"] == "1"
+    most = len(k) // batch
+    n = most * k.shape[2] - short
+    def side_by_side(x):
+        rows = [np.concatenate([x[batch * (most - 1 - i) + b] for i in range(most)], axis=1)[:, :n] for b in range(batch)]
+        return np.stack(rows)
+    return attention(q, side_by_side(k), side_by_side(v), causal)
+
+
+def attention_merge(out1, lse1, out2, lse2):
+    out = np.empty_like(out1)
+    for i in np.ndindex(*lse1.shape):
+        x, y = float(lse1[i]), float(lse2[i])
+        m = max(x, y)
+        e1, e2 = math.exp(x - m), math.exp(y - m)
+        w1, w2 = F(e1 / (e1 + e2)), F(e2 / (e1 + e2))
+        out[i] = (out1[i] * w1 + out2[i] * w2) + F(0)
+    return out
+
+
+def rope(x, cos, sin, a):
+    out, half = x.copy(), cos.shape[1]
+    for b, first in enumerate(map(int, a["first"].split(","))):
+        rows = slice(first, first + x.shape[2])
+        if a["interleaved"] == "1":
+            one, two = slice(0, 2 * half, 2), slice(1, 2 * half, 2)
+        else:
+            one, two = slice(0, half), slice(half, 2 * half)
+        x1, x2, c, s = x[b, :, :, one], x[b, :, :, two], cos[rows], sin[rows]
+        out[b, :, :, one], out[b, :, :, two] = x1 * c - x2 * s, x2 * c + x1 * s
+    return out
+
+
 def timestep_embedding(t, dim, max_period):
     rate = -math.log(max_period)
     frequency = [F(math.exp(rate * i / (dim // 2))) for i in range(dim // 2)]
@@ -287,6 +322,9 @@ def row_seeds(seed, rows):
 
 RUN = {
     "attention": lambda a, shape, q, k, v: attention(q, k, v, a["causal"] == "1"),
+    "attention_paged": lambda a, shape, q, k, v: attention_paged(q, k, v, a),
+    "attention_merge": lambda a, shape, *x: attention_merge(*x),
+    "rope": lambda a, shape, x, cos, sin: rope(x, cos, sin, a),
     "linear": lambda a, shape, x, w, b: linear(x, w, b, a["activation"]),
     "layer_norm": lambda a, shape, x, w, b: norm(x, w, b, a["eps"], True),
     "rms_norm": lambda a, shape, x, w: norm(x, w, None, a["eps"], False),

@@ -27,7 +27,7 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
     match Avx2::new() {
         // SAFETY: the token proves that the enabled features are present.
         Some(s) => unsafe { inner(kernel, s) },
-        None => kernel.run(super::portable::Portable),
+        None => super::level::portably(kernel),
     }
 }
 impl Simd for Avx2 {
@@ -189,30 +189,6 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn transpose(self, m: &mut [Self::F; 16]) {
-        // SAFETY: the token proves the instructions.
-        unsafe {
-            let mut t = *m;
-            for i in 0..4 {
-                t[2 * i] = _mm256_unpacklo_ps(m[2 * i], m[2 * i + 1]);
-                t[2 * i + 1] = _mm256_unpackhi_ps(m[2 * i], m[2 * i + 1]);
-            }
-            for i in 0..2 {
-                let [a, b, c, d] = [t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]];
-                m[4 * i] = _mm256_shuffle_ps::<0x44>(a, c);
-                m[4 * i + 1] = _mm256_shuffle_ps::<0xee>(a, c);
-                m[4 * i + 2] = _mm256_shuffle_ps::<0x44>(b, d);
-                m[4 * i + 3] = _mm256_shuffle_ps::<0xee>(b, d);
-            }
-            for i in 0..4 {
-                t[i] = _mm256_permute2f128_ps::<0x20>(m[i], m[i + 4]);
-                t[i + 4] = _mm256_permute2f128_ps::<0x31>(m[i], m[i + 4]);
-            }
-            *m = t;
-        }
-    }
-
-    #[inline(always)]
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I {
         // SAFETY: the token proves the instructions.
         unsafe { _mm256_add_epi32(a, b) }
@@ -300,6 +276,47 @@ impl Simd for Avx2 {
     fn to_i32(self, a: Self::F) -> Self::I {
         // SAFETY: the token proves the instructions.
         unsafe { _mm256_cvtps_epi32(a) }
+    }
+
+    #[inline(always)]
+    fn load_quads(self, s: &[i8]) -> Self::I {
+        let p = s[..4 * N].as_ptr();
+        // SAFETY: the slice has 4 N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, s: &[i8]) -> Self::F {
+        let p = s[..N].as_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+
+    #[inline(always)]
+    fn transpose(self, r: [Self::F; 16]) -> [Self::F; 16] {
+        let mut t = r;
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            // In 128-bit halves: pairs of rows, then squares of four, then the halves.
+            for i in 0..4 {
+                t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+            }
+            let mut u = t;
+            for i in 0..2 {
+                let [a, b, c, d] =
+                    [t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]].map(|x| _mm256_castps_pd(x));
+                u[4 * i] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
+                u[4 * i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
+                u[4 * i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
+                u[4 * i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
+            }
+            for c in 0..4 {
+                t[c] = _mm256_permute2f128_ps::<0x20>(u[c], u[4 + c]);
+                t[4 + c] = _mm256_permute2f128_ps::<0x31>(u[c], u[4 + c]);
+            }
+        }
+        t
     }
 
     #[inline(always)]

@@ -33,7 +33,7 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
     match Avx512::new() {
         // SAFETY: the token proves that the enabled features are present.
         Some(s) => unsafe { inner(kernel, s) },
-        None => kernel.run(super::portable::Portable),
+        None => super::level::portably(kernel),
     }
 }
 /// Runs `kernel` with the products of bfloat16 pairs where the processor has them.
@@ -260,37 +260,6 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     }
 
     #[inline(always)]
-    fn transpose(self, m: &mut [Self::F; 16]) {
-        // SAFETY: the token proves the instructions.
-        unsafe {
-            let mut t = *m;
-            for i in 0..8 {
-                t[2 * i] = _mm512_unpacklo_ps(m[2 * i], m[2 * i + 1]);
-                t[2 * i + 1] = _mm512_unpackhi_ps(m[2 * i], m[2 * i + 1]);
-            }
-            let pd = |x| _mm512_castps_pd(x);
-            for i in 0..4 {
-                let [a, b, c, d] = [t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]];
-                m[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(pd(a), pd(c)));
-                m[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pd(a), pd(c)));
-                m[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pd(b), pd(d)));
-                m[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pd(b), pd(d)));
-            }
-            // Quarters: those of rows 0-7 meet, then those of rows 8-15 join.
-            for i in 0..4 {
-                t[i] = _mm512_shuffle_f32x4::<0x88>(m[i], m[i + 4]);
-                t[i + 4] = _mm512_shuffle_f32x4::<0xdd>(m[i], m[i + 4]);
-                t[i + 8] = _mm512_shuffle_f32x4::<0x88>(m[i + 8], m[i + 12]);
-                t[i + 12] = _mm512_shuffle_f32x4::<0xdd>(m[i + 8], m[i + 12]);
-            }
-            for i in 0..8 {
-                m[i] = _mm512_shuffle_f32x4::<0x88>(t[i], t[i + 8]);
-                m[i + 8] = _mm512_shuffle_f32x4::<0xdd>(t[i], t[i + 8]);
-            }
-        }
-    }
-
-    #[inline(always)]
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_add_epi32(a, b) }
@@ -381,8 +350,92 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     }
 
     #[inline(always)]
+    fn load_quads(self, s: &[i8]) -> Self::I {
+        let p = s[..4 * N].as_ptr();
+        // SAFETY: the slice has 4 N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, s: &[i8]) -> Self::F {
+        let p = s[..N].as_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+
+    #[inline(always)]
+    fn transpose(self, r: [Self::F; 16]) -> [Self::F; 16] {
+        let mut t = r;
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            // In 128-bit quarters: pairs of rows, then squares of four.
+            for i in 0..8 {
+                t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+            }
+            let mut u = t;
+            for i in 0..4 {
+                let [a, b, c, d] =
+                    [t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]].map(|x| _mm512_castps_pd(x));
+                u[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+                u[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+                u[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+                u[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+            }
+            // Then the quarters themselves: column c of quarter q is row 4 q + c.
+            for c in 0..4 {
+                let low = _mm512_shuffle_f32x4::<0x88>(u[c], u[4 + c]);
+                let high = _mm512_shuffle_f32x4::<0xdd>(u[c], u[4 + c]);
+                let low2 = _mm512_shuffle_f32x4::<0x88>(u[8 + c], u[12 + c]);
+                let high2 = _mm512_shuffle_f32x4::<0xdd>(u[8 + c], u[12 + c]);
+                t[c] = _mm512_shuffle_f32x4::<0x88>(low, low2);
+                t[8 + c] = _mm512_shuffle_f32x4::<0xdd>(low, low2);
+                t[4 + c] = _mm512_shuffle_f32x4::<0x88>(high, high2);
+                t[12 + c] = _mm512_shuffle_f32x4::<0xdd>(high, high2);
+            }
+        }
+        t
+    }
+
+    #[inline(always)]
     fn prefetch<T>(self, s: &[T]) {
         // SAFETY: a prefetch faults at no address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(s.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn load_bf16_partial(self, s: &[u16]) -> Self::F {
+        let mask = u16::MAX.checked_shr((N - s.len().min(N)) as u32).unwrap_or(0);
+        // SAFETY: only the elements of the slice are read; the token proves the instructions.
+        let words = unsafe { _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, s.as_ptr().cast())) };
+        self.bits_to_f32(self.ishl::<16>(words))
+    }
+
+    #[inline(always)]
+    fn load_f16_partial(self, s: &[u16]) -> Self::F {
+        let mask = u16::MAX.checked_shr((N - s.len().min(N)) as u32).unwrap_or(0);
+        // SAFETY: only the elements of the slice are read; the token proves the instructions.
+        unsafe { _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, s.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn load_i8_partial(self, s: &[i8]) -> Self::F {
+        let mask = u16::MAX.checked_shr((N - s.len().min(N)) as u32).unwrap_or(0);
+        // SAFETY: only the elements of the slice are read; the token proves the instructions.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, s.as_ptr()))) }
+    }
+
+    #[inline(always)]
+    fn load_pairs_partial(self, s: &[u16]) -> Self::I {
+        let mask = u32::MAX.checked_shr((2 * N - s.len().min(2 * N)) as u32).unwrap_or(0);
+        // SAFETY: only the elements of the slice are read; the token proves the instructions.
+        unsafe { _mm512_maskz_loadu_epi16(mask, s.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn load_quads_partial(self, s: &[i8]) -> Self::I {
+        let mask = u64::MAX.checked_shr((4 * N - s.len().min(4 * N)) as u32).unwrap_or(0);
+        // SAFETY: only the elements of the slice are read; the token proves the instructions.
+        unsafe { _mm512_maskz_loadu_epi8(mask, s.as_ptr()) }
     }
 }

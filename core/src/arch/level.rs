@@ -122,6 +122,12 @@ pub(crate) fn dispatch_at<K: Kernel>(level: Level, kernel: K) -> K::Output {
         Level::Avx2 => super::avx2::run(kernel),
         #[cfg(target_arch = "aarch64")]
         Level::Neon => super::neon::run(kernel),
-        _ => kernel.run(Portable),
+        _ => portably(kernel),
     }
+}
+
+/// Runs `kernel` without an instruction set. One copy serves every level's way out: kernels are large.
+#[inline(never)]
+pub(super) fn portably<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Portable)
 }

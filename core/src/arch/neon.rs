@@ -25,7 +25,7 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
     match Neon::new() {
         // SAFETY: the token proves that the enabled features are present.
         Some(s) => unsafe { inner(kernel, s) },
-        None => kernel.run(super::portable::Portable),
+        None => super::level::portably(kernel),
     }
 }
 impl Simd for Neon {
@@ -152,20 +152,6 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn transpose(self, m: &mut [Self::F; 16]) {
-        // SAFETY: the token proves the instructions.
-        unsafe {
-            let (a, b) = (vtrn1q_f32(m[0], m[1]), vtrn2q_f32(m[0], m[1]));
-            let (c, d) = (vtrn1q_f32(m[2], m[3]), vtrn2q_f32(m[2], m[3]));
-            let pd = |x| vreinterpretq_f64_f32(x);
-            m[0] = vreinterpretq_f32_f64(vtrn1q_f64(pd(a), pd(c)));
-            m[1] = vreinterpretq_f32_f64(vtrn1q_f64(pd(b), pd(d)));
-            m[2] = vreinterpretq_f32_f64(vtrn2q_f64(pd(a), pd(c)));
-            m[3] = vreinterpretq_f32_f64(vtrn2q_f64(pd(b), pd(d)));
-        }
-    }
-
-    #[inline(always)]
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I {
         // SAFETY: the token proves the instructions.
         unsafe { vaddq_s32(a, b) }
@@ -252,6 +238,37 @@ impl Simd for Neon {
     fn to_i32(self, a: Self::F) -> Self::I {
         // SAFETY: the token proves the instructions.
         unsafe { vcvtnq_s32_f32(a) }
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, s: &[u16]) -> Self::I {
+        let p = s[..2 * N].as_ptr();
+        // SAFETY: the slice has 2 N elements (checked), the token proves the instructions.
+        unsafe { vreinterpretq_s32_u16(vld1q_u16(p)) }
+    }
+
+    #[inline(always)]
+    fn load_quads(self, s: &[i8]) -> Self::I {
+        let p = s[..4 * N].as_ptr();
+        // SAFETY: the slice has 4 N elements (checked), the token proves the instructions.
+        unsafe { vreinterpretq_s32_s8(vld1q_s8(p)) }
+    }
+
+    #[inline(always)]
+    fn transpose(self, r: [Self::F; 16]) -> [Self::F; 16] {
+        let mut t = r;
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let double = |x| vreinterpretq_f64_f32(x);
+            let single = |x| vreinterpretq_f32_f64(x);
+            let (a, b) = (double(vtrn1q_f32(r[0], r[1])), double(vtrn1q_f32(r[2], r[3])));
+            let (c, d) = (double(vtrn2q_f32(r[0], r[1])), double(vtrn2q_f32(r[2], r[3])));
+            t[0] = single(vtrn1q_f64(a, b));
+            t[1] = single(vtrn1q_f64(c, d));
+            t[2] = single(vtrn2q_f64(a, b));
+            t[3] = single(vtrn2q_f64(c, d));
+        }
+        t
     }
 
     #[inline(always)]

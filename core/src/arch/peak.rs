@@ -1,4 +1,4 @@
-//! The limit that benchmarks are compared with.
+//! The limits that benchmarks are compared with.
 
 use std::hint::black_box;
 
@@ -71,8 +71,42 @@ impl Kernel for Chains {
     }
 }
 
+/// Does nothing but read `memory` and returns how many bytes that was: the time it takes gives the
+/// thread's read bandwidth.
+pub fn read_work(memory: &[f32]) -> u64 {
+    dispatch(Read(memory));
+    size_of_val(memory) as u64
+}
+
+struct Read<'a>(&'a [f32]);
+
+impl Kernel for Read<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        const CHAINS: usize = 8;
+        let mut acc = [s.splat(0.0); CHAINS];
+        for block in self.0.chunks_exact(CHAINS * S::LANES) {
+            for (n, a) in acc.iter_mut().enumerate() {
+                *a = s.max(s.load(&block[n * S::LANES..]), *a);
+            }
+        }
+        for a in acc {
+            let mut lanes = [0.0; 16];
+            s.store(a, &mut lanes);
+            black_box(lanes);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn bytes_are_counted() {
+        assert_eq!(super::read_work(&[1.0; 1000]), 4000);
+    }
+
     #[test]
     fn work_is_counted_in_whole_rounds() {
         let one = super::fma_work(1);

@@ -183,4 +183,14 @@ impl Simd for Portable {
     fn to_i32(self, a: Self::F) -> Self::I {
         map(a, |x| x.round_ties_even() as i32)
     }
+    #[inline(always)]
+    fn transpose(self, r: [Self::F; 16]) -> [Self::F; 16] {
+        let mut t = r;
+        for i in 0..N {
+            for j in 0..N {
+                t[i][j] = r[j][i];
+            }
+        }
+        t
+    }
 }

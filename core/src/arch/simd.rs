@@ -200,22 +200,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
-    /// Transposes the `LANES` by `LANES` matrix whose rows are the first `LANES` vectors.
-    #[inline(always)]
-    fn transpose(self, m: &mut [Self::F; 16]) {
-        let mut from = [[0.0f32; 16]; 16];
-        for i in 0..Self::LANES {
-            self.store(m[i], &mut from[i]);
-        }
-        for i in 0..Self::LANES {
-            let mut column = [0.0f32; 16];
-            for j in 0..Self::LANES {
-                column[j] = from[j][i];
-            }
-            m[i] = self.load(&column);
-        }
-    }
-
     /// Like [`load`](Simd::load) for a slice shorter than a vector; missing lanes are `fill`.
     #[inline(always)]
     fn load_partial(self, s: &[f32], fill: f32) -> Self::F {
@@ -250,9 +234,71 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         self.bits_to_f32(self.ixor(self.to_bits(a), self.isplat(i32::MIN)))
     }
 
+    /// `4 * LANES` bytes by fours: lane `i` holds bytes `4 i` (lowest) to `4 i + 3`.
+    #[inline(always)]
+    fn load_quads(self, s: &[i8]) -> Self::I {
+        let mut wide = [0i32; 16];
+        for (to, x) in wide[..Self::LANES].iter_mut().zip(s[..4 * Self::LANES].chunks_exact(4)) {
+            *to = i32::from_le_bytes([x[0] as u8, x[1] as u8, x[2] as u8, x[3] as u8]);
+        }
+        self.iload(&wide)
+    }
+
+    /// The first `LANES` bytes of `s`, exactly; panics when there are fewer.
+    #[inline(always)]
+    fn load_i8(self, s: &[i8]) -> Self::F {
+        let mut wide = [0i32; 16];
+        for (to, &x) in wide[..Self::LANES].iter_mut().zip(&s[..Self::LANES]) {
+            *to = i32::from(x);
+        }
+        self.to_f32(self.iload(&wide))
+    }
+
+    /// The square of the first `LANES` vectors with rows and columns exchanged; the others are
+    /// left as they are.
+    fn transpose(self, rows: [Self::F; 16]) -> [Self::F; 16];
+
+    /// Like [`load_bf16`](Simd::load_bf16) for a slice shorter than a vector; missing lanes are 0.
+    #[inline(always)]
+    fn load_bf16_partial(self, s: &[u16]) -> Self::F {
+        self.load_bf16(&filled::<u16, 16>(s))
+    }
+
+    /// Like [`load_f16`](Simd::load_f16) for a slice shorter than a vector; missing lanes are 0.
+    #[inline(always)]
+    fn load_f16_partial(self, s: &[u16]) -> Self::F {
+        self.load_f16(&filled::<u16, 16>(s))
+    }
+
+    /// Like [`load_i8`](Simd::load_i8) for a slice shorter than a vector; missing lanes are 0.
+    #[inline(always)]
+    fn load_i8_partial(self, s: &[i8]) -> Self::F {
+        self.load_i8(&filled::<i8, 16>(s))
+    }
+
+    /// Like [`load_pairs`](Simd::load_pairs) for a slice shorter than that; missing words are 0.
+    #[inline(always)]
+    fn load_pairs_partial(self, s: &[u16]) -> Self::I {
+        self.load_pairs(&filled::<u16, 32>(s))
+    }
+
+    /// Like [`load_quads`](Simd::load_quads) for a slice shorter than that; missing bytes are 0.
+    #[inline(always)]
+    fn load_quads_partial(self, s: &[i8]) -> Self::I {
+        self.load_quads(&filled::<i8, 64>(s))
+    }
+
     /// Asks for the cache line of the first element; changes nothing.
     #[inline(always)]
     fn prefetch<T>(self, _s: &[T]) {}
+}
+
+/// `s` and zeros behind it.
+#[inline(always)]
+fn filled<T: Copy + Default, const N: usize>(s: &[T]) -> [T; N] {
+    let mut full = [T::default(); N];
+    full[..s.len()].copy_from_slice(s);
+    full
 }
 
 #[cfg(test)]
@@ -294,6 +340,80 @@ mod tests {
                     assert!(x.to_bits() == want.to_bits() || x.is_nan() && want.is_nan(), "{level:?} {i:#x}");
                 }
             }
+        }
+    }
+
+    /// The operations that move lanes, each against plain indexing.
+    struct Moves;
+
+    impl Kernel for Moves {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) {
+            let n = S::LANES;
+            let get = |x: S::F| {
+                let mut to = [0.0; 16];
+                s.store(x, &mut to);
+                to
+            };
+            let mut rows = [s.splat(0.0); 16];
+            for (i, row) in rows[..n].iter_mut().enumerate() {
+                let from: [f32; 16] = std::array::from_fn(|j| (100 * i + j) as f32);
+                *row = s.load(&from);
+            }
+            for (j, &row) in s.transpose(rows)[..n].iter().enumerate() {
+                for (i, &x) in get(row)[..n].iter().enumerate() {
+                    assert_eq!(x, (100 * i + j) as f32);
+                }
+            }
+            let words: [u16; 32] = std::array::from_fn(|i| (i * 40_961) as u16);
+            for (i, x) in get(s.bits_to_f32(s.load_pairs(&words)))[..n].iter().enumerate() {
+                assert_eq!(x.to_bits(), u32::from(words[2 * i]) | u32::from(words[2 * i + 1]) << 16);
+            }
+            for start in (0..256).step_by(64) {
+                let bytes: [i8; 64] = std::array::from_fn(|i| (start + i) as u8 as i8);
+                for (i, x) in get(s.bits_to_f32(s.load_quads(&bytes)))[..n].iter().enumerate() {
+                    assert_eq!(x.to_bits().to_le_bytes().map(|b| b as i8), bytes[4 * i..4 * i + 4]);
+                }
+                for (i, x) in get(s.load_i8(&bytes))[..n].iter().enumerate() {
+                    assert_eq!(*x, f32::from(bytes[i]));
+                }
+            }
+            for len in 0..n {
+                let zero = |x: [f32; 16]| x[len..n].iter().all(|x| x.to_bits() == 0);
+                for partial in [
+                    (get(s.load_bf16_partial(&words[..len])), get(s.load_bf16(&words))),
+                    (get(s.load_f16_partial(&words[..len])), get(s.load_f16(&words))),
+                    (get(s.load_i8_partial(&[-3; 64][..len])), [-3.0; 16]),
+                    (get(s.load_partial(&[7.5; 64][..len], 0.0)), [7.5; 16]),
+                ] {
+                    let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&partial.0[..len]), bits(&partial.1[..len]));
+                    assert!(zero(partial.0));
+                }
+                assert_eq!(get(s.load_partial(&[7.5; 64][..len], 2.5))[n - 1], 2.5);
+            }
+            for len in 0..4 * n {
+                let whole: [i8; 64] = std::array::from_fn(|i| if i < len { 90 - i as i8 } else { 0 });
+                let want = get(s.bits_to_f32(s.load_quads(&whole)));
+                let got = get(s.bits_to_f32(s.load_quads_partial(&whole[..len])));
+                assert_eq!(got.map(f32::to_bits), want.map(f32::to_bits));
+            }
+            for len in 0..2 * n {
+                let whole: [u16; 32] = std::array::from_fn(|i| if i < len { words[i] } else { 0 });
+                let want = get(s.bits_to_f32(s.load_pairs(&whole)));
+                let got = get(s.bits_to_f32(s.load_pairs_partial(&whole[..len])));
+                assert_eq!(got.map(f32::to_bits), want.map(f32::to_bits));
+            }
+            s.prefetch::<f32>(&[]);
+        }
+    }
+
+    #[test]
+    fn lanes_move_where_they_should() {
+        for level in available_levels() {
+            dispatch_at(level, Moves);
         }
     }
 }

@@ -128,7 +128,7 @@ fn by_definition(x: &Inputs, o: &AttentionOptions) -> (Array4<f32>, Array3<f32>)
     (out, lse)
 }
 
-const SHAPES: [[usize; 7]; 8] = [
+const SHAPES: [[usize; 7]; 10] = [
     [1, 1, 1, 1, 1, 1, 1],
     [2, 4, 2, 3, 7, 9, 5],
     [1, 2, 1, 70, 301, 40, 17],
@@ -137,6 +137,9 @@ const SHAPES: [[usize; 7]; 8] = [
     [1, 1, 1, 5, 513, 65, 16],
     [2, 2, 1, 33, 128, 32, 48],
     [1, 3, 1, 130, 131, 16, 8],
+    // Few rows against many keys: decoded.
+    [1, 4, 1, 2, 700, 33, 20],
+    [2, 2, 2, 1, 301, 16, 40],
 ];
 
 #[test]

@@ -28,10 +28,13 @@
 //! Since tiles lie at absolute positions and a query's position is counted from the last key, a
 //! prompt gives the same bits whole, in chunks or token by token.
 
+mod cache;
+mod decode;
 #[cfg(test)]
 mod dot_tests;
 mod kernel;
 mod lanes;
+mod merge;
 #[cfg(test)]
 mod option_tests;
 mod options;
@@ -47,6 +50,10 @@ mod tests;
 mod tiles;
 mod varlen;
 
+pub use cache::{
+    KvCache, KvCacheMut, Pages, PagesMut, attention_paged, cache_append, cache_fork, cache_truncate,
+};
+pub use merge::attention_merge;
 pub use options::AttentionOptions;
 pub use varlen::attention_varlen;
 
@@ -126,6 +133,10 @@ pub fn attention<'a>(
     }
     options.check([batch, heads, queries, keys])?;
     let (factor, cap) = options.factors(dim);
+    if decode::fits(&q, &k, &v) {
+        decode::contiguous([q, k, v], (factor, cap), options, out, lse);
+        return Ok(());
+    }
     tiles::run(vec![(tiles::Problem { q, k, v, factor, cap, options }, out, lse)]);
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The options of attention and what is checked before anything is written.
 
+use std::ops::Range;
+
 use ndarray::ArrayView4;
 
 use crate::error::{Error, Result, check_shape};
@@ -75,6 +77,17 @@ impl AttentionOptions<'_> {
         Ok(())
     }
 
+    /// The keys that a query at `position` may see of `keys`.
+    pub(super) fn range(&self, keys: usize, position: i64) -> Range<usize> {
+        // A window beyond i64 is as good as none.
+        let reach = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let right = if self.causal { Some(0) } else { self.window_right.map(reach) };
+        let to = right.map_or(keys, |n| position.saturating_add(n).saturating_add(1).max(0) as usize);
+        let to = to.min(keys);
+        let from = self.window_left.map_or(0, |n| position.saturating_sub(reach(n)).max(0) as usize);
+        from.min(to)..to
+    }
+
     /// The factor on the queries and the one on the capped scores, as rounded for a head size.
     ///
     /// Without a cap the scores come out times `log2 e`; with one, divided by the cap.
@@ -85,6 +98,12 @@ impl AttentionOptions<'_> {
             Some(cap) => ((scale / cap) as f32, Some((cap * std::f64::consts::LOG2_E) as f32)),
         }
     }
+}
+
+/// The key position query `i` of `queries` stands at, where there are `keys`; negative before the
+/// first key.
+pub(super) fn position(keys: usize, queries: usize, i: usize) -> i64 {
+    i as i64 + keys as i64 - queries as i64
 }
 
 fn check_broadcast<T>(arg: &'static str, x: &ArrayView4<T>, full: [usize; 4]) -> Result<()> {

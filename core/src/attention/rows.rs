@@ -148,7 +148,7 @@ impl<T: Lane> Kernel for Pack<'_, '_, T> {
                             s.prefetch(next);
                         }
                     }
-                    s.transpose(&mut m);
+                    m = s.transpose(m);
                     for i in 0..S::LANES.min(depth - d) {
                         s.store(m[i], &mut to[(d + i) * width + lane..]);
                     }
@@ -244,7 +244,7 @@ impl<T: Element> Kernel for Unpack<'_, '_, T> {
                         let o = s.fma(s.load(&from[(d + i) * width + first..]), inverse, zero);
                         m[i] = s.select(empty, zero, o);
                     }
-                    s.transpose(&mut m);
+                    m = s.transpose(m);
                     for i in 0..count {
                         store(s, m[lane - first + i], &mut head, row + i, d);
                     }

@@ -15,8 +15,8 @@ use crate::tensor::Element;
 
 /// The keys each lane sees: `from[lane] .. to[lane]`.
 pub(super) struct Ranges {
-    from: [usize; MAX_ROWS],
-    to: [usize; MAX_ROWS],
+    pub from: [usize; MAX_ROWS],
+    pub to: [usize; MAX_ROWS],
     any: Range<usize>,
     every: Range<usize>,
 }

@@ -183,6 +183,17 @@ fn long_keys_cross_splits() {
 }
 
 #[test]
+fn few_queries_against_many_keys() {
+    for (heads, queries, keys, dim) in
+        [([1, 1], 1, 256, 64), ([4, 1], 1, 700, 40), ([8, 2], 4, 1100, 128), ([2, 2], 16, 515, 33)]
+    {
+        for causal in [false, true] {
+            check(Case { causal, batch: 2, ..Case::new(heads, queries, keys, dim) });
+        }
+    }
+}
+
+#[test]
 fn grouped_heads() {
     for heads in [[4, 1], [4, 2], [8, 2], [7, 7], [14, 2], [96, 1]] {
         for queries in [1, 3, 20, 65] {

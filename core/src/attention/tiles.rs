@@ -8,6 +8,7 @@ use ndarray::{ArrayView4, ArrayViewMut3, Axis, Ix4, s};
 use super::AttentionOptions;
 use super::kernel::QueryTile;
 use super::lanes::{Lanes, Sizes};
+use super::options::position;
 use super::products::{Dots, Products, Wide};
 use super::rows::{Fetch, Pack, Unpack};
 use super::scores::{Alibi, Change, Ranges};
@@ -38,7 +39,7 @@ impl Problem<'_, '_, '_> {
 
     /// The key position query `i` stands at; negative before the first key.
     fn position(&self, batch: usize, i: usize) -> i64 {
-        i as i64 + self.keys(batch) as i64 - self.q.shape()[2] as i64
+        position(self.keys(batch), self.q.shape()[2], i)
     }
 
     /// Whether every query of a batch entry sees every key of it.
@@ -49,13 +50,7 @@ impl Problem<'_, '_, '_> {
 
     /// The keys query `i` may see.
     fn range(&self, batch: usize, i: usize) -> Range<usize> {
-        let (keys, at) = (self.keys(batch), self.position(batch, i));
-        // A window beyond i64 is as good as none.
-        let reach = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        let right = if self.options.causal { Some(0) } else { self.options.window_right.map(reach) };
-        let to = right.map_or(keys, |n| at.saturating_add(n).saturating_add(1).max(0) as usize).min(keys);
-        let from = self.options.window_left.map_or(0, |n| at.saturating_sub(reach(n)).max(0) as usize);
-        from.min(to)..to
+        self.options.range(self.keys(batch), self.position(batch, i))
     }
 
     /// Floating-point operations, at most.
@@ -74,10 +69,10 @@ impl Problem<'_, '_, '_> {
 }
 
 /// The outputs of one block of `[batch, heads, queries]` and where it starts.
-struct Rows<'a> {
-    start: [usize; 3],
-    out: FloatsMut<'a, Ix4>,
-    lse: Option<ArrayViewMut3<'a, f32>>,
+pub(super) struct Rows<'a> {
+    pub start: [usize; 3],
+    pub out: FloatsMut<'a, Ix4>,
+    pub lse: Option<ArrayViewMut3<'a, f32>>,
 }
 
 impl Rows<'_> {
@@ -113,7 +108,7 @@ impl<'a> Iterator for Blocks<'a> {
 
 /// Cuts the outputs into query tiles of one batch entry and one kv head. Short sequences share
 /// a tile among heads of the group, so that lanes are not left empty.
-fn tiles<'a>(rows: Rows<'a>, group: usize) -> impl Iterator<Item = Rows<'a>> {
+pub(super) fn tiles<'a>(rows: Rows<'a>, group: usize) -> impl Iterator<Item = Rows<'a>> {
     let queries = rows.out.shape()[2].max(1);
     let heads = (MAX_ROWS / queries).clamp(1, group);
     Blocks { rest: Some(rows), axis: 0, step: 1 }
@@ -162,24 +157,9 @@ fn one<P: Products>(
     } else {
         Ranges::new((0..heads).flat_map(|_| (i..i + queries).map(|i| p.range(b, i))))
     };
-    // Lanes without a row repeat the last one.
-    let row = |lane: usize| lane.min(heads * queries - 1);
-    let per_head = |x: &[f32], factor: f64| {
-        std::array::from_fn(|lane| (f64::from(x[h + row(lane) / queries]) * factor) as f32)
-    };
-    let log2_e = std::f64::consts::LOG2_E;
-    let full = (p.q.shape()[0], p.q.shape()[1], p.q.shape()[2], p.k.shape()[2]);
+    let full = [p.q.shape()[0], p.q.shape()[1], p.q.shape()[2], p.k.shape()[2]];
     let block = s![b, h..h + heads, i..i + queries, ..];
-    let change = Change {
-        cap: p.cap,
-        alibi: p.options.alibi_slopes.map(|slopes| Alibi {
-            slope: per_head(slopes, -log2_e),
-            position: std::array::from_fn(|lane| p.position(b, i + row(lane) % queries)),
-        }),
-        bias: p.options.bias.as_ref().and_then(|x| x.broadcast(full)).map(|x| x.slice_move(block)),
-        mask: p.options.mask.as_ref().and_then(|x| x.broadcast(full)).map(|x| x.slice_move(block)),
-        sinks: p.options.sinks.map(|sinks| per_head(sinks, log2_e)),
-    };
+    let change = change(p.options, p.cap, full, [b, h, i], [heads, queries], p.keys(b));
     let k = Matrix::new(k.slice_move(s![b, kv, .., ..]));
     let v = Matrix::new(v.slice_move(s![b, kv, .., ..]));
     let narrow = p.k.dtype() != Dtype::F32;
@@ -214,8 +194,39 @@ fn one<P: Products>(
     });
 }
 
+/// What the options do to the scores of the query rows of one block of `[heads, queries]` that
+/// begins at `start`, in a call of shape `full` (`[B, H, Lq, Lk]`); row `n` is head `n / queries`.
+///
+/// Lanes without a row repeat the last one.
+pub(super) fn change<'r>(
+    options: &'r AttentionOptions,
+    cap: Option<f32>,
+    full: [usize; 4],
+    start: [usize; 3],
+    [heads, queries]: [usize; 2],
+    keys: usize,
+) -> Change<'r> {
+    let [b, h, i] = start;
+    let row = |lane: usize| lane.min(heads * queries - 1);
+    let per_head = |x: &[f32], factor: f64| {
+        std::array::from_fn(|lane| (f64::from(x[h + row(lane) / queries]) * factor) as f32)
+    };
+    let log2_e = std::f64::consts::LOG2_E;
+    let block = s![b, h..h + heads, i..i + queries, ..];
+    Change {
+        cap,
+        alibi: options.alibi_slopes.map(|slopes| Alibi {
+            slope: per_head(slopes, -log2_e),
+            position: std::array::from_fn(|lane| position(keys, full[2], i + row(lane) % queries)),
+        }),
+        bias: options.bias.as_ref().and_then(|x| x.broadcast(full)).map(|x| x.slice_move(block)),
+        mask: options.mask.as_ref().and_then(|x| x.broadcast(full)).map(|x| x.slice_move(block)),
+        sinks: options.sinks.map(|sinks| per_head(sinks, log2_e)),
+    }
+}
+
 /// `ln 2 * (m + log2 l)`, -inf for an empty sum.
-fn log_sum_exp(m: f32, l: f32) -> f32 {
+pub(super) fn log_sum_exp(m: f32, l: f32) -> f32 {
     if l == 0.0 {
         return f32::NEG_INFINITY;
     }

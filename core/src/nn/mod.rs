@@ -10,6 +10,7 @@ mod embedding;
 mod modulate;
 mod norm;
 mod patch;
+mod rope;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -19,3 +20,4 @@ pub use embedding::timestep_embedding;
 pub use modulate::{gate_residual, gate_residual_inplace, modulate};
 pub use norm::{layer_norm, layer_norm_modulate, rms_norm};
 pub use patch::{patchify, unpatchify};
+pub use rope::{Rope, rope, rope_tables};

@@ -37,6 +37,14 @@ defmodule DGM.Attention do
     }
   end
 
+  # Rotary tables for the NIF.
+  def tables({cos, sin}, interleaved) do
+    {Tensor.native(cos, "cos"), Tensor.native(sin, "sin"),
+     Check.boolean(interleaved, "interleaved")}
+  end
+
+  def tables(other, _interleaved), do: Check.fail("rope", other, "{cos, sin}")
+
   defp window({left, right}), do: {reach(left), reach(right)}
 
   defp window(other),

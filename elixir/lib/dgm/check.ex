@@ -35,6 +35,19 @@ defmodule DGM.Check do
   def seeds(list), do: list(list, "seeds", &u64/2, "a list of 64-bit integers, not negative")
   def labels(list), do: list(list, "labels", &label/2, "a list of integers")
 
+  @doc "The rows of a block table."
+  def pages(rows, name) do
+    list(
+      rows,
+      name,
+      &list(&1, &2, fn n, name -> page(n, name) end, "lists of pages"),
+      "a list of lists of pages"
+    )
+  end
+
+  defp page(n, _name) when is_integer(n) and n in -0x80000000..0x7FFFFFFF, do: n
+  defp page(n, name), do: fail(name, n, "pages, integers of 32 bits")
+
   def handle(%{__struct__: module, resource: resource} = value, module, _name)
       when is_reference(resource),
       do: value

@@ -44,6 +44,13 @@ defmodule DGM.Native do
   def set_num_threads(_count), do: missing()
 
   def attention(_q, _k, _v, _options), do: missing()
+  def attention_paged(_q, _cache, _options), do: missing()
+  def attention_merge(_out1, _lse1, _out2, _lse2), do: missing()
+  def cache_append(_cache, _k, _v, _counts, _rope), do: missing()
+  def cache_fork(_cache, _from, _to), do: missing()
+  def cache_truncate(_lengths, _keep), do: missing()
+  def rope_tables(_positions, _half, _first, _theta), do: missing()
+  def rope(_x, _first, _tables), do: missing()
   def layer_norm(_x, _weight, _bias, _eps), do: missing()
   def rms_norm(_x, _weight, _eps), do: missing()
   def modulate(_x, _shift, _scale), do: missing()

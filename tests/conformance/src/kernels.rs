@@ -1,10 +1,10 @@
 //! The list.
 
 use dgm_core::Result;
-use dgm_core::attention::{AttentionOptions, attention};
+use dgm_core::attention::{AttentionOptions, KvCache, attention, attention_merge, attention_paged};
 use dgm_core::linalg::{Activation, PackedLinear, linear};
 use dgm_core::nn::{self, Gelu};
-use ndarray::{ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, Ix4};
+use ndarray::{Array2, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, Ix4};
 
 use crate::{Args, CaseSpec, Kernel, oracle};
 
@@ -20,6 +20,20 @@ fn target<D: Dimension>(out: ArrayViewMutD<f32>) -> ArrayViewMut<f32, D> {
     out.into_dimensionality().expect("the rank of the signature")
 }
 
+/// The first positions of a case.
+pub(crate) fn firsts(a: &Args) -> Vec<usize> {
+    a.text("first").split(',').map(|n| n.parse().expect("a position")).collect()
+}
+
+/// The pages of a case: entry `(b, n)` of `batch` rows is page `batch * (most - 1 - n) + b`; every
+/// batch entry has all its places but `short` filled.
+pub(crate) fn block_table(pages: usize, page_len: usize, a: &Args) -> (Array2<i32>, Vec<usize>) {
+    let batch: usize = a.number("batch");
+    let most = pages / batch;
+    let table = Array2::from_shape_fn((batch, most), |(b, n)| (batch * (most - 1 - n) + b) as i32);
+    (table, vec![most * page_len - a.number::<usize>("short"); batch])
+}
+
 /// Every listed kernel, once.
 pub const KERNELS: &[Kernel] = &[
     Kernel {
@@ -30,6 +44,7 @@ pub const KERNELS: &[Kernel] = &[
             case("one_key", "B=1 H=1 G=1 L=1 S=1 D=3 E=5", "causal=0"),
             case("gqa_causal", "B=2 H=4 G=2 L=17 S=17 D=40 E=40", "causal=1"),
             case("causal_longer_keys", "B=3 H=2 G=1 L=65 S=130 D=33 E=64", "causal=1"),
+            case("decode", "B=2 H=8 G=2 L=3 S=1100 D=40 E=24", "causal=1"),
         ],
         bound: 4e-6,
         oracle: oracle::attention,
@@ -37,6 +52,65 @@ pub const KERNELS: &[Kernel] = &[
             let options = AttentionOptions { causal: a.text("causal") == "1", ..Default::default() };
             let [q, k, v] = [0, 1, 2].map(|i| view::<Ix4>(&x[i]));
             attention(q, k, v, &options, target::<Ix4>(out), None)
+        },
+    },
+    Kernel {
+        call: "attention_paged",
+        signature: "q[B,H,L,D] k[P,G,T,D] v[P,G,T,E] -> out[B,H,L,E]",
+        cases: &[
+            case("causal", "B=2 H=4 G=2 L=3 P=8 T=5 D=20 E=12", "batch=2 short=2 causal=1"),
+            case("long", "B=2 H=8 G=2 L=1 P=80 T=16 D=64 E=64", "batch=2 short=7 causal=0"),
+        ],
+        bound: 4e-6,
+        oracle: oracle::attention_paged,
+        run: |x, a, out| {
+            let [q, k, v] = [0, 1, 2].map(|i| view::<Ix4>(&x[i]));
+            let (table, lengths) = block_table(k.dim().0, k.dim().2, a);
+            let cache = KvCache {
+                k: k.into(),
+                v: v.into(),
+                k_scale: None,
+                v_scale: None,
+                block_table: Some(table.view()),
+                lengths: &lengths,
+            };
+            let options = AttentionOptions { causal: a.text("causal") == "1", ..Default::default() };
+            attention_paged(q, &cache, &options, target::<Ix4>(out), None)
+        },
+    },
+    Kernel {
+        call: "attention_merge",
+        signature: "out1[B,H,L,E] lse1[B,H,L] out2[B,H,L,E] lse2[B,H,L] -> out[B,H,L,E]",
+        cases: &[case("odd", "B=2 H=3 L=5 E=7", "")],
+        bound: 1e-6,
+        oracle: oracle::attention_merge,
+        run: |x, _, out| {
+            attention_merge(
+                view::<Ix4>(&x[0]),
+                view(&x[1]),
+                view::<Ix4>(&x[2]),
+                view(&x[3]),
+                target::<Ix4>(out),
+                None,
+            )
+        },
+    },
+    Kernel {
+        call: "rope",
+        signature: "x[B,H,L,D] cos[P,R] sin[P,R] -> out[B,H,L,D]",
+        cases: &[
+            case("halves", "B=2 H=3 L=5 D=10 P=9 R=4", "interleaved=0 first=3,4"),
+            case("pairs", "B=1 H=2 L=7 D=8 P=7 R=4", "interleaved=1 first=0"),
+        ],
+        bound: 1e-6,
+        oracle: oracle::rope,
+        run: |x, a, out| {
+            let tables =
+                nn::Rope { cos: view(&x[1]), sin: view(&x[2]), interleaved: a.text("interleaved") == "1" };
+            // As many as the batch has, for the cases that are refused too.
+            let mut first = firsts(a);
+            first.resize(x[0].shape()[0], 0);
+            nn::rope(view::<Ix4>(&x[0]), &first, &tables, target::<Ix4>(out))
         },
     },
     Kernel {

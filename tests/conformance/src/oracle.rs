@@ -3,9 +3,10 @@
 // Compared within a bound, never by bits: the functions of the platform will do.
 #![allow(clippy::disallowed_methods)]
 
-use ndarray::ArrayD;
+use ndarray::{ArrayD, Dimension, IxDyn};
 
 use crate::Args;
+use crate::kernels::{block_table, firsts};
 
 pub fn silu(v: f64) -> f64 {
     v / (1.0 + (-v).exp())
@@ -37,6 +38,49 @@ pub fn attention(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
         }
     }
     out
+}
+
+pub fn attention_paged(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    let (k, v) = (&x[1], &x[2]);
+    let (table, lengths) = block_table(k.shape()[0], k.shape()[2], a);
+    let side_by_side = |x: &ArrayD<f64>| {
+        let (page_len, shape) = (x.shape()[2], [o[0], x.shape()[1], lengths[0], x.shape()[3]]);
+        ArrayD::from_shape_fn(IxDyn(&shape), |i| {
+            x[[table[[i[0], i[2] / page_len]] as usize, i[1], i[2] % page_len, i[3]]]
+        })
+    };
+    attention(&[x[0].clone(), side_by_side(k), side_by_side(v)], a, o)
+}
+
+pub fn attention_merge(x: &[ArrayD<f64>], _: &Args, _: &[usize]) -> Vec<f64> {
+    x[0].indexed_iter()
+        .map(|(i, v)| {
+            let row = IxDyn(&i.slice()[..3]);
+            let (a, b) = (x[1][&row].exp(), x[3][&row].exp());
+            (v * a + x[2][&i] * b) / (a + b)
+        })
+        .collect()
+}
+
+pub fn rope(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    let (half, first) = (x[1].shape()[1], firsts(a));
+    let interleaved = a.text("interleaved") == "1";
+    x[0].indexed_iter()
+        .map(|(i, v)| {
+            let (row, d) = (first[i[0]] + i[2], i[3]);
+            if d >= 2 * half {
+                return *v;
+            }
+            // The other of the pair, its angle, and whether this is the second.
+            let (other, angle, second) = if interleaved {
+                (d ^ 1, d / 2, d % 2 == 1)
+            } else {
+                ((d + half) % (2 * half), d % half, d >= half)
+            };
+            let partner = x[0][[i[0], i[1], i[2], other]] * x[2][[row, angle]];
+            v * x[1][[row, angle]] + if second { partner } else { -partner }
+        })
+        .collect()
 }
 
 pub fn linear(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {

@@ -8,11 +8,12 @@ use rustler::{Binary, Env, NifMap, Term};
 
 use crate::failure::Reply;
 use crate::tensor::{Input, Output, Tensor, shaped};
+use crate::typed::{Typed, TypedInput, TypedOutput};
 
 /// The options, as `DGM.attention/4` has checked their types.
 #[derive(NifMap)]
 #[rustler(decode)]
-struct Options<'a> {
+pub struct Options<'a> {
     scale: Option<f64>,
     causal: bool,
     window_left: Option<usize>,
@@ -39,37 +40,65 @@ fn mask<'a>(bytes: &'a Binary, dims: &[usize]) -> Result<ArrayView4<'a, u8>> {
         .map_err(|_| Error::shape("mask", dims, SCORES))
 }
 
+/// The options with what they point to.
+pub struct Settings<'r, 'a> {
+    raw: &'r Options<'a>,
+    bias: Option<Tensor<'a>>,
+    slopes: Option<Vec<f32>>,
+    sinks: Option<Vec<f32>>,
+}
+
+impl<'r, 'a> Settings<'r, 'a> {
+    pub fn new(raw: &'r Options<'a>) -> Result<Self> {
+        Ok(Settings {
+            raw,
+            bias: raw.bias.as_ref().map(|x| Tensor::new("bias", x)).transpose()?,
+            slopes: single(raw.alibi_slopes.as_ref()),
+            sinks: single(raw.sinks.as_ref()),
+        })
+    }
+
+    pub fn options(&self) -> Result<AttentionOptions<'_>> {
+        let raw = self.raw;
+        Ok(AttentionOptions {
+            scale: raw.scale.map(|s| s as f32),
+            causal: raw.causal,
+            window_left: raw.window_left,
+            window_right: raw.window_right,
+            kv_lengths: raw.kv_lengths.as_deref(),
+            soft_cap: raw.soft_cap.map(|c| c as f32),
+            alibi_slopes: self.slopes.as_deref(),
+            sinks: self.sinks.as_deref(),
+            bias: self.bias.as_ref().map(|x| x.view::<Ix4>(SCORES)).transpose()?,
+            mask: raw.mask.as_ref().map(|(bytes, dims)| mask(bytes, dims)).transpose()?,
+        })
+    }
+
+    /// The log-sum-exps, where they are wanted.
+    pub fn lse(&self, dims: &[usize]) -> Result<Option<Output>> {
+        if self.raw.lse { Output::new("lse", dims).map(Some) } else { Ok(None) }
+    }
+}
+
 #[rustler::nif(schedule = "DirtyCpu")]
 fn attention<'a>(
     env: Env<'a>,
-    q: Input<'a>,
-    k: Input<'a>,
-    v: Input<'a>,
+    q: TypedInput<'a>,
+    k: TypedInput<'a>,
+    v: TypedInput<'a>,
     options: Options<'a>,
 ) -> Reply<(Term<'a>, Option<Term<'a>>)> {
     let _fp = FpEnv::enter();
-    let (q, k, v) = (Tensor::new("q", &q)?, Tensor::new("k", &k)?, Tensor::new("v", &v)?);
-    let q = q.view::<Ix4>("{batch, heads, queries, dim}")?;
-    let k = k.view::<Ix4>("{batch, kv_heads, keys, dim}")?;
-    let v = v.view::<Ix4>("{batch, kv_heads, keys, value_dim}")?;
-    let bias = options.bias.as_ref().map(|x| Tensor::new("bias", x)).transpose()?;
-    let (slopes, sinks) = (single(options.alibi_slopes.as_ref()), single(options.sinks.as_ref()));
-    let settings = AttentionOptions {
-        scale: options.scale.map(|s| s as f32),
-        causal: options.causal,
-        window_left: options.window_left,
-        window_right: options.window_right,
-        kv_lengths: options.kv_lengths.as_deref(),
-        soft_cap: options.soft_cap.map(|c| c as f32),
-        alibi_slopes: slopes.as_deref(),
-        sinks: sinks.as_deref(),
-        bias: bias.as_ref().map(|x| x.view::<Ix4>(SCORES)).transpose()?,
-        mask: options.mask.as_ref().map(|(bytes, dims)| mask(bytes, dims)).transpose()?,
-    };
-    let (batch, heads, queries, _) = q.dim();
-    let mut out = Output::new("out", &[batch, heads, queries, v.dim().3])?;
-    let mut lse = if options.lse { Some(Output::new("lse", &[batch, heads, queries])?) } else { None };
+    let (q, k, v) = (Typed::new("q", &q, false)?, Typed::new("k", &k, false)?, Typed::new("v", &v, false)?);
+    let dtype = q.dtype();
+    let q = q.floats::<Ix4>("{batch, heads, queries, dim}")?;
+    let k = k.floats::<Ix4>("{batch, kv_heads, keys, dim}")?;
+    let v = v.floats::<Ix4>("{batch, kv_heads, keys, value_dim}")?;
+    let settings = Settings::new(&options)?;
+    let rows = [q.shape()[0], q.shape()[1], q.shape()[2]];
+    let mut out = TypedOutput::new("out", &[rows[0], rows[1], rows[2], v.shape()[3]], dtype)?;
+    let mut lse = settings.lse(&rows)?;
     let lse_view = lse.as_mut().map(Output::view::<Ix3>).transpose()?;
-    attention::attention(q, k, v, &settings, out.view::<Ix4>()?, lse_view)?;
+    attention::attention(q, k, v, &settings.options()?, out.floats::<Ix4>()?, lse_view)?;
     Ok((out.into_term(env), lse.map(|l| l.into_term(env))))
 }

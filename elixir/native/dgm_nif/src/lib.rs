@@ -5,6 +5,7 @@
 //! longer than a millisecond runs on the dirty CPU schedulers.
 
 mod attention;
+mod cache;
 mod dit;
 mod failure;
 
@@ -15,6 +16,7 @@ mod random;
 mod run;
 mod system;
 mod tensor;
+mod typed;
 
 use rustler::{Env, Term};
 

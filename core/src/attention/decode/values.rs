@@ -1,0 +1,194 @@
+//! The product of a tile's probabilities with its values, value elements in lanes: each chain over
+//! the keys stays in its lane.
+
+use super::super::KEY_TILE;
+use super::scores::prefetch_row;
+use super::stored::{Stored, lanes_or_less};
+use super::tile::Tile;
+use crate::arch::{PagedRows, Simd};
+
+/// Keys that are read whole before the next: few enough to stay in the nearest cache.
+const STRIP: usize = 32;
+
+/// `t[r * stride + e] = chain over j of v[j][e] * p[r][j]`. Asks for the keys of the tile `next`.
+///
+/// With `DOT` values are bfloat16, `p[r][i]` is the pair of the probabilities of keys `2 i` and
+/// `2 i + 1`, and a step of the chain is that of a pair.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
+    s: S,
+    v: PagedRows<T>,
+    tile: &Tile,
+    p: &[f32],
+    t: &mut [f32],
+    stride: usize,
+    soon: PagedRows<T>,
+    next: &Tile,
+) {
+    let mut j = 0;
+    while j < tile.len {
+        let len = STRIP.min(tile.len - j);
+        let mut values: [&[T]; STRIP] = [&[]; STRIP];
+        let mut i = 0;
+        while i < len {
+            values[i] = v.row(tile.slots[j + i]);
+            if j + i < next.len {
+                prefetch_row(s, soon.row(next.slots[j + i]));
+            }
+            i += 1;
+        }
+        let values = &values[..len];
+        let mut e = 0;
+        while e < v.cols() {
+            let (p, t) = (&p[if DOT { j / 2 } else { j }..], &mut t[e..]);
+            if e + 4 * S::LANES <= v.cols() {
+                columns::<S, T, DOT, 4>(s, values, e, tile.rows, p, t, stride, j == 0);
+                e += 4 * S::LANES;
+            } else {
+                columns::<S, T, DOT, 1>(s, values, e, tile.rows, p, t, stride, j == 0);
+                e += S::LANES;
+            }
+        }
+        j += STRIP;
+    }
+}
+
+/// `NV` vectors of columns from `e` for every row.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn columns<S: Simd, T: Stored, const DOT: bool, const NV: usize>(
+    s: S,
+    values: &[&[T]],
+    e: usize,
+    rows: usize,
+    p: &[f32],
+    t: &mut [f32],
+    stride: usize,
+    first: bool,
+) {
+    let mut r = 0;
+    while r + 4 <= rows {
+        block::<S, T, DOT, NV, 4>(s, values, e, &p[r * KEY_TILE..], &mut t[r * stride..], stride, first);
+        r += 4;
+    }
+    if r + 2 <= rows {
+        block::<S, T, DOT, NV, 2>(s, values, e, &p[r * KEY_TILE..], &mut t[r * stride..], stride, first);
+        r += 2;
+    }
+    if r < rows {
+        block::<S, T, DOT, NV, 1>(s, values, e, &p[r * KEY_TILE..], &mut t[r * stride..], stride, first);
+    }
+}
+
+#[inline(always)]
+fn block<S: Simd, T: Stored, const DOT: bool, const NV: usize, const MR: usize>(
+    s: S,
+    values: &[&[T]],
+    e: usize,
+    p: &[f32],
+    t: &mut [f32],
+    stride: usize,
+    first: bool,
+) {
+    let mut acc = [[s.splat(0.0); NV]; MR];
+    let mut rows: [&[f32]; MR] = [&[]; MR];
+    for r in 0..MR {
+        let steps = if DOT { values.len().div_ceil(2) } else { values.len() };
+        rows[r] = &p[r * KEY_TILE..r * KEY_TILE + steps];
+        if !first {
+            for n in 0..NV {
+                acc[r][n] = s.load(&t[r * stride + n * S::LANES..]);
+            }
+        }
+    }
+    if DOT {
+        let none: &[T] = &[];
+        for i in 0..values.len().div_ceil(2) {
+            let (even, odd) = (&values[2 * i][e..], values.get(2 * i + 1).map_or(none, |v| &v[e..]));
+            let mut x = [s.isplat(0); NV];
+            for n in 0..NV {
+                let odd = odd.get(n * S::LANES..).unwrap_or(none);
+                x[n] = T::interleave(s, &even[n * S::LANES..], odd);
+            }
+            for r in 0..MR {
+                let weights = s.isplat(rows[r][i].to_bits() as i32);
+                for n in 0..NV {
+                    acc[r][n] = s.dot_bf16(acc[r][n], x[n], weights);
+                }
+            }
+        }
+    }
+    let mut j = if DOT { values.len() } else { 0 };
+    while j < values.len() {
+        let value = &values[j][e..];
+        let mut x = [s.splat(0.0); NV];
+        if NV > 1 {
+            let value = &value[..NV * S::LANES];
+            for n in 0..NV {
+                x[n] = T::lanes(s, &value[n * S::LANES..]);
+            }
+        } else {
+            x[0] = lanes_or_less(s, value);
+        }
+        for r in 0..MR {
+            let weight = s.splat(rows[r][j]);
+            for n in 0..NV {
+                acc[r][n] = s.fma(x[n], weight, acc[r][n]);
+            }
+        }
+        j += 1;
+    }
+    for r in 0..MR {
+        for n in 0..NV {
+            s.store(acc[r][n], &mut t[r * stride + n * S::LANES..]);
+        }
+    }
+}
+
+/// One row's product with hidden keys left out of the chain, for values that are not finite.
+#[inline(always)]
+pub(super) fn seen_only<S: Simd, T: Stored, const DOT: bool>(
+    s: S,
+    v: PagedRows<T>,
+    tile: &Tile,
+    p: &[f32],
+    t: &mut [f32],
+    sees: impl Fn(usize) -> bool,
+) {
+    let mut e = 0;
+    while e < v.cols() {
+        let mut acc = s.splat(0.0);
+        for step in 0..tile.len.next_multiple_of(2) {
+            // The odd key of a pair comes first.
+            let j = if DOT { step ^ 1 } else { step };
+            if j < tile.len && sees(j) {
+                let weight = if DOT {
+                    let pair = p[j / 2].to_bits();
+                    f32::from_bits(if j & 1 == 0 { pair << 16 } else { pair & 0xffff_0000 })
+                } else {
+                    p[j]
+                };
+                acc = s.fma(lanes_or_less(s, &v.row(tile.slots[j])[e..]), s.splat(weight), acc);
+            }
+        }
+        s.store(acc, &mut t[e..]);
+        e += S::LANES;
+    }
+}
+
+/// Whether every number is finite.
+#[inline(always)]
+pub(super) fn all_finite<S: Simd>(s: S, t: &[f32]) -> bool {
+    let zero = s.splat(0.0);
+    let mut sum = zero;
+    let mut i = 0;
+    while i < t.len() {
+        // 0 times an infinity or a NaN is a NaN, which stays one.
+        sum = s.fma(s.load(&t[i..]), zero, sum);
+        i += S::LANES;
+    }
+    let mut lanes = [0.0f32; 16];
+    s.store(sum, &mut lanes);
+    !lanes.iter().any(|x| x.is_nan())
+}

@@ -1,0 +1,144 @@
+//! Rotary position embedding (J. Su et al., arXiv:2104.09864).
+
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, Ix4};
+
+use crate::error::{Error, Result, check_shape};
+use crate::linalg::check_strides;
+use crate::tensor::{Element, Floats, FloatsMut, each};
+use crate::threads;
+
+/// Cosines and sines by position, and which numbers are a pair.
+#[derive(Debug, Clone)]
+pub struct Rope<'a> {
+    /// `[positions, R / 2]`: the first `R` numbers of a head are turned, the others stay.
+    pub cos: ArrayView2<'a, f32>,
+    /// As `cos`.
+    pub sin: ArrayView2<'a, f32>,
+    /// Pairs are `(2 i, 2 i + 1)` (GPT-J, original LLaMA); else `(i, i + R / 2)` (GPT-NeoX, Hugging Face).
+    pub interleaved: bool,
+}
+
+impl Rope<'_> {
+    /// Checks the tables for heads of `dim` numbers at positions below `positions`.
+    pub(crate) fn check(&self, dim: usize, positions: usize) -> Result<()> {
+        let (rows, half) = self.cos.dim();
+        if 2 * half > dim {
+            let expected = format!("[positions, R / 2] with R at most {dim}, the head size");
+            return Err(Error::shape("cos", self.cos.shape(), expected));
+        }
+        check_shape("sin", self.sin.shape(), &[rows, half])?;
+        check_strides("cos", self.cos.shape(), self.cos.strides(), false)?;
+        check_strides("sin", self.sin.shape(), self.sin.strides(), false)?;
+        if positions > rows {
+            return Err(Error::shape("cos", self.cos.shape(), format!("{positions} positions or more")));
+        }
+        Ok(())
+    }
+
+    /// Turns a row that stands at `position`.
+    pub(crate) fn turn(&self, row: &mut [f32], position: usize) {
+        let half = self.cos.ncols();
+        let (step, apart) = if self.interleaved { (2, 1) } else { (1, half) };
+        let tables = self.cos.row(position).into_iter().zip(self.sin.row(position));
+        for (i, (&cos, &sin)) in tables.enumerate() {
+            let (a, b) = (row[step * i], row[step * i + apart]);
+            row[step * i] = a * cos - b * sin;
+            row[step * i + apart] = b * cos + a * sin;
+        }
+    }
+}
+
+/// Fills the tables of positions `first`, `first + 1`, ...: row `n` holds cosine and sine of
+/// `(first + n) * theta^(-i / (R / 2))` for `i` below `R / 2`.
+///
+/// The frequencies are rounded to f32; the angle, its cosine and sine are computed in f64 and rounded
+/// once. Scaled variants are tables of the caller's own.
+///
+/// ```
+/// use ndarray::Array2;
+/// let (mut cos, mut sin) = (Array2::zeros((4, 8)), Array2::zeros((4, 8)));
+/// dgm_core::nn::rope_tables(0, 10_000.0, cos.view_mut(), sin.view_mut())?;
+/// assert_eq!((cos[[0, 0]], sin[[0, 0]]), (1.0, 0.0));
+/// # Ok::<(), dgm_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] when `sin` has not the shape of `cos`; [`Error::Range`] when `theta` is not a
+/// finite positive number or a position not below 2^53.
+pub fn rope_tables(
+    first: usize,
+    theta: f32,
+    mut cos: ArrayViewMut2<f32>,
+    mut sin: ArrayViewMut2<f32>,
+) -> Result<()> {
+    if !(theta.is_finite() && theta > 0.0) {
+        return Err(Error::range("theta", theta, "a finite positive number"));
+    }
+    let (rows, half) = cos.dim();
+    check_shape("sin", sin.shape(), &[rows, half])?;
+    if first.checked_add(rows).is_none_or(|end| end as u64 > 1 << 53) {
+        return Err(Error::range("first", first, "positions below 2^53"));
+    }
+    let rate = -libm::log(f64::from(theta));
+    let frequencies: Vec<f32> = (0..half).map(|i| libm::exp(rate * i as f64 / half as f64) as f32).collect();
+    let work = 200 * (rows * half) as u64;
+    let rows = cos.axis_iter_mut(Axis(0)).zip(sin.axis_iter_mut(Axis(0))).enumerate();
+    threads::for_each(rows, work, |(n, (mut cos, mut sin))| {
+        for (&f, (c, s)) in frequencies.iter().zip(cos.iter_mut().zip(&mut sin)) {
+            let (sine, cosine) = libm::sincos((first + n) as f64 * f64::from(f));
+            (*c, *s) = (cosine as f32, sine as f32);
+        }
+    });
+    Ok(())
+}
+
+/// Turns queries or keys `x` `[B, H, L, D]`; token `i` of batch entry `b` stands at position
+/// `first[b] + i`. `out` has the shape of `x`.
+///
+/// Computed in f32 (two products and a sum, each rounded) and rounded once to the type of `out`.
+///
+/// ```
+/// use dgm_core::nn::{Rope, rope};
+/// use ndarray::{Array4, array};
+/// let x = Array4::<f32>::ones((1, 1, 1, 2));
+/// let mut out = Array4::<f32>::zeros((1, 1, 1, 2));
+/// let (cos, sin) = (array![[1.0], [0.0]], array![[0.0], [1.0]]);
+/// let tables = Rope { cos: cos.view(), sin: sin.view(), interleaved: false };
+/// rope(x.view(), &[1], &tables, out.view_mut())?;
+/// assert_eq!((out[[0, 0, 0, 0]], out[[0, 0, 0, 1]]), (-1.0, 1.0));
+/// # Ok::<(), dgm_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] and [`Error::Stride`] name the argument that does not fit; tables that end before
+/// the last position do not.
+pub fn rope<'a>(
+    x: impl Into<Floats<'a, Ix4>>,
+    first: &[usize],
+    tables: &Rope,
+    out: impl Into<FloatsMut<'a, Ix4>>,
+) -> Result<()> {
+    let (x, mut out) = (x.into(), out.into());
+    let [batch, _, tokens, dim] = *x.shape() else { unreachable!("four axes") };
+    check_shape("first", &[first.len()], &[batch])?;
+    check_shape("out", out.shape(), x.shape())?;
+    check_strides("x", x.shape(), x.strides(), false)?;
+    check_strides("out", out.shape(), out.strides(), true)?;
+    let positions = first.iter().copied().max().unwrap_or(0).saturating_add(tokens);
+    tables.check(dim, if tokens == 0 { 0 } else { positions })?;
+    let work = 8 * x.shape()[1..].iter().product::<usize>() as u64;
+    each!(Floats, &x, x => each!(FloatsMut, &mut out, out => {
+        for ((x, mut out), &first) in x.outer_iter().zip(out.outer_iter_mut()).zip(first) {
+            threads::for_each(x.outer_iter().zip(out.outer_iter_mut()), work, |(x, mut out)| {
+                threads::with_scratch(dim, |row| {
+                    for (i, (from, mut to)) in x.outer_iter().zip(out.outer_iter_mut()).enumerate() {
+                        row.iter_mut().zip(from).for_each(|(to, x)| *to = Element::to_f32(*x));
+                        tables.turn(row, first + i);
+                        to.iter_mut().zip(&*row).for_each(|(to, &x)| *to = Element::from_f32(x));
+                    }
+                });
+            });
+        }
+    }));
+    Ok(())
+}
