@@ -133,12 +133,12 @@ fn check(shape: Shape, o: &AttentionOptions) {
     assert!(worst <= 2.0 * worst_naive + 2.0 * unit, "{shape:?} {o:?}: {worst:e} against {worst_naive:e}");
 }
 
-fn mask(seed: u64, shape: [usize; 4]) -> Array4<u8> {
+pub(super) fn mask(seed: u64, shape: [usize; 4]) -> Array4<u8> {
     tensor(seed, shape).mapv(|x| u8::from(x > -0.5))
 }
 
 /// Bias with a quarter of -inf.
-fn bias(seed: u64, shape: [usize; 4]) -> Array4<f32> {
+pub(super) fn bias(seed: u64, shape: [usize; 4]) -> Array4<f32> {
     tensor(seed, shape).mapv(|x| if x > 1.0 { f32::NEG_INFINITY } else { 3.0 * x })
 }
 

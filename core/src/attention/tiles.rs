@@ -30,17 +30,17 @@ pub(super) struct Problem<'a, 'r, 'o> {
 
 impl Problem<'_, '_, '_> {
     /// Number of keys of a batch entry.
-    fn keys(&self, batch: usize) -> usize {
+    pub(super) fn keys(&self, batch: usize) -> usize {
         self.options.kv_lengths.map_or(self.k.shape()[2], |n| n[batch])
     }
 
     /// The key position query `i` stands at; negative before the first key.
-    fn position(&self, batch: usize, i: usize) -> i64 {
+    pub(super) fn position(&self, batch: usize, i: usize) -> i64 {
         i as i64 + self.keys(batch) as i64 - self.q.shape()[2] as i64
     }
 
     /// The keys query `i` may see.
-    fn range(&self, batch: usize, i: usize) -> Range<usize> {
+    pub(super) fn range(&self, batch: usize, i: usize) -> Range<usize> {
         let (keys, at) = (self.keys(batch), self.position(batch, i));
         // A window beyond i64 is as good as none.
         let reach = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
@@ -50,8 +50,35 @@ impl Problem<'_, '_, '_> {
         from.min(to)..to
     }
 
+    /// What happens to the scores of a block of heads and queries; `row` says which of them a
+    /// lane has.
+    pub(super) fn change(
+        &self,
+        batch: usize,
+        heads: Range<usize>,
+        queries: Range<usize>,
+        row: impl Fn(usize) -> (usize, usize),
+    ) -> Change<'_> {
+        let per_head =
+            |x: &[f32], factor: f64| std::array::from_fn(|lane| (f64::from(x[row(lane).0]) * factor) as f32);
+        let log2_e = std::f64::consts::LOG2_E;
+        let full = (self.q.shape()[0], self.q.shape()[1], self.q.shape()[2], self.k.shape()[2]);
+        let block = s![batch, heads, queries, ..];
+        let o = self.options;
+        Change {
+            cap: self.cap,
+            alibi: o.alibi_slopes.map(|slopes| Alibi {
+                slope: per_head(slopes, -log2_e),
+                position: std::array::from_fn(|lane| self.position(batch, row(lane).1)),
+            }),
+            bias: o.bias.as_ref().and_then(|x| x.broadcast(full)).map(|x| x.slice_move(block)),
+            mask: o.mask.as_ref().and_then(|x| x.broadcast(full)).map(|x| x.slice_move(block)),
+            sinks: o.sinks.map(|sinks| per_head(sinks, log2_e)),
+        }
+    }
+
     /// Floating-point operations, at most.
-    fn work(&self) -> u64 {
+    pub(super) fn work(&self) -> u64 {
         let keys = self.k.shape()[2] + 1;
         let o = self.options;
         let right = if o.causal { Some(0) } else { o.window_right };
@@ -145,22 +172,9 @@ fn one<T: Element>(p: &Problem, k: ArrayView4<T>, v: ArrayView4<T>, group: usize
     // Lanes without a row repeat the last one, so that they never ask for more keys.
     let row = |lane: usize| lane.min(heads * queries - 1);
     let ranges = Ranges::new(lanes.width(), |lane| p.range(b, i + row(lane) % queries));
-    let per_head = |x: &[f32], factor: f64| {
-        std::array::from_fn(|lane| (f64::from(x[h + row(lane) / queries]) * factor) as f32)
-    };
-    let log2_e = std::f64::consts::LOG2_E;
-    let full = (p.q.shape()[0], p.q.shape()[1], p.q.shape()[2], p.k.shape()[2]);
     let block = s![b, h..h + heads, i..i + queries, ..];
-    let change = Change {
-        cap: p.cap,
-        alibi: p.options.alibi_slopes.map(|slopes| Alibi {
-            slope: per_head(slopes, -log2_e),
-            position: std::array::from_fn(|lane| p.position(b, i + row(lane) % queries)),
-        }),
-        bias: p.options.bias.as_ref().and_then(|x| x.broadcast(full)).map(|x| x.slice_move(block)),
-        mask: p.options.mask.as_ref().and_then(|x| x.broadcast(full)).map(|x| x.slice_move(block)),
-        sinks: p.options.sinks.map(|sinks| per_head(sinks, log2_e)),
-    };
+    let change =
+        p.change(b, h..h + heads, i..i + queries, |lane| (h + row(lane) / queries, i + row(lane) % queries));
     let k = Matrix::new(k.slice_move(s![b, kv, .., ..]));
     let v = Matrix::new(v.slice_move(s![b, kv, .., ..]));
     let narrow = p.k.dtype() != Dtype::F32;
