@@ -753,6 +753,38 @@ int32_t dgm_attention(const dgm_tensor *q,
                       dgm_tensor *lse);
 
 /**
+ * The gradients of dgm_attention(): with dout the gradient of a loss with respect to out, fills those
+ * with respect to q, k, v and the bias.
+ *
+ * Each tensor is f32, f16 or bf16, v as k, lse and dbias f32: 16-bit numbers are widened exactly, all
+ * is computed in f32, and results are rounded once. Elements that are hidden and queries without a key
+ * add nothing, whatever q, k, v and dout hold there.
+ *
+ * @param q       [B, H, Lq, D], as dgm_attention() got it
+ * @param k       [B, Hkv, Lk, D], likewise
+ * @param v       [B, Hkv, Lk, Dv], likewise
+ * @param out     [B, H, Lq, Dv], as dgm_attention() filled it
+ * @param lse     f32 [B, H, Lq], likewise
+ * @param dout    [B, H, Lq, Dv]
+ * @param options those of dgm_attention(), NULL for the defaults
+ * @param dq      [B, H, Lq, D]
+ * @param dk      [B, Hkv, Lk, D]
+ * @param dv      [B, Hkv, Lk, Dv]
+ * @param dbias   f32, the shape of the bias, summed where it repeats; NULL if not wanted
+ */
+int32_t dgm_attention_backward(const dgm_tensor *q,
+                               const dgm_tensor *k,
+                               const dgm_tensor *v,
+                               const dgm_tensor *out,
+                               const dgm_tensor *lse,
+                               const dgm_tensor *dout,
+                               const dgm_attention_options *options,
+                               dgm_tensor *dq,
+                               dgm_tensor *dk,
+                               dgm_tensor *dv,
+                               dgm_tensor *dbias);
+
+/**
  * dgm_attention() of sequences of different lengths packed one after the other, each within itself:
  * the bits are those of one call a sequence.
  *
