@@ -24,6 +24,7 @@ struct Options<'a> {
     bias: Option<Input<'a>>,
     mask: Option<(Binary<'a>, Vec<usize>)>,
     lse: bool,
+    dbias: bool,
 }
 
 fn single(x: Option<&Vec<f64>>) -> Option<Vec<f32>> {
@@ -39,6 +40,41 @@ fn mask<'a>(bytes: &'a Binary, dims: &[usize]) -> Result<ArrayView4<'a, u8>> {
         .map_err(|_| Error::shape("mask", dims, SCORES))
 }
 
+/// What the options point to.
+struct Read<'a> {
+    bias: Option<Tensor<'a>>,
+    slopes: Option<Vec<f32>>,
+    sinks: Option<Vec<f32>>,
+}
+
+impl<'a> Options<'a> {
+    fn read(&self) -> Result<Read<'a>> {
+        let bias = self.bias.as_ref().map(|x| Tensor::new("bias", x)).transpose()?;
+        let (slopes, sinks) = (single(self.alibi_slopes.as_ref()), single(self.sinks.as_ref()));
+        Ok(Read { bias, slopes, sinks })
+    }
+
+    fn settings<'s>(&'s self, read: &'s Read<'a>) -> Result<AttentionOptions<'s>> {
+        Ok(AttentionOptions {
+            scale: self.scale.map(|s| s as f32),
+            causal: self.causal,
+            window_left: self.window_left,
+            window_right: self.window_right,
+            kv_lengths: self.kv_lengths.as_deref(),
+            soft_cap: self.soft_cap.map(|c| c as f32),
+            alibi_slopes: read.slopes.as_deref(),
+            sinks: read.sinks.as_deref(),
+            bias: read.bias.as_ref().map(|x| x.view::<Ix4>(SCORES)).transpose()?,
+            mask: self.mask.as_ref().map(|(bytes, dims)| mask(bytes, dims)).transpose()?,
+        })
+    }
+}
+
+const QUERIES: &str = "{batch, heads, queries, dim}";
+const KEYS: &str = "{batch, kv_heads, keys, dim}";
+const VALUES: &str = "{batch, kv_heads, keys, value_dim}";
+const OUTPUT: &str = "{batch, heads, queries, value_dim}";
+
 #[rustler::nif(schedule = "DirtyCpu")]
 fn attention<'a>(
     env: Env<'a>,
@@ -49,27 +85,58 @@ fn attention<'a>(
 ) -> Reply<(Term<'a>, Option<Term<'a>>)> {
     let _fp = FpEnv::enter();
     let (q, k, v) = (Tensor::new("q", &q)?, Tensor::new("k", &k)?, Tensor::new("v", &v)?);
-    let q = q.view::<Ix4>("{batch, heads, queries, dim}")?;
-    let k = k.view::<Ix4>("{batch, kv_heads, keys, dim}")?;
-    let v = v.view::<Ix4>("{batch, kv_heads, keys, value_dim}")?;
-    let bias = options.bias.as_ref().map(|x| Tensor::new("bias", x)).transpose()?;
-    let (slopes, sinks) = (single(options.alibi_slopes.as_ref()), single(options.sinks.as_ref()));
-    let settings = AttentionOptions {
-        scale: options.scale.map(|s| s as f32),
-        causal: options.causal,
-        window_left: options.window_left,
-        window_right: options.window_right,
-        kv_lengths: options.kv_lengths.as_deref(),
-        soft_cap: options.soft_cap.map(|c| c as f32),
-        alibi_slopes: slopes.as_deref(),
-        sinks: sinks.as_deref(),
-        bias: bias.as_ref().map(|x| x.view::<Ix4>(SCORES)).transpose()?,
-        mask: options.mask.as_ref().map(|(bytes, dims)| mask(bytes, dims)).transpose()?,
-    };
+    let (q, k, v) = (q.view::<Ix4>(QUERIES)?, k.view::<Ix4>(KEYS)?, v.view::<Ix4>(VALUES)?);
+    let read = options.read()?;
+    let settings = options.settings(&read)?;
     let (batch, heads, queries, _) = q.dim();
     let mut out = Output::new("out", &[batch, heads, queries, v.dim().3])?;
     let mut lse = if options.lse { Some(Output::new("lse", &[batch, heads, queries])?) } else { None };
     let lse_view = lse.as_mut().map(Output::view::<Ix3>).transpose()?;
     attention::attention(q, k, v, &settings, out.view::<Ix4>()?, lse_view)?;
     Ok((out.into_term(env), lse.map(|l| l.into_term(env))))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+#[allow(clippy::too_many_arguments)]
+fn attention_backward<'a>(
+    env: Env<'a>,
+    q: Input<'a>,
+    k: Input<'a>,
+    v: Input<'a>,
+    out: Input<'a>,
+    lse: Input<'a>,
+    dout: Input<'a>,
+    options: Options<'a>,
+) -> Reply<(Term<'a>, Term<'a>, Term<'a>, Option<Term<'a>>)> {
+    let _fp = FpEnv::enter();
+    let (q, k, v) = (Tensor::new("q", &q)?, Tensor::new("k", &k)?, Tensor::new("v", &v)?);
+    let (out, lse, dout) =
+        (Tensor::new("out", &out)?, Tensor::new("lse", &lse)?, Tensor::new("dout", &dout)?);
+    let read = options.read()?;
+    let settings = options.settings(&read)?;
+    let mut dbias = match (&read.bias, options.dbias) {
+        (Some(bias), true) => Some(Output::new("dbias", bias.dims())?),
+        (None, true) => return Err(Error::argument("dbias", "true", "false without a bias").into()),
+        (_, false) => None,
+    };
+    // Results have the shapes of what they belong to, which the engine has not checked yet.
+    let views = (q.view::<Ix4>(QUERIES)?, k.view::<Ix4>(KEYS)?, v.view::<Ix4>(VALUES)?);
+    let mut dq = Output::new("dq", q.dims())?;
+    let mut dk = Output::new("dk", k.dims())?;
+    let mut dv = Output::new("dv", v.dims())?;
+    let to_bias = dbias.as_mut().map(Output::view::<Ix4>).transpose()?;
+    attention::attention_backward(
+        views.0,
+        views.1,
+        views.2,
+        out.view::<Ix4>(OUTPUT)?,
+        lse.view::<Ix3>("{batch, heads, queries}")?,
+        dout.view::<Ix4>(OUTPUT)?,
+        &settings,
+        dq.view::<Ix4>()?,
+        dk.view::<Ix4>()?,
+        dv.view::<Ix4>()?,
+        to_bias,
+    )?;
+    Ok((dq.into_term(env), dk.into_term(env), dv.into_term(env), dbias.map(|x| x.into_term(env))))
 }
