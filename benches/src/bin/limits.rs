@@ -4,7 +4,7 @@
 //! alternate. One thread is timed by the time it was on a processor (Linux; elsewhere wall time),
 //! so that other programs disturb the ratio less; several by wall time. Figures under one tenth of
 //! a second of work are rough. Prints one JSON object a line in the schema of all benchmark
-//! programs; there are no peers here.
+//! programs; there are no peers here. Names of kernels as arguments leave out the others.
 
 use std::time::Instant;
 
@@ -56,10 +56,16 @@ fn report(case: &mut Case) {
     );
 }
 
+/// Whether a case was asked for: its kernel is an argument, or there are none.
+fn wanted(case: &Case) -> bool {
+    let mut kernels = std::env::args().skip(1).peekable();
+    kernels.peek().is_none() || kernels.any(|kernel| kernel == case.kernel)
+}
+
 fn main() {
     let all = num_threads();
     for threads in if all > 1 { vec![1, all] } else { vec![1] } {
         set_num_threads(threads).expect("the pool can have this size");
-        cases().iter_mut().for_each(report);
+        cases().iter_mut().filter(|case| wanted(case)).for_each(report);
     }
 }
