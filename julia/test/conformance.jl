@@ -70,6 +70,13 @@ affine(case, names...) = (; (n => case.inputs[string(n)] for n in names if haske
 # How each entry of the C interface is called here: (out, case, x), where x gives an input by its name.
 const CALLS = Dict(
     "attention" => (out, c, x) -> attention!(out, x("q"), x("k"), x("v"); causal = number(c, "causal") != 0),
+    # The three gradients of each batch item one after the other.
+    "attention_backward" => (out, c, x) -> begin
+        q, k, v, causal = x("q"), x("k"), x("v"), number(c, "causal") != 0
+        y, lse = attention(q, k, v; lse = true, causal = causal)
+        gradients = attention_backward(q, k, v, y, lse, x("dout"); causal = causal)
+        out .= vcat(map(g -> reshape(g, :, size(out, 2)), gradients)...)
+    end,
     # Weights lie in memory as [out, in].
     "linear" => (out, c, x) -> D.linear!(out, D.Linear(transpose(x("weight")), get(c.inputs, "bias", nothing)), x("x");
                                          activation = Symbol(c.args["activation"])),

@@ -146,6 +146,40 @@ static int32_t call_attention(conformance_case *c, dgm_tensor *out)
     return dgm_attention(in(c, "q"), in(c, "k"), in(c, "v"), &o, out, NULL);
 }
 
+/* The output is [B, K]: the three gradients of each batch entry one after the other. */
+static int32_t call_attention_backward(conformance_case *c, dgm_tensor *out)
+{
+    dgm_attention_options o;
+    dgm_attention_options_init(&o, sizeof o);
+    o.causal = atoi(arg(c, "causal", "0"));
+    const dgm_tensor *q = in(c, "q"), *k = in(c, "k"), *v = in(c, "v"), *dout = in(c, "dout");
+    const dgm_tensor *of[3] = {q, k, v};
+    int64_t y_shape[4] = {q->shape[0], q->shape[1], q->shape[2], v->shape[3]}, len[3];
+    int64_t rows = y_shape[0] * y_shape[1] * y_shape[2], all = rows * (y_shape[3] + 1);
+    for (int i = 0; i < 3; i++) {
+        len[i] = of[i]->shape[1] * of[i]->shape[2] * of[i]->shape[3];
+        all += of[i]->shape[0] * len[i];
+    }
+    float *memory = (float *)malloc((size_t)all * sizeof *memory), *at = memory;
+    if (memory == NULL)
+        die("no memory", c->name);
+    dgm_tensor y = f32_tensor(at, 4, y_shape), lse = f32_tensor(at += rows * y_shape[3], 3, y_shape), to[3];
+    at += rows;
+    for (int i = 0; i < 3; i++) {
+        to[i] = f32_tensor(at, 4, of[i]->shape);
+        at += of[i]->shape[0] * len[i];
+    }
+    int32_t status = dgm_attention(q, k, v, &o, &y, &lse);
+    if (status == DGM_OK)
+        status = dgm_attention_backward(q, k, v, &y, &lse, dout, &o, &to[0], &to[1], &to[2], NULL);
+    float *next = (float *)out->data;
+    for (int64_t b = 0; status == DGM_OK && b < q->shape[0]; b++)
+        for (int i = 0; i < 3; next += len[i++])
+            memcpy(next, (float *)to[i].data + b * len[i], (size_t)len[i] * sizeof *next);
+    free(memory);
+    return status;
+}
+
 static int32_t call_linear(conformance_case *c, dgm_tensor *out)
 {
     static const char *const names[] = {"none", "silu", "gelu_tanh", "gelu_erf"};
@@ -210,6 +244,7 @@ static const struct {
     int32_t (*call)(conformance_case *c, dgm_tensor *out);
 } calls[] = {
     {"attention", call_attention},
+    {"attention_backward", call_attention_backward},
     {"linear", call_linear},
     {"layer_norm", call_layer_norm},
     {"rms_norm", call_rms_norm},

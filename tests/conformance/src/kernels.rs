@@ -1,10 +1,10 @@
 //! The list.
 
 use dgm_core::Result;
-use dgm_core::attention::{AttentionOptions, attention};
+use dgm_core::attention::{AttentionOptions, attention, attention_backward};
 use dgm_core::linalg::{Activation, PackedLinear, linear};
 use dgm_core::nn::{self, Gelu};
-use ndarray::{ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, Ix4};
+use ndarray::{Array3, Array4, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, Ix2, Ix4};
 
 use crate::{Args, CaseSpec, Kernel, oracle};
 
@@ -18,6 +18,23 @@ fn view<'a, D: Dimension>(x: &'a ArrayViewD<f32>) -> ArrayView<'a, f32, D> {
 
 fn target<D: Dimension>(out: ArrayViewMutD<f32>) -> ArrayViewMut<f32, D> {
     out.into_dimensionality().expect("the rank of the signature")
+}
+
+/// The gradients of the attention of `[q, k, v, dout]`, one after the other for each batch entry.
+fn gradients(x: &[ArrayViewD<f32>], a: &Args, out: ArrayViewMutD<f32>) -> Result<()> {
+    let options = AttentionOptions { causal: a.text("causal") == "1", ..Default::default() };
+    let [q, k, v, dout] = [0, 1, 2, 3].map(|i| view::<Ix4>(&x[i]));
+    let (b, h, l, _) = q.dim();
+    let (mut y, mut lse) = (Array4::<f32>::zeros((b, h, l, v.dim().3)), Array3::zeros((b, h, l)));
+    attention(q, k, v, &options, y.view_mut(), Some(lse.view_mut()))?;
+    let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| Array4::<f32>::zeros(x.dim()));
+    let to = (dq.view_mut(), dk.view_mut(), dv.view_mut());
+    attention_backward(q, k, v, y.view(), lse.view(), dout, &options, to.0, to.1, to.2, None)?;
+    for (b, mut out) in target::<Ix2>(out).outer_iter_mut().enumerate() {
+        let all = [&dq, &dk, &dv].into_iter().flat_map(|x| x.index_axis(ndarray::Axis(0), b).to_owned());
+        out.iter_mut().zip(all).for_each(|(to, x)| *to = x);
+    }
+    Ok(())
 }
 
 /// Every listed kernel, once.
@@ -38,6 +55,17 @@ pub const KERNELS: &[Kernel] = &[
             let [q, k, v] = [0, 1, 2].map(|i| view::<Ix4>(&x[i]));
             attention(q, k, v, &options, target::<Ix4>(out), None)
         },
+    },
+    Kernel {
+        call: "attention_backward",
+        signature: "q[B,H,L,D] k[B,G,S,D] v[B,G,S,E] dout[B,H,L,E] -> out[B,K]",
+        cases: &[
+            case("gqa_causal", "B=2 H=4 G=2 L=17 S=23 D=40 E=24 K=5664", "causal=1"),
+            case("tiles", "B=1 H=2 G=1 L=70 S=150 D=12 E=20 K=6480", "causal=0"),
+        ],
+        bound: 1e-5,
+        oracle: oracle::attention_backward,
+        run: gradients,
     },
     Kernel {
         call: "linear",
