@@ -445,6 +445,72 @@ typedef struct {
 } dgm_attention_options;
 
 /**
+ * A cache of keys and values in the caller's memory; fill with dgm_kv_cache_init() first.
+ *
+ * It has pages of T tokens. Token j of batch entry b lies in row j % T of page
+ * block_table[b][j / T]; without a block table page b holds all tokens of entry b, which is a
+ * contiguous cache [B, Hkv, T, D]. Any strides will do that keep the numbers of a token side by
+ * side, so [P, T, Hkv, D] memory is a matter of strides.
+ */
+typedef struct {
+    /**
+     * sizeof(dgm_kv_cache).
+     */
+    size_t struct_size;
+    /**
+     * [P, Hkv, T, D]: f32, f16, bf16 or int8 (DGM_DTYPE_INT, 8 bits).
+     */
+    dgm_tensor *k;
+    /**
+     * [P, Hkv, T, Dv], the type of k.
+     */
+    dgm_tensor *v;
+    /**
+     * f32 [P, Hkv, T]: what the numbers of a token are multiplied by. For int8, else NULL.
+     */
+    dgm_tensor *k_scale;
+    /**
+     * As k_scale.
+     */
+    dgm_tensor *v_scale;
+    /**
+     * int32 [B, M], the pages of each batch entry in order; NULL for a contiguous cache. Entries
+     * behind the last token are not read.
+     */
+    const dgm_tensor *block_table;
+    /**
+     * B numbers: how many tokens each batch entry has.
+     */
+    int64_t *lengths;
+} dgm_kv_cache;
+
+/**
+ * Tables of a rotary embedding; fill with dgm_rope_options_init() first.
+ */
+typedef struct {
+    /**
+     * sizeof(dgm_rope_options).
+     */
+    size_t struct_size;
+    /**
+     * f32 [positions, R / 2]: the first R numbers of a head are turned, the others stay.
+     */
+    const dgm_tensor *cos;
+    /**
+     * As cos.
+     */
+    const dgm_tensor *sin;
+    /**
+     * 1: pairs are (2 i, 2 i + 1). 0, the default: (i, i + R / 2).
+     */
+    int32_t interleaved;
+    /**
+     * 0.
+     */
+    int32_t reserved;
+} dgm_rope_options;
+
+/**
  * What a plan is compiled from; fill with dgm_plan_options_init() first.
  */
 typedef struct {
@@ -753,6 +819,38 @@ int32_t dgm_attention(const dgm_tensor *q,
                       dgm_tensor *lse);
 
 /**
+ * The gradients of dgm_attention(): with dout the gradient of a loss with respect to out, fills those
+ * with respect to q, k, v and the bias.
+ *
+ * Each tensor is f32, f16 or bf16, v as k, lse and dbias f32: 16-bit numbers are widened exactly, all
+ * is computed in f32, and results are rounded once. Elements that are hidden and queries without a key
+ * add nothing, whatever q, k, v and dout hold there.
+ *
+ * @param q       [B, H, Lq, D], as dgm_attention() got it
+ * @param k       [B, Hkv, Lk, D], likewise
+ * @param v       [B, Hkv, Lk, Dv], likewise
+ * @param out     [B, H, Lq, Dv], as dgm_attention() filled it
+ * @param lse     f32 [B, H, Lq], likewise
+ * @param dout    [B, H, Lq, Dv]
+ * @param options those of dgm_attention(), NULL for the defaults
+ * @param dq      [B, H, Lq, D]
+ * @param dk      [B, Hkv, Lk, D]
+ * @param dv      [B, Hkv, Lk, Dv]
+ * @param dbias   f32, the shape of the bias, summed where it repeats; NULL if not wanted
+ */
+int32_t dgm_attention_backward(const dgm_tensor *q,
+                               const dgm_tensor *k,
+                               const dgm_tensor *v,
+                               const dgm_tensor *out,
+                               const dgm_tensor *lse,
+                               const dgm_tensor *dout,
+                               const dgm_attention_options *options,
+                               dgm_tensor *dq,
+                               dgm_tensor *dk,
+                               dgm_tensor *dv,
+                               dgm_tensor *dbias);
+
+/**
  * dgm_attention() of sequences of different lengths packed one after the other, each within itself:
  * the bits are those of one call a sequence.
  *
@@ -776,6 +874,129 @@ int32_t dgm_attention_varlen(const dgm_tensor *q,
                              const dgm_attention_options *options,
                              dgm_tensor *out,
                              dgm_tensor *lse);
+
+/**
+ * Fills a cache with NULL.
+ *
+ * @param cache       what to fill
+ * @param struct_size sizeof *cache
+ */
+int32_t dgm_kv_cache_init(dgm_kv_cache *cache, size_t struct_size);
+
+/**
+ * Fills options without tables.
+ *
+ * @param options     what to fill
+ * @param struct_size sizeof *options
+ */
+int32_t dgm_rope_options_init(dgm_rope_options *options, size_t struct_size);
+
+/**
+ * dgm_attention() of new queries against a cache that already holds their keys and values.
+ *
+ * The bits are those of dgm_attention() with the same keys and values side by side and the cache's
+ * lengths as kv_lengths, whatever the page size. With an int8 cache a score is multiplied by its key's
+ * scale before anything else happens to it, and a probability by its value's scale before it meets the
+ * value.
+ *
+ * @param q       [B, H, Lq, D]: the last Lq tokens of each batch entry; f32, f16 or bf16
+ * @param cache   H is a multiple of Hkv
+ * @param options NULL for the defaults; without kv_lengths; bias and mask have M T keys
+ * @param out     [B, H, Lq, Dv]; f32, f16 or bf16
+ * @param lse     f32 [B, H, Lq]; NULL if not wanted
+ */
+int32_t dgm_attention_paged(const dgm_tensor *q,
+                            const dgm_kv_cache *cache,
+                            const dgm_attention_options *options,
+                            dgm_tensor *out,
+                            dgm_tensor *lse);
+
+/**
+ * Appends new keys and values to a cache and adds them to its lengths.
+ *
+ * A number is rounded once, to the cache's type. In an int8 cache a token of a head has
+ * scale = max |x| / 127 and the numbers rint(x / scale); a token that is not finite becomes NaN as a
+ * whole. Two batch entries may not write to one page: dgm_kv_cache_fork() it first. Nothing is changed
+ * on failure.
+ *
+ * @param k      [B, Hkv, N, D]; f32, f16 or bf16
+ * @param v      [B, Hkv, N, Dv]; f32, f16 or bf16
+ * @param counts how many of the N belong to each of the B batch entries; NULL for all
+ * @param rope   tables that turn k by its position, the number of tokens before it; NULL for none
+ * @param cache  what to append to
+ */
+int32_t dgm_kv_cache_append(const dgm_tensor *k,
+                            const dgm_tensor *v,
+                            const int64_t *counts,
+                            const dgm_rope_options *rope,
+                            dgm_kv_cache *cache);
+
+/**
+ * Copies one page of a cache to another, scales included: what a sequence needs before it appends to a
+ * page that others share (copy on write).
+ *
+ * @param cache the cache
+ * @param from  page to copy
+ * @param to    page to overwrite
+ */
+int32_t dgm_kv_cache_fork(dgm_kv_cache *cache,
+                          int64_t from,
+                          int64_t to);
+
+/**
+ * Drops tokens from the end: batch entry b keeps the first keep[b].
+ *
+ * @param lengths how many tokens each batch entry has; replaced by keep
+ * @param keep    how many stay, at most lengths[b]
+ * @param batch   number of batch entries
+ */
+int32_t dgm_kv_cache_truncate(int64_t *lengths, const int64_t *keep, int64_t batch);
+
+/**
+ * Joins the results of the same queries over two sets of keys by their log-sum-exps, as if all keys had
+ * been seen at once.
+ *
+ * A result whose share rounds to 0 takes no part, whatever it holds; where both lse are -inf, so is the
+ * joint one, and out is 0.
+ *
+ * @param out1 [B, H, Lq, Dv]; f32, f16 or bf16
+ * @param lse1 f32 [B, H, Lq]
+ * @param out2 [B, H, Lq, Dv]; f32, f16 or bf16
+ * @param lse2 f32 [B, H, Lq]
+ * @param out  [B, H, Lq, Dv]; f32, f16 or bf16
+ * @param lse  f32 [B, H, Lq]; NULL if not wanted
+ */
+int32_t dgm_attention_merge(const dgm_tensor *out1,
+                            const dgm_tensor *lse1,
+                            const dgm_tensor *out2,
+                            const dgm_tensor *lse2,
+                            dgm_tensor *out,
+                            dgm_tensor *lse);
+
+/**
+ * Fills tables of a rotary embedding: row n holds cosine and sine of
+ * (first + n) theta^(-i / (R / 2)) for i below R / 2.
+ *
+ * @param first position of row 0
+ * @param theta the base, 10000 as a rule
+ * @param cos   f32 [positions, R / 2]
+ * @param sin   f32 [positions, R / 2]
+ */
+int32_t dgm_rope_tables(int64_t first, float theta, dgm_tensor *cos, dgm_tensor *sin);
+
+/**
+ * Turns queries or keys by their positions (rotary embedding): token i of batch entry b stands at
+ * position first[b] + i. Computed in f32, rounded once.
+ *
+ * @param x      [B, H, L, D]; f32, f16 or bf16
+ * @param first  B positions
+ * @param tables cosines and sines of every position that occurs
+ * @param out    the shape of x; f32, f16 or bf16
+ */
+int32_t dgm_rope(const dgm_tensor *x,
+                 const int64_t *first,
+                 const dgm_rope_options *tables,
+                 dgm_tensor *out);
 
 /**
  * Layer normalisation of each row: (x - mean) / sqrt(variance + eps) * weight + bias.

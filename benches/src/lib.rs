@@ -3,7 +3,7 @@
 //! `benches/kernels.rs` gives the list to criterion (statistics, comparison with the last run);
 //! `src/bin/limits.rs` measures it beside the FMA peak of the same run.
 
-use dgm_core::attention::{AttentionOptions, KvCache, attention, attention_paged};
+use dgm_core::attention::{AttentionOptions, KvCache, attention, attention_backward, attention_paged};
 use dgm_core::linalg::{Activation, PackedLinear, linear};
 use dgm_core::tensor::{Floats, FloatsMut, bf16, f16};
 use ndarray::{Array2, Array3, Array4, ArrayView4, ArrayViewMut4, Ix4};
@@ -44,6 +44,7 @@ fn wave(i: usize) -> f32 {
 #[must_use]
 pub fn cases() -> Vec<Case> {
     let mut cases = attention_cases();
+    cases.extend(backward_cases());
     cases.extend(linear_cases());
     cases.extend(decode_cases());
     cases
@@ -158,6 +159,57 @@ where
         }
     };
     shapes.iter().map(case).collect()
+}
+
+/// Five products of a pair of tiles are necessary, whatever the schedule does.
+fn backward_cases() -> Vec<Case> {
+    [
+        (8, 64, 64, false),
+        (8, 256, 64, false),
+        (2, 1024, 64, false),
+        (2, 1024, 64, true),
+        (2, 1024, 72, false),
+        (2, 1024, 128, false),
+        (1, 1024, 64, false),
+    ]
+    .into_iter()
+    .map(|(heads, tokens, dim, causal)| {
+        let shape = (1, heads, tokens, dim);
+        let tensor = |seed: usize| {
+            Array4::from_shape_fn(shape, |(_, h, l, d)| wave(seed + (h * tokens + l) * dim + d))
+        };
+        let (q, k, v, dout) = (tensor(1), tensor(2), tensor(3), tensor(4));
+        let (mut out, mut lse) = (Array4::<f32>::zeros(shape), Array3::zeros((1, heads, tokens)));
+        let options = AttentionOptions { causal, ..Default::default() };
+        attention(q.view(), k.view(), v.view(), &options, out.view_mut(), Some(lse.view_mut()))
+            .expect("valid");
+        let [mut dq, mut dk, mut dv] = [(); 3].map(|()| Array4::<f32>::zeros(shape));
+        let pairs = if causal { tokens * (tokens + 1) / 2 } else { tokens * tokens };
+        Case {
+            kernel: "attention_backward",
+            dtype: "f32",
+            name: format!("h{heads} l{tokens} d{dim}{}", if causal { " causal" } else { "" }),
+            work: (10 * heads * pairs * dim) as u64,
+            bytes: None,
+            call: Box::new(move || {
+                attention_backward(
+                    q.view(),
+                    k.view(),
+                    v.view(),
+                    out.view(),
+                    lse.view(),
+                    dout.view(),
+                    &options,
+                    dq.view_mut(),
+                    dk.view_mut(),
+                    dv.view_mut(),
+                    None,
+                )
+                .expect("valid");
+            }),
+        }
+    })
+    .collect()
 }
 
 fn linear_cases() -> Vec<Case> {

@@ -1,6 +1,6 @@
 //! Attention.
 
-use dgm_core::attention::{AttentionOptions, attention, attention_varlen};
+use dgm_core::attention::{AttentionOptions, attention, attention_backward, attention_varlen};
 use dgm_core::tensor::Dtype;
 use dgm_core::{Error, Result};
 use ndarray::{Ix2, Ix3, Ix4};
@@ -116,6 +116,77 @@ pub unsafe extern "C" fn dgm_attention(
         };
         let out = out.output_floats::<Ix4>(&inputs)?;
         attention(q.floats::<Ix4>()?, k.floats::<Ix4>()?, v.floats::<Ix4>()?, &read.options()?, out, lse)
+    })
+}
+
+/// The gradients of dgm_attention(): with dout the gradient of a loss with respect to out, fills those
+/// with respect to q, k, v and the bias.
+///
+/// Each tensor is f32, f16 or bf16, v as k, lse and dbias f32: 16-bit numbers are widened exactly, all
+/// is computed in f32, and results are rounded once. Elements that are hidden and queries without a key
+/// add nothing, whatever q, k, v and dout hold there.
+///
+/// @param q       [B, H, Lq, D], as dgm_attention() got it
+/// @param k       [B, Hkv, Lk, D], likewise
+/// @param v       [B, Hkv, Lk, Dv], likewise
+/// @param out     [B, H, Lq, Dv], as dgm_attention() filled it
+/// @param lse     f32 [B, H, Lq], likewise
+/// @param dout    [B, H, Lq, Dv]
+/// @param options those of dgm_attention(), NULL for the defaults
+/// @param dq      [B, H, Lq, D]
+/// @param dk      [B, Hkv, Lk, D]
+/// @param dv      [B, Hkv, Lk, Dv]
+/// @param dbias   f32, the shape of the bias, summed where it repeats; NULL if not wanted
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_attention_backward(
+    q: *const dgm_tensor,
+    k: *const dgm_tensor,
+    v: *const dgm_tensor,
+    out: *const dgm_tensor,
+    lse: *const dgm_tensor,
+    dout: *const dgm_tensor,
+    options: *const dgm_attention_options,
+    dq: *mut dgm_tensor,
+    dk: *mut dgm_tensor,
+    dv: *mut dgm_tensor,
+    dbias: *mut dgm_tensor,
+) -> i32 {
+    // SAFETY: the caller gives valid descriptors and options, or NULL.
+    entry(|| unsafe {
+        let q = Tensor::read_any("q", q, Some(4), "[B, H, Lq, D]", FLOATS)?;
+        let k = Tensor::read_any("k", k, Some(4), "[B, Hkv, Lk, D]", FLOATS)?;
+        let v = Tensor::read_any("v", v, Some(4), "[B, Hkv, Lk, Dv]", FLOATS)?;
+        let out = Tensor::read_any("out", out, Some(4), "[B, H, Lq, Dv]", FLOATS)?;
+        let lse = Tensor::read("lse", lse, Some(3), "[B, H, Lq]")?;
+        let dout = Tensor::read_any("dout", dout, Some(4), "[B, H, Lq, Dv]", FLOATS)?;
+        let dq = Tensor::read_any("dq", dq, Some(4), "[B, H, Lq, D]", FLOATS)?;
+        let dk = Tensor::read_any("dk", dk, Some(4), "[B, Hkv, Lk, D]", FLOATS)?;
+        let dv = Tensor::read_any("dv", dv, Some(4), "[B, Hkv, Lk, Dv]", FLOATS)?;
+        let dbias = Tensor::read_optional("dbias", dbias, 4, SCORES)?;
+        let read = Read::new(options, q.shape()[0], q.shape()[1])?;
+        read.check_separate(&[Some(&dq), Some(&dk), Some(&dv), dbias.as_ref()])?;
+        let mut others = vec![&q, &k, &v, &out, &lse, &dout];
+        others.extend(read.bias.iter().chain(&read.mask));
+        let to_q = dq.output_floats::<Ix4>(&others)?;
+        others.push(&dq);
+        let to_k = dk.output_floats::<Ix4>(&others)?;
+        others.push(&dk);
+        let to_v = dv.output_floats::<Ix4>(&others)?;
+        others.push(&dv);
+        let to_bias = dbias.as_ref().map(|dbias| dbias.output::<Ix4>(&others)).transpose()?;
+        attention_backward(
+            q.floats::<Ix4>()?,
+            k.floats::<Ix4>()?,
+            v.floats::<Ix4>()?,
+            out.floats::<Ix4>()?,
+            lse.view::<Ix3>()?,
+            dout.floats::<Ix4>()?,
+            &read.options()?,
+            to_q,
+            to_k,
+            to_v,
+            to_bias,
+        )
     })
 }
 

@@ -107,7 +107,7 @@ defmodule DGM do
   @spec attention(Tensor.input(), Tensor.input(), Tensor.input(), keyword) ::
           Tensor.input() | {Tensor.input(), Tensor.input()}
   def attention(q, k, v, opts \\ []) do
-    options = Attention.options(opts)
+    options = Attention.options(opts, :lse)
     {nq, nk, nv} = {Tensor.typed(q, "q"), Tensor.typed(k, "k"), Tensor.typed(v, "v")}
     call = fn -> Native.value!(Native.attention(nq, nk, nv, options)) end
     {out, lse} = Telemetry.span([:attention], %{q: elem(nq, 1), k: elem(nk, 1)}, call)
@@ -137,7 +137,7 @@ defmodule DGM do
   @spec attention_paged(Tensor.input(), DGM.KVCache.t(), keyword) ::
           Tensor.input() | {Tensor.input(), Tensor.input()}
   def attention_paged(q, cache, opts \\ []) do
-    options = Attention.options(opts)
+    options = Attention.options(opts, :lse)
     {nq, native} = {Tensor.typed(q, "q"), DGM.KVCache.native(cache)}
     call = fn -> Native.value!(Native.attention_paged(nq, native, options)) end
     {out, lse} = Telemetry.span([:attention_paged], %{q: elem(nq, 1), k: elem(native.k, 1)}, call)
@@ -212,6 +212,55 @@ defmodule DGM do
     tables = Attention.tables(tables, opts[:interleaved])
     answer = Native.rope(Tensor.typed(x, "x"), Check.counts(first, "first"), tables)
     Tensor.like_typed(x, Native.value!(answer))
+  end
+
+  @doc """
+  The gradients of `attention/4`: with `dout` the gradient of a loss with respect to the result
+  `out`, `{dq, dk, dv}` are those with respect to `q`, `k` and `v`.
+
+  `out` and `lse` are what `attention/4` returned with `lse: true` for the same arguments and
+  options. Elements that are hidden and queries without a key add nothing.
+
+  ## Options
+
+  Those of `attention/4` but `:lse`, and
+
+    * `:dbias` - `true` returns `{dq, dk, dv, dbias}`, with the gradient of `:bias`, summed where
+      it repeats; default `false`
+
+  ## Example
+
+      iex> q = DGM.Tensor.new([[[[1, 0]]]])
+      iex> k = DGM.Tensor.new([[[[1, 0], [1, 0]]]])
+      iex> v = DGM.Tensor.new([[[[2], [4]]]])
+      iex> {out, lse} = DGM.attention(q, k, v, scale: 1, lse: true)
+      iex> {_dq, dk, dv} = DGM.attention_backward(q, k, v, out, lse, DGM.Tensor.new([[[[1]]]]), scale: 1)
+      iex> for x <- [dk, dv], [[rows]] = DGM.Tensor.to_list(x), do: for(r <- rows, x <- r, do: Float.round(x, 4))
+      [[-0.5, 0.0, 0.5, 0.0], [0.5, 0.5]]
+  """
+  @spec attention_backward(
+          Tensor.input(),
+          Tensor.input(),
+          Tensor.input(),
+          Tensor.input(),
+          Tensor.input(),
+          Tensor.input(),
+          keyword
+        ) ::
+          {Tensor.input(), Tensor.input(), Tensor.input()}
+          | {Tensor.input(), Tensor.input(), Tensor.input(), Tensor.input()}
+  def attention_backward(q, k, v, out, lse, dout, opts \\ []) do
+    options = Attention.options(opts, :dbias)
+    {nq, nk, nv} = {Tensor.native(q, "q"), Tensor.native(k, "k"), Tensor.native(v, "v")}
+    saved = {Tensor.native(out, "out"), Tensor.native(lse, "lse"), Tensor.native(dout, "dout")}
+    {nout, nlse, ndout} = saved
+    call = fn -> Native.value!(Native.attention_backward(nq, nk, nv, nout, nlse, ndout, options)) end
+
+    {dq, dk, dv, dbias} =
+      Telemetry.span([:attention_backward], %{q: elem(nq, 1), k: elem(nk, 1)}, call)
+
+    gradients = {Tensor.like(q, dq), Tensor.like(k, dk), Tensor.like(v, dv)}
+    if dbias, do: Tuple.append(gradients, Tensor.like(q, dbias)), else: gradients
   end
 
   @doc """

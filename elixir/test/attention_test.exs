@@ -98,4 +98,52 @@ defmodule DGM.AttentionTest do
       assert_raise ArgumentError, message, fn -> apply(DGM, :attention, args) end
     end
   end
+
+  # The sum of all elements of attention, each times its weight.
+  defp loss(q, k, v, dout, opts) do
+    out = Tensor.to_flat_list(DGM.attention(q, k, v, opts))
+    Enum.zip_with(out, Tensor.to_flat_list(dout), &(&1 * &2)) |> Enum.sum()
+  end
+
+  defp reals(shape, seed),
+    do: Tensor.new(DGM.Conformance.generated(Tuple.product(shape), seed), shape)
+
+  test "gradients are slopes" do
+    [q, k] = [reals({1, 2, 3, 4}, 1), reals({1, 1, 5, 4}, 2)]
+    [v, dout, bias] = [reals({1, 1, 5, 3}, 3), reals({1, 2, 3, 3}, 4), reals({1, 2, 1, 5}, 5)]
+    opts = [causal: true, soft_cap: 2.0, bias: bias]
+    {out, lse} = DGM.attention(q, k, v, [lse: true] ++ opts)
+    {dq, dk, dv} = DGM.attention_backward(q, k, v, out, lse, dout, opts)
+
+    assert {^dq, ^dk, ^dv, dbias} =
+             DGM.attention_backward(q, k, v, out, lse, dout, [dbias: true] ++ opts)
+
+    # Along the gradient the loss rises by its square.
+    along = fn x, dx, by ->
+      list = Enum.zip_with(Tensor.to_flat_list(x), Tensor.to_flat_list(dx), &(&1 + by * &2))
+      Tensor.new(list, x.shape)
+    end
+
+    moved = [
+      {dq, fn by -> loss(along.(q, dq, by), k, v, dout, opts) end},
+      {dk, fn by -> loss(q, along.(k, dk, by), v, dout, opts) end},
+      {dv, fn by -> loss(q, k, along.(v, dv, by), dout, opts) end},
+      {dbias,
+       fn by -> loss(q, k, v, dout, Keyword.put(opts, :bias, along.(bias, dbias, by))) end}
+    ]
+
+    for {gradient, f} <- moved do
+      square = gradient |> Tensor.to_flat_list() |> Enum.map(&(&1 * &1)) |> Enum.sum()
+      assert square > 1.0e-3
+      assert_in_delta (f.(0.02) - f.(-0.02)) / 0.04, square, 2.0e-3 * square + 1.0e-4
+    end
+
+    assert_raise ArgumentError, ~r/^dout has shape \[1, 2, 3, 4\]/, fn ->
+      DGM.attention_backward(q, k, v, out, lse, q, opts)
+    end
+
+    assert_raise ArgumentError, ~r/^dbias is true, expected false without a bias/, fn ->
+      DGM.attention_backward(q, k, v, out, lse, dout, dbias: true)
+    end
+  end
 end

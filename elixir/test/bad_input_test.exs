@@ -93,6 +93,7 @@ defmodule DGM.BadInputTest do
          {"cache", cache(), [nil, 1, %{}, "cache", Map.from_struct(cache())]},
          integers("keep", [0, 0], [[0], [0, 0, 0], [1, 0]])
        ]},
+      {DGM, :attention_backward, attention_backward()},
       {DGM, :layer_norm,
        [any_tensor("x", x), options([affine.(:weight), affine.(:bias)] ++ eps)]},
       {DGM, :rms_norm, [any_tensor("x", x), options([affine.(:weight)] ++ eps)]},
@@ -211,16 +212,39 @@ defmodule DGM.BadInputTest do
   end
 
   defp attention do
+    {tensors, options} = attention_arguments()
+    tensors ++ [options(options ++ [lse: [nil, 1, "a"]])]
+  end
+
+  defp attention_backward do
+    {tensors, options} = attention_arguments()
+    out = reals({2, 4, 3, 8})
+    wrong = [{2, 4, 3, 7}, {2, 4, 4, 8}, {1, 4, 3, 8}]
+
+    tensors ++
+      [
+        tensor("out", out, wrong),
+        tensor("lse", reals({2, 4, 3}), [{2, 4, 4}, {1, 4, 3}]),
+        tensor("dout", out, wrong),
+        # There is no bias to have a gradient.
+        options(options ++ [dbias: [nil, 1, "a", true]])
+      ]
+  end
+
+  defp attention_arguments do
     [q, k] = [reals({2, 4, 3, 8}), reals({2, 2, 5, 8})]
     fits = [{3, 2, 5, 8}, {2, 3, 5, 8}, {2, 2, 6, 8}, {2, 2, 5, 9}]
     masks = [1, "a", [true], %{}, reals({2, 4, 3, 5}), Tensor.mask([true], {1, 1, 1, 1, 1})]
 
-    [
+    tensors = [
       tensor("q", q, [{3, 4, 3, 8}, {2, 3, 3, 8}, {2, 4, 3, 9}]),
       tensor("k", k, fits),
       # Values may be of another width than keys.
-      tensor("v", k, List.delete_at(fits, 3)),
-      options(
+      tensor("v", k, List.delete_at(fits, 3))
+    ]
+
+    {tensors,
+     [
         scale: ["1", :nan, :infinity, [] | @not_f32],
         causal: [nil, 1, "true", :yes],
         window: [nil, 1, {1}, {-1, 1}, {1, nil}, {1.5, 1}, {1, 2, 3}],
@@ -229,10 +253,8 @@ defmodule DGM.BadInputTest do
         alibi_slopes: [1, [1], [1, 2, 3, :nan], [1.0e300, 1, 1, 1], [1 | 2]],
         sinks: [1, [1], [1, 2, 3, "a"], [1 | 2]],
         bias: [1, "a", %{}, reals({1}), reals({2, 4, 3, 6})],
-        mask: masks,
-        lse: [nil, 1, "a"]
-      )
-    ]
+        mask: masks
+      ]}
   end
 
   defp named({_, good, bad}, names), do: {names, good, bad}

@@ -85,6 +85,23 @@ defmodule DGM.ConformanceTest do
     DGM.rope(x["x"], first, {x["cos"], x["sin"]}, interleaved: args["interleaved"] == "1")
   end
 
+  # The three gradients of each batch entry one after the other.
+  defp call("attention_backward", x, %{"causal" => causal} = args, [batch, _] = dims)
+       when map_size(args) == 1 do
+    opts = [causal: causal == "1"]
+    [q, k, v] = for name <- ~w(q k v), do: x[name]
+    {out, lse} = DGM.attention(q, k, v, [lse: true] ++ opts)
+    gradients = DGM.attention_backward(q, k, v, out, lse, x["dout"], opts) |> Tuple.to_list()
+
+    data =
+      for b <- 0..(batch - 1), %{data: data} <- gradients, into: <<>> do
+        size = div(byte_size(data), batch)
+        binary_part(data, b * size, size)
+      end
+
+    %Tensor{data: data, shape: List.to_tuple(dims)}
+  end
+
   defp call("linear", x, %{"activation" => activation}, _out) do
     x["weight"]
     |> DGM.Linear.pack(x["bias"])

@@ -5,7 +5,7 @@ Arrays are `Float32` in Julia's order, so what other languages call `[B, H, L, D
 here, and images are `(W, H, C, B)`; nothing is copied. The same input gives the same bits for any
 number of threads, any batch and in any of the languages that share the engine.
 
-- Kernels: [`attention`](@ref), [`layer_norm`](@ref), [`rms_norm`](@ref), [`modulate`](@ref),
+- Kernels: [`attention`](@ref) and [`attention_backward`](@ref), [`layer_norm`](@ref), [`rms_norm`](@ref), [`modulate`](@ref),
   [`gate_residual`](@ref), [`timestep_embedding`](@ref), [`patchify`](@ref), [`unpatchify`](@ref),
   `DGMKernels.silu`, `DGMKernels.gelu`, `DGMKernels.Linear`; each has a twin with `!` that fills an
   array of yours.
@@ -42,7 +42,7 @@ include("info.jl")
 using .Library: LibraryNotFound
 
 export DiT, DGMError, LibraryNotFound
-export attention, attention!, attention_varlen, attention_varlen!, layer_norm, layer_norm!, rms_norm, rms_norm!, modulate, modulate!
+export attention, attention!, attention_backward, attention_backward!, attention_varlen, attention_varlen!, layer_norm, layer_norm!, rms_norm, rms_norm!, modulate, modulate!
 export attention_paged, attention_paged!, attention_merge, attention_merge!, cache_append!, cache_fork!, cache_truncate!
 export gate_residual, gate_residual!, timestep_embedding, timestep_embedding!
 export patchify, patchify!, unpatchify, unpatchify!

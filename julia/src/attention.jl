@@ -49,7 +49,98 @@ function attention(q, k, v; lse::Bool = false, options...)
 end
 
 "See [`attention`](@ref)."
-function attention!(out, q, k, v; kv_lengths = nothing, bias = nothing, mask = nothing, lse = nothing, options...)
+function attention!(out, q, k, v; lse = nothing, options...)
+    lk, lq, h, b = score_sizes(q, k, v)
+    float_dims("out", out, 4, "(Dv, Lq, H, B)")
+    size(out) == (size(v, 1), lq, h, b) || wrong_size("out", out, (size(v, 1), lq, h, b))
+    lse === nothing || check_size("lse", lse, (lq, h, b))
+    with_score_options((lk, lq, h, b); options...) do all
+        check(LibDGM.dgm_attention(Tensor(q), Tensor(k), Tensor(v), Ref(all), Tensor(out), optional(lse)))
+    end
+    return out
+end
+
+"""
+    attention_backward(q, k, v, out, lse, dout; dbias = false, options...)
+    attention_backward!(dq, dk, dv, q, k, v, out, lse, dout; dbias = nothing, options...)
+
+The gradients of [`attention`](@ref): with `dout` the gradient of a loss with respect to its result `out`,
+those with respect to `q`, `k` and `v`.
+
+# Arguments
+- `q`, `k`, `v` and options: those of `attention`.
+- `out`, `(Dv, Lq, H, B)`, and `lse`, `(Lq, H, B)`: what `attention(...; lse = true)` returned.
+- `dout`: `(Dv, Lq, H, B)`.
+- `dbias`: `true` also returns the gradient of `bias`, of its size, summed where the bias repeats;
+  `attention_backward!` takes the array to fill.
+
+Returns `(dq, dk, dv)`, of the sizes and element types of `q`, `k` and `v`, or `(dq, dk, dv, dbias)`. Elements
+that are hidden and queries without a key add nothing. The result has the same bits for any number of threads.
+
+With ChainRulesCore loaded (Julia 1.9 and newer) this is what automatic differentiation uses for `attention`.
+
+# Examples
+```julia
+q, k, v = randn(Float32, 64, 10, 8, 2), randn(Float32, 64, 20, 2, 2), randn(Float32, 64, 20, 2, 2)
+y, lse = attention(q, k, v; lse = true, causal = true)
+dq, dk, dv = attention_backward(q, k, v, y, lse, 2 .* y; causal = true)   # of sum(abs2, y)
+```
+Method: Dao et al. 2022, arXiv:2205.14135, appendix B.4; the order of every sum is fixed.
+"""
+function attention_backward(q, k, v, out, lse, dout; bias = nothing, dbias::Bool = false, options...)
+    float_dims("q", q, 4, "(D, Lq, H, B)")
+    float_dims("k", k, 4, "(D, Lk, Hkv, B)")
+    float_dims("v", v, 4, "(Dv, Lk, Hkv, B)")
+    dbias && bias === nothing && throw(ArgumentError("dbias is true, expected false without a bias"))
+    dq, dk, dv = map(x -> Array{eltype(x)}(undef, size(x)), (q, k, v))
+    of_bias = dbias ? Array{Float32}(undef, size(bias)) : nothing
+    attention_backward!(dq, dk, dv, q, k, v, out, lse, dout; bias = bias, dbias = of_bias, options...)
+    return dbias ? (dq, dk, dv, of_bias) : (dq, dk, dv)
+end
+
+"See [`attention_backward`](@ref)."
+function attention_backward!(dq, dk, dv, q, k, v, out, lse, dout; bias = nothing, dbias = nothing, options...)
+    lk, lq, h, b = score_sizes(q, k, v)
+    for (name, x) in (("out", out), ("dout", dout))
+        float_dims(name, x, 4, "(Dv, Lq, H, B)")
+        size(x) == (size(v, 1), lq, h, b) || wrong_size(name, x, (size(v, 1), lq, h, b))
+    end
+    check_size("lse", lse, (lq, h, b))
+    for (name, x, of) in (("dq", dq, q), ("dk", dk, k), ("dv", dv, v))
+        float_dims(name, x, 4, string(size(of)))
+        size(x) == size(of) || wrong_size(name, x, size(of))
+    end
+    if dbias !== nothing
+        bias === nothing && throw(ArgumentError("dbias is given, expected none without a bias"))
+        check_size("dbias", dbias, size(bias))
+    end
+    with_score_options((lk, lq, h, b); bias = bias, options...) do all
+        check(LibDGM.dgm_attention_backward(
+            Tensor(q), Tensor(k), Tensor(v), Tensor(out), Tensor(lse), Tensor(dout), Ref(all),
+            Tensor(dq), Tensor(dk), Tensor(dv), optional(dbias)))
+    end
+    return dq, dk, dv
+end
+
+"""
+    attention_pullback(q, k, v; options...) -> out, pullback
+
+[`attention`](@ref), and the function from the gradient of its result to those of `q`, `k` and `v`: what the
+extension for ChainRulesCore makes a rule of. A `bias` is a constant to it.
+"""
+function attention_pullback(q, k, v; options...)
+    out, lse = attention(q, k, v; lse = true, options...)
+    function pullback(dout)
+        dout isa AbstractArray && size(dout) == size(out) ||
+            throw(DimensionMismatch("the gradient of attention is $(summary(dout)), expected an array of size $(size(out))"))
+        fits = is_strided(dout) && eltype(dout) <: Floats && isconcretetype(eltype(dout))
+        return attention_backward(q, k, v, out, lse, fits ? dout : Array{Float32}(dout); options...)
+    end
+    return out, pullback
+end
+
+"`(Lk, Lq, H, B)` of arguments that fit each other."
+function score_sizes(q, k, v)
     float_dims("q", q, 4, "(D, Lq, H, B)")
     float_dims("k", k, 4, "(D, Lk, Hkv, B)")
     float_dims("v", v, 4, "(Dv, Lk, Hkv, B)")
@@ -60,20 +151,21 @@ function attention!(out, q, k, v; kv_lengths = nothing, bias = nothing, mask = n
             "q is (D, Lq, H, B) = $(size(q)), k is $(size(k)), v is $(size(v)): expected k (D, Lk, Hkv, B) and " *
             "v (Dv, Lk, Hkv, B) with the same D, Lk, Hkv and B, and H a multiple of Hkv"))
     end
-    float_dims("out", out, 4, "(Dv, Lq, H, B)")
-    size(out) == (size(v, 1), lq, h, b) || wrong_size("out", out, (size(v, 1), lq, h, b))
-    lse === nothing || check_size("lse", lse, (lq, h, b))
+    return lk, lq, h, b
+end
+
+"Calls `f` with all options of a call whose scores are `(Lk, Lq, H, B)`."
+function with_score_options(f, full; kv_lengths = nothing, bias = nothing, mask = nothing, options...)
+    lk, _, h, b = full
     lengths = key_lengths(kv_lengths, b, lk)
-    check_scores("bias", bias, Float32, (lk, lq, h, b))
-    check_scores("mask", mask, Bool, (lk, lq, h, b))
+    check_scores("bias", bias, Float32, full)
+    check_scores("mask", mask, Bool, full)
     bias_tensor, mask_tensor = optional(bias), optional(mask)
     with_options(h; options...) do defaults
         GC.@preserve lengths bias_tensor mask_tensor begin
-            all = with(defaults; kv_lengths = address(lengths), bias = address(bias_tensor), mask = address(mask_tensor))
-            check(LibDGM.dgm_attention(Tensor(q), Tensor(k), Tensor(v), Ref(all), Tensor(out), optional(lse)))
+            f(with(defaults; kv_lengths = address(lengths), bias = address(bias_tensor), mask = address(mask_tensor)))
         end
     end
-    return out
 end
 
 """

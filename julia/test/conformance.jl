@@ -83,6 +83,13 @@ const CALLS = Dict(
     "attention_merge" => (out, c, x) -> attention_merge!(out, fill(NaN32, size(x("lse1"))), x("out1"), x("lse1"), x("out2"), x("lse2")),
     "rope" => (out, c, x) -> D.rope!(out, x("x"), parse.(Int, split(c.args["first"], ',')),
                                      D.Rope(x("cos"), x("sin"); interleaved = number(c, "interleaved") != 0)),
+    # The three gradients of each batch item one after the other.
+    "attention_backward" => (out, c, x) -> begin
+        q, k, v, causal = x("q"), x("k"), x("v"), number(c, "causal") != 0
+        y, lse = attention(q, k, v; lse = true, causal = causal)
+        gradients = attention_backward(q, k, v, y, lse, x("dout"); causal = causal)
+        out .= vcat(map(g -> reshape(g, :, size(out, 2)), gradients)...)
+    end,
     # Weights lie in memory as [out, in].
     "linear" => (out, c, x) -> D.linear!(out, D.Linear(transpose(x("weight")), get(c.inputs, "bias", nothing)), x("x");
                                          activation = Symbol(c.args["activation"])),

@@ -9,6 +9,12 @@ const PLAN = D.Plan(steps = 2)
 const ARRAY_FUNCTIONS = (
     ("attention", attention, "q" => f32(4, 3, 2, 1), "k" => f32(4, 5, 2, 1), "v" => f32(4, 5, 2, 1)),
     ("attention!", attention!, "out" => f32(4, 3, 2, 1), "q" => f32(4, 3, 2, 1), "k" => f32(4, 5, 2, 1), "v" => f32(4, 5, 2, 1)),
+    ("attention_backward", attention_backward, "q" => f32(4, 3, 2, 1), "k" => f32(4, 5, 2, 1), "v" => f32(4, 5, 2, 1),
+     "out" => f32(4, 3, 2, 1), "lse" => f32(3, 2, 1), "dout" => f32(4, 3, 2, 1)),
+    ("attention_backward!", (dq, dk, dv, bias, dbias, x...) -> attention_backward!(dq, dk, dv, x...; bias = bias, dbias = dbias),
+     "dq" => f32(4, 3, 2, 1), "dk" => f32(4, 5, 2, 1), "dv" => f32(4, 5, 2, 1), "bias" => f32(5, 3, 2, 1),
+     "dbias" => f32(5, 3, 2, 1), "q" => f32(4, 3, 2, 1), "k" => f32(4, 5, 2, 1), "v" => f32(4, 5, 2, 1),
+     "out" => f32(4, 3, 2, 1), "lse" => f32(3, 2, 1), "dout" => f32(4, 3, 2, 1)),
     ("layer_norm", layer_norm, "x" => f32(4, 3)),
     ("layer_norm!", (o, x, w, b) -> layer_norm!(o, x; weight = w, bias = b),
      "out" => f32(4, 3), "x" => f32(4, 3), "weight" => f32(4), "bias" => f32(4)),

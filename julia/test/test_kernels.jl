@@ -106,6 +106,49 @@ end
     end
 end
 
+@testset "gradients of attention" begin
+    q, k, v = randn(Float32, 6, 5, 4, 2), randn(Float32, 6, 7, 2, 2), randn(Float32, 3, 7, 2, 2)
+    dout, bias = randn(Float32, 3, 5, 4, 2), randn(Float32, 7, 1, 4, 1)
+    mask = fill(true, 7, 5, 1, 1)
+    mask[3, :, :, :] .= false
+    options = (causal = true, soft_cap = 2, alibi_slopes = [0.1, 0.2, 0, 0.3], sinks = zeros(4), kv_lengths = [7, 6],
+               mask = mask)
+    loss(q, k, v, bias) = sum(Float64.(attention(q, k, v; bias = bias, options...)) .* dout)
+    y, lse = attention(q, k, v; lse = true, bias = bias, options...)
+    gradients = attention_backward(q, k, v, y, lse, dout; dbias = true, bias = bias, options...)
+    arguments = (q, k, v, bias)
+    @test map(size, gradients) == map(size, arguments)
+    for i in 1:4
+        # Along the gradient the loss rises by its square.
+        g = gradients[i]
+        moved(h) = loss(ntuple(n -> n == i ? arguments[n] .+ h .* g : arguments[n], 4)...)
+        square = sum(abs2, Float64.(g))
+        @test square > 1e-3 && isapprox((moved(1f-2) - moved(-1f-2)) / 2f-2, square; rtol = 1e-2)
+    end
+    @test all(iszero, gradients[2][:, 3, :, :]) && all(iszero, gradients[3][:, 3, :, :])
+    # Behind a mask anything may stand, in outputs too.
+    k[:, 3, :, :] .= NaN32
+    v[:, 3, :, :] .= Inf32
+    filled = map(x -> fill(NaN32, size(x)), arguments)
+    @test attention_backward!(filled[1:3]..., q, k, v, y, lse, dout; dbias = filled[4], bias = bias, options...) === filled[1:3]
+    @test filled == gradients
+    @test attention_backward(q, k, v, y, lse, dout; bias = bias, options...) == gradients[1:3]
+    # What automatic differentiation calls: any array as the gradient of the result.
+    out, pullback = D.attention_pullback(q, k, v; bias = bias, options...)
+    @test out == y && pullback(dout) == gradients[1:3] && pullback(Float64.(dout)) == gradients[1:3]
+    @test pullback(fill(1, size(y))) == pullback(ones(Float32, size(y)))
+    @test thrown(() -> pullback(dout[:, 1:4, :, :])) isa DimensionMismatch
+    @test thrown(() -> pullback(nothing)) isa DimensionMismatch
+
+    half = map(x -> Float16.(x), (q, k, v))
+    narrow = attention_backward(half..., y, lse, dout; bias = bias, options...)
+    @test map(eltype, narrow) == (Float16, Float16, Float16) && all(map((a, b) -> isapprox(a, b; rtol = 1e-2), narrow, gradients))
+    @test occursin("dbias is true", thrown(() -> attention_backward(q, k, v, y, lse, dout; dbias = true)).msg)
+    @test occursin("dbias is given", thrown(() -> attention_backward!(filled[1:3]..., q, k, v, y, lse, dout; dbias = bias)).msg)
+    @test thrown(() -> attention_backward!(filled[2], filled[2:3]..., q, k, v, y, lse, dout)) isa DimensionMismatch
+    @test thrown(() -> attention_backward!(filled[1], filled[2], filled[2], q, k, k, q, lse, q)) isa ArgumentError
+end
+
 @testset "attention in 16 bits" begin
     x = randn(Float32, 40, 9, 4, 2), randn(Float32, 40, 30, 2, 2), randn(Float32, 24, 30, 2, 2)
     for T in (Float16, D.BF16)

@@ -196,6 +196,71 @@ static void packed_sequences(void)
     FAILS(DGM_ERROR_ARGUMENT, "kv_lengths", dgm_attention_varlen(&tq, &tk, &tv, q_offsets, kv_offsets, 3, &o, &to, &tl));
 }
 
+/* The gradients of sum(out * dout) by the same loops, causal, with a bias for each head and key. */
+static void gradients(dgm_tensor *tq, dgm_tensor *tk, dgm_tensor *tv, dgm_tensor *to, dgm_tensor *tl)
+{
+    static float dout[COUNT(out)], dq[COUNT(q)], dk[COUNT(k)], dv[COUNT(v)], bias[H * LK], dbias[H * LK], kept[COUNT(q)];
+    static double eq[COUNT(q)], ek[COUNT(k)], ev[COUNT(v)], eb[H * LK];
+    int64_t keys[] = {1, H, 1, LK};
+    fill(dout, COUNT(dout), 4);
+    fill(bias, COUNT(bias), 5);
+    dgm_tensor tdout = f32_tensor(dout, 4, out_shape), tdq = f32_tensor(dq, 4, q_shape), tdk = f32_tensor(dk, 4, k_shape);
+    dgm_tensor tdv = f32_tensor(dv, 4, v_shape), tbias = f32_tensor(bias, 4, keys), tdbias = f32_tensor(dbias, 4, keys);
+    dgm_attention_options o;
+    OK(dgm_attention_options_init(&o, sizeof o));
+    o.causal = 1;
+    o.scale = 0.5f;
+    o.bias = &tbias;
+    OK(dgm_attention(tq, tk, tv, &o, to, tl));
+    OK(dgm_attention_backward(tq, tk, tv, to, tl, &tdout, &o, &tdq, &tdk, &tdv, &tdbias));
+    for (int b = 0; b < B; b++)
+        for (int h = 0; h < H; h++)
+            for (int i = 0; i < LQ; i++) {
+                int kv = b * HKV + h / (H / HKV), row = (b * H + h) * LQ + i;
+                double p[LK], sum = 0, dp[LK], delta = 0;
+                for (int j = 0; j < LK; j++) {
+                    double s = 0;
+                    for (int d = 0; d < D; d++)
+                        s += (double)q[row * D + d] * (double)k[(kv * LK + j) * D + d];
+                    p[j] = j <= i + LK - LQ ? exp(0.5 * s + (double)bias[h * LK + j]) : 0;
+                    sum += p[j];
+                }
+                for (int j = 0; j < LK; j++) {
+                    p[j] /= sum;
+                    dp[j] = 0;
+                    for (int e = 0; e < DV; e++) {
+                        dp[j] += (double)v[(kv * LK + j) * DV + e] * (double)dout[row * DV + e];
+                        ev[(kv * LK + j) * DV + e] += p[j] * (double)dout[row * DV + e];
+                    }
+                    delta += p[j] * dp[j];
+                }
+                for (int j = 0; j < LK; j++) {
+                    double ds = p[j] * (dp[j] - delta);
+                    eb[h * LK + j] += ds;
+                    for (int d = 0; d < D; d++) {
+                        eq[row * D + d] += 0.5 * ds * (double)k[(kv * LK + j) * D + d];
+                        ek[(kv * LK + j) * D + d] += 0.5 * ds * (double)q[row * D + d];
+                    }
+                }
+            }
+    for (size_t i = 0; i < COUNT(q); i++)
+        NEAR(dq[i], eq[i]);
+    for (size_t i = 0; i < COUNT(k); i++)
+        NEAR(dk[i], ek[i]);
+    for (size_t i = 0; i < COUNT(v); i++)
+        NEAR(dv[i], ev[i]);
+    for (size_t i = 0; i < COUNT(bias); i++)
+        NEAR(dbias[i], eb[i]);
+
+    memcpy(kept, dq, sizeof kept);
+    OK(dgm_attention_backward(tq, tk, tv, to, tl, &tdout, &o, &tdq, &tdk, &tdv, NULL));
+    CHECK(memcmp(kept, dq, sizeof kept) == 0);
+    FAILS(DGM_ERROR_ALIAS, "dk overlaps dq", dgm_attention_backward(tq, tk, tv, to, tl, &tdout, &o, &tdq, &tdq, &tdv, NULL));
+    FAILS(DGM_ERROR_NULL, "lse", dgm_attention_backward(tq, tk, tv, to, NULL, &tdout, &o, &tdq, &tdk, &tdv, NULL));
+    o.bias = NULL;
+    FAILS(DGM_ERROR_ARGUMENT, "dbias is given", dgm_attention_backward(tq, tk, tv, to, tl, &tdout, &o, &tdq, &tdk, &tdv, &tdbias));
+}
+
 int main(void)
 {
     fill(q, COUNT(q), 1);
@@ -226,6 +291,7 @@ int main(void)
     options_do_what_they_say(&tq, &tk, &tv, &to);
     sixteen_bits();
     packed_sequences();
+    gradients(&tq, &tk, &tv, &to, &tl);
 
     FAILS(DGM_ERROR_NULL, "options", dgm_attention_options_init(NULL, sizeof o));
     FAILS(DGM_ERROR_RANGE, "struct_size", dgm_attention_options_init(&o, 3));

@@ -2,7 +2,7 @@
  * byte of the caller's memory changed. */
 #include "arena.h"
 
-enum { MOST = 6, ROWS = 3 };
+enum { MOST = 11, ROWS = 3 };
 
 static const uint64_t seeds[ROWS] = {1, 2, 3};
 static const int64_t labels[ROWS] = {0, 1, 10};
@@ -20,6 +20,13 @@ static int32_t biased(dgm_tensor *const *t)
     dgm_attention_options_init(&o, sizeof o);
     o.bias = t[3];
     return dgm_attention(t[0], t[1], t[2], &o, t[4], t[5]);
+}
+static int32_t backward(dgm_tensor *const *t)
+{
+    dgm_attention_options o;
+    dgm_attention_options_init(&o, sizeof o);
+    o.bias = t[6];
+    return dgm_attention_backward(t[0], t[1], t[2], t[3], t[4], t[5], &o, t[7], t[8], t[9], t[6] ? t[10] : NULL);
 }
 static int32_t layer_norm(dgm_tensor *const *t) { return dgm_layer_norm(t[0], t[1], t[2], 1e-5f, t[3]); }
 static int32_t rms_norm(dgm_tensor *const *t) { return dgm_rms_norm(t[0], t[1], 1e-5f, t[2]); }
@@ -68,6 +75,11 @@ static struct entry {
     {"attention with a bias", biased, 0, -1, 6,
      {{"q", 0, 0, 4, {2, 4, 5, 8}, 0, 0}, {"k", 0, 0, 4, {2, 2, 7, 8}, 0, 0}, {"v", 0, 0, 4, {2, 2, 7, 6}, 0, 0},
       {"bias", 0, 1, 4, {2, 4, 5, 7}, 0, 0}, {"out", 1, 0, 4, {2, 4, 5, 6}, 0, 0}, {"lse", 1, 1, 3, {2, 4, 5}, 0, 0}}},
+    {"attention_backward", backward, 0, -1, 11,
+     {{"q", 0, 0, 4, {2, 4, 5, 8}, 0, 0}, {"k", 0, 0, 4, {2, 2, 7, 8}, 0, 0}, {"v", 0, 0, 4, {2, 2, 7, 6}, 0, 0},
+      {"out", 0, 0, 4, {2, 4, 5, 6}, 0, 0}, {"lse", 0, 0, 3, {2, 4, 5}, 0, 0}, {"dout", 0, 0, 4, {2, 4, 5, 6}, 0, 0},
+      {"bias", 0, 1, 4, {2, 4, 5, 7}, 0, 0}, {"dq", 1, 0, 4, {2, 4, 5, 8}, 0, 0}, {"dk", 1, 0, 4, {2, 2, 7, 8}, 0, 0},
+      {"dv", 1, 0, 4, {2, 2, 7, 6}, 0, 0}, {"dbias", 1, 1, 4, {2, 4, 5, 7}, 0, 0}}},
     {"layer_norm", layer_norm, 0, -1, 4,
      {{"x", 0, 0, 2, {4, 9}, 0, 0}, {"weight", 0, 1, 1, {9}, 0, 0}, {"bias", 0, 1, 1, {9}, 0, 0}, {"out", 1, 0, 2, {4, 9}, 0, 0}}},
     {"rms_norm", rms_norm, 0, -1, 3,

@@ -193,6 +193,37 @@ static int32_t call_rope(conformance_case *c, dgm_tensor *out)
     return dgm_rope(in(c, "x"), positions, &tables, out);
 }
 
+/* The output is [B, K]: the three gradients of each batch entry one after the other. */
+static int32_t call_attention_backward(conformance_case *c, dgm_tensor *out)
+{
+    dgm_attention_options o;
+    dgm_attention_options_init(&o, sizeof o);
+    o.causal = atoi(arg(c, "causal", "0"));
+    const dgm_tensor *q = in(c, "q"), *k = in(c, "k"), *v = in(c, "v"), *dout = in(c, "dout");
+    int64_t y_shape[4] = {q->shape[0], q->shape[1], q->shape[2], v->shape[3]}, whole = out->shape[1], strides[3][4];
+    int64_t rows = y_shape[0] * y_shape[1] * y_shape[2];
+    float *saved = (float *)malloc((size_t)(rows * (y_shape[3] + 1)) * sizeof *saved);
+    if (saved == NULL)
+        die("no memory", c->name);
+    dgm_tensor y = f32_tensor(saved, 4, y_shape), lse = f32_tensor(saved + rows * y_shape[3], 3, y_shape);
+    int32_t status = dgm_attention(q, k, v, &o, &y, &lse);
+    const dgm_tensor *of[3] = {q, k, v};
+    dgm_tensor to[3];
+    float *at = (float *)out->data;
+    for (int i = 0; i < 3; i++) {
+        int64_t *n = of[i]->shape;
+        int64_t own[4] = {whole, n[2] * n[3], n[3], 1};
+        memcpy(strides[i], own, sizeof own);
+        to[i] = f32_tensor(at, 4, n);
+        to[i].strides = strides[i];
+        at += n[1] * n[2] * n[3];
+    }
+    if (status == DGM_OK)
+        status = dgm_attention_backward(q, k, v, &y, &lse, dout, &o, &to[0], &to[1], &to[2], NULL);
+    free(saved);
+    return status;
+}
+
 static int32_t call_linear(conformance_case *c, dgm_tensor *out)
 {
     static const char *const names[] = {"none", "silu", "gelu_tanh", "gelu_erf"};
@@ -260,6 +291,7 @@ static const struct {
     {"attention_paged", call_attention_paged},
     {"attention_merge", call_attention_merge},
     {"rope", call_rope},
+    {"attention_backward", call_attention_backward},
     {"linear", call_linear},
     {"layer_norm", call_layer_norm},
     {"rms_norm", call_rms_norm},

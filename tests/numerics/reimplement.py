@@ -260,6 +260,44 @@ def rope(x, cos, sin, a):
     return out
 
 
+def attention_backward(q, k, v, dout, causal):
+    """The gradients of q, k and v, one after the other for each batch entry."""
+    batch, heads, queries, dim = q.shape
+    keys, group = k.shape[2], heads // k.shape[1]
+    scale = F(1 / math.sqrt(dim))
+    dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+    for b, h in np.ndindex(batch, heads):
+        key, value = k[b, h // group], v[b, h // group]
+        p, ds = np.zeros((queries, keys), F), np.zeros((queries, keys), F)
+        for i in range(queries):
+            n = min(keys, max(0, i + 1 + keys - queries)) if causal else keys
+            out, lse = attention_row(q[b, h, i], key[:n], value[:n])
+            s, dp, delta = np.zeros(n, F), np.zeros(n, F), F(0)
+            for d in range(dim):
+                s = fma(key[:n, d], q[b, h, i, d] * F(float(scale) * LOG2E), s)
+            for e in range(len(out)):
+                delta = fma(dout[b, h, i, e], out[e], delta)
+                dp = fma(value[:n, e], dout[b, h, i, e], dp)
+            p[i, :n] = exp2(fma(lse, -F(LOG2E), s))
+            ds[i] = np.where(p[i] == 0, F(0), p[i] * np.concatenate([dp - delta, np.zeros(keys - n, F)]))
+            for tile in range(0, n, 128):
+                part = np.zeros(dim, F)
+                for j in range(tile, min(n, tile + 128)):
+                    if p[i, j] != 0:
+                        part = fma(key[j], ds[i, j], part)
+                dq[b, h, i] = dq[b, h, i] + part
+            dq[b, h, i] = dq[b, h, i] * scale + F(0)
+        for tile in range(0, queries, 64):
+            for weights, rows, total in ((ds, q, dk), (p, dout, dv)):
+                part = np.zeros_like(total[b, h // group])
+                for i in range(tile, min(queries, tile + 64)):
+                    step = fma(weights[i][:, None], rows[b, h, i][None], part)
+                    part = np.where(p[i][:, None] == 0, part, step)
+                total[b, h // group] = total[b, h // group] + part
+    dk = dk * scale + F(0)
+    return np.concatenate([x.reshape(batch, -1) for x in (dq, dk, dv)], 1).astype(F)
+
+
 def timestep_embedding(t, dim, max_period):
     rate = -math.log(max_period)
     frequency = [F(math.exp(rate * i / (dim // 2))) for i in range(dim // 2)]
@@ -325,6 +363,7 @@ RUN = {
     "attention_paged": lambda a, shape, q, k, v: attention_paged(q, k, v, a),
     "attention_merge": lambda a, shape, *x: attention_merge(*x),
     "rope": lambda a, shape, x, cos, sin: rope(x, cos, sin, a),
+    "attention_backward": lambda a, shape, q, k, v, dout: attention_backward(q, k, v, dout, a["causal"] == "1"),
     "linear": lambda a, shape, x, w, b: linear(x, w, b, a["activation"]),
     "layer_norm": lambda a, shape, x, w, b: norm(x, w, b, a["eps"], True),
     "rms_norm": lambda a, shape, x, w: norm(x, w, None, a["eps"], False),

@@ -28,6 +28,7 @@
 //! Since tiles lie at absolute positions and a query's position is counted from the last key, a
 //! prompt gives the same bits whole, in chunks or token by token.
 
+mod backward;
 mod cache;
 mod decode;
 #[cfg(test)]
@@ -50,6 +51,7 @@ mod tests;
 mod tiles;
 mod varlen;
 
+pub use backward::attention_backward;
 pub use cache::{
     KvCache, KvCacheMut, Pages, PagesMut, attention_paged, cache_append, cache_fork, cache_truncate,
 };
@@ -114,19 +116,10 @@ pub fn attention<'a>(
 ) -> Result<()> {
     let (q, k, v, out): (Floats<_>, Floats<_>, Floats<_>, FloatsMut<_>) =
         (q.into(), k.into(), v.into(), out.into());
+    check_forward(&q, &k, &v, out.shape())?;
+    check_strides("out", out.shape(), out.strides(), true)?;
     let [batch, heads, queries, dim] = *q.shape() else { unreachable!("four axes") };
-    let (kv_heads, keys, value_dim) = (k.shape()[1], k.shape()[2], v.shape()[3]);
-    if !(1..=MAX_HEAD_DIM).contains(&dim) {
-        return Err(Error::shape("q", q.shape(), format!("[B, H, Lq, D] with D 1 to {MAX_HEAD_DIM}")));
-    }
-    check_shape("k", k.shape(), &[batch, kv_heads, keys, dim])?;
-    check_heads(k.shape(), kv_heads, heads)?;
-    if !(1..=MAX_HEAD_DIM).contains(&value_dim) {
-        return Err(Error::shape("v", v.shape(), format!("[B, Hkv, Lk, Dv] with Dv 1 to {MAX_HEAD_DIM}")));
-    }
-    check_shape("v", v.shape(), &[batch, kv_heads, keys, value_dim])?;
-    check_shape("out", out.shape(), &[batch, heads, queries, value_dim])?;
-    check_memory(&q, &k, &v, &out)?;
+    let keys = k.shape()[2];
     if let Some(lse) = &lse {
         check_shape("lse", lse.shape(), &[batch, heads, queries])?;
         check_strides("lse", lse.shape(), lse.strides(), true)?;
@@ -141,6 +134,23 @@ pub fn attention<'a>(
     Ok(())
 }
 
+/// Shapes, types and strides of inputs, and the shape of the output.
+fn check_forward(q: &Floats<Ix4>, k: &Floats<Ix4>, v: &Floats<Ix4>, out: &[usize]) -> Result<()> {
+    let [batch, heads, queries, dim] = *q.shape() else { unreachable!("four axes") };
+    let (kv_heads, keys, value_dim) = (k.shape()[1], k.shape()[2], v.shape()[3]);
+    if !(1..=MAX_HEAD_DIM).contains(&dim) {
+        return Err(Error::shape("q", q.shape(), format!("[B, H, Lq, D] with D 1 to {MAX_HEAD_DIM}")));
+    }
+    check_shape("k", k.shape(), &[batch, kv_heads, keys, dim])?;
+    check_heads(k.shape(), kv_heads, heads)?;
+    if !(1..=MAX_HEAD_DIM).contains(&value_dim) {
+        return Err(Error::shape("v", v.shape(), format!("[B, Hkv, Lk, Dv] with Dv 1 to {MAX_HEAD_DIM}")));
+    }
+    check_shape("v", v.shape(), &[batch, kv_heads, keys, value_dim])?;
+    check_shape("out", out, &[batch, heads, queries, value_dim])?;
+    check_memory(q, k, v)
+}
+
 fn check_heads(shape: &[usize], kv_heads: usize, heads: usize) -> Result<()> {
     if kv_heads == 0 && heads != 0 || kv_heads != 0 && !heads.is_multiple_of(kv_heads) {
         return Err(Error::shape("k", shape, format!("a number of heads that divides {heads}")));
@@ -148,11 +158,10 @@ fn check_heads(shape: &[usize], kv_heads: usize, heads: usize) -> Result<()> {
     Ok(())
 }
 
-/// Types and strides.
-fn check_memory<D: Dimension>(q: &Floats<D>, k: &Floats<D>, v: &Floats<D>, out: &FloatsMut<D>) -> Result<()> {
+/// Types and strides of inputs.
+fn check_memory<D: Dimension>(q: &Floats<D>, k: &Floats<D>, v: &Floats<D>) -> Result<()> {
     v.dtype().expect("v", k.dtype())?;
     check_strides("q", q.shape(), q.strides(), false)?;
     check_strides("k", k.shape(), k.strides(), false)?;
-    check_strides("v", v.shape(), v.strides(), false)?;
-    check_strides("out", out.shape(), out.strides(), true)
+    check_strides("v", v.shape(), v.strides(), false)
 }

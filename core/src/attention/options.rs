@@ -88,11 +88,16 @@ impl AttentionOptions<'_> {
         from.min(to)..to
     }
 
+    /// The factor on the scores for a head size.
+    pub(super) fn scale(&self, dim: usize) -> f32 {
+        self.scale.unwrap_or((1.0 / (dim as f64).sqrt()) as f32)
+    }
+
     /// The factor on the queries and the one on the capped scores, as rounded for a head size.
     ///
     /// Without a cap the scores come out times `log2 e`; with one, divided by the cap.
     pub(super) fn factors(&self, dim: usize) -> (f32, Option<f32>) {
-        let scale = f64::from(self.scale.unwrap_or((1.0 / (dim as f64).sqrt()) as f32));
+        let scale = f64::from(self.scale(dim));
         match self.soft_cap.map(f64::from) {
             None => ((scale * std::f64::consts::LOG2_E) as f32, None),
             Some(cap) => ((scale / cap) as f32, Some((cap * std::f64::consts::LOG2_E) as f32)),

@@ -207,11 +207,11 @@ fn padded<T: Copy + Default, const N: usize>(x: &[T]) -> [T; N] {
     all
 }
 
-/// Divides the lanes `from[d][lane]` by their sums and writes them as rows `[heads, rows, Dv]`.
+/// Writes the lanes `from[d][lane]`, divided by their sums, as rows `[heads, rows, Dv]`.
 pub(super) struct Unpack<'a, 'b, T> {
     pub from: &'b [f32],
-    /// The sum of each lane; 0 makes the row 0.
-    pub sums: &'b [f32],
+    /// The sum of each lane; 0 makes the row 0. Without sums the numbers stay what they are.
+    pub sums: Option<&'b [f32]>,
     pub width: usize,
     pub out: ArrayViewMut3<'a, T>,
 }
@@ -233,16 +233,19 @@ impl<T: Element> Kernel for Unpack<'_, '_, T> {
                 // Blocks begin where a vector of lanes does; a head may begin inside of one.
                 let first = lane / S::LANES * S::LANES;
                 let count = (first + S::LANES).min(end) - lane;
-                let l = s.load(&sums[first..]);
+                let l = sums.map_or(one, |sums| s.load(&sums[first..]));
                 let empty = s.eq(l, zero);
                 let inverse = s.div(one, l);
                 let mut d = 0;
                 while d < dim {
                     let mut m = [zero; 16];
                     for i in 0..S::LANES.min(dim - d) {
-                        // Adding +0 turns a negative zero, which could depend on trimming, into +0.
-                        let o = s.fma(s.load(&from[(d + i) * width + first..]), inverse, zero);
-                        m[i] = s.select(empty, zero, o);
+                        let o = s.load(&from[(d + i) * width + first..]);
+                        m[i] = match sums {
+                            // Adding +0 turns a negative zero, which could depend on trimming, into +0.
+                            Some(_) => s.select(empty, zero, s.fma(o, inverse, zero)),
+                            None => o,
+                        };
                     }
                     m = s.transpose(m);
                     for i in 0..count {

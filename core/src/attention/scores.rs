@@ -216,6 +216,24 @@ impl Change<'_> {
     }
 }
 
+/// [`Change::load`] as a kernel of its own.
+pub(super) struct Load<'a, 'b, 'c> {
+    pub change: &'c Change<'a>,
+    pub tile: KeyTile<'c>,
+    pub width: usize,
+    pub to: &'b mut [f32],
+    pub room: &'b mut [f32],
+}
+
+impl Kernel for Load<'_, '_, '_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> bool {
+        self.change.load(s, self.tile, self.width, self.to, self.room)
+    }
+}
+
 /// The keys of `tile` of `[heads, queries, Lk]` in `[key][lane]` order.
 #[inline(always)]
 fn gather<S: Simd, T: Lane>(s: S, x: ArrayView3<T>, tile: KeyTile, width: usize, to: &mut [f32]) {
@@ -246,7 +264,7 @@ fn visible<S: Simd>(s: S, ranges: &Ranges, lane: usize, origin: usize) -> (S::F,
 
 /// Whether no row of `v` holds an infinity or a NaN.
 #[inline(always)]
-fn all_finite<T: Element>(v: Matrix<T>) -> bool {
+pub(super) fn all_finite<T: Element>(v: Matrix<T>) -> bool {
     let mut ok = true;
     let mut j = 0;
     while j < v.rows() {

@@ -33,7 +33,7 @@ pub(super) struct Problem<'a, 'r, 'o> {
 
 impl Problem<'_, '_, '_> {
     /// Number of keys of a batch entry.
-    fn keys(&self, batch: usize) -> usize {
+    pub(super) fn keys(&self, batch: usize) -> usize {
         self.options.kv_lengths.map_or(self.k.shape()[2], |n| n[batch])
     }
 
@@ -43,18 +43,18 @@ impl Problem<'_, '_, '_> {
     }
 
     /// Whether every query of a batch entry sees every key of it.
-    fn is_uniform(&self) -> bool {
+    pub(super) fn is_uniform(&self) -> bool {
         let o = self.options;
         !o.causal && o.window_left.is_none() && o.window_right.is_none()
     }
 
     /// The keys query `i` may see.
-    fn range(&self, batch: usize, i: usize) -> Range<usize> {
+    pub(super) fn range(&self, batch: usize, i: usize) -> Range<usize> {
         self.options.range(self.keys(batch), self.position(batch, i))
     }
 
     /// Floating-point operations, at most.
-    fn work(&self) -> u64 {
+    pub(super) fn work(&self) -> u64 {
         let keys = self.k.shape()[2] + 1;
         let o = self.options;
         let right = if o.causal { Some(0) } else { o.window_right };
@@ -184,7 +184,7 @@ fn one<P: Products>(
         dispatch(QueryTile::<P> { k, v, ranges, change, factor, lanes, work, result: &mut result });
         each!(FloatsMut, &mut out, out => {
             let out = out.index_axis_mut(Axis(0), 0);
-            dispatch(Unpack { from: result.o, sums: result.l, width: lanes.width(), out });
+            dispatch(Unpack { from: result.o, sums: Some(result.l), width: lanes.width(), out });
         });
         if let Some(lse) = &mut lse {
             for (lane, to) in lse.iter_mut().enumerate() {

@@ -62,7 +62,8 @@ pub fn attention_varlen<'a>(
     }
     check_shape("v", v.shape(), &[keys, kv_heads, value_dim])?;
     check_shape("out", out.shape(), &[queries, heads, value_dim])?;
-    check_memory(&q, &k, &v, &out)?;
+    check_memory(&q, &k, &v)?;
+    check_strides("out", out.shape(), out.strides(), true)?;
     if let Some(lse) = &lse {
         check_shape("lse", lse.shape(), &[heads, queries])?;
         check_strides("lse", lse.shape(), lse.strides(), true)?;

@@ -1,6 +1,6 @@
 defmodule DGM.Attention do
   @moduledoc false
-  # The options of DGM.attention/4, type-checked for the NIF. Sizes and ranges are the engine's
+  # The options of DGM.attention/4 and DGM.attention_backward/7, type-checked for the NIF. Sizes and ranges are the engine's
   # business.
 
   alias DGM.{Check, Tensor}
@@ -14,12 +14,12 @@ defmodule DGM.Attention do
     alibi_slopes: nil,
     sinks: nil,
     bias: nil,
-    mask: nil,
-    lse: false
+    mask: nil
   ]
 
-  def options(opts) do
-    opts = Check.keyword(opts, @defaults)
+  # `wanted` is the option that asks for one result more.
+  def options(opts, wanted) do
+    opts = Check.keyword(opts, [{wanted, false} | @defaults])
     {left, right} = window(opts[:window])
 
     %{
@@ -33,7 +33,8 @@ defmodule DGM.Attention do
       sinks: opts[:sinks] && Check.numbers(opts[:sinks], "sinks"),
       bias: Tensor.native_or_nil(opts[:bias], "bias"),
       mask: opts[:mask] && Tensor.native_mask(opts[:mask], "mask"),
-      lse: Check.boolean(opts[:lse], "lse")
+      lse: Check.boolean(Keyword.get(opts, :lse, false), "lse"),
+      dbias: Check.boolean(Keyword.get(opts, :dbias, false), "dbias")
     }
   end
 

@@ -28,7 +28,10 @@ use jlrs::data::managed::value::typed::TypedValueRet;
 use jlrs::prelude::*;
 
 use crate::array::{JlArray, JlValue};
-use crate::attention::{attention, attention_into, attention_into_with, attention_with};
+use crate::attention::{
+    attention, attention_backward_into, attention_backward_into_with, attention_into, attention_into_with,
+    attention_with,
+};
 use crate::dit::{DiT, JlModel, forward, generate};
 use crate::failure::Reply;
 use crate::kernels::{
@@ -55,6 +58,13 @@ julia_module! {
     /// `attention!` into a new array.
     fn attention(q: JlArray<'_>, k: JlArray<'_>, v: JlArray<'_>) -> Reply<TypedArrayRet<f32>> as attention;
     fn attention_with(q: JlArray<'_>, k: JlArray<'_>, v: JlArray<'_>, options: JlValue<'_>) -> Reply<TypedArrayRet<f32>> as attention;
+
+    ///     attention_backward!(dq, dk, dv, q, k, v, out, lse, dout, [options])
+    ///
+    /// The gradients of `attention`, from its `out` and `lse`. Options: those of `attention!` but `lse`;
+    /// `dbias` is an array of the size of `bias` to fill.
+    fn attention_backward_into(dq: JlArray<'_>, dk: JlArray<'_>, dv: JlArray<'_>, q: JlArray<'_>, k: JlArray<'_>, v: JlArray<'_>, out: JlArray<'_>, lse: JlArray<'_>, dout: JlArray<'_>) -> Reply<Nothing> as attention_backward!;
+    fn attention_backward_into_with(dq: JlArray<'_>, dk: JlArray<'_>, dv: JlArray<'_>, q: JlArray<'_>, k: JlArray<'_>, v: JlArray<'_>, out: JlArray<'_>, lse: JlArray<'_>, dout: JlArray<'_>, options: JlValue<'_>) -> Reply<Nothing> as attention_backward!;
 
     ///     row_seeds(seed::UInt64, n::Int)
     ///

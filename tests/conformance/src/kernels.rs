@@ -1,10 +1,14 @@
 //! The list.
 
 use dgm_core::Result;
-use dgm_core::attention::{AttentionOptions, KvCache, attention, attention_merge, attention_paged};
+use dgm_core::attention::{
+    AttentionOptions, KvCache, attention, attention_backward, attention_merge, attention_paged,
+};
 use dgm_core::linalg::{Activation, PackedLinear, linear};
 use dgm_core::nn::{self, Gelu};
-use ndarray::{Array2, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, Ix4};
+use ndarray::{
+    Array2, Array3, Array4, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, Ix2, Ix4,
+};
 
 use crate::{Args, CaseSpec, Kernel, oracle};
 
@@ -32,6 +36,23 @@ pub(crate) fn block_table(pages: usize, page_len: usize, a: &Args) -> (Array2<i3
     let most = pages / batch;
     let table = Array2::from_shape_fn((batch, most), |(b, n)| (batch * (most - 1 - n) + b) as i32);
     (table, vec![most * page_len - a.number::<usize>("short"); batch])
+}
+
+/// The gradients of the attention of `[q, k, v, dout]`, one after the other for each batch entry.
+fn gradients(x: &[ArrayViewD<f32>], a: &Args, out: ArrayViewMutD<f32>) -> Result<()> {
+    let options = AttentionOptions { causal: a.text("causal") == "1", ..Default::default() };
+    let [q, k, v, dout] = [0, 1, 2, 3].map(|i| view::<Ix4>(&x[i]));
+    let (b, h, l, _) = q.dim();
+    let (mut y, mut lse) = (Array4::<f32>::zeros((b, h, l, v.dim().3)), Array3::zeros((b, h, l)));
+    attention(q, k, v, &options, y.view_mut(), Some(lse.view_mut()))?;
+    let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| Array4::<f32>::zeros(x.dim()));
+    let to = (dq.view_mut(), dk.view_mut(), dv.view_mut());
+    attention_backward(q, k, v, y.view(), lse.view(), dout, &options, to.0, to.1, to.2, None)?;
+    for (b, mut out) in target::<Ix2>(out).outer_iter_mut().enumerate() {
+        let all = [&dq, &dk, &dv].into_iter().flat_map(|x| x.index_axis(ndarray::Axis(0), b).to_owned());
+        out.iter_mut().zip(all).for_each(|(to, x)| *to = x);
+    }
+    Ok(())
 }
 
 /// Every listed kernel, once.
@@ -112,6 +133,17 @@ pub const KERNELS: &[Kernel] = &[
             first.resize(x[0].shape()[0], 0);
             nn::rope(view::<Ix4>(&x[0]), &first, &tables, target::<Ix4>(out))
         },
+    },
+    Kernel {
+        call: "attention_backward",
+        signature: "q[B,H,L,D] k[B,G,S,D] v[B,G,S,E] dout[B,H,L,E] -> out[B,K]",
+        cases: &[
+            case("gqa_causal", "B=2 H=4 G=2 L=17 S=23 D=40 E=24 K=5664", "causal=1"),
+            case("tiles", "B=1 H=2 G=1 L=70 S=150 D=12 E=20 K=6480", "causal=0"),
+        ],
+        bound: 1e-5,
+        oracle: oracle::attention_backward,
+        run: gradients,
     },
     Kernel {
         call: "linear",

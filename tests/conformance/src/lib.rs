@@ -55,6 +55,13 @@ impl Args {
         self.0.iter().find(|a| a.0 == name).unwrap_or_else(|| panic!("no argument {name}")).1
     }
 
+    /// Whether an argument is a list with something for each row of the batch, or their number: then
+    /// rows cannot be taken from the tensors alone.
+    #[must_use]
+    pub fn by_row(&self) -> bool {
+        self.0.iter().any(|a| matches!(a.0, "batch" | "first"))
+    }
+
     /// The value of a number.
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> T {
         self.text(name).parse().unwrap_or_else(|_| panic!("{name} is not a number"))

@@ -3,7 +3,7 @@
 // Compared within a bound, never by bits: the functions of the platform will do.
 #![allow(clippy::disallowed_methods)]
 
-use ndarray::{ArrayD, Dimension, IxDyn};
+use ndarray::{ArrayD, Axis, Dimension, IxDyn};
 
 use crate::Args;
 use crate::kernels::{block_table, firsts};
@@ -81,6 +81,40 @@ pub fn rope(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
             v * x[1][[row, angle]] + if second { partner } else { -partner }
         })
         .collect()
+}
+
+pub fn attention_backward(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    let (q, k, v, dout) = (&x[0], &x[1], &x[2], &x[3]);
+    let [batch, heads, queries, dim] = *q.shape() else { panic!("four axes") };
+    let (groups, keys, value_dim) = (k.shape()[1], k.shape()[2], v.shape()[3]);
+    let scale = 1.0 / (dim as f64).sqrt();
+    let (mut dq, mut dk, mut dv) = (0.0 * q, 0.0 * k, 0.0 * v);
+    for b in 0..batch {
+        for h in 0..heads {
+            let g = h / (heads / groups);
+            for i in 0..queries {
+                let seen = if a.text("causal") == "1" { (i + 1 + keys - queries).min(keys) } else { keys };
+                let score = |j| (0..dim).map(|d| q[[b, h, i, d]] * k[[b, g, j, d]]).sum::<f64>();
+                let weights: Vec<f64> = (0..seen).map(|j| (score(j) * scale).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                let p = |j: usize| weights[j] / total;
+                let dp = |j| (0..value_dim).map(|e| v[[b, g, j, e]] * dout[[b, h, i, e]]).sum::<f64>();
+                let delta: f64 = (0..seen).map(|j| p(j) * dp(j)).sum();
+                for j in 0..seen {
+                    let ds = p(j) * (dp(j) - delta) * scale;
+                    for d in 0..dim {
+                        dq[[b, h, i, d]] += ds * k[[b, g, j, d]];
+                        dk[[b, g, j, d]] += ds * q[[b, h, i, d]];
+                    }
+                    for e in 0..value_dim {
+                        dv[[b, g, j, e]] += p(j) * dout[[b, h, i, e]];
+                    }
+                }
+            }
+        }
+    }
+    let entry = |b| [&dq, &dk, &dv].into_iter().flat_map(move |x| x.index_axis(Axis(0), b).to_owned());
+    (0..batch).flat_map(entry).collect()
 }
 
 pub fn linear(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {

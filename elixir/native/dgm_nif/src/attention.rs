@@ -25,6 +25,7 @@ pub struct Options<'a> {
     bias: Option<Input<'a>>,
     mask: Option<(Binary<'a>, Vec<usize>)>,
     lse: bool,
+    dbias: bool,
 }
 
 fn single(x: Option<&Vec<f64>>) -> Option<Vec<f32>> {
@@ -80,6 +81,11 @@ impl<'r, 'a> Settings<'r, 'a> {
     }
 }
 
+const QUERIES: &str = "{batch, heads, queries, dim}";
+const KEYS: &str = "{batch, kv_heads, keys, dim}";
+const VALUES: &str = "{batch, kv_heads, keys, value_dim}";
+const OUTPUT: &str = "{batch, heads, queries, value_dim}";
+
 #[rustler::nif(schedule = "DirtyCpu")]
 fn attention<'a>(
     env: Env<'a>,
@@ -91,9 +97,9 @@ fn attention<'a>(
     let _fp = FpEnv::enter();
     let (q, k, v) = (Typed::new("q", &q, false)?, Typed::new("k", &k, false)?, Typed::new("v", &v, false)?);
     let dtype = q.dtype();
-    let q = q.floats::<Ix4>("{batch, heads, queries, dim}")?;
-    let k = k.floats::<Ix4>("{batch, kv_heads, keys, dim}")?;
-    let v = v.floats::<Ix4>("{batch, kv_heads, keys, value_dim}")?;
+    let q = q.floats::<Ix4>(QUERIES)?;
+    let k = k.floats::<Ix4>(KEYS)?;
+    let v = v.floats::<Ix4>(VALUES)?;
     let settings = Settings::new(&options)?;
     let rows = [q.shape()[0], q.shape()[1], q.shape()[2]];
     let mut out = TypedOutput::new("out", &[rows[0], rows[1], rows[2], v.shape()[3]], dtype)?;
@@ -101,4 +107,48 @@ fn attention<'a>(
     let lse_view = lse.as_mut().map(Output::view::<Ix3>).transpose()?;
     attention::attention(q, k, v, &settings.options()?, out.floats::<Ix4>()?, lse_view)?;
     Ok((out.into_term(env), lse.map(|l| l.into_term(env))))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+#[allow(clippy::too_many_arguments)]
+fn attention_backward<'a>(
+    env: Env<'a>,
+    q: Input<'a>,
+    k: Input<'a>,
+    v: Input<'a>,
+    out: Input<'a>,
+    lse: Input<'a>,
+    dout: Input<'a>,
+    options: Options<'a>,
+) -> Reply<(Term<'a>, Term<'a>, Term<'a>, Option<Term<'a>>)> {
+    let _fp = FpEnv::enter();
+    let (q, k, v) = (Tensor::new("q", &q)?, Tensor::new("k", &k)?, Tensor::new("v", &v)?);
+    let (out, lse, dout) =
+        (Tensor::new("out", &out)?, Tensor::new("lse", &lse)?, Tensor::new("dout", &dout)?);
+    let settings = Settings::new(&options)?;
+    let mut dbias = match (&settings.bias, options.dbias) {
+        (Some(bias), true) => Some(Output::new("dbias", bias.dims())?),
+        (None, true) => return Err(Error::argument("dbias", "true", "false without a bias").into()),
+        (_, false) => None,
+    };
+    // Results have the shapes of what they belong to, which the engine has not checked yet.
+    let views = (q.view::<Ix4>(QUERIES)?, k.view::<Ix4>(KEYS)?, v.view::<Ix4>(VALUES)?);
+    let mut dq = Output::new("dq", q.dims())?;
+    let mut dk = Output::new("dk", k.dims())?;
+    let mut dv = Output::new("dv", v.dims())?;
+    let to_bias = dbias.as_mut().map(Output::view::<Ix4>).transpose()?;
+    attention::attention_backward(
+        views.0,
+        views.1,
+        views.2,
+        out.view::<Ix4>(OUTPUT)?,
+        lse.view::<Ix3>("{batch, heads, queries}")?,
+        dout.view::<Ix4>(OUTPUT)?,
+        &settings.options()?,
+        dq.view::<Ix4>()?,
+        dk.view::<Ix4>()?,
+        dv.view::<Ix4>()?,
+        to_bias,
+    )?;
+    Ok((dq.into_term(env), dk.into_term(env), dv.into_term(env), dbias.map(|x| x.into_term(env))))
 }
