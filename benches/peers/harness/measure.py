@@ -46,14 +46,16 @@ class Samples:
 
 
 class Result:
-    """Median milliseconds of each function; `kept` counts the samples that passed the gate. Where
-    none did, the median is over all samples and `gated` is false."""
+    """Median milliseconds of each function over the samples that passed the gate, which `kept` counts.
+    Where one function has none, all medians are over all samples, so that no one is compared by the
+    luck of a quiet moment, and `gated` is false for those without."""
 
     def __init__(self, samples, probe):
         self.ms, self.kept, self.gated = {}, {}, {}
+        whole = all(s.kept(probe) for s in samples)
         for s in samples:
             kept = s.kept(probe)
-            self.ms[s.function.name] = 1e3 * statistics.median(kept or s.times)
+            self.ms[s.function.name] = 1e3 * statistics.median(kept if whole else s.times)
             self.kept[s.function.name] = len(kept)
             self.gated[s.function.name] = bool(kept)
 

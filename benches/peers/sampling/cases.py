@@ -158,12 +158,13 @@ def check_normals(engine):
     engine.random_normal(seed, ctypes.c_size_t(1), ctypes.c_uint32(9), ctypes.c_uint32(0), out)
     z = out.double()
     moments = [z.mean(), z.square().mean() - 1, (z**3).mean() / 4, (z**4).mean() / 10 - 0.3]
-    return max(abs(m.item()) for m in moments) / 1e3
+    return max(abs(m.item()) for m in moments)
 
 
+# Name, group, the two functions, and what the second may return.
 CASES = [
-    ("Euler step", "step", euler, check_euler),
-    ("Euler step with CFG", "step", guided, check_guided),
-    ("DPM++2M step", "step", multistep, check_multistep),
-    ("normals", "noise", normals, check_normals),
+    ("Euler step", "step", euler, check_euler, 1e-5),
+    ("Euler step with CFG", "step", guided, check_guided, 1e-5),
+    ("DPM++2M step", "step", multistep, check_multistep, 1e-5),
+    ("normals", "noise", normals, check_normals, 1e-2),
 ]
