@@ -24,7 +24,7 @@ PYTHON = os.path.join(VENV, "bin", "python")
 # Compiled for this machine, where a wheel is compiled for any.
 NATIVE = {"libggml-python": "0.20.2.post1"}
 GROUPS = {"digits": ["digits"],
-          "sampling": ["step", "noise"],
+          "sampling": ["step", "noise"], "forward": ["linear", "elementwise"],
           "attention": ["prefill", "causal", "small", "cross", "tiny", "headsize", "decode", "option",
                         "backward", "scaling", "memory"]}
 
