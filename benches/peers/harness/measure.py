@@ -23,11 +23,13 @@ class Samples:
         self.repeats, self.spent = 1, 0.0
 
     def calibrate(self, sample_seconds):
-        """Chooses how many calls make a sample; the first call, which may compile, does not count."""
-        self.function.run(1)
-        begin = time.perf_counter()
-        self.function.run(1)
-        once = max(time.perf_counter() - begin, 1e-6)
+        """Chooses how many calls make a sample; a first call, which may compile, does not count."""
+        for _ in range(2):
+            begin = time.perf_counter()
+            self.function.run(1)
+            once = max(time.perf_counter() - begin, 1e-6)
+            if once > 1:
+                break
         self.repeats = max(1, int(sample_seconds / once))
         if self.repeats > 1:
             self.function.run(min(self.repeats, 10))
