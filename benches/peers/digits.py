@@ -85,8 +85,7 @@ def main():
                     1e3 * flops_an_image(net) * batch / probe.clean, max_error={"ours": error})
             print(line(r), flush=True)
             f.write(json.dumps({"key": r["case"], "row": r}) + "\n")
-        limits = {"threads": args.threads, "fma_f32_gflops": probe.clean * 1e-9,
-                  "fma_bf16_gflops": probe.clean_bf16 * 1e-9, "isa": engine.lib.dgm_isa().decode()}
+        limits = {**probe.limits(), "isa": engine.lib.dgm_isa().decode()}
         f.write(json.dumps({"key": "limits", "limits": limits}) + "\n")
 
 

@@ -24,9 +24,9 @@ PYTHON = os.path.join(VENV, "bin", "python")
 # Compiled for this machine, where a wheel is compiled for any.
 NATIVE = {"libggml-python": "0.20.2.post1"}
 GROUPS = {"digits": ["digits"],
-          "sampling": ["step", "noise"],
-          "attention": ["prefill", "causal", "small", "cross", "tiny", "headsize", "decode", "option", "backward",
-                        "scaling", "memory"]}
+          "sampling": ["step", "noise"], "forward": ["linear", "elementwise"],
+          "attention": ["prefill", "causal", "small", "cross", "tiny", "headsize", "decode", "option",
+                        "backward", "scaling", "memory"]}
 
 
 def run(command, **options):
@@ -79,8 +79,8 @@ def site_packages():
 
 
 def environment(threads):
-    """Every library on the same number of threads; allocations that are not given back to the
-    system (page faults are slow); one OpenMP runtime, PyTorch's own."""
+    """Every library on the same number of threads; freed memory is kept, since page faults are slow
+    and some peers allocate their result; one OpenMP runtime, PyTorch's own."""
     env = {**os.environ, "PYTHONPATH": HERE}
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS",
                  "DGM_NUM_THREADS", "NPROC"):  # NPROC: the pool of XLA
@@ -90,14 +90,10 @@ def environment(threads):
     env.pop("OPENBLAS_CORETYPE", None)
     if sys.platform == "linux":
         torch = os.path.join(site_packages(), "torch", "lib", "libgomp.so.1")
-        folders = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
-        names = ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4")
-        tcmalloc = [os.path.join(f, n) for f in folders for n in names]
-        preload = [p for p in [torch, *tcmalloc] if os.path.exists(p)][:2]
-        if not any("tcmalloc" in p for p in preload):
-            print("tcmalloc is not installed (Debian: libtcmalloc-minimal4): glibc is told to keep memory instead")
-            env.update(MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(1 << 40), MALLOC_TOP_PAD_=str(64 << 20))
-        env["LD_PRELOAD"] = ":".join(preload)
+        if os.path.exists(torch):
+            env["LD_PRELOAD"] = torch
+        # tcmalloc would do the same for PyTorch, but OpenVINO frees with glibc what it got from elsewhere.
+        env.update(MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(1 << 40), MALLOC_TOP_PAD_=str(64 << 20))
     return env
 
 
@@ -113,6 +109,8 @@ def measure(args, threads, budget, rows, rust, scaling):
         done = subprocess.run([*command, "--budget", str(max(0, end - time.monotonic()))], env=environment(threads))
         if done.returncode == 0:
             return
+        if args.what != "attention":
+            sys.exit(f"the process ended with {done.returncode}")
         print(f"the process ended with {done.returncode} inside a case; going on with the next one", flush=True)
     sys.exit("too many failures")
 

@@ -1,6 +1,7 @@
 """Measures the cases on a fixed number of threads; one JSON row a line. Started by ../run.py."""
 
 import argparse
+import ctypes
 import gc
 import json
 import sys
@@ -85,7 +86,7 @@ class Bench:
     def limit(self, case, result):
         """(Milliseconds that the limit allows, name of the limit); None where it is unknown."""
         if case.limit == "read":
-            return result.ms["read"] * case.cache_bytes() / self.stream.numel(), "read"
+            return result.ms["limit read"] * case.cache_bytes() / self.stream.numel(), "read"
         peak = self.probe.clean_bf16 if case.limit == "fma_bf16" else self.probe.clean
         return (1e3 * case.flops() / peak if peak else None), case.limit
 
@@ -104,7 +105,7 @@ class Bench:
 
     def reader(self):
         """Reading more than four times the last cache and nothing else: the bandwidth of this moment."""
-        return Timed("read", lambda: self.probe.read(self.stream.data_ptr(), self.stream.numel()))
+        return Timed("limit read", lambda: self.probe.read(self.stream.data_ptr(), self.stream.numel()))
 
     def scaling(self, case, seconds):
         """Ours alone on one thread and on all, alternating."""
@@ -126,6 +127,13 @@ class Bench:
             rows.append(row(case.title + suffix(case), "scaling", case.storage, n, result.only(f"{n}"), case.limit,
                             1e3 * case.flops() / peak, flops=case.flops(), max_error={}, left_out={}))
         return rows
+
+
+def release():
+    """Gives the memory of the last case back; run.py has told glibc to keep it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(ctypes.c_size_t(0))
 
 
 def suffix(case):
@@ -191,8 +199,8 @@ def main():
                 print(line(r), flush=True)
                 f.write(json.dumps({"key": key, "row": r}) + "\n")
         gc.collect()
-    limits = {"threads": args.threads, "fma_f32_gflops": bench.probe.clean * 1e-9,
-              "fma_bf16_gflops": bench.probe.clean_bf16 * 1e-9, "isa": bench.engine.lib.dgm_isa().decode()}
+        release()
+    limits = {**bench.probe.limits(), "isa": bench.engine.lib.dgm_isa().decode()}
     print(json.dumps(limits))
     with open(args.rows, "a") as f:
         f.write(json.dumps({"key": f"limits {args.threads}", "limits": limits}) + "\n")

@@ -1,7 +1,6 @@
 """ONNX Runtime: the Attention operator of ONNX, and the contributed MultiHeadAttention and
 GroupQueryAttention. Inputs and outputs are bound once to the same buffers."""
 
-import onnx
 import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper

@@ -23,11 +23,13 @@ class Samples:
         self.repeats, self.spent = 1, 0.0
 
     def calibrate(self, sample_seconds):
-        """Chooses how many calls make a sample; the first call, which may compile, does not count."""
-        self.function.run(1)
-        begin = time.perf_counter()
-        self.function.run(1)
-        once = max(time.perf_counter() - begin, 1e-6)
+        """Chooses how many calls make a sample; a first call, which may compile, does not count."""
+        for _ in range(2):
+            begin = time.perf_counter()
+            self.function.run(1)
+            once = max(time.perf_counter() - begin, 1e-6)
+            if once > 1:
+                break
         self.repeats = max(1, int(sample_seconds / once))
         if self.repeats > 1:
             self.function.run(min(self.repeats, 10))
@@ -46,14 +48,16 @@ class Samples:
 
 
 class Result:
-    """Median milliseconds of each function; `kept` counts the samples that passed the gate. Where
-    none did, the median is over all samples and `gated` is false."""
+    """Median milliseconds of each function over the samples that passed the gate, which `kept` counts.
+    Where one function has none, all medians are over all samples, so that no one is compared by the
+    luck of a quiet moment, and `gated` is false for those without."""
 
     def __init__(self, samples, probe):
         self.ms, self.kept, self.gated = {}, {}, {}
+        whole = all(s.kept(probe) for s in samples)
         for s in samples:
             kept = s.kept(probe)
-            self.ms[s.function.name] = 1e3 * statistics.median(kept or s.times)
+            self.ms[s.function.name] = 1e3 * statistics.median(kept if whole else s.times)
             self.kept[s.function.name] = len(kept)
             self.gated[s.function.name] = bool(kept)
 

@@ -19,20 +19,24 @@
 #define CHAINS 16
 #endif
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
 typedef float vf __attribute__((vector_size(WIDTH)));
 typedef int64_t vi __attribute__((vector_size(WIDTH)));
 
-enum { FMA_F32, FMA_BF16, READ };
+enum { FMA_F32, FMA_BF16, READ, MIX };
+enum { MOST_STREAMS = 4 };
 
 struct job {
     int kind;
     int64_t rounds;
     const char *data;
     size_t bytes;
+    const char *in[MOST_STREAMS];
+    char *out[MOST_STREAMS];
+    int ins, outs, streaming;
     atomic_int *ready;
     int threads;
     double begin, end;
@@ -92,6 +96,45 @@ static void read_once(const char *p, size_t bytes) {
     int_sink = acc[0][0];
 }
 
+/* Stores around the cache where `streaming`. */
+static inline void put(char *to, vf x, int streaming) {
+#if defined(__AVX512F__)
+    if (streaming) {
+        _mm512_stream_ps((float *)to, (__m512)x);
+        return;
+    }
+#elif defined(__AVX__)
+    if (streaming) {
+        _mm256_stream_ps((float *)to, (__m256)x);
+        return;
+    }
+#endif
+    (void)streaming;
+    memcpy(to, &x, WIDTH);
+}
+
+static inline __attribute__((always_inline)) void mix(struct job *j, int ins, int outs, int streaming) {
+    for (size_t i = 0; i + WIDTH <= j->bytes; i += WIDTH) {
+        vf sum = {0};
+        for (int k = 0; k < ins; k++) {
+            vf x;
+            memcpy(&x, j->in[k] + i, WIDTH);
+            sum += x;
+        }
+        for (int k = 0; k < outs; k++) put(j->out[k] + i, sum, streaming);
+    }
+}
+
+static void mix_once(struct job *j) {
+#define CASE(I, O)                                                       \
+    if (j->ins == I && j->outs == O) {                                   \
+        if (j->streaming) mix(j, I, O, 1);                               \
+        else mix(j, I, O, 0);                                            \
+    }
+    CASE(0, 1) CASE(1, 1) CASE(2, 1) CASE(3, 1) CASE(3, 2) CASE(4, 1) CASE(4, 2)
+#undef CASE
+}
+
 static void *work(void *argument) {
     struct job *job = argument;
     atomic_fetch_add(job->ready, 1);
@@ -103,6 +146,7 @@ static void *work(void *argument) {
 #if defined(__AVX512BF16__)
     case FMA_BF16: fma_bf16(job->rounds); break;
 #endif
+    case MIX: mix_once(job); break;
     default: read_once(job->data, job->bytes);
     }
     job->end = now();
@@ -121,7 +165,9 @@ static double run(struct job job, int threads) {
         jobs[i] = job;
         jobs[i].ready = &ready;
         jobs[i].threads = threads;
-        jobs[i].data = job.data + share * (size_t)i;
+        if (job.data) jobs[i].data = job.data + share * (size_t)i;
+        for (int k = 0; k < job.ins; k++) jobs[i].in[k] += share * (size_t)i;
+        for (int k = 0; k < job.outs; k++) jobs[i].out[k] += share * (size_t)i;
         jobs[i].bytes = i + 1 < threads ? share : job.bytes - share * (size_t)i;
     }
     for (int i = 1; i < threads; i++)
@@ -156,4 +202,13 @@ double probe_fma_bf16(int threads, int64_t rounds) {
 /* Reads the buffer once, every thread its own part; seconds. */
 double probe_read(const void *data, size_t bytes, int threads) {
     return run((struct job){.kind = READ, .data = data, .bytes = bytes}, threads);
+}
+
+/* Reads `ins` buffers and writes `outs` (which may be the same), each of `bytes`, 64-byte aligned:
+ * 0:1, 1:1, 2:1, 3:1, 3:2, 4:1 or 4:2. Seconds. */
+double probe_mix(const void **in, int ins, void **out, int outs, size_t bytes, int threads, int streaming) {
+    struct job job = {.kind = MIX, .bytes = bytes, .ins = ins, .outs = outs, .streaming = streaming};
+    for (int k = 0; k < ins; k++) job.in[k] = in[k];
+    for (int k = 0; k < outs; k++) job.out[k] = out[k];
+    return run(job, threads);
 }

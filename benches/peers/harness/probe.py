@@ -28,7 +28,7 @@ class Probe:
 
     def __init__(self, cache, threads, gate=0.9):
         self.lib = ctypes.CDLL(compile_c("probe", cache))
-        for f in (self.lib.probe_fma_f32, self.lib.probe_fma_bf16, self.lib.probe_read):
+        for f in (self.lib.probe_fma_f32, self.lib.probe_fma_bf16, self.lib.probe_read, self.lib.probe_mix):
             f.restype = ctypes.c_double
         self.threads, self.gate = threads, gate
         self.clean = self.clean_bf16 = 0.0
@@ -69,6 +69,17 @@ class Probe:
     def read(self, address, size):
         """Seconds to read a buffer once with all threads."""
         return self.lib.probe_read(ctypes.c_void_p(address), ctypes.c_size_t(size), self.threads)
+
+    def mix(self, ins, outs, streaming):
+        """A function that reads and writes torch tensors of one size, the same element of all at once."""
+        pointers = lambda ts: (ctypes.c_void_p * max(1, len(ts)))(*(t.data_ptr() for t in ts))
+        size = ctypes.c_size_t(outs[0].numel() * outs[0].element_size())
+        arguments = (pointers(ins), len(ins), pointers(outs), len(outs), size, self.threads, int(streaming))
+        return lambda: self.lib.probe_mix(*arguments)
+
+    def limits(self):
+        """What goes into the .about.json of a run."""
+        return {"threads": self.threads, "fma_f32_gflops": self.clean * 1e-9, "fma_bf16_gflops": self.clean_bf16 * 1e-9}
 
 
 def last_level_cache():

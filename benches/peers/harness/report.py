@@ -5,10 +5,10 @@ import os
 
 
 def row(case, group, dtype, threads, result, limit, limit_ms, **extra):
-    """One row. Keys after pct_of_limit are extras: how many samples passed the gate, errors, what
-    was left out and why."""
+    """One row; what is called "limit ..." was timed beside the others and is no peer. Keys after
+    pct_of_limit are extras: how many samples passed the gate, errors, what was left out and why."""
     ms = dict(result.ms)
-    ms.pop("read", None)
+    ms = {name: m for name, m in ms.items() if not name.startswith("limit")}
     own = ms.pop("ours", None)
     best = min(ms, key=ms.get) if ms else None
     return {
@@ -93,7 +93,7 @@ def plot(path, rows, title):
     if not groups:
         return
     sizes = [sum(r["group"] == g for r in rows) + 1.5 for g in groups]
-    figure, panels = plt.subplots(len(groups), 1, figsize=(11, 0.32 * sum(sizes) + 1), squeeze=False,
+    figure, panels = plt.subplots(len(groups), 1, figsize=(11, 0.32 * sum(sizes) + 1.5 + len(groups) * 0.4), squeeze=False,
                                   gridspec_kw={"height_ratios": sizes}, layout="constrained")
     for panel, group in zip(panels[:, 0], groups):
         chosen = [r for r in rows if r["group"] == group][::-1]
@@ -103,7 +103,8 @@ def plot(path, rows, title):
                    color="#c9ada7", label="best peer")
         for y, r in zip(places, chosen):
             if r["best_peer"]:
-                panel.text((r.get("best_peer_pct_of_limit") or 0) + 0.5, y - 0.2, r["best_peer"], va="center", fontsize=6)
+                panel.text(min(r.get("best_peer_pct_of_limit") or 0, 85) + 0.5, y - 0.2, r["best_peer"], va="center",
+                           fontsize=6, clip_on=True)
         panel.set_yticks(list(places), [f"{r['case']} {r['dtype']} {r['threads']}T" for r in chosen], fontsize=7)
         panel.set_xlim(0, 100)
         panel.set_title(group, fontsize=9, loc="left")

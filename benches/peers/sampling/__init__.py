@@ -1,0 +1,1 @@
+"""Sampler steps and random numbers beside PyTorch: groups `step` and `noise`."""

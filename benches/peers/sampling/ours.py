@@ -1,0 +1,72 @@
+"""Runs of this engine, one evaluation told a call."""
+
+import ctypes
+
+import torch
+
+PROCESS = {"flow": 0, "vp": 1}
+PREDICTION = {"epsilon": 0, "x0": 1, "velocity": 3}
+SOLVER = {"euler": 0, "dpmpp_2m": 6}
+
+
+class PlanOptions(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t), ("process", ctypes.c_int32), ("prediction", ctypes.c_int32),
+                ("solver", ctypes.c_int32), ("spacing", ctypes.c_int32), ("steps", ctypes.c_int64),
+                ("shift", ctypes.c_double), ("eta", ctypes.c_double), ("guidance", ctypes.c_double),
+                ("clip", ctypes.c_double), ("beta_start", ctypes.c_double), ("beta_end", ctypes.c_double),
+                ("train_steps", ctypes.c_int64), ("rtol", ctypes.c_double), ("atol", ctypes.c_double),
+                ("h_init", ctypes.c_double), ("times", ctypes.c_void_p), ("times_len", ctypes.c_size_t),
+                ("max_evals", ctypes.c_int64)]
+
+
+class Request(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t), ("done", ctypes.c_int32), ("role", ctypes.c_int32),
+                ("eval_id", ctypes.c_uint64), ("step", ctypes.c_int64), ("stage", ctypes.c_int64),
+                ("slot", ctypes.c_int64), ("t", ctypes.c_double), ("sigma", ctypes.c_double),
+                ("alpha", ctypes.c_double), ("rows", ctypes.c_int64), ("elements", ctypes.c_int64),
+                ("active_rows", ctypes.c_int64), ("uniform_t", ctypes.c_int32), ("reserved", ctypes.c_int32)]
+
+
+class Run:
+    """A run over one row of `elements` numbers that starts again where it ends."""
+
+    def __init__(self, engine, x, steps, process, prediction, solver, guidance=1.0):
+        self.engine, elements = engine, x.numel()
+        options = PlanOptions()
+        engine.plan_options_init(options, ctypes.c_size_t(ctypes.sizeof(options)))
+        options.process, options.prediction = PROCESS[process], PREDICTION[prediction]
+        options.solver, options.steps, options.guidance = SOLVER[solver], steps, guidance
+        self.plan = ctypes.c_void_p()
+        engine.plan_compile(ctypes.byref(options), ctypes.byref(self.plan))
+        floats, size = ctypes.c_size_t(), ctypes.c_size_t()
+        one, n = ctypes.c_size_t(1), ctypes.c_size_t(elements)
+        engine.plan_state_len(self.plan, one, n, ctypes.byref(floats))
+        engine.plan_run_size(self.plan, one, ctypes.byref(size))
+        self.state = torch.zeros(floats.value)
+        self.run = ctypes.create_string_buffer(size.value)
+        seed = ctypes.c_uint64(7)
+        engine.run_start(self.plan, ctypes.byref(seed), one, n, ctypes.c_void_p(x.data_ptr()), self.run, size,
+                         ctypes.c_void_p(self.state.data_ptr()), floats)
+        self.begin = bytes(self.run)
+        self.request = Request(ctypes.sizeof(Request))
+        self.x = self.state[:elements]
+        self.asked = engine.bind("run_ask", self.plan, self.run, size, self.request)
+        self.sizes = size, floats, n
+
+    def ask(self):
+        self.asked()
+        if self.request.done:
+            ctypes.memmove(self.run, self.begin, len(self.begin))
+            self.asked()
+        return self.request
+
+    def tell(self, y):
+        size, floats, n = self.sizes
+        status = self.engine.lib.dgm_run_tell(
+            self.plan, self.run, size, ctypes.c_void_p(self.state.data_ptr()), floats,
+            ctypes.c_uint64(self.request.eval_id), ctypes.c_void_p(y.data_ptr()), n)
+        if status != 0:
+            raise RuntimeError(self.engine.lib.dgm_last_error().decode())
+
+    def __del__(self):
+        self.engine.lib.dgm_plan_free(self.plan)
