@@ -157,6 +157,10 @@ impl<T: Stored, const DOT: bool> Rows<'_, '_, '_, '_, T, DOT> {
         if let Some([k, v]) = &self.scales {
             gather(k, tile, w.k_scale);
             gather(v, tile, w.v_scale);
+            for at in &next.slots[..next.len] {
+                s.prefetch(std::slice::from_ref(&k[[at.page, at.row]]));
+                s.prefetch(std::slice::from_ref(&v[[at.page, at.row]]));
+            }
         }
         let mut top = [f32::NEG_INFINITY; MAX_ROWS];
         let mut base = [0.0f32; MAX_ROWS];
