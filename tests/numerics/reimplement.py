@@ -215,13 +215,26 @@ def attention_row(q, k, v, position=0, seen=None, scale=None, soft_cap=None, slo
     return o / l + F(0), F((float(m) + math.log2(l)) * math.log(2))
 
 
-def attention(q, k, v, causal):
+def attention(a, q, k, v, bias=None):
     batch, heads, queries, _ = q.shape
     keys, group = k.shape[2], heads // k.shape[1]
+    number = lambda name: float(a[name]) if name in a else None
+    per_head = lambda name, h: F(a[name].split(",")[h]) if name in a else None
+    left, right = number("window_left"), 0 if a["causal"] == "1" else number("window_right")
     out = np.empty((batch, heads, queries, v.shape[3]), F)
     for b, h, i in np.ndindex(batch, heads, queries):
-        n = min(keys, max(0, i + 1 + keys - queries)) if causal else keys
-        out[b, h, i], _ = attention_row(q[b, h, i], k[b, h // group, :n], v[b, h // group, :n])
+        position = i + keys - queries
+        behind = position - np.arange(keys)
+        seen = np.ones(keys, bool)
+        if left is not None:
+            seen &= behind <= left
+        if right is not None:
+            seen &= -behind <= right
+        out[b, h, i], _ = attention_row(
+            q[b, h, i], k[b, h // group], v[b, h // group], position, seen,
+            scale=number("scale"), soft_cap=number("soft_cap"), slope=per_head("alibi_slopes", h),
+            bias=None if bias is None else bias[0, h, i], sink=per_head("sinks", h),
+        )
     return out
 
 
@@ -286,7 +299,7 @@ def row_seeds(seed, rows):
 
 
 RUN = {
-    "attention": lambda a, shape, q, k, v: attention(q, k, v, a["causal"] == "1"),
+    "attention": lambda a, shape, q, k, v, bias=None: attention(a, q, k, v, bias),
     "linear": lambda a, shape, x, w, b: linear(x, w, b, a["activation"]),
     "layer_norm": lambda a, shape, x, w, b: norm(x, w, b, a["eps"], True),
     "rms_norm": lambda a, shape, x, w: norm(x, w, None, a["eps"], False),
