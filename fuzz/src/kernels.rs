@@ -46,7 +46,9 @@ fn options(
         o.reserved = b.number() as i32;
     }
     if b.rarely(32) {
+        // An older caller, who knows nothing of what follows.
         o.struct_size = (b.number() as usize).min(size_of::<dgm_attention_options>());
+        return o;
     }
     // One number for each batch entry that q says it has, as the header asks.
     let batch = q.first().copied().unwrap_or(0);
@@ -83,9 +85,9 @@ fn attend(b: &mut Bytes, call: &mut Call) {
     let out = call.output(b, &[batch, heads, queries, dv], FLOATS);
     let lse = if b.rarely(2) { call.output(b, &[batch, heads, queries], F32) } else { null_mut() };
     let mut lengths = Vec::new();
-    let plain = b.rarely(3);
-    let mut o = options(b, call, [batch, heads, queries, keys], &mut lengths);
-    let o: *const dgm_attention_options = if plain { null() } else { &mut o };
+    // Without options their tensors are no part of the call.
+    let o = (!b.rarely(3)).then(|| options(b, call, [batch, heads, queries, keys], &mut lengths));
+    let o = o.as_ref().map_or(null(), |o| o as *const dgm_attention_options);
     let fits = match (&call.shape(0)[..], &call.shape(1)[..], &call.shape(2)[..], &call.output_shape(0)[..]) {
         (&[b1, h, lq, d1], &[b2, h2, lk, d2], &[b3, h3, lk3, e], &[b4, h4, lq4, e4]) => {
             [b2, b3, b4] == [b1; 3] && d1 == d2 && h2 == h3 && lk == lk3 && [h4, lq4, e4] == [h, lq, e]
@@ -121,12 +123,11 @@ fn attend_packed(b: &mut Bytes, call: &mut Call) {
     let v = call.input(b, &[keys, kv_heads, dv], kv);
     let out = call.output(b, &[queries, heads, dv], FLOATS);
     let lse = if b.rarely(2) { call.output(b, &[heads, queries], F32) } else { null_mut() };
-    let plain = b.rarely(2);
-    let mut o = options(b, call, [1, heads, queries, keys], &mut Vec::new());
-    if !o.kv_lengths.is_null() {
-        o.kv_lengths = null(); // the lengths are gone; they are refused in `attend`'s sister tests
+    let mut o = (!b.rarely(2)).then(|| options(b, call, [1, heads, queries, keys], &mut Vec::new()));
+    if let Some(o) = &mut o {
+        o.kv_lengths = null(); // the lengths are gone
     }
-    let o: *const dgm_attention_options = if plain { null() } else { &mut o };
+    let o = o.as_ref().map_or(null(), |o| o as *const dgm_attention_options);
     let count = sequences as i64;
     let fits = match (&call.shape(0)[..], &call.shape(1)[..], &call.shape(2)[..], &call.output_shape(0)[..]) {
         (&[tq, h, d1], &[tk, h2, d2], &[tk3, h3, e], &[tq4, h4, e4]) => {
