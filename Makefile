@@ -1,7 +1,7 @@
 # Thin on purpose: every target is a command you could type. GNU make 3.81 is enough.
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-rust test-isa test-c test-julia test-panic-library test-elixir test-docs \
-        header bench limits peers-attention peers-sampling peers-forward peers-digits stress exhaustive sabotage check-numerics check-dlpack check-targets install clean
+        header bench limits peers-attention peers-sampling peers-forward peers-digits stress exhaustive sabotage check-numerics check-dlpack check-targets fuzz install clean
 
 TOOLCHAIN := $(if $(DGM_TOOLCHAIN_DIR),$(DGM_TOOLCHAIN_DIR),$(CURDIR)/.toolchain)
 export DGM_TOOLCHAIN_DIR := $(TOOLCHAIN)
@@ -100,6 +100,9 @@ sabotage: ## Break promises one by one in a scratch copy; a named test must catc
 check-numerics: build ## Compare docs/NUMERICS.md, reimplemented in numpy, with the published hashes (PYTHON)
 	$(or $(PYTHON),python3) tests/numerics/reimplement.py
 	$(or $(PYTHON),python3) tests/numerics/against_library.py
+
+fuzz: ## Feed hostile bytes to descriptors, runs, blocks and model files (FUZZ_SECONDS a target, 300; TARGETS)
+	@sh xtask/setup/fuzz.sh $(TARGETS)
 
 check-targets: ## Test aarch64 Linux under qemu, type-check macOS, iOS, Android (root; minutes)
 	@sh xtask/setup/targets.sh

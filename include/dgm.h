@@ -1337,7 +1337,8 @@ int32_t dgm_run_export(const dgm_plan *plan,
                        size_t *written);
 
 /**
- * Reads the sizes of an exported block, to make room for dgm_run_import().
+ * Reads the sizes of an exported block, to make room for dgm_run_import(). They are never more than
+ * the block could hold.
  *
  * @param buf      the block
  * @param len      its bytes

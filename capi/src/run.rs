@@ -331,7 +331,8 @@ pub unsafe extern "C" fn dgm_run_export(
     })
 }
 
-/// Reads the sizes of an exported block, to make room for dgm_run_import().
+/// Reads the sizes of an exported block, to make room for dgm_run_import(). They are never more than
+/// the block could hold.
 ///
 /// @param buf      the block
 /// @param len      its bytes

@@ -6,7 +6,7 @@ use std::mem::offset_of;
 
 use dgm_core::tensor::{Dtype, Floats, FloatsMut, Layout, MAX_RANK, Span, bf16, f16};
 use dgm_core::{Error, Result};
-use ndarray::{ArrayView, ArrayViewMut, Axis, CowArray, Dimension, IxDyn, ShapeBuilder};
+use ndarray::{ArrayView, ArrayViewMut, Axis, CowArray, Dimension, IxDyn, ShapeBuilder, StrideShape};
 
 use crate::memory::{handle, misaligned, slice};
 
@@ -285,7 +285,11 @@ impl<'a> Tensor<'a> {
             return Err(Error::Alias { arg: self.arg, other: other.arg });
         }
         let strides: Vec<usize> = self.layout.strides().iter().map(|s| s.unsigned_abs()).collect();
-        let shape = IxDyn(self.shape()).strides(IxDyn(&strides));
+        let shape: StrideShape<IxDyn> = match self.layout.is_empty() {
+            // The zero strides of no elements look like an overlap.
+            true => IxDyn(self.shape()).into(),
+            false => IxDyn(self.shape()).strides(IxDyn(&strides)),
+        };
         // SAFETY: every element has its own address, is of type T (checked), and none belongs to an input.
         let view = unsafe { ArrayViewMut::from_shape_ptr(shape, self.lowest.cast::<T>()) };
         view.into_dimensionality::<D>().map_err(|e| Error::Internal(format!("{}: {e}", self.arg)))
@@ -306,7 +310,8 @@ impl<'a> Tensor<'a> {
     /// are the same view, else the memory itself.
     ///
     /// # Errors
-    /// [`Error::Alias`] for any other overlap.
+    /// [`Error::Alias`] for any other overlap; [`Error::Stride`] when no output may have the strides
+    /// of `out`: a broadcast view of a few numbers would else be copied in full.
     pub(crate) fn beside<D: Dimension>(&self, out: &Tensor) -> Result<CowArray<'a, f32, D>> {
         if !self.span.overlaps(out.span) {
             return Ok(self.view::<D>()?.into());
@@ -314,6 +319,7 @@ impl<'a> Tensor<'a> {
         if self.lowest != out.lowest || !self.layout.same_view(&out.layout) {
             return Err(Error::Alias { arg: out.arg, other: self.arg });
         }
+        out.layout.check_output(out.arg)?;
         Ok(self.view::<D>()?.to_owned().into())
     }
 }
@@ -381,6 +387,15 @@ mod tests {
         assert_eq!(view(&[2, 2], &[-4, -1], 44), array![[11., 10.], [7., 6.]]);
         assert_eq!(view(&[2, 2], &[4, -1], 4), array![[1., 0.], [5., 4.]]);
         assert_eq!(view(&[0, 2], &[], 0).len(), 0);
+    }
+
+    #[test]
+    fn outputs_without_elements_are_views() {
+        for shape in [[5, 0], [0, 5], [0, 0]] {
+            let t = describe(std::ptr::null_mut(), &shape, &[7, 3], 0);
+            let out = read(&t).unwrap().output::<Ix2>(&[]).unwrap();
+            assert_eq!(out.shape(), shape.map(|n| n as usize));
+        }
     }
 
     #[test]

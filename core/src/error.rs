@@ -151,6 +151,16 @@ impl Error {
     }
 }
 
+/// `len` zeros, or an error where so many cannot be had: an allocation that a caller's numbers decide
+/// may not end the process.
+pub(crate) fn zeros(arg: &'static str, len: usize) -> Result<Vec<f32>> {
+    let mut all = Vec::new();
+    let had = all.try_reserve_exact(len);
+    had.map_err(|_| Error::Overflow { arg, got: format!("no memory for {len} floats") })?;
+    all.resize(len, 0.0);
+    Ok(all)
+}
+
 /// Checks that `got` equals `expected`, dimension by dimension.
 pub(crate) fn check_shape(arg: &'static str, got: &[usize], expected: &[usize]) -> Result<()> {
     if got == expected { Ok(()) } else { Err(Error::shape(arg, got, format!("{expected:?}"))) }

@@ -53,8 +53,22 @@ defmodule DGM.ConformanceTest do
 
   defp call(case, inputs), do: call(case.call, inputs, case.args, case.out)
 
-  defp call("attention", x, %{"causal" => causal} = args, _out) when map_size(args) == 1,
-    do: DGM.attention(x["q"], x["k"], x["v"], causal: causal == "1")
+  defp call("attention", x, args, _out) do
+    limit = fn name -> if args[name], do: String.to_integer(args[name]), else: :infinity end
+
+    options =
+      Enum.flat_map(args, fn
+        {"causal", causal} -> [causal: causal == "1"]
+        {"scale", text} -> [scale: number(text)]
+        {"soft_cap", text} -> [soft_cap: number(text)]
+        {"alibi_slopes", text} -> [alibi_slopes: numbers(text)]
+        {"sinks", text} -> [sinks: numbers(text)]
+        {name, _} when name in ~w(window_left window_right) -> []
+      end)
+
+    window = {limit.("window_left"), limit.("window_right")}
+    DGM.attention(x["q"], x["k"], x["v"], [window: window, bias: x["bias"]] ++ options)
+  end
 
   # Entry (b, n) of the block table is page batch * (most - 1 - n) + b; all places but `short` are filled.
   defp call("attention_paged", x, args, _out) do
@@ -132,6 +146,8 @@ defmodule DGM.ConformanceTest do
 
   defp call("unpatchify", x, %{"patch" => patch}, [_, _, height, width]),
     do: DGM.unpatchify(x["x"], String.to_integer(patch), {height, width})
+
+  defp numbers(text), do: text |> String.split(",") |> Enum.map(&number/1)
 
   defp number(text) do
     {x, ""} = Float.parse(text)

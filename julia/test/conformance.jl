@@ -75,9 +75,22 @@ function paged_cache(c, k, v)
     return D.KVCache(k, v, fill(most * size(k, 2) - Int(number(c, "short")), batch); block_table = table)
 end
 
+const ATTENTION_ARGUMENTS = ("causal", "scale", "soft_cap", "window_left", "window_right", "alibi_slopes", "sinks")
+
+function attention_options(case)
+    @assert all(in(ATTENTION_ARGUMENTS), keys(case.args))
+    given(f, name) = haskey(case.args, name) ? f(name) : nothing
+    one(name) = given(name -> number(case, name), name)
+    limit(name) = given(name -> Int(number(case, name)), name)
+    many(name) = given(name -> parse.(Float32, split(case.args[name], ',')), name)
+    return (causal = number(case, "causal") != 0, scale = one("scale"), soft_cap = one("soft_cap"),
+            window = (limit("window_left"), limit("window_right")), alibi_slopes = many("alibi_slopes"),
+            sinks = many("sinks"), bias = get(case.inputs, "bias", nothing))
+end
+
 # How each entry of the C interface is called here: (out, case, x), where x gives an input by its name.
 const CALLS = Dict(
-    "attention" => (out, c, x) -> attention!(out, x("q"), x("k"), x("v"); causal = number(c, "causal") != 0),
+    "attention" => (out, c, x) -> attention!(out, x("q"), x("k"), x("v"); attention_options(c)...),
     "attention_paged" => (out, c, x) -> attention_paged!(out, x("q"), paged_cache(c, x("k"), x("v"));
                                                          causal = number(c, "causal") != 0),
     "attention_merge" => (out, c, x) -> attention_merge!(out, fill(NaN32, size(x("lse1"))), x("out1"), x("lse1"), x("out2"), x("lse2")),

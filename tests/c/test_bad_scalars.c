@@ -120,6 +120,59 @@ static void attention_options(void)
     MASK_REFUSED(DGM_ERROR_ALIAS, "mask", m.data = (char *)(void *)out + 511);
 }
 
+static void packed_sequences(void)
+{
+    int64_t three[] = {4, 1, 8}, good[] = {0, 1, 4};
+    dgm_tensor q = f32_tensor(x, 3, three), to = f32_tensor(out, 3, three);
+    dgm_attention_options o;
+#define PACKED(q_offsets, kv_offsets, n, o) dgm_attention_varlen(&q, &q, &q, q_offsets, kv_offsets, n, o, &to, NULL)
+    static int64_t wrong[][3] = {{0, 1, 3}, {0, 1, 5}, {1, 2, 4}, {0, 5, 4}, {0, -1, 4}, {0, INT64_MIN, 4}, {0, INT64_MAX, 4}};
+    for (size_t i = 0; i < COUNT(wrong); i++) {
+        int32_t code = wrong[i][1] < 0 ? DGM_ERROR_RANGE : DGM_ERROR_ARGUMENT;
+        REFUSED(code, "q_offsets", PACKED(wrong[i], good, 2, NULL));
+        REFUSED(code, "kv_offsets", PACKED(good, wrong[i], 2, NULL));
+    }
+    REFUSED(DGM_ERROR_NULL, "q_offsets is null", PACKED(NULL, good, 2, NULL));
+    REFUSED(DGM_ERROR_NULL, "kv_offsets is null", PACKED(good, NULL, 2, NULL));
+    REFUSED(DGM_ERROR_STRIDE, "q_offsets", PACKED((int64_t *)(void *)((char *)good + 4), good, 1, NULL));
+    REFUSED(DGM_ERROR_RANGE, "sequences", PACKED(good, good, -1, NULL));
+    REFUSED(DGM_ERROR_RANGE, "sequences", PACKED(good, good, INT64_MIN, NULL));
+    REFUSED(DGM_ERROR_OVERFLOW, "q_offsets", PACKED(good, good, INT64_MAX, NULL));
+    REFUSED(DGM_ERROR_ARGUMENT, "q_offsets", PACKED(good, good, 0, NULL));
+    OK(dgm_attention_options_init(&o, sizeof o));
+    o.kv_lengths = good;
+    REFUSED(DGM_ERROR_ARGUMENT, "kv_lengths", PACKED(good, good, 2, &o));
+    OK(dgm_attention_options_init(&o, sizeof o));
+    o.scale = NAN;
+    REFUSED(DGM_ERROR_RANGE, "scale", PACKED(good, good, 2, &o));
+    OK(PACKED(good, good, 2, NULL));
+    memcpy(out, untouched, sizeof out);
+}
+
+/* Dimensions without elements or without memory of their own: an answer at once. */
+static void huge_and_empty(void)
+{
+    const int64_t huge = (int64_t)1 << 46;
+    int64_t none[] = {0}, rows[] = {0, huge}, images[] = {huge, 1, 0, 0}, cut[] = {huge, 0, 4}, wide[] = {huge, 0};
+    dgm_tensor t = f32_tensor(NULL, 1, none), to = f32_tensor(NULL, 2, rows), w = f32_tensor(NULL, 2, wide);
+    dgm_tensor image = f32_tensor(NULL, 4, images), tokens = f32_tensor(NULL, 3, cut);
+    OK(dgm_timestep_embedding(&t, 10000, &to));
+    OK(dgm_layer_norm(&w, NULL, NULL, 1e-5f, &w));
+    OK(dgm_silu(&w, &w));
+    OK(dgm_gelu(&tokens, DGM_GELU_ERF, &tokens));
+    OK(dgm_patchify(&image, 2, &tokens));
+    OK(dgm_unpatchify(&tokens, 2, &image));
+    dgm_linear *layer = (dgm_linear *)(void *)out;
+    FAILS(DGM_ERROR_OVERFLOW, "weight", dgm_linear_pack(&w, NULL, &layer));
+    CHECK(layer == NULL);
+    /* One number, broadcast: as an output it is refused before it is copied. */
+    int64_t one[] = {huge}, still[] = {0};
+    dgm_tensor spread = f32_tensor(out, 1, one);
+    spread.strides = still;
+    REFUSED(DGM_ERROR_STRIDE, "out", dgm_silu(&spread, &spread));
+    REFUSED(DGM_ERROR_STRIDE, "out", dgm_gelu(&spread, DGM_GELU_TANH, &spread));
+}
+
 static void noise(void)
 {
     dgm_tensor to = f32_tensor(out, 2, flat), tx = f32_tensor(x, 2, flat);
@@ -347,6 +400,8 @@ int main(void)
     }
     kernels();
     attention_options();
+    packed_sequences();
+    huge_and_empty();
     noise();
     options();
     driver();

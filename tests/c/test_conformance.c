@@ -137,12 +137,31 @@ static int32_t choice(const char *text, const char *const *names, int32_t count)
     return -1;
 }
 
+/* "0.5,0.25" */
+static const float *numbers(conformance_case *c, const char *name, float *to)
+{
+    const char *text = arg(c, name, NULL);
+    if (text == NULL)
+        return NULL;
+    char *p = NULL;
+    for (int n = 0; n < MOST && *text; n++, text = p + (*p == ','))
+        to[n] = strtof(text, &p);
+    return to;
+}
+
 static int32_t call_attention(conformance_case *c, dgm_tensor *out)
 {
+    float slopes[MOST] = {0}, sinks[MOST] = {0};
     dgm_attention_options o;
     dgm_attention_options_init(&o, sizeof o);
     o.causal = atoi(arg(c, "causal", "0"));
     o.scale = number(c, "scale", "0");
+    o.soft_cap = number(c, "soft_cap", "0");
+    o.window_left = atoll(arg(c, "window_left", "-1"));
+    o.window_right = atoll(arg(c, "window_right", "-1"));
+    o.alibi_slopes = numbers(c, "alibi_slopes", slopes);
+    o.sinks = numbers(c, "sinks", sinks);
+    o.bias = in(c, "bias");
     return dgm_attention(in(c, "q"), in(c, "k"), in(c, "v"), &o, out, NULL);
 }
 

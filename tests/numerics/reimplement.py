@@ -215,25 +215,38 @@ def attention_row(q, k, v, position=0, seen=None, scale=None, soft_cap=None, slo
     return fma(o, F(1) / l, F(0)), F((float(m) + math.log2(l)) * math.log(2))
 
 
-def attention(q, k, v, causal):
+def attention(a, q, k, v, bias=None):
     batch, heads, queries, _ = q.shape
     keys, group = k.shape[2], heads // k.shape[1]
+    number = lambda name: float(a[name]) if name in a else None
+    per_head = lambda name, h: F(a[name].split(",")[h]) if name in a else None
+    left, right = number("window_left"), 0 if a["causal"] == "1" else number("window_right")
     out = np.empty((batch, heads, queries, v.shape[3]), F)
     for b, h, i in np.ndindex(batch, heads, queries):
-        n = min(keys, max(0, i + 1 + keys - queries)) if causal else keys
-        out[b, h, i], _ = attention_row(q[b, h, i], k[b, h // group, :n], v[b, h // group, :n])
+        position = i + keys - queries
+        behind = position - np.arange(keys)
+        seen = np.ones(keys, bool)
+        if left is not None:
+            seen &= behind <= left
+        if right is not None:
+            seen &= -behind <= right
+        out[b, h, i], _ = attention_row(
+            q[b, h, i], k[b, h // group], v[b, h // group], position, seen,
+            scale=number("scale"), soft_cap=number("soft_cap"), slope=per_head("alibi_slopes", h),
+            bias=None if bias is None else bias[0, h, i], sink=per_head("sinks", h),
+        )
     return out
 
 
 def attention_paged(q, k, v, a):
     """Entry (b, n) of the block table is page batch * (most - 1 - n) + b."""
-    batch, short, causal = int(a["batch"]), int(a["short"]), a["causal"] == "1"
+    batch, short = int(a["batch"]), int(a["short"])
     most = len(k) // batch
     n = most * k.shape[2] - short
     def side_by_side(x):
         rows = [np.concatenate([x[batch * (most - 1 - i) + b] for i in range(most)], axis=1)[:, :n] for b in range(batch)]
         return np.stack(rows)
-    return attention(q, side_by_side(k), side_by_side(v), causal)
+    return attention({"causal": a["causal"]}, q, side_by_side(k), side_by_side(v))
 
 
 def attention_merge(out1, lse1, out2, lse2):
@@ -359,7 +372,7 @@ def row_seeds(seed, rows):
 
 
 RUN = {
-    "attention": lambda a, shape, q, k, v: attention(q, k, v, a["causal"] == "1"),
+    "attention": lambda a, shape, q, k, v, bias=None: attention(a, q, k, v, bias),
     "attention_paged": lambda a, shape, q, k, v: attention_paged(q, k, v, a),
     "attention_merge": lambda a, shape, *x: attention_merge(*x),
     "rope": lambda a, shape, x, cos, sin: rope(x, cos, sin, a),

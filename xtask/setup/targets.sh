@@ -23,10 +23,17 @@ die() { say "$*"; exit 3; }
 
 [ "$(id -u)" = 0 ] || die "needs root: it makes a chroot and mounts this checkout in it"
 [ "$(uname -s)" = Linux ] || die "needs Linux with debootstrap"
-for tool in debootstrap qemu-aarch64-static unshare; do
-  command -v "$tool" >/dev/null 2>&1 ||
-    die "$tool is missing: apt-get install debootstrap qemu-user-static util-linux"
-done
+missing() {
+  for tool in debootstrap qemu-aarch64-static unshare; do
+    command -v "$tool" >/dev/null 2>&1 || printf '%s ' "$tool"
+  done
+}
+if [ -n "$(missing)" ] && command -v apt-get >/dev/null 2>&1; then
+  say "installing debootstrap, qemu-user-static and util-linux"
+  { apt-get -qq update && apt-get -qq -y --no-install-recommends install debootstrap qemu-user-static util-linux; } \
+    >/dev/null 2>&1 || say "apt-get cannot install them"
+fi
+[ -z "$(missing)" ] || die "missing: $(missing)(debootstrap, qemu-user-static, util-linux)"
 
 # inside COMMAND: runs a shell command in the chroot, at the checkout. The mounts belong to a
 # mount namespace of their own and are gone with the command.
@@ -52,7 +59,8 @@ make_chroot() {
   # An older debootstrap does not know the name; every current release has the same script.
   script=/usr/share/debootstrap/scripts/$suite
   [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
-  debootstrap --variant=minbase --include=rustc,cargo,rust-src,ca-certificates,gcc \
+  # Only the base: debootstrap does not resolve the virtual packages that the compiler depends on.
+  debootstrap --variant=minbase --include=ca-certificates \
     "$suite" "$root" "$mirror" "$script" >"$dir/debootstrap.log" 2>&1 ||
     { tail -n 20 "$dir/debootstrap.log" >&2; die "debootstrap failed"; }
   mkdir -p "$root/src" "$root/build" "$root/cargo"
@@ -60,8 +68,8 @@ make_chroot() {
   inside "dpkg --add-architecture arm64
     apt-get -qq -o Acquire::Check-Valid-Until=false update
     apt-get -qq -y --fix-broken install
-    apt-get -qq -y --no-install-recommends install libc6-dev libstd-rust-dev:arm64 \
-      gcc-aarch64-linux-gnu libc6-dev-arm64-cross" >"$dir/apt.log" 2>&1 ||
+    apt-get -qq -y --no-install-recommends install rustc cargo rust-src gcc libc6-dev \
+      libstd-rust-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross" >"$dir/apt.log" 2>&1 ||
     { tail -n 20 "$dir/apt.log" >&2; die "the packages of the chroot cannot be installed"; }
   # cargo must trust what this machine trusts.
   [ ! -r /etc/ssl/certs/ca-certificates.crt ] ||

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use ndarray::{ArrayView1, ArrayView2};
 
 use super::check_strides;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, zeros};
 
 /// Output columns a panel.
 pub(super) const PANEL: usize = 32;
@@ -54,7 +54,7 @@ impl PackedLinear {
             .and_then(|rows| rows.checked_mul(PANEL)?.checked_mul(panels)?.checked_add(ALIGN))
             .filter(|&n| n <= isize::MAX as usize / size_of::<f32>())
             .ok_or_else(|| Error::Overflow { arg: "weight", got: format!("{:?}", weight.shape()) })?;
-        let mut data = vec![0.0; len];
+        let mut data = zeros("weight", len)?;
         let start = data.as_ptr().align_offset(ALIGN * size_of::<f32>()).min(ALIGN);
         let (packed, bias_out) = data[start..].split_at_mut(panels * in_features * PANEL);
         for (n, row) in weight.outer_iter().enumerate() {

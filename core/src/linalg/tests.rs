@@ -154,3 +154,10 @@ fn activations_follow_the_bias_for_any_columns_and_strides() {
         assert_eq!(row, y.row(5).to_vec());
     }
 }
+
+/// No element, and more output features than any memory holds.
+#[test]
+fn packing_without_memory_is_an_error() {
+    let weight = Array2::<f32>::zeros((1 << 46, 0));
+    assert_eq!(PackedLinear::pack(weight.view(), None).unwrap_err().code(), -501);
+}

@@ -5,6 +5,7 @@ use std::io::{Read, Seek};
 use std::str::FromStr;
 
 use super::weights::WeightFile;
+use crate::attention::MAX_HEAD_DIM;
 use crate::error::{Error, Result};
 
 /// The dimensions of a DiT.
@@ -103,6 +104,10 @@ impl DitConfig {
         require(
             heads > 0 && hidden % heads == 0,
             format!("num_heads {heads} does not divide width {hidden}"),
+        )?;
+        require(
+            hidden / heads <= MAX_HEAD_DIM,
+            format!("heads of size {}, expected at most {MAX_HEAD_DIM}", hidden / heads),
         )?;
         require(
             side % patch == 0 && (side / patch).checked_mul(side / patch) == Some(tokens),

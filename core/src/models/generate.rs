@@ -4,7 +4,7 @@ use ndarray::{ArrayView4, ArrayViewMut4};
 
 use super::config::option;
 use super::dit::Dit;
-use crate::error::{Error, Result, check_shape};
+use crate::error::{Error, Result, check_shape, zeros};
 use crate::sampling::{Plan, PlanOptions, Prediction, Process, Role, Solver, sample};
 
 impl Dit {
@@ -78,8 +78,8 @@ pub fn generate(
         ));
     }
     let elements = c.channels * c.height * c.width;
-    let mut state = vec![0.0; plan.state_len(seeds.len(), elements)?];
-    let mut workspace = vec![0.0; model.workspace_len(seeds.len())?];
+    let mut state = zeros("seeds", plan.state_len(seeds.len(), elements)?)?;
+    let mut workspace = zeros("seeds", model.workspace_len(seeds.len())?)?;
     let null = vec![c.num_classes as i64; labels.len()];
     let run = sample(plan, seeds, elements, &mut state, |request, x, t, y| {
         let labels = if request.role == Role::Uncond { &null } else { labels };

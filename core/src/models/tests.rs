@@ -299,5 +299,47 @@ fn hostile_files_are_refused() {
         }),
         "blocks.0.attn.qkv.weight has shape [24, 72], expected [72, 24]",
     );
+    refuse(
+        &broken(|f| {
+            f.metadata.insert("num_heads".into(), "1".into());
+            let (c, p, d) = (2, 3, 1026);
+            f.tensors[0] = ("x_embedder.proj.weight".into(), vec![d, c, p, p], vec![0.0; d * c * p * p]);
+        }),
+        "heads of size 1026, expected at most 1024",
+    );
     assert!(matches!(Dit::load("no/such/file".as_ref()), Err(Error::Io { .. })));
+}
+
+#[test]
+fn hostile_headers_are_refused() {
+    let tensor = |name: &str, dtype: &str, shape: &str, from: &str, to: &str| {
+        format!(r#""{name}":{{"dtype":"{dtype}","shape":[{shape}],"data_offsets":[{from},{to}]}}"#)
+    };
+    let refuse = |header: &str, data: usize| {
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; data]].concat();
+        let error = Dit::from_bytes(&bytes).unwrap_err();
+        assert!(matches!(error, Error::Format { .. }), "{error:?}");
+    };
+    let max = u64::MAX.to_string();
+    for (dtype, shape, from, to) in [
+        ("F32", "1", "0", "4"),   // no DiT
+        ("F32", "1", "0", "400"), // past the end
+        ("F32", "2", "0", "4"),
+        ("F32", "1", "4", "0"),
+        ("F32", "0", "4", "4"),
+        ("F32", "1", "-4", "0"),
+        ("F32", "1", max.as_str(), max.as_str()),
+        ("F32", "18446744073709551615,2", "0", "4"),
+        ("F32", "4294967296,4294967296", "0", "4"),
+        ("Q7", "1", "0", "4"),
+    ] {
+        refuse(&format!("{{{}}}", tensor("x", dtype, shape, from, to)), 4);
+    }
+    let twice = ["x", "y"].map(|name| tensor(name, "F32", "1", "0", "4")).join(",");
+    refuse(&format!("{{{twice}}}"), 4);
+    refuse(&"[".repeat(100_000), 0);
+    let many: Vec<_> = (0..1_000_000)
+        .map(|i| tensor(&format!("t{i}"), "F32", "1", &(4 * i).to_string(), &(4 * i + 4).to_string()))
+        .collect();
+    refuse(&format!("{{{}}}", many.join(",")), 4_000_000);
 }

@@ -78,6 +78,9 @@ pub fn gelu_inplace(x: &mut [f32], kind: Gelu) {
 
 fn elementwise<U: Function>(f: U, x: ArrayViewD<f32>, mut out: ArrayViewMutD<f32>) -> Result<()> {
     check_shape("out", out.shape(), x.shape())?;
+    if out.is_empty() {
+        return Ok(()); // the other dimensions may be anything
+    }
     // Equal strides without gaps: the elements correspond in memory order, whatever it is.
     if x.strides() == out.strides()
         && let (Some(x), Some(out)) = (x.as_slice_memory_order(), out.as_slice_memory_order_mut())

@@ -45,6 +45,9 @@ fn patch_shape(arg: &'static str, image: &[usize], patch: usize) -> Result<([usi
 pub fn patchify(x: ArrayView4<f32>, patch: usize, mut out: ArrayViewMut3<f32>) -> Result<()> {
     let ([_, columns], shape) = patch_shape("x", x.shape(), patch)?;
     check_shape("out", out.shape(), &shape)?;
+    if out.is_empty() {
+        return Ok(()); // the other dimensions may be anything
+    }
     let work = 4 * out.len() as u64;
     threads::for_each(x.outer_iter().zip(out.axis_iter_mut(Axis(0))), work, |(x, mut out)| {
         for (c, channel) in x.outer_iter().enumerate() {
@@ -79,6 +82,9 @@ pub fn patchify(x: ArrayView4<f32>, patch: usize, mut out: ArrayViewMut3<f32>) -
 pub fn unpatchify(x: ArrayView3<f32>, patch: usize, mut out: ArrayViewMut4<f32>) -> Result<()> {
     let ([_, columns], shape) = patch_shape("out", out.shape(), patch)?;
     check_shape("x", x.shape(), &shape)?;
+    if out.is_empty() {
+        return Ok(()); // the other dimensions may be anything
+    }
     let work = 4 * out.len() as u64;
     let channels = out.len_of(Axis(1));
     threads::for_each(x.outer_iter().zip(out.axis_iter_mut(Axis(0))), work, |(x, mut out)| {

@@ -359,5 +359,15 @@ fn empty_views_are_fine() {
     empty((2, 0, 4));
     empty((2, 3, 0));
     timestep_embedding(Array1::zeros(2).view(), 1e4, Array2::zeros((2, 0)).view_mut()).unwrap();
+    // Dimensions of nothing cost nothing, neither memory nor time.
+    const HUGE: usize = 1 << 46;
+    let nothing = ArrayD::<f32>::zeros(IxDyn(&[HUGE, 0, 4]));
+    silu(nothing.view(), ArrayD::zeros(IxDyn(&[HUGE, 0, 4])).view_mut()).unwrap();
+    empty((0, HUGE, 4));
+    empty((0, 4, HUGE));
+    timestep_embedding(Array1::zeros(0).view(), 1e4, Array2::zeros((0, HUGE)).view_mut()).unwrap();
+    patchify(Array4::zeros((HUGE, 1, 0, 0)).view(), 2, Array3::zeros((HUGE, 0, 4)).view_mut()).unwrap();
+    patchify(Array4::zeros((1, HUGE, 0, 4)).view(), 2, Array3::zeros((1, 0, 4 * HUGE)).view_mut()).unwrap();
+    unpatchify(Array3::zeros((HUGE, 0, 4)).view(), 2, Array4::zeros((HUGE, 1, 0, 0)).view_mut()).unwrap();
     patchify(Array4::zeros((0, 2, 4, 4)).view(), 2, Array3::zeros((0, 4, 8)).view_mut()).unwrap();
 }

@@ -26,6 +26,8 @@ const VERSION: u32 = 1;
 const FIXED: usize = 72;
 const CRC: usize = 8;
 const CONTROL: usize = 32;
+/// What no counter of a run that was really made reaches: from here it can count on for ever.
+const MOST_COUNTED: u64 = 1 << 62;
 
 /// FNV-1a, 64 bits.
 pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
@@ -170,6 +172,14 @@ pub(super) fn plan_options(bytes: &[u8]) -> Result<PlanOptions> {
     Ok(o)
 }
 
+/// The rows and elements that the bytes of a run begin with.
+fn sizes(bytes: &[u8]) -> Result<(usize, usize)> {
+    let mut r = Reader { what: RUN, bytes };
+    r.head(RUN_MAGIC)?;
+    r.u64()?;
+    Ok((r.size()?, r.size()?))
+}
+
 impl Run {
     /// Bytes of the header of a run with this many rows: what [`encode`](Run::encode) writes.
     ///
@@ -224,7 +234,7 @@ impl Run {
     /// [`Error::Format`] when the bytes are not a run, are cut short or damaged;
     /// [`Error::State`] when the run belongs to another plan.
     pub fn decode(plan: &Plan, bytes: &[u8]) -> Result<Run> {
-        let (rows, elements) = Run::peek(bytes)?;
+        let (rows, elements) = sizes(bytes)?;
         // Rows that no memory holds are a corrupted number here, not a wish of the caller.
         let len = Run::header_len(plan, rows).map_err(|e| bad(RUN, e))?;
         let mut r = Reader { what: RUN, bytes };
@@ -242,14 +252,21 @@ impl Run {
             return Err(bad(RUN, format!("its position {position} is no evaluation of the plan")));
         }
         let counters = Counters { evals: r.u64()?, rounds: r.u64()?, accepts: r.u64()?, rejects: r.u64()? };
+        let c = &counters;
+        if [c.evals, c.rounds, c.accepts, c.rejects].iter().any(|&n| n > MOST_COUNTED) {
+            return Err(bad(RUN, "its counters are out of range"));
+        }
         let seeds = (0..rows).map(|_| r.u64()).collect::<Result<_>>()?;
         let mut control = Vec::new();
         if plan.is_adaptive() {
             let (start, end) = (plan.start().t, plan.end().t);
             for row in 0..rows {
                 let (t, h, error, flags) = (r.f64()?, r.f64()?, r.f64()?, r.u64()?);
-                let fits =
-                    (end..=start).contains(&t) && h >= 0.0 && h.is_finite() && error.is_finite() && flags < 4;
+                let fits = (end..=start).contains(&t)
+                    && h >= 0.0
+                    && h.is_finite()
+                    && (0.0..=1.0).contains(&error)
+                    && flags < 4;
                 if !fits {
                     return Err(bad(RUN, format!("the controller of row {row} is out of range")));
                 }
@@ -260,15 +277,21 @@ impl Run {
         Ok(Run { plan: hash, elements, position, counters, seeds, control })
     }
 
-    /// The `(rows, elements)` of an encoded or exported run, without its plan.
+    /// The `(rows, elements)` of an exported run, without its plan: never more than the block could
+    /// hold, so that a corrupted one cannot make a reader ask for memory without end.
     ///
     /// # Errors
-    /// [`Error::Format`] when the bytes do not begin with a run.
+    /// [`Error::Format`] when the bytes do not begin with a run or are fewer than it needs.
     pub fn peek(bytes: &[u8]) -> Result<(usize, usize)> {
-        let mut r = Reader { what: RUN, bytes };
-        r.head(RUN_MAGIC)?;
-        r.u64()?;
-        Ok((r.size()?, r.size()?))
+        let (rows, elements) = sizes(bytes)?;
+        // A seed and at least one state tensor.
+        let row = elements.checked_mul(size_of::<f32>()).and_then(|n| n.checked_add(8));
+        let least = row.and_then(|n| n.checked_mul(rows)).and_then(|n| n.checked_add(FIXED + 2 * CRC));
+        if least.is_none_or(|n| n > bytes.len()) {
+            let message = format!("{} bytes cannot hold {rows} rows of {elements} elements", bytes.len());
+            return Err(bad(EXPORT, message));
+        }
+        Ok((rows, elements))
     }
 
     /// Bytes of an [`export`](Run::export).

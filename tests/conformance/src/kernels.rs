@@ -76,6 +76,46 @@ pub const KERNELS: &[Kernel] = &[
         },
     },
     Kernel {
+        call: "attention",
+        signature: "q[B,H,L,D] k[B,G,S,D] v[B,G,S,E] bias[M,H,L,S] -> out[B,H,L,E]",
+        cases: &[
+            case(
+                "bias_sinks",
+                "B=2 H=4 G=2 L=5 S=9 D=8 E=6 M=1",
+                "causal=0 sinks=0.5,-1,0,2 alibi_slopes=0.5,0.25,0.125,0.0625",
+            ),
+            case(
+                "window_cap",
+                "B=2 H=2 G=1 L=17 S=40 D=24 E=16 M=1",
+                "causal=0 window_left=9 window_right=3 soft_cap=2.5 scale=0.75",
+            ),
+            case(
+                "all_options",
+                "B=2 H=2 G=1 L=65 S=600 D=33 E=20 M=1",
+                "causal=1 window_left=530 soft_cap=5 alibi_slopes=0.125,-0.5 sinks=1,-0.25",
+            ),
+        ],
+        bound: 1e-5,
+        oracle: oracle::attention,
+        run: |x, a, out| {
+            let numbers = |name| a.find(name).map(|_| a.list::<f32>(name));
+            let (slopes, sinks) = (numbers("alibi_slopes"), numbers("sinks"));
+            let options = AttentionOptions {
+                causal: a.text("causal") == "1",
+                scale: a.optional("scale"),
+                soft_cap: a.optional("soft_cap"),
+                window_left: a.optional("window_left"),
+                window_right: a.optional("window_right"),
+                alibi_slopes: slopes.as_deref(),
+                sinks: sinks.as_deref(),
+                bias: Some(view(&x[3])),
+                ..Default::default()
+            };
+            let [q, k, v] = [0, 1, 2].map(|i| view::<Ix4>(&x[i]));
+            attention(q, k, v, &options, target::<Ix4>(out), None)
+        },
+    },
+    Kernel {
         call: "attention_paged",
         signature: "q[B,H,L,D] k[P,G,T,D] v[P,G,T,E] -> out[B,H,L,E]",
         cases: &[

@@ -50,9 +50,14 @@ pub struct CaseSpec {
 pub struct Args(pub Vec<(&'static str, &'static str)>);
 
 impl Args {
+    /// The text of an option that may be absent.
+    pub fn find(&self, name: &str) -> Option<&'static str> {
+        self.0.iter().find(|a| a.0 == name).map(|a| a.1)
+    }
+
     /// The text of an option.
     pub fn text(&self, name: &str) -> &'static str {
-        self.0.iter().find(|a| a.0 == name).unwrap_or_else(|| panic!("no argument {name}")).1
+        self.find(name).unwrap_or_else(|| panic!("no argument {name}"))
     }
 
     /// Whether an argument is a list with something for each row of the batch, or their number: then
@@ -65,6 +70,17 @@ impl Args {
     /// The value of a number.
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> T {
         self.text(name).parse().unwrap_or_else(|_| panic!("{name} is not a number"))
+    }
+
+    /// The value of a number that may be absent.
+    pub fn optional<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
+        self.find(name).map(|_| self.number(name))
+    }
+
+    /// The values of `1,2,3`.
+    pub fn list<T: std::str::FromStr>(&self, name: &str) -> Vec<T> {
+        let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("{name}: {text} is not a number"));
+        self.text(name).split(',').map(number).collect()
     }
 }
 

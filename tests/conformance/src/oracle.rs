@@ -22,17 +22,35 @@ pub fn gelu(v: f64, erf: bool) -> f64 {
 pub fn attention(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
     let (q, k, v) = (&x[0], &x[1], &x[2]);
     let (dim, groups, keys) = (q.shape()[3], k.shape()[1], k.shape()[2]);
+    let scale = a.optional("scale").unwrap_or(1.0 / (dim as f64).sqrt());
+    let cap = a.optional::<f64>("soft_cap");
+    let per_head = |name: &str, h: usize| a.find(name).map(|_| a.list::<f64>(name)[h]);
+    let right = if a.text("causal") == "1" { Some(0) } else { a.optional::<i64>("window_right") };
+    let left = a.optional::<i64>("window_left");
     let mut out = Vec::new();
     for b in 0..o[0] {
         for h in 0..o[1] {
             let g = h / (o[1] / groups);
+            let slope = per_head("alibi_slopes", h).unwrap_or(0.0);
             for i in 0..o[2] {
-                let seen = if a.text("causal") == "1" { (i + 1 + keys - o[2]).min(keys) } else { keys };
-                let score = |j| (0..dim).map(|d| q[[b, h, i, d]] * k[[b, g, j, d]]).sum::<f64>();
-                let weights: Vec<f64> = (0..seen).map(|j| (score(j) / (dim as f64).sqrt()).exp()).collect();
-                let total: f64 = weights.iter().sum();
+                // The last query stands at the last key.
+                let position = (i + keys) as i64 - o[2] as i64;
+                let behind = |j: usize| position - j as i64;
+                let seen: Vec<usize> = (0..keys)
+                    .filter(|&j| right.is_none_or(|n| -behind(j) <= n) && left.is_none_or(|n| behind(j) <= n))
+                    .collect();
+                let score = |j: usize| {
+                    let dot = (0..dim).map(|d| q[[b, h, i, d]] * k[[b, g, j, d]]).sum::<f64>() * scale;
+                    let capped = cap.map_or(dot, |cap| cap * (dot / cap).tanh());
+                    capped - slope * behind(j).abs() as f64 + x.get(3).map_or(0.0, |bias| bias[[0, h, i, j]])
+                };
+                let weights: Vec<f64> = seen.iter().map(|&j| score(j).exp()).collect();
+                let sink = per_head("sinks", h).map_or(0.0, f64::exp);
+                let total = weights.iter().sum::<f64>() + sink;
                 for e in 0..o[3] {
-                    out.push((0..seen).map(|j| weights[j] * v[[b, g, j, e]]).sum::<f64>() / total);
+                    out.push(
+                        seen.iter().zip(&weights).map(|(&j, w)| w * v[[b, g, j, e]]).sum::<f64>() / total,
+                    );
                 }
             }
         }

@@ -16,7 +16,7 @@ pub fn sha256(x: &ArrayD<f32>) -> String {
 
 /// A call that must fail, and the argument that its message must name.
 pub struct BadCase {
-    /// `kernel/argument_dimension`.
+    /// `kernel/case_argument_dimension`.
     pub name: String,
     /// The case with the one wrong tensor in it.
     pub case: Case,
@@ -50,7 +50,7 @@ pub fn bad_cases(kernel: &Kernel) -> Vec<BadCase> {
             let inputs = case.inputs();
             let views: Vec<_> = inputs.iter().map(|x| x.view()).collect();
             let mut out = ArrayD::from_elem(IxDyn(&case.output().shape), PATTERN);
-            let name = format!("{}/{name}_{}", kernel.call, symbol.to_lowercase());
+            let name = format!("{}_{name}_{}", case.name, symbol.to_lowercase());
             match (kernel.run)(&views, &case.args, out.view_mut()) {
                 Ok(()) => panic!("{name}: accepted"),
                 Err(error) => bad.push(BadCase { name, case, error, out }),

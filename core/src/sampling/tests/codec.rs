@@ -84,8 +84,10 @@ fn consistent_nonsense_is_refused() {
         header[len - 8..].copy_from_slice(&crc.to_le_bytes());
         Run::decode(&plan, &header)
     };
-    assert!(patched(56, 3).is_ok(), "a counter may have any value");
+    assert!(patched(56, 3).is_ok(), "a counter may have any value that can still grow");
     for (at, value) in [
+        (40, u64::MAX),                 // evaluations
+        (64, (1 << 62) + 1),            // rejects
         (16, 0),                        // rows
         (16, u64::MAX),                 //
         (24, 0),                        // elements
@@ -96,12 +98,26 @@ fn consistent_nonsense_is_refused() {
         (88, f64::NAN.to_bits()),       //
         (96, (-1.0f64).to_bits()),      // h
         (104, f64::INFINITY.to_bits()), // error
+        (104, (-0.5f64).to_bits()),     // which would make the next step NaN
+        (104, 1.5f64.to_bits()),        // of a step that was never accepted
         (112, 4),                       // flags
     ] {
         assert!(
             matches!(patched(at, value), Err(Error::Format { .. } | Error::Overflow { .. })),
             "{at} {value}"
         );
+    }
+}
+
+/// Whoever makes room for an import asks for the sizes first: they never exceed the block.
+#[test]
+fn sizes_that_the_block_cannot_hold_are_refused() {
+    let (_, block, _) = exported(Solver::Heun);
+    assert_eq!(Run::peek(&block).unwrap(), (2, 5));
+    for (at, value) in [(16, 1 << 20), (16, u64::MAX), (24, 1 << 33), (24, 1 << 61), (24, u64::MAX)] {
+        let mut damaged = block.clone();
+        damaged[at..at + 8].copy_from_slice(&u64::to_le_bytes(value));
+        assert!(matches!(Run::peek(&damaged), Err(Error::Format { .. })), "{at} {value}");
     }
 }
 

@@ -1,0 +1,328 @@
+//! The entries of the C interface that take tensors, one function each: arguments from the
+//! fuzzer's bytes, and whether their shapes agree.
+
+use std::ptr::{null, null_mut};
+
+use dgm::attention::{
+    dgm_attention, dgm_attention_options, dgm_attention_options_init, dgm_attention_varlen,
+};
+use dgm::linear::{dgm_linear_forward, dgm_linear_free, dgm_linear_pack};
+use dgm::nn::*;
+use dgm::random::*;
+
+use crate::{Bytes, Call, check_status};
+
+type Types = &'static [(u8, u8)];
+const F32: Types = &[(2, 32)];
+const FLOATS: Types = &[(2, 32), (2, 16), (4, 16)];
+const BOOLS: Types = &[(6, 8), (1, 8)];
+
+/// Options of attention, with all the arrays that they point to.
+fn options(
+    b: &mut Bytes,
+    call: &mut Call,
+    dims: [usize; 4],
+    lengths: &mut Vec<i64>,
+) -> dgm_attention_options {
+    // SAFETY: a struct of its own size, filled at once.
+    let mut o = unsafe {
+        let mut o = std::mem::MaybeUninit::<dgm_attention_options>::zeroed();
+        check_status(dgm_attention_options_init(o.as_mut_ptr(), size_of::<dgm_attention_options>()));
+        o.assume_init()
+    };
+    let [_, heads, queries, keys] = dims;
+    let q = call.shape(0);
+    if b.rarely(4) {
+        o.scale = b.float() as f32;
+    }
+    o.causal = if b.rarely(8) { b.number() as i32 } else { i32::from(b.rarely(2)) };
+    if b.rarely(4) {
+        (o.window_left, o.window_right) = (b.number(), b.number());
+    }
+    if b.rarely(4) {
+        o.soft_cap = b.float() as f32;
+    }
+    if b.rarely(32) {
+        o.reserved = b.number() as i32;
+    }
+    if b.rarely(32) {
+        // An older caller, who knows nothing of what follows.
+        o.struct_size = (b.number() as usize).min(size_of::<dgm_attention_options>());
+        return o;
+    }
+    // One number for each batch entry that q says it has, as the header asks.
+    let batch = q.first().copied().unwrap_or(0);
+    if b.rarely(3) && (0..1000).contains(&batch) {
+        *lengths =
+            (0..batch).map(|_| if b.rarely(8) { b.number() } else { b.below(keys + 1) as i64 }).collect();
+        o.kv_lengths = lengths.as_ptr();
+    }
+    // Heads as the function finds them: the second axis of q.
+    let seen = q.get(1).copied().unwrap_or(heads as i64);
+    o.alibi_slopes = call.floats(b, seen);
+    o.sinks = call.floats(b, seen);
+    let scores = |b: &mut Bytes| [dims[0], heads, queries, keys].map(|n| if b.rarely(3) { 1 } else { n });
+    let (bias, mask) = (scores(b), scores(b));
+    o.bias = call.optional(b, &bias, F32);
+    o.mask = call.optional(b, &mask, BOOLS);
+    o
+}
+
+fn attend(b: &mut Bytes, call: &mut Call) {
+    let (batch, group, kv_heads) = (b.below(3), 1 + b.below(3), b.below(3));
+    let (queries, keys) =
+        (b.below(9) * if b.rarely(4) { 9 } else { 1 }, b.below(10) * if b.rarely(4) { 17 } else { 1 });
+    let (d, dv, heads) = (b.below(10), b.below(10), group * kv_heads);
+    let kv = [FLOATS[b.below(3)]];
+    let kv: Types = match kv[0] {
+        (2, 32) => F32,
+        (2, 16) => &[(2, 16)],
+        _ => &[(4, 16)],
+    };
+    let q = call.input(b, &[batch, heads, queries, d], FLOATS);
+    let k = call.input(b, &[batch, kv_heads, keys, d], kv);
+    let v = call.input(b, &[batch, kv_heads, keys, dv], kv);
+    let out = call.output(b, &[batch, heads, queries, dv], FLOATS);
+    let lse = if b.rarely(2) { call.output(b, &[batch, heads, queries], F32) } else { null_mut() };
+    let mut lengths = Vec::new();
+    // Without options their tensors are no part of the call.
+    let o = (!b.rarely(3)).then(|| options(b, call, [batch, heads, queries, keys], &mut lengths));
+    let o = o.as_ref().map_or(null(), |o| o as *const dgm_attention_options);
+    let fits = match (&call.shape(0)[..], &call.shape(1)[..], &call.shape(2)[..], &call.output_shape(0)[..]) {
+        (&[b1, h, lq, d1], &[b2, h2, lk, d2], &[b3, h3, lk3, e], &[b4, h4, lq4, e4]) => {
+            [b2, b3, b4] == [b1; 3] && d1 == d2 && h2 == h3 && lk == lk3 && [h4, lq4, e4] == [h, lq, e]
+        }
+        _ => false,
+    };
+    // SAFETY: the descriptors lie in the arena or must be refused, which `check` sees to.
+    call.check(fits, || unsafe { dgm_attention(q, k, v, o, out, lse) });
+}
+
+fn attend_packed(b: &mut Bytes, call: &mut Call) {
+    let (group, kv_heads, d, dv) = (1 + b.below(3), b.below(3), b.below(10), b.below(10));
+    let heads = group * kv_heads;
+    let sequences = b.below(5);
+    let mut offsets = || {
+        let mut at = 0i64;
+        let mut all = vec![0];
+        all.extend((0..sequences).map(|_| {
+            at += b.below(9) as i64;
+            at
+        }));
+        let last = at as usize;
+        if b.rarely(8) {
+            let i = b.below(all.len());
+            all[i] = b.number();
+        }
+        (all, last)
+    };
+    let ((q_offsets, queries), (kv_offsets, keys)) = (offsets(), offsets());
+    let kv: Types = if b.rarely(3) { &[(4, 16)] } else { F32 };
+    let q = call.input(b, &[queries, heads, d], FLOATS);
+    let k = call.input(b, &[keys, kv_heads, d], kv);
+    let v = call.input(b, &[keys, kv_heads, dv], kv);
+    let out = call.output(b, &[queries, heads, dv], FLOATS);
+    let lse = if b.rarely(2) { call.output(b, &[heads, queries], F32) } else { null_mut() };
+    let mut o = (!b.rarely(2)).then(|| options(b, call, [1, heads, queries, keys], &mut Vec::new()));
+    if let Some(o) = &mut o {
+        o.kv_lengths = null(); // the lengths are gone
+    }
+    let o = o.as_ref().map_or(null(), |o| o as *const dgm_attention_options);
+    let count = sequences as i64;
+    let fits = match (&call.shape(0)[..], &call.shape(1)[..], &call.shape(2)[..], &call.output_shape(0)[..]) {
+        (&[tq, h, d1], &[tk, h2, d2], &[tk3, h3, e], &[tq4, h4, e4]) => {
+            d1 == d2 && h2 == h3 && tk == tk3 && [tq4, h4, e4] == [tq, h, e]
+        }
+        _ => false,
+    };
+    call.check(fits, || {
+        // SAFETY: as in `attend`; the offsets are as many as said.
+        unsafe { dgm_attention_varlen(q, k, v, q_offsets.as_ptr(), kv_offsets.as_ptr(), count, o, out, lse) }
+    });
+}
+
+fn linear(b: &mut Bytes, call: &mut Call) {
+    let (rows, inputs, outputs) = (b.below(8), b.below(20), b.below(40));
+    let mut layer = null_mut();
+    // The weights are a call of their own: packing writes nothing.
+    let mut weights = Call::new(b);
+    let weight = weights.input(b, &[outputs, inputs], F32);
+    let bias = weights.optional(b, &[outputs], F32);
+    let place: *mut *mut dgm::linear::dgm_linear = &mut layer;
+    let shape = weights.shape(0);
+    let with_bias = !bias.is_null();
+    let fits = shape.len() == 2 && (!with_bias || weights.shape(1) == shape[..1]);
+    // Packing costs memory for every output feature, also where there is no input.
+    if shape.first().is_some_and(|n| (1 << 16..1 << 45).contains(n)) {
+        return;
+    }
+    weights.check(fits, || {
+        // SAFETY: as in `attend`; a handle of an earlier turn is released.
+        unsafe {
+            dgm_linear_free(*place);
+            dgm_linear_pack(weight, bias, place)
+        }
+    });
+    let activation = if b.rarely(8) { b.number() as i32 } else { b.below(4) as i32 };
+    let x = call.input(b, &[rows, inputs], F32);
+    let out = call.output(b, &[rows, outputs], F32);
+    let (xs, os) = (call.shape(0), call.output_shape(0));
+    let fits = !layer.is_null()
+        && (0..4).contains(&activation)
+        && xs.len() == 2
+        && os == [xs[0], shape[0]]
+        && xs[1] == shape[1];
+    // SAFETY: as in `attend`; the handle is live or NULL.
+    unsafe {
+        call.check(fits, || dgm_linear_forward(layer, x, activation, out));
+        dgm_linear_free(layer);
+    }
+}
+
+fn norm(b: &mut Bytes, call: &mut Call) {
+    let (rows, d) = (b.below(8), b.below(70));
+    let layer = b.rarely(2);
+    let eps = if b.rarely(4) { b.float() as f32 } else { 1e-5 };
+    let x = call.input(b, &[rows, d], F32);
+    let mut learned = || {
+        let before = call.inputs();
+        let t = call.optional(b, &[d], F32);
+        (t, before)
+    };
+    let (weight, w) = learned();
+    let (bias, s) = if layer { learned() } else { (null_mut(), 0) };
+    let out = call.output(b, &[rows, d], F32);
+    let xs = call.shape(0);
+    let fit = |t: *mut _, n: usize| (t as *const u8).is_null() || call.shape(n) == xs[1..];
+    let fits = xs.len() == 2 && call.output_shape(0) == xs && fit(weight, w) && fit(bias, s);
+    // SAFETY: as in `attend`.
+    call.check(fits, || unsafe {
+        if layer { dgm_layer_norm(x, weight, bias, eps, out) } else { dgm_rms_norm(x, weight, eps, out) }
+    });
+}
+
+fn modulation(b: &mut Bytes, call: &mut Call) {
+    call.elementwise = true;
+    let (batch, tokens, d) = (b.below(4), b.below(6), b.below(40));
+    let gated = b.rarely(2);
+    let x = call.input(b, &[batch, tokens, d], F32);
+    let (wide, narrow) = ([batch, tokens, d], [batch, d]);
+    let y = call.input(b, if gated { &wide } else { &narrow }, F32);
+    let z = call.input(b, &[batch, d], F32);
+    let out = call.output(b, &[batch, tokens, d], F32);
+    call.in_place(b);
+    let xs = call.shape(0);
+    let narrow = |n: usize| call.shape(n) == [xs[0], xs[2]];
+    let fits = xs.len() == 3
+        && call.output_shape(0) == xs
+        && narrow(2)
+        && if gated { call.shape(1) == xs } else { narrow(1) };
+    // SAFETY: as in `attend`.
+    call.check(fits, || unsafe {
+        if gated { dgm_gate_residual(x, y, z, out) } else { dgm_modulate(x, y, z, out) }
+    });
+}
+
+fn activation(b: &mut Bytes, call: &mut Call) {
+    call.elementwise = true;
+    let rank = b.below(9);
+    let shape: Vec<usize> = (0..rank).map(|_| b.below(4)).collect();
+    let kind = match b.below(3) {
+        0 => None,
+        1 => Some(b.below(2) as i32),
+        _ => Some(b.number() as i32),
+    };
+    let x = call.input(b, &shape, F32);
+    let out = call.output(b, &shape, F32);
+    call.in_place(b);
+    let fits = call.shape(0) == call.output_shape(0) && kind.is_none_or(|k| k == 0 || k == 1);
+    // SAFETY: as in `attend`.
+    call.check(fits, || unsafe {
+        match kind {
+            None => dgm_silu(x, out),
+            Some(kind) => dgm_gelu(x, kind, out),
+        }
+    });
+}
+
+fn embedding(b: &mut Bytes, call: &mut Call) {
+    let (batch, dim) = (b.below(8), b.below(40));
+    let period = if b.rarely(3) { b.float() as f32 } else { 10_000.0 };
+    let t = call.input(b, &[batch], F32);
+    let out = call.output(b, &[batch, dim], F32);
+    let (ts, os) = (call.shape(0), call.output_shape(0));
+    let fits = ts.len() == 1 && os.len() == 2 && os[0] == ts[0];
+    // SAFETY: as in `attend`.
+    call.check(fits, || unsafe { dgm_timestep_embedding(t, period, out) });
+}
+
+fn patches(b: &mut Bytes, call: &mut Call) {
+    let (batch, channels, side) = (b.below(3), b.below(4), 1 + b.below(3));
+    let (rows, cols) = (b.below(4), b.below(4));
+    let patch = if b.rarely(6) { b.number() } else { side as i64 };
+    let image = [batch, channels, rows * side, cols * side];
+    let tokens = [batch, rows * cols, channels * side * side];
+    let cut = b.rarely(2);
+    let x = call.input(b, if cut { &image[..] } else { &tokens }, F32);
+    let out = call.output(b, if cut { &tokens[..] } else { &image }, F32);
+    let (mut i, mut t) = (call.shape(0), call.output_shape(0));
+    if !cut {
+        (i, t) = (t, i);
+    }
+    let wide = |n: i64| i128::from(n);
+    let p = wide(patch);
+    let fits = i.len() == 4
+        && t.len() == 3
+        && p > 0
+        && wide(i[2]) % p == 0
+        && wide(i[3]) % p == 0
+        && i[0] == t[0]
+        && (wide(i[2]) / p).checked_mul(wide(i[3]) / p) == Some(wide(t[1]))
+        && p.checked_mul(p).and_then(|pp| pp.checked_mul(wide(i[1]))) == Some(wide(t[2]));
+    // SAFETY: as in `attend`.
+    call.check(fits, || unsafe {
+        if cut { dgm_patchify(x, patch, out) } else { dgm_unpatchify(x, patch, out) }
+    });
+}
+
+fn noise(b: &mut Bytes, call: &mut Call) {
+    let (rows, elements) = (b.below(6), b.below(40));
+    let count = if b.rarely(6) { b.below(9) } else { rows };
+    let seeds: Vec<u64> = (0..count).map(|_| b.u64()).collect();
+    let (purpose, draw) = (b.u32(), b.u32());
+    match b.below(3) {
+        2 => {
+            let logits = call.input(b, &[rows, elements], F32);
+            let mut classes = vec![-7i64; count];
+            let (places, shape) = (classes.as_mut_ptr(), call.shape(0));
+            let fits = shape.len() == 2 && shape[0] == count as i64;
+            // SAFETY: as in `attend`; as many seeds and places as said.
+            call.check(fits, || unsafe {
+                let status = dgm_random_categorical(logits, seeds.as_ptr(), count, purpose, draw, places);
+                let written = std::slice::from_raw_parts(places, count);
+                match status {
+                    0 => assert!(written.iter().all(|c| (0..shape[1]).contains(c)), "{written:?}"),
+                    _ => assert!(written.iter().all(|&c| c == -7), "places changed by an error"),
+                }
+                status
+            });
+        }
+        kind => {
+            let out = call.output(b, &[rows, elements], F32);
+            let shape = call.output_shape(0);
+            let fits = shape.len() == 2 && shape[0] == count as i64;
+            let f = [dgm_random_uniform, dgm_random_normal][kind];
+            // SAFETY: as above.
+            call.check(fits, || unsafe { f(seeds.as_ptr(), count, purpose, draw, out) });
+        }
+    }
+}
+
+/// One call of one entry.
+pub fn one(b: &mut Bytes) {
+    const ALL: [fn(&mut Bytes, &mut Call); 9] =
+        [attend, attend_packed, linear, norm, modulation, activation, embedding, patches, noise];
+    let kernel = ALL[b.below(ALL.len())];
+    let mut call = Call::new(b);
+    kernel(b, &mut call);
+}
