@@ -471,7 +471,7 @@
 #define DGM_SOLVER_DEIS 29
 
 /**
- * Stochastic Adams, predictor and corrector, orders 1 to 4 (Xue 2023); sde_eta is tau.
+ * Stochastic Adams, predictor and corrector, orders 1 to 4 (Xue 2023); sde_eta is tau squared.
  */
 #define DGM_SOLVER_SA_SOLVER 30
 
@@ -1496,6 +1496,14 @@ int32_t dgm_row_seeds(uint64_t seed, size_t rows, uint64_t *out);
  * @param struct_size sizeof *options
  */
 int32_t dgm_plan_options_init(dgm_plan_options *options, size_t struct_size);
+
+/**
+ * Replaces options by those that a published model is sampled with (docs/SAMPLERS.md lists them).
+ *
+ * @param options its struct_size must be set: call dgm_plan_options_init() first
+ * @param name    "sdxl", "flux_dev", ...
+ */
+int32_t dgm_plan_options_preset(dgm_plan_options *options, const char *name);
 
 /**
  * Compiles a sampler.

@@ -10,7 +10,8 @@ use dgm_core::{Error, Result};
 
 use crate::fence::entry;
 use crate::memory::{
-    Versioned, free_handle, handle, init_struct, put, put_handle, read_struct, slice, write_text,
+    Versioned, free_handle, handle, init_struct, put, put_handle, read_struct, slice, text, write_struct,
+    write_text,
 };
 
 /// Rectified flow: alpha = 1 - t, sigma = t, t from 1 (noise) to 0 (data).
@@ -519,6 +520,19 @@ unsafe fn convert(o: &dgm_plan_options) -> Result<PlanOptions> {
 pub unsafe extern "C" fn dgm_plan_options_init(options: *mut dgm_plan_options, struct_size: usize) -> i32 {
     // SAFETY: the caller gives `struct_size` writable bytes or NULL.
     entry(|| unsafe { init_struct("options", options, struct_size, default_options()) })
+}
+
+/// Replaces options by those that a published model is sampled with (docs/SAMPLERS.md lists them).
+///
+/// @param options its struct_size must be set: call dgm_plan_options_init() first
+/// @param name    "sdxl", "flux_dev", ...
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_plan_options_preset(options: *mut dgm_plan_options, name: *const c_char) -> i32 {
+    // SAFETY: the caller gives an initialised struct and a NUL-terminated text, or NULL.
+    entry(|| unsafe {
+        let preset = PlanOptions::preset(text("name", name)?)?;
+        write_struct("options", options, dgm_plan_options::from(&preset))
+    })
 }
 
 /// Compiles a sampler.

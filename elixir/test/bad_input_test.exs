@@ -91,6 +91,7 @@ defmodule DGM.BadInputTest do
       {Random, :categorical,
        [tensor("logits", bd), integers("seeds", [1, 2], [[1], [-1, 1]]), stream]},
       {Plan, :compile, [plan_options()]},
+      {Plan, :preset, [{"preset", :sdxl, [nil, 1, "sdxl", :sd9]}]},
       {Plan, :options, [handle("plan", plan)]},
       {Plan, :describe, [handle("plan", plan)]},
       {Plan, :to_binary, [handle("plan", plan)]},

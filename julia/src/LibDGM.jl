@@ -301,6 +301,7 @@ const SYMBOLS = (
     :dgm_random_categorical,
     :dgm_row_seeds,
     :dgm_plan_options_init,
+    :dgm_plan_options_preset,
     :dgm_plan_compile,
     :dgm_plan_free,
     :dgm_plan_describe,
@@ -422,91 +423,94 @@ dgm_row_seeds(seed, rows, out) =
 dgm_plan_options_init(options, struct_size) =
     @native 30 dgm_plan_options_init(options::Ptr{dgm_plan_options}, struct_size::Csize_t)::Int32
 
+dgm_plan_options_preset(options, name) =
+    @native 31 dgm_plan_options_preset(options::Ptr{dgm_plan_options}, name::Cstring)::Int32
+
 dgm_plan_compile(options, out) =
-    @native 31 dgm_plan_compile(options::Ptr{dgm_plan_options}, out::Ptr{Ptr{dgm_plan}})::Int32
+    @native 32 dgm_plan_compile(options::Ptr{dgm_plan_options}, out::Ptr{Ptr{dgm_plan}})::Int32
 
 dgm_plan_free(plan) =
-    @native 32 dgm_plan_free(plan::Ptr{dgm_plan})::Cvoid
+    @native 33 dgm_plan_free(plan::Ptr{dgm_plan})::Cvoid
 
 dgm_plan_describe(plan, buf, cap, needed) =
-    @native 33 dgm_plan_describe(plan::Ptr{dgm_plan}, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 34 dgm_plan_describe(plan::Ptr{dgm_plan}, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_plan_slots(plan, slots) =
-    @native 34 dgm_plan_slots(plan::Ptr{dgm_plan}, slots::Ptr{Csize_t})::Int32
+    @native 35 dgm_plan_slots(plan::Ptr{dgm_plan}, slots::Ptr{Csize_t})::Int32
 
 dgm_plan_state_len(plan, rows, elements, floats) =
-    @native 35 dgm_plan_state_len(plan::Ptr{dgm_plan}, rows::Csize_t, elements::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 36 dgm_plan_state_len(plan::Ptr{dgm_plan}, rows::Csize_t, elements::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_plan_run_size(plan, rows, bytes) =
-    @native 36 dgm_plan_run_size(plan::Ptr{dgm_plan}, rows::Csize_t, bytes::Ptr{Csize_t})::Int32
+    @native 37 dgm_plan_run_size(plan::Ptr{dgm_plan}, rows::Csize_t, bytes::Ptr{Csize_t})::Int32
 
 dgm_plan_hash(plan, hash) =
-    @native 37 dgm_plan_hash(plan::Ptr{dgm_plan}, hash::Ptr{UInt64})::Int32
+    @native 38 dgm_plan_hash(plan::Ptr{dgm_plan}, hash::Ptr{UInt64})::Int32
 
 dgm_plan_outputs(plan, outputs) =
-    @native 38 dgm_plan_outputs(plan::Ptr{dgm_plan}, outputs::Ptr{Csize_t})::Int32
+    @native 39 dgm_plan_outputs(plan::Ptr{dgm_plan}, outputs::Ptr{Csize_t})::Int32
 
 dgm_run_start(plan, seeds, rows, elements, x_start, run, run_size, state, state_len) =
-    @native 39 dgm_run_start(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 40 dgm_run_start(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_start_from(plan, seeds, rows, elements, data, run, run_size, state, state_len) =
-    @native 40 dgm_run_start_from(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, data::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 41 dgm_run_start_from(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, data::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_set_known(plan, run, run_size, state, state_len, known, mask, len) =
-    @native 41 dgm_run_set_known(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, known::Ptr{Float32}, mask::Ptr{Float32}, len::Csize_t)::Int32
+    @native 42 dgm_run_set_known(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, known::Ptr{Float32}, mask::Ptr{Float32}, len::Csize_t)::Int32
 
 dgm_run_ask(plan, run, run_size, request) =
-    @native 42 dgm_run_ask(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, request::Ptr{dgm_request})::Int32
+    @native 43 dgm_run_ask(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, request::Ptr{dgm_request})::Int32
 
 dgm_run_times(plan, run, run_size, t, rows) =
-    @native 43 dgm_run_times(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, t::Ptr{Float32}, rows::Csize_t)::Int32
+    @native 44 dgm_run_times(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, t::Ptr{Float32}, rows::Csize_t)::Int32
 
 dgm_run_input(plan, run, run_size, state, state_len, x) =
-    @native 44 dgm_run_input(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+    @native 45 dgm_run_input(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
 
 dgm_run_tell(plan, run, run_size, state, state_len, eval_id, y, y_len) =
-    @native 45 dgm_run_tell(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
+    @native 46 dgm_run_tell(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
 
 dgm_run_result(plan, run, run_size, state, state_len, x) =
-    @native 46 dgm_run_result(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+    @native 47 dgm_run_result(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
 
 dgm_run_export_size(plan, run, run_size, bytes) =
-    @native 47 dgm_run_export_size(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, bytes::Ptr{Csize_t})::Int32
+    @native 48 dgm_run_export_size(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, bytes::Ptr{Csize_t})::Int32
 
 dgm_run_export(plan, run, run_size, state, state_len, buf, cap, written) =
-    @native 48 dgm_run_export(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, buf::Ptr{Cvoid}, cap::Csize_t, written::Ptr{Csize_t})::Int32
+    @native 49 dgm_run_export(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, buf::Ptr{Cvoid}, cap::Csize_t, written::Ptr{Csize_t})::Int32
 
 dgm_run_peek(buf, len, rows, elements) =
-    @native 49 dgm_run_peek(buf::Ptr{Cvoid}, len::Csize_t, rows::Ptr{Csize_t}, elements::Ptr{Csize_t})::Int32
+    @native 50 dgm_run_peek(buf::Ptr{Cvoid}, len::Csize_t, rows::Ptr{Csize_t}, elements::Ptr{Csize_t})::Int32
 
 dgm_run_import(plan, buf, len, run, run_size, state, state_len) =
-    @native 50 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 51 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_sample(plan, seeds, rows, elements, x_start, run, run_size, state, state_len, y, t, model, ctx) =
-    @native 51 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
+    @native 52 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
 
 dgm_model_load(path, out) =
-    @native 52 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
+    @native 53 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
 
 dgm_model_free(model) =
-    @native 53 dgm_model_free(model::Ptr{dgm_model})::Cvoid
+    @native 54 dgm_model_free(model::Ptr{dgm_model})::Cvoid
 
 dgm_model_get_info(model, info) =
-    @native 54 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
+    @native 55 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
 
 dgm_model_metadata(model, key, buf, cap, needed) =
-    @native 55 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 56 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_model_plan_options(model, options) =
-    @native 56 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
+    @native 57 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
 
 dgm_model_workspace_len(model, batch, floats) =
-    @native 57 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 58 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_model_forward(model, x, t, labels, workspace, workspace_len, out) =
-    @native 58 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 59 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_generate(model, plan, seeds, labels, rows, out) =
-    @native 59 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 60 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 end

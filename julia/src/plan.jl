@@ -12,9 +12,11 @@ const COMPATS = enumeration("DGM_COMPAT_")
 """
     DGMKernels.Plan(; steps = 16, solver = :euler, ...)
     DGMKernels.Plan(model::DiT; ...)
+    DGMKernels.Plan(preset::Symbol; ...)
 
 A sampler, compiled to a table that [`sample`](@ref DGMKernels.sample) follows. Immutable; any number
-of runs and threads may share it. `Plan(model)` starts from what the file of the model says.
+of runs and threads may share it. `Plan(model)` starts from what the file of the model says, `Plan(:sdxl)` from what
+a published model is sampled with (`docs/SAMPLERS.md` lists them).
 
 # Arguments
 - `process`: how data becomes noise: `$(join(map(repr, keys(PROCESSES)), "`, `"))`.
@@ -61,6 +63,11 @@ struct Plan
 end
 
 Plan(options::LibDGM.dgm_plan_options; changes...) = compile(options; changes...)
+function Plan(preset::Symbol; changes...)
+    options = Ref(default_options(LibDGM.dgm_plan_options_init, LibDGM.dgm_plan_options))
+    check(LibDGM.dgm_plan_options_preset(options, string(preset)))
+    return Plan(options[]; changes...)
+end
 Plan(; changes...) = Plan(default_options(LibDGM.dgm_plan_options_init, LibDGM.dgm_plan_options); changes...)
 
 const CHOICES = (process = PROCESSES, prediction = PREDICTIONS, solver = SOLVERS, spacing = SPACINGS,

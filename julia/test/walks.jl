@@ -75,3 +75,9 @@ end
     @test size(x) == (4, 2) && all(isfinite, x)
     @test thrown(() -> D.sample(1, (x, t, request) -> x, plan, (4, 2))) isa DimensionMismatch
 end
+
+@testset "presets" begin
+    @test D.Plan(:sd3) == D.Plan(shift = 3, steps = 28)
+    @test D.Plan(:sd3; steps = 5) == D.Plan(shift = 3, steps = 5)
+    @test thrown(() -> D.Plan(:sd9)) isa ArgumentError
+end

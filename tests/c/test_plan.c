@@ -130,6 +130,11 @@ static void later_options(void)
     CHECK(hash == same);
     dgm_plan_free(plan);
 
+    OK(dgm_plan_options_preset(&o, "sd3"));
+    CHECK(o.shift == 3 && o.steps == 28 && o.order == 0);
+    FAILS(DGM_ERROR_ARGUMENT, "preset is", dgm_plan_options_preset(&o, "sd9"));
+    FAILS(DGM_ERROR_NULL, "name is null", dgm_plan_options_preset(&o, NULL));
+
     OK(dgm_plan_options_init(&o, sizeof o));
     o.sigmas = sigmas;
     o.sigmas_len = COUNT(sigmas);

@@ -17,7 +17,7 @@
 //! | `solvers/` | one file a family |
 //! | `plan`, `run`, `codec` | compiled table, changing part, both as bytes |
 //! | `exec`, `lanes`, `measure`, `adaptive` | the interpreter, its arithmetic, numbers of whole rows, step-size control |
-//! | `catalogue` | the page that lists all methods |
+//! | `catalogue`, `presets` | the page that lists all methods, options by model |
 //! | `driver` | the callback loop |
 //!
 //! All coefficients are f64 and rounded once to f32; a linear combination is one FMA chain in
@@ -40,6 +40,7 @@ mod measure;
 mod options;
 mod plan;
 mod prediction;
+mod presets;
 mod process;
 mod restart;
 mod run;

@@ -65,6 +65,7 @@ defmodule DGM.Native do
 
   def plan_defaults, do: missing()
   def plan_compile(_options), do: missing()
+  def plan_preset(_preset), do: missing()
   def plan_options(_plan), do: missing()
   def plan_describe(_plan), do: missing()
   def plan_to_binary(_plan), do: missing()

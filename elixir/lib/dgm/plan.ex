@@ -81,6 +81,17 @@ defmodule DGM.Plan do
   def defaults, do: Native.plan_defaults()
 
   @doc """
+  The options that a published model is sampled with; `docs/SAMPLERS.md` lists the presets.
+
+      iex> plan = DGM.Plan.compile(DGM.Plan.preset(:sd3) |> Keyword.put(:steps, 5))
+      iex> DGM.Plan.options(plan)[:shift]
+      3.0
+  """
+  @spec preset(atom) :: keyword
+  def preset(name) when is_atom(name), do: Native.value!(Native.plan_preset(name))
+  def preset(other), do: Check.fail("preset", other, "an atom")
+
+  @doc """
   The options a plan was compiled from, defaults included.
 
       iex> DGM.Plan.options(DGM.Plan.compile(steps: 3))[:steps]

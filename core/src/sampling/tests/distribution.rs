@@ -161,9 +161,10 @@ fn every_stochastic_solver_reaches_the_data() {
                 continue;
             }
             let spacing = if process == Process::Edm { Spacing::Karras } else { Spacing::Uniform };
-            let noise = if i % 2 == 0 { NoiseKind::Independent } else { NoiseKind::Brownian };
-            let steps = if noise == NoiseKind::Brownian { 60 } else { 120 };
-            let elements = if noise == NoiseKind::Brownian { 2500 } else { 5000 };
+            // A path costs some forty draws a number.
+            let noise = if i % 4 != 1 { NoiseKind::Independent } else { NoiseKind::Brownian };
+            let steps = if noise == NoiseKind::Brownian { 40 } else { 120 };
+            let elements = if noise == NoiseKind::Brownian { 1500 } else { 5000 };
             let plan = compile(PlanOptions { solver, spacing, steps, noise, ..base(process) });
             let x = walk(&plan, &[21, 22, 23, 24], None, elements, GAUSSIAN.model(&plan));
             let (mean, deviation) = moments(&x);

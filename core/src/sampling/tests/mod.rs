@@ -183,7 +183,7 @@ fn catalogue() -> Vec<Plan> {
                 threshold_ratio: if i % 2 == 0 && !inverse { 0.9 } else { 0.0 },
                 threshold_max: 2.0,
                 inpaint: !inverse,
-                noise: if i % 4 == 1 { NoiseKind::Brownian } else { NoiseKind::Independent },
+                noise: if i % 16 == 1 { NoiseKind::Brownian } else { NoiseKind::Independent },
                 spacing: Spacing::Karras,
                 ..base(Process::Edm)
             }));

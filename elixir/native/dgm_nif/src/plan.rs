@@ -45,6 +45,13 @@ fn plan_defaults(env: Env<'_>) -> Term<'_> {
 }
 
 #[rustler::nif]
+fn plan_preset<'a>(env: Env<'a>, preset: Atom) -> Reply<Term<'a>> {
+    let _fp = FpEnv::enter();
+    let options = PlanOptions::preset(&name(preset.to_term(env), "preset")?)?;
+    Ok(options_term(env, &options))
+}
+
+#[rustler::nif]
 fn plan_options<'a>(env: Env<'a>, plan: Handle<PlanRef>) -> Term<'a> {
     let _fp = FpEnv::enter();
     options_term(env, plan.0.options())
