@@ -311,6 +311,376 @@
 #define DGM_SPACING_TRAILING 2
 
 /**
+ * Variance preserving, betas along a sigmoid from -6 to 6 (GeoDiff, Xu 2022).
+ */
+#define DGM_PROCESS_VP_SIGMOID 4
+
+/**
+ * Variance preserving, betas of your own (betas).
+ */
+#define DGM_PROCESS_VP_TRAINED 5
+
+/**
+ * Variance preserving in continuous time 0 to 1, beta(t) = beta_start + t (beta_end - beta_start) (Song 2021; usually 0.1 and 20).
+ */
+#define DGM_PROCESS_VP_CONTINUOUS 6
+
+/**
+ * Variance exploding: alpha 1; model time is sigma (Song 2021).
+ */
+#define DGM_PROCESS_VE 7
+
+/**
+ * Alpha 1; model time is ln(sigma) / 4 (Karras 2022).
+ */
+#define DGM_PROCESS_EDM 8
+
+/**
+ * alpha = cos t, sigma = sigma_data sin t, t from pi/2 to 0 (Lu & Song 2024).
+ */
+#define DGM_PROCESS_TRIGFLOW 9
+
+/**
+ * The score, -eps / sigma (Song 2021).
+ */
+#define DGM_PREDICTION_SCORE 4
+
+/**
+ * The raw network F of Karras 2022: reads c_in x, x0 = c_skip x + c_out F.
+ */
+#define DGM_PREDICTION_EDM 5
+
+/**
+ * As EDM with c_out negative: the v of x / sqrt(sigma^2 + 1) (SVD, with sigma_data 1).
+ */
+#define DGM_PREDICTION_EDM_V 6
+
+/**
+ * The raw network F of TrigFlow: reads x / sigma_data, dx/dt = sigma_data F (Lu & Song 2024).
+ */
+#define DGM_PREDICTION_TRIGFLOW 7
+
+/**
+ * The raw network F of consistency models: as EDM with a boundary at the least level m, c_skip = d^2 / ((sigma - m)^2 + d^2), c_out = (sigma - m) d / sqrt(sigma^2 + d^2) (Song 2023).
+ */
+#define DGM_PREDICTION_CONSISTENCY 8
+
+/**
+ * Linear multistep, Adams-Bashforth of orders 1 to 4 on the grid as it is (k-diffusion's LMS, in closed form).
+ */
+#define DGM_SOLVER_LMS 9
+
+/**
+ * Adams-Bashforth with the weights of even steps (Zhang & Chen 2022; Liu 2022).
+ */
+#define DGM_SOLVER_IPNDM 10
+
+/**
+ * Pseudo linear multistep, started by an improved Euler step (Liu 2022, as in Stable Diffusion).
+ */
+#define DGM_SOLVER_PLMS 11
+
+/**
+ * Pseudo numerical methods: three Runge-Kutta steps, then linear multistep (Liu 2022).
+ */
+#define DGM_SOLVER_PNDM 12
+
+/**
+ * Midpoint at the geometric mean of the two noise levels (Karras 2022; k-diffusion's DPM2).
+ */
+#define DGM_SOLVER_DPM2 13
+
+/**
+ * Euler to a lower level, then fresh noise; sde_eta 1 has the variance of DDPM.
+ */
+#define DGM_SOLVER_EULER_ANCESTRAL 14
+
+/**
+ * Dpm2 to a lower level, then fresh noise.
+ */
+#define DGM_SOLVER_DPM2_ANCESTRAL 15
+
+/**
+ * DPM-Solver++(2S) to a lower level, then fresh noise.
+ */
+#define DGM_SOLVER_DPMPP_2S_ANCESTRAL 16
+
+/**
+ * Euler ancestral with the level split of rectified flows; flow only.
+ */
+#define DGM_SOLVER_EULER_ANCESTRAL_RF 17
+
+/**
+ * DDIM from data to noise: the grid is walked backwards.
+ */
+#define DGM_SOLVER_DDIM_INVERSE 18
+
+/**
+ * DPM-Solver, multistep in eps, orders 1 to 3 (Lu 2022a).
+ */
+#define DGM_SOLVER_DPM 19
+
+/**
+ * DPM-Solver++, multistep in x0, orders 1 to 3 (Lu 2022b).
+ */
+#define DGM_SOLVER_DPMPP 20
+
+/**
+ * DPM-Solver, singlestep, orders 1 to 3.
+ */
+#define DGM_SOLVER_DPM_SINGLE 21
+
+/**
+ * DPM-Solver++, singlestep, orders 1 to 3.
+ */
+#define DGM_SOLVER_DPMPP_SINGLE 22
+
+/**
+ * SDE-DPM-Solver++, two evaluations a step.
+ */
+#define DGM_SOLVER_DPMPP_SDE 23
+
+/**
+ * SDE-DPM-Solver++(2M), midpoint form.
+ */
+#define DGM_SOLVER_DPMPP_2M_SDE 24
+
+/**
+ * SDE-DPM-Solver++(2M), Heun form.
+ */
+#define DGM_SOLVER_DPMPP_2M_SDE_HEUN 25
+
+/**
+ * SDE-DPM-Solver++(3M).
+ */
+#define DGM_SOLVER_DPMPP_3M_SDE 26
+
+/**
+ * SDE-DPM-Solver (noise form), orders 1 and 2.
+ */
+#define DGM_SOLVER_DPM_SDE 27
+
+/**
+ * UniPC with B1(h).
+ */
+#define DGM_SOLVER_UNIPC_BH1 28
+
+/**
+ * Diffusion exponential integrator multistep, orders 1 to 4 (Zhang & Chen 2022).
+ */
+#define DGM_SOLVER_DEIS 29
+
+/**
+ * Stochastic Adams, predictor and corrector, orders 1 to 4 (Xue 2023); sde_eta is tau squared.
+ */
+#define DGM_SOLVER_SA_SOLVER 30
+
+/**
+ * Extended reverse-time SDE, orders 1 to 3 (Cui 2023).
+ */
+#define DGM_SOLVER_ER_SDE 31
+
+/**
+ * Stochastic explicit exponential derivative-free solver of order 2 (Gonzalez 2023).
+ */
+#define DGM_SOLVER_SEEDS_2 32
+
+/**
+ * The same of order 3.
+ */
+#define DGM_SOLVER_SEEDS_3 33
+
+/**
+ * Refined exponential solver, multistep, order 2 (Zhang 2023).
+ */
+#define DGM_SOLVER_RES_MULTISTEP 34
+
+/**
+ * Refined exponential solver, two stages, order 2.
+ */
+#define DGM_SOLVER_RES_2S 35
+
+/**
+ * Gradient estimation: Euler with an extrapolated slope (Permenter & Yuan 2024).
+ */
+#define DGM_SOLVER_GRADIENT_ESTIMATION 36
+
+/**
+ * Multistep consistency sampling (Song 2023).
+ */
+#define DGM_SOLVER_CONSISTENCY 37
+
+/**
+ * Latent consistency sampling, boundary-conditioned (Luo 2023).
+ */
+#define DGM_SOLVER_LCM 38
+
+/**
+ * Trajectory consistency, eta is gamma (Zheng 2024).
+ */
+#define DGM_SOLVER_TCD 39
+
+/**
+ * TrigFlow consistency, sCM (Lu & Song 2024); trigflow only.
+ */
+#define DGM_SOLVER_SCM 40
+
+/**
+ * Flow maps: the model is told where to land (MeanFlow, shortcut models); flow only.
+ */
+#define DGM_SOLVER_FLOW_MAP 41
+
+/**
+ * As uniform without rounding; flow: from the first level to sigma_min, then 0.
+ */
+#define DGM_SPACING_LINSPACE 3
+
+/**
+ * Evenly spaced in sigma^(1/rho) (Karras 2022).
+ */
+#define DGM_SPACING_KARRAS 4
+
+/**
+ * Evenly spaced in ln sigma.
+ */
+#define DGM_SPACING_EXPONENTIAL 5
+
+/**
+ * Evenly spaced ln sigma of a power rho of the fraction.
+ */
+#define DGM_SPACING_POLYEXPONENTIAL 6
+
+/**
+ * Quantiles of Beta(0.6, 0.6) (Lee 2024).
+ */
+#define DGM_SPACING_BETA 7
+
+/**
+ * Evenly spaced in lambda = ln(alpha / sigma) (Lu 2022).
+ */
+#define DGM_SPACING_LAMBDA 8
+
+/**
+ * Evenly spaced in arctan sigma (Sabour 2024, theorem 3.1).
+ */
+#define DGM_SPACING_KL_OPTIMAL 9
+
+/**
+ * Align Your Steps, Stable Diffusion 1.5 (Sabour 2024); log-linear between its ten steps.
+ */
+#define DGM_SPACING_AYS_SD15 10
+
+/**
+ * Align Your Steps, SDXL.
+ */
+#define DGM_SPACING_AYS_SDXL 11
+
+/**
+ * Align Your Steps, Stable Video Diffusion.
+ */
+#define DGM_SPACING_AYS_SVD 12
+
+/**
+ * Flow only: linear to 1 - 0.025 in half of the steps, then quadratic (Movie Gen, Mochi).
+ */
+#define DGM_SPACING_LINEAR_QUADRATIC 13
+
+/**
+ * Every N / steps-th level from the noisiest.
+ */
+#define DGM_SPACING_SIMPLE 14
+
+/**
+ * Evenly spaced in model time, the last noisy one left out.
+ */
+#define DGM_SPACING_SGM_UNIFORM 15
+
+/**
+ * Every floor(N / steps)-th level from the second: the number of steps may differ.
+ */
+#define DGM_SPACING_DDIM_UNIFORM 16
+
+/**
+ * Clean data, sigma 0.
+ */
+#define DGM_FINAL_SIGMA_ZERO 0
+
+/**
+ * The least level of the process.
+ */
+#define DGM_FINAL_SIGMA_MIN 1
+
+/**
+ * k = shift, power 1: s t / (1 + (s - 1) t).
+ */
+#define DGM_SHIFT_TYPE_STATIC 0
+
+/**
+ * k = exp(shift): the mu of FLUX, see dynamic_shift.
+ */
+#define DGM_SHIFT_TYPE_EXPONENTIAL 1
+
+/**
+ * k = shift (CogView4).
+ */
+#define DGM_SHIFT_TYPE_LINEAR 2
+
+/**
+ * u + g (c - u) (Ho & Salimans 2022).
+ */
+#define DGM_GUIDANCE_MODE_CFG 0
+
+/**
+ * Adaptive projected guidance on x0 (Sadat 2024).
+ */
+#define DGM_GUIDANCE_MODE_APG 1
+
+/**
+ * CFG-Zero*: s u + g (c - s u), s = <c, u> / |u|^2 (Fan 2025).
+ */
+#define DGM_GUIDANCE_MODE_CFG_ZERO 2
+
+/**
+ * CFG++: guided x0, unconditional noise (Chung 2024).
+ */
+#define DGM_GUIDANCE_MODE_CFG_PP 3
+
+/**
+ * A draw for each step.
+ */
+#define DGM_NOISE_INDEPENDENT 0
+
+/**
+ * Increments of one Brownian path over the noise levels: the path stays when the number of steps changes.
+ */
+#define DGM_NOISE_BROWNIAN 1
+
+/**
+ * Of the posterior.
+ */
+#define DGM_VARIANCE_FIXED_SMALL 0
+
+/**
+ * The beta of the step, which is larger.
+ */
+#define DGM_VARIANCE_FIXED_LARGE 1
+
+/**
+ * From the output's second half w in [-1, 1]: exp of the logarithms of the two above, interpolated by (w + 1) / 2 (Nichol & Dhariwal 2021).
+ */
+#define DGM_VARIANCE_LEARNED_RANGE 2
+
+/**
+ * Nobody's.
+ */
+#define DGM_COMPAT_NONE 0
+
+/**
+ * diffusers: f32 tables, linear interpolation between sigmas, whole model times.
+ */
+#define DGM_COMPAT_DIFFUSERS 1
+
+/**
  * The model is asked with the condition.
  */
 #define DGM_ROLE_COND 0
@@ -590,6 +960,166 @@ typedef struct {
      * Bosh3: model evaluations after which a run gives up; default 10000.
      */
     int64_t max_evals;
+    /**
+     * Order of a solver that has several; 0 is its own choice. Default 0.
+     */
+    int64_t order;
+    /**
+     * Noise of the ancestral and SDE solvers: 1 is the method's own, 0 none (its ODE). Default 1.
+     */
+    double sde_eta;
+    /**
+     * Least noise level of VE, EDM and of the spacings in sigma (sigma / alpha for VP, t for flow); 0 is the process's own. Default 0.
+     */
+    double sigma_min;
+    /**
+     * Greatest noise level, likewise. Default 0.
+     */
+    double sigma_max;
+    /**
+     * Deviation of the data, for EDM and TrigFlow. Default 0.5.
+     */
+    double sigma_data;
+    /**
+     * Exponent of Karras and PolyExponential. Default 7.
+     */
+    double rho;
+    /**
+     * VP tables: rescales the betas so that the last level holds no signal (Lin 2023). Default false. 0 or 1.
+     */
+    int32_t zero_snr;
+    /**
+     * What stands after the last noisy level of a spacing. Default Zero. DGM_FINAL_SIGMA_...
+     */
+    int32_t final_sigma;
+    /**
+     * Leading only: added to the times. Default 0.
+     */
+    int64_t steps_offset;
+    /**
+     * How shift is meant. Default Static. DGM_SHIFT_TYPE_...
+     */
+    int32_t shift_type;
+    /**
+     * How guidance combines. Default Cfg. DGM_GUIDANCE_MODE_...
+     */
+    int32_t guidance_mode;
+    /**
+     * Exponent of the dynamic shifts. Default 1.
+     */
+    double shift_power;
+    /**
+     * Flow only: stretches the shifted grid so that its last noisy time is this one (LTX-Video); 0 does not. Default 0.
+     */
+    double shift_terminal;
+    /**
+     * Euler, Heun, DPM2: noise added before a step, in all (Karras 2022). Default 0.
+     */
+    double s_churn;
+    /**
+     * Least noise level that is churned. Default 0.
+     */
+    double s_tmin;
+    /**
+     * Greatest noise level that is churned; 0 is no limit. Default 0.
+     */
+    double s_tmax;
+    /**
+     * Factor of all noise that steps add. Default 1.
+     */
+    double s_noise;
+    /**
+     * Part of the guided output that is rescaled to the deviation of the conditional one, 0 to 1 (Lin 2023, section 3.4). Default 0.
+     */
+    double guidance_rescale;
+    /**
+     * Fraction of the steps from which guidance acts; before, the conditional output alone is asked for (Kynkaanniemi 2024). Default 0.
+     */
+    double guidance_start;
+    /**
+     * Fraction of the steps from which it acts no more. Default 1.
+     */
+    double guidance_end;
+    /**
+     * APG: weight of the part parallel to the conditional x0. Default 0.
+     */
+    double apg_eta;
+    /**
+     * APG: largest norm of the difference; 0 is no limit. Default 0.
+     */
+    double apg_norm;
+    /**
+     * APG: momentum of the difference, usually negative. Default 0.
+     */
+    double apg_momentum;
+    /**
+     * CFG-Zero*: number of first steps whose output is taken as 0. Default 0.
+     */
+    int64_t zero_init_steps;
+    /**
+     * Noise of stochastic steps. Default Independent. DGM_NOISE_...
+     */
+    int32_t noise;
+    /**
+     * Variance of Ddpm. Default FixedSmall. DGM_VARIANCE_...
+     */
+    int32_t variance;
+    /**
+     * Dynamic thresholding: this quantile of |x0| of a row bounds it, then x0 is divided by the bound (Saharia 2022); 0 does not. Default 0.
+     */
+    double threshold_ratio;
+    /**
+     * Dynamic thresholding: the largest bound. Default 1.
+     */
+    double threshold_max;
+    /**
+     * Steps left out at the noisy end (image to image by strength). Default 0.
+     */
+    int64_t start_step;
+    /**
+     * Starts at this noise level (in the measure of sigmas) and leaves out the noisier ones (image to image by noise level); 0 does not. Default 0.
+     */
+    double start_sigma;
+    /**
+     * Known parts: after every step x is replaced where the mask says so, see set_known. Default false. 0 or 1.
+     */
+    int32_t inpaint;
+    /**
+     * Whose accidents to reproduce. Default None. DGM_COMPAT_...
+     */
+    int32_t compat;
+    /**
+     * Lcm, Tcd: steps of the grid that distillation used, of which steps are taken. Default 50.
+     */
+    int64_t original_steps;
+    /**
+     * Lcm: scale of the model time in the boundary condition. Default 10.
+     */
+    double time_scale;
+    /**
+     * Noise levels instead of a spacing or times: sigma for VE and EDM, sigma / alpha for VP and TrigFlow, t for flow; strictly descending, the last may be 0. NULL (default) for none. Copied.
+     */
+    const double *sigmas;
+    /**
+     * Number of sigmas.
+     */
+    size_t sigmas_len;
+    /**
+     * VpTrained: the betas of all training steps, each above 0 and below 1. NULL (default) for none. Copied.
+     */
+    const double *betas;
+    /**
+     * Number of betas.
+     */
+    size_t betas_len;
+    /**
+     * Restart sampling (Xu 2023): groups of four numbers, sigma_min, steps, times, sigma_max: when the walk reaches sigma_min, noise carries it back to sigma_max, and that many Karras steps return; so many times. NULL (default) for none. Copied.
+     */
+    const double *restart;
+    /**
+     * Number of restart.
+     */
+    size_t restart_len;
 } dgm_plan_options;
 
 /**
@@ -656,6 +1186,10 @@ typedef struct {
      * 0.
      */
     int32_t reserved;
+    /**
+     * Model time at which the step ends (where a flow map must land); NaN for adaptive solvers.
+     */
+    double t_to;
 } dgm_request;
 
 /**
@@ -1185,6 +1719,14 @@ int32_t dgm_row_seeds(uint64_t seed, size_t rows, uint64_t *out);
 int32_t dgm_plan_options_init(dgm_plan_options *options, size_t struct_size);
 
 /**
+ * Replaces options by those that a published model is sampled with (docs/SAMPLERS.md lists them).
+ *
+ * @param options its struct_size must be set: call dgm_plan_options_init() first
+ * @param name    "sdxl", "flux_dev", ...
+ */
+int32_t dgm_plan_options_preset(dgm_plan_options *options, const char *name);
+
+/**
  * Compiles a sampler.
  *
  * @param options what it is made of; NULL for the defaults
@@ -1231,6 +1773,11 @@ int32_t dgm_plan_run_size(const dgm_plan *plan, size_t rows, size_t *bytes);
 int32_t dgm_plan_hash(const dgm_plan *plan, uint64_t *hash);
 
 /**
+ * Tensors the model returns for a row, one after the other: 2 with a learned variance, else 1.
+ */
+int32_t dgm_plan_outputs(const dgm_plan *plan, size_t *outputs);
+
+/**
  * Starts a run and fills its state.
  *
  * @param plan      from dgm_plan_compile()
@@ -1252,6 +1799,39 @@ int32_t dgm_run_start(const dgm_plan *plan,
                       size_t run_size,
                       float *state,
                       size_t state_len);
+
+/**
+ * Starts a run from data noised to the plan's first level, alpha x0 + sigma z (image to image:
+ * see start_step and start_sigma of dgm_plan_options). Everything else as dgm_run_start().
+ *
+ * @param data [rows, elements]
+ */
+int32_t dgm_run_start_from(const dgm_plan *plan,
+                           const uint64_t *seeds,
+                           size_t rows,
+                           size_t elements,
+                           const float *data,
+                           void *run,
+                           size_t run_size,
+                           float *state,
+                           size_t state_len);
+
+/**
+ * Says which parts are known, for plans with inpaint: x becomes known, noised to the level, where
+ * the mask is 1, and stays where it is 0. Call it after dgm_run_start(); later it may be changed.
+ *
+ * @param known [rows, elements]
+ * @param mask  [rows, elements], 0 to 1
+ * @param len   rows * elements
+ */
+int32_t dgm_run_set_known(const dgm_plan *plan,
+                          const void *run,
+                          size_t run_size,
+                          float *state,
+                          size_t state_len,
+                          const float *known,
+                          const float *mask,
+                          size_t len);
 
 /**
  * What the run wants next: nothing (done = 1), or the model's output at slot and t. Asking again
@@ -1290,8 +1870,9 @@ int32_t dgm_run_input(const dgm_plan *plan,
  * On failure run and state are unchanged.
  *
  * @param eval_id that of the current request
- * @param y       [rows, elements], finite in every row still active
- * @param y_len   rows * elements
+ * @param y       [rows, elements], finite in every row still active; [rows, 2, elements] where
+ *                dgm_plan_outputs() says 2
+ * @param y_len   its floats
  */
 int32_t dgm_run_tell(const dgm_plan *plan,
                      void *run,
@@ -1380,7 +1961,7 @@ int32_t dgm_run_import(const dgm_plan *plan,
  * @param run_size  its size, that of dgm_plan_run_size()
  * @param state     receives the state
  * @param state_len its floats, those of dgm_plan_state_len()
- * @param y         scratch of rows * elements floats
+ * @param y         scratch of rows * elements floats, times dgm_plan_outputs()
  * @param t         scratch of rows floats
  * @param model     the model
  * @param ctx       passed on to model

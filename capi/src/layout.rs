@@ -76,7 +76,47 @@ fn structs_lie_as_c_sees_them() {
             h_init,
             times,
             times_len,
-            max_evals
+            max_evals,
+            order,
+            sde_eta,
+            sigma_min,
+            sigma_max,
+            sigma_data,
+            rho,
+            zero_snr,
+            final_sigma,
+            steps_offset,
+            shift_type,
+            guidance_mode,
+            shift_power,
+            shift_terminal,
+            s_churn,
+            s_tmin,
+            s_tmax,
+            s_noise,
+            guidance_rescale,
+            guidance_start,
+            guidance_end,
+            apg_eta,
+            apg_norm,
+            apg_momentum,
+            zero_init_steps,
+            noise,
+            variance,
+            threshold_ratio,
+            threshold_max,
+            start_step,
+            start_sigma,
+            inpaint,
+            compat,
+            original_steps,
+            time_scale,
+            sigmas,
+            sigmas_len,
+            betas,
+            betas_len,
+            restart,
+            restart_len
         }
     );
     layout!(
@@ -96,7 +136,8 @@ fn structs_lie_as_c_sees_them() {
             elements,
             active_rows,
             uniform_t,
-            reserved
+            reserved,
+            t_to
         }
     );
     layout!(

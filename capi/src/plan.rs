@@ -2,12 +2,16 @@
 
 use std::ffi::c_char;
 
-use dgm_core::sampling::{Plan, PlanOptions, Prediction, Process, Solver, Spacing};
+use dgm_core::sampling::{
+    Compat, FinalSigma, Guidance, NoiseKind, Plan, PlanOptions, Prediction, Process, ShiftType, Solver,
+    Spacing, Variance,
+};
 use dgm_core::{Error, Result};
 
 use crate::fence::entry;
 use crate::memory::{
-    Versioned, free_handle, handle, init_struct, put, put_handle, read_struct, slice, write_text,
+    Versioned, free_handle, handle, init_struct, put, put_handle, read_struct, slice, text, write_struct,
+    write_text,
 };
 
 /// Rectified flow: alpha = 1 - t, sigma = t, t from 1 (noise) to 0 (data).
@@ -54,6 +58,164 @@ pub const DGM_SPACING_LEADING: i32 = 1;
 /// VP: multiples of train_steps / steps down from train_steps, less one.
 pub const DGM_SPACING_TRAILING: i32 = 2;
 
+/// Variance preserving, betas along a sigmoid from -6 to 6 (GeoDiff, Xu 2022).
+pub const DGM_PROCESS_VP_SIGMOID: i32 = 4;
+/// Variance preserving, betas of your own (betas).
+pub const DGM_PROCESS_VP_TRAINED: i32 = 5;
+/// Variance preserving in continuous time 0 to 1, beta(t) = beta_start + t (beta_end - beta_start) (Song 2021; usually 0.1 and 20).
+pub const DGM_PROCESS_VP_CONTINUOUS: i32 = 6;
+/// Variance exploding: alpha 1; model time is sigma (Song 2021).
+pub const DGM_PROCESS_VE: i32 = 7;
+/// Alpha 1; model time is ln(sigma) / 4 (Karras 2022).
+pub const DGM_PROCESS_EDM: i32 = 8;
+/// alpha = cos t, sigma = sigma_data sin t, t from pi/2 to 0 (Lu & Song 2024).
+pub const DGM_PROCESS_TRIGFLOW: i32 = 9;
+
+/// The score, -eps / sigma (Song 2021).
+pub const DGM_PREDICTION_SCORE: i32 = 4;
+/// The raw network F of Karras 2022: reads c_in x, x0 = c_skip x + c_out F.
+pub const DGM_PREDICTION_EDM: i32 = 5;
+/// As EDM with c_out negative: the v of x / sqrt(sigma^2 + 1) (SVD, with sigma_data 1).
+pub const DGM_PREDICTION_EDM_V: i32 = 6;
+/// The raw network F of TrigFlow: reads x / sigma_data, dx/dt = sigma_data F (Lu & Song 2024).
+pub const DGM_PREDICTION_TRIGFLOW: i32 = 7;
+/// The raw network F of consistency models: as EDM with a boundary at the least level m, c_skip = d^2 / ((sigma - m)^2 + d^2), c_out = (sigma - m) d / sqrt(sigma^2 + d^2) (Song 2023).
+pub const DGM_PREDICTION_CONSISTENCY: i32 = 8;
+
+/// Linear multistep, Adams-Bashforth of orders 1 to 4 on the grid as it is (k-diffusion's LMS, in closed form).
+pub const DGM_SOLVER_LMS: i32 = 9;
+/// Adams-Bashforth with the weights of even steps (Zhang & Chen 2022; Liu 2022).
+pub const DGM_SOLVER_IPNDM: i32 = 10;
+/// Pseudo linear multistep, started by an improved Euler step (Liu 2022, as in Stable Diffusion).
+pub const DGM_SOLVER_PLMS: i32 = 11;
+/// Pseudo numerical methods: three Runge-Kutta steps, then linear multistep (Liu 2022).
+pub const DGM_SOLVER_PNDM: i32 = 12;
+/// Midpoint at the geometric mean of the two noise levels (Karras 2022; k-diffusion's DPM2).
+pub const DGM_SOLVER_DPM2: i32 = 13;
+/// Euler to a lower level, then fresh noise; sde_eta 1 has the variance of DDPM.
+pub const DGM_SOLVER_EULER_ANCESTRAL: i32 = 14;
+/// Dpm2 to a lower level, then fresh noise.
+pub const DGM_SOLVER_DPM2_ANCESTRAL: i32 = 15;
+/// DPM-Solver++(2S) to a lower level, then fresh noise.
+pub const DGM_SOLVER_DPMPP_2S_ANCESTRAL: i32 = 16;
+/// Euler ancestral with the level split of rectified flows; flow only.
+pub const DGM_SOLVER_EULER_ANCESTRAL_RF: i32 = 17;
+/// DDIM from data to noise: the grid is walked backwards.
+pub const DGM_SOLVER_DDIM_INVERSE: i32 = 18;
+/// DPM-Solver, multistep in eps, orders 1 to 3 (Lu 2022a).
+pub const DGM_SOLVER_DPM: i32 = 19;
+/// DPM-Solver++, multistep in x0, orders 1 to 3 (Lu 2022b).
+pub const DGM_SOLVER_DPMPP: i32 = 20;
+/// DPM-Solver, singlestep, orders 1 to 3.
+pub const DGM_SOLVER_DPM_SINGLE: i32 = 21;
+/// DPM-Solver++, singlestep, orders 1 to 3.
+pub const DGM_SOLVER_DPMPP_SINGLE: i32 = 22;
+/// SDE-DPM-Solver++, two evaluations a step.
+pub const DGM_SOLVER_DPMPP_SDE: i32 = 23;
+/// SDE-DPM-Solver++(2M), midpoint form.
+pub const DGM_SOLVER_DPMPP_2M_SDE: i32 = 24;
+/// SDE-DPM-Solver++(2M), Heun form.
+pub const DGM_SOLVER_DPMPP_2M_SDE_HEUN: i32 = 25;
+/// SDE-DPM-Solver++(3M).
+pub const DGM_SOLVER_DPMPP_3M_SDE: i32 = 26;
+/// SDE-DPM-Solver (noise form), orders 1 and 2.
+pub const DGM_SOLVER_DPM_SDE: i32 = 27;
+/// UniPC with B1(h).
+pub const DGM_SOLVER_UNIPC_BH1: i32 = 28;
+/// Diffusion exponential integrator multistep, orders 1 to 4 (Zhang & Chen 2022).
+pub const DGM_SOLVER_DEIS: i32 = 29;
+/// Stochastic Adams, predictor and corrector, orders 1 to 4 (Xue 2023); sde_eta is tau squared.
+pub const DGM_SOLVER_SA_SOLVER: i32 = 30;
+/// Extended reverse-time SDE, orders 1 to 3 (Cui 2023).
+pub const DGM_SOLVER_ER_SDE: i32 = 31;
+/// Stochastic explicit exponential derivative-free solver of order 2 (Gonzalez 2023).
+pub const DGM_SOLVER_SEEDS_2: i32 = 32;
+/// The same of order 3.
+pub const DGM_SOLVER_SEEDS_3: i32 = 33;
+/// Refined exponential solver, multistep, order 2 (Zhang 2023).
+pub const DGM_SOLVER_RES_MULTISTEP: i32 = 34;
+/// Refined exponential solver, two stages, order 2.
+pub const DGM_SOLVER_RES_2S: i32 = 35;
+/// Gradient estimation: Euler with an extrapolated slope (Permenter & Yuan 2024).
+pub const DGM_SOLVER_GRADIENT_ESTIMATION: i32 = 36;
+/// Multistep consistency sampling (Song 2023).
+pub const DGM_SOLVER_CONSISTENCY: i32 = 37;
+/// Latent consistency sampling, boundary-conditioned (Luo 2023).
+pub const DGM_SOLVER_LCM: i32 = 38;
+/// Trajectory consistency, eta is gamma (Zheng 2024).
+pub const DGM_SOLVER_TCD: i32 = 39;
+/// TrigFlow consistency, sCM (Lu & Song 2024); trigflow only.
+pub const DGM_SOLVER_SCM: i32 = 40;
+/// Flow maps: the model is told where to land (MeanFlow, shortcut models); flow only.
+pub const DGM_SOLVER_FLOW_MAP: i32 = 41;
+
+/// As uniform without rounding; flow: from the first level to sigma_min, then 0.
+pub const DGM_SPACING_LINSPACE: i32 = 3;
+/// Evenly spaced in sigma^(1/rho) (Karras 2022).
+pub const DGM_SPACING_KARRAS: i32 = 4;
+/// Evenly spaced in ln sigma.
+pub const DGM_SPACING_EXPONENTIAL: i32 = 5;
+/// Evenly spaced ln sigma of a power rho of the fraction.
+pub const DGM_SPACING_POLYEXPONENTIAL: i32 = 6;
+/// Quantiles of Beta(0.6, 0.6) (Lee 2024).
+pub const DGM_SPACING_BETA: i32 = 7;
+/// Evenly spaced in lambda = ln(alpha / sigma) (Lu 2022).
+pub const DGM_SPACING_LAMBDA: i32 = 8;
+/// Evenly spaced in arctan sigma (Sabour 2024, theorem 3.1).
+pub const DGM_SPACING_KL_OPTIMAL: i32 = 9;
+/// Align Your Steps, Stable Diffusion 1.5 (Sabour 2024); log-linear between its ten steps.
+pub const DGM_SPACING_AYS_SD15: i32 = 10;
+/// Align Your Steps, SDXL.
+pub const DGM_SPACING_AYS_SDXL: i32 = 11;
+/// Align Your Steps, Stable Video Diffusion.
+pub const DGM_SPACING_AYS_SVD: i32 = 12;
+/// Flow only: linear to 1 - 0.025 in half of the steps, then quadratic (Movie Gen, Mochi).
+pub const DGM_SPACING_LINEAR_QUADRATIC: i32 = 13;
+/// Every N / steps-th level from the noisiest.
+pub const DGM_SPACING_SIMPLE: i32 = 14;
+/// Evenly spaced in model time, the last noisy one left out.
+pub const DGM_SPACING_SGM_UNIFORM: i32 = 15;
+/// Every floor(N / steps)-th level from the second: the number of steps may differ.
+pub const DGM_SPACING_DDIM_UNIFORM: i32 = 16;
+
+/// Clean data, sigma 0.
+pub const DGM_FINAL_SIGMA_ZERO: i32 = 0;
+/// The least level of the process.
+pub const DGM_FINAL_SIGMA_MIN: i32 = 1;
+
+/// k = shift, power 1: s t / (1 + (s - 1) t).
+pub const DGM_SHIFT_TYPE_STATIC: i32 = 0;
+/// k = exp(shift): the mu of FLUX, see dynamic_shift.
+pub const DGM_SHIFT_TYPE_EXPONENTIAL: i32 = 1;
+/// k = shift (CogView4).
+pub const DGM_SHIFT_TYPE_LINEAR: i32 = 2;
+
+/// u + g (c - u) (Ho & Salimans 2022).
+pub const DGM_GUIDANCE_MODE_CFG: i32 = 0;
+/// Adaptive projected guidance on x0 (Sadat 2024).
+pub const DGM_GUIDANCE_MODE_APG: i32 = 1;
+/// CFG-Zero*: s u + g (c - s u), s = <c, u> / |u|^2 (Fan 2025).
+pub const DGM_GUIDANCE_MODE_CFG_ZERO: i32 = 2;
+/// CFG++: guided x0, unconditional noise (Chung 2024).
+pub const DGM_GUIDANCE_MODE_CFG_PP: i32 = 3;
+
+/// A draw for each step.
+pub const DGM_NOISE_INDEPENDENT: i32 = 0;
+/// Increments of one Brownian path over the noise levels: the path stays when the number of steps changes.
+pub const DGM_NOISE_BROWNIAN: i32 = 1;
+
+/// Of the posterior.
+pub const DGM_VARIANCE_FIXED_SMALL: i32 = 0;
+/// The beta of the step, which is larger.
+pub const DGM_VARIANCE_FIXED_LARGE: i32 = 1;
+/// From the output's second half w in [-1, 1]: exp of the logarithms of the two above, interpolated by (w + 1) / 2 (Nichol & Dhariwal 2021).
+pub const DGM_VARIANCE_LEARNED_RANGE: i32 = 2;
+
+/// Nobody's.
+pub const DGM_COMPAT_NONE: i32 = 0;
+/// diffusers: f32 tables, linear interpolation between sigmas, whole model times.
+pub const DGM_COMPAT_DIFFUSERS: i32 = 1;
+
 /// What a plan is compiled from; fill with dgm_plan_options_init() first.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -96,6 +258,86 @@ pub struct dgm_plan_options {
     pub times_len: usize,
     /// Bosh3: model evaluations after which a run gives up; default 10000.
     pub max_evals: i64,
+    /// Order of a solver that has several; 0 is its own choice. Default 0.
+    pub order: i64,
+    /// Noise of the ancestral and SDE solvers: 1 is the method's own, 0 none (its ODE). Default 1.
+    pub sde_eta: f64,
+    /// Least noise level of VE, EDM and of the spacings in sigma (sigma / alpha for VP, t for flow); 0 is the process's own. Default 0.
+    pub sigma_min: f64,
+    /// Greatest noise level, likewise. Default 0.
+    pub sigma_max: f64,
+    /// Deviation of the data, for EDM and TrigFlow. Default 0.5.
+    pub sigma_data: f64,
+    /// Exponent of Karras and PolyExponential. Default 7.
+    pub rho: f64,
+    /// VP tables: rescales the betas so that the last level holds no signal (Lin 2023). Default false. 0 or 1.
+    pub zero_snr: i32,
+    /// What stands after the last noisy level of a spacing. Default Zero. DGM_FINAL_SIGMA_...
+    pub final_sigma: i32,
+    /// Leading only: added to the times. Default 0.
+    pub steps_offset: i64,
+    /// How shift is meant. Default Static. DGM_SHIFT_TYPE_...
+    pub shift_type: i32,
+    /// How guidance combines. Default Cfg. DGM_GUIDANCE_MODE_...
+    pub guidance_mode: i32,
+    /// Exponent of the dynamic shifts. Default 1.
+    pub shift_power: f64,
+    /// Flow only: stretches the shifted grid so that its last noisy time is this one (LTX-Video); 0 does not. Default 0.
+    pub shift_terminal: f64,
+    /// Euler, Heun, DPM2: noise added before a step, in all (Karras 2022). Default 0.
+    pub s_churn: f64,
+    /// Least noise level that is churned. Default 0.
+    pub s_tmin: f64,
+    /// Greatest noise level that is churned; 0 is no limit. Default 0.
+    pub s_tmax: f64,
+    /// Factor of all noise that steps add. Default 1.
+    pub s_noise: f64,
+    /// Part of the guided output that is rescaled to the deviation of the conditional one, 0 to 1 (Lin 2023, section 3.4). Default 0.
+    pub guidance_rescale: f64,
+    /// Fraction of the steps from which guidance acts; before, the conditional output alone is asked for (Kynkaanniemi 2024). Default 0.
+    pub guidance_start: f64,
+    /// Fraction of the steps from which it acts no more. Default 1.
+    pub guidance_end: f64,
+    /// APG: weight of the part parallel to the conditional x0. Default 0.
+    pub apg_eta: f64,
+    /// APG: largest norm of the difference; 0 is no limit. Default 0.
+    pub apg_norm: f64,
+    /// APG: momentum of the difference, usually negative. Default 0.
+    pub apg_momentum: f64,
+    /// CFG-Zero*: number of first steps whose output is taken as 0. Default 0.
+    pub zero_init_steps: i64,
+    /// Noise of stochastic steps. Default Independent. DGM_NOISE_...
+    pub noise: i32,
+    /// Variance of Ddpm. Default FixedSmall. DGM_VARIANCE_...
+    pub variance: i32,
+    /// Dynamic thresholding: this quantile of |x0| of a row bounds it, then x0 is divided by the bound (Saharia 2022); 0 does not. Default 0.
+    pub threshold_ratio: f64,
+    /// Dynamic thresholding: the largest bound. Default 1.
+    pub threshold_max: f64,
+    /// Steps left out at the noisy end (image to image by strength). Default 0.
+    pub start_step: i64,
+    /// Starts at this noise level (in the measure of sigmas) and leaves out the noisier ones (image to image by noise level); 0 does not. Default 0.
+    pub start_sigma: f64,
+    /// Known parts: after every step x is replaced where the mask says so, see set_known. Default false. 0 or 1.
+    pub inpaint: i32,
+    /// Whose accidents to reproduce. Default None. DGM_COMPAT_...
+    pub compat: i32,
+    /// Lcm, Tcd: steps of the grid that distillation used, of which steps are taken. Default 50.
+    pub original_steps: i64,
+    /// Lcm: scale of the model time in the boundary condition. Default 10.
+    pub time_scale: f64,
+    /// Noise levels instead of a spacing or times: sigma for VE and EDM, sigma / alpha for VP and TrigFlow, t for flow; strictly descending, the last may be 0. NULL (default) for none. Copied.
+    pub sigmas: *const f64,
+    /// Number of sigmas.
+    pub sigmas_len: usize,
+    /// VpTrained: the betas of all training steps, each above 0 and below 1. NULL (default) for none. Copied.
+    pub betas: *const f64,
+    /// Number of betas.
+    pub betas_len: usize,
+    /// Restart sampling (Xu 2023): groups of four numbers, sigma_min, steps, times, sigma_max: when the walk reaches sigma_min, noise carries it back to sigma_max, and that many Karras steps return; so many times. NULL (default) for none. Copied.
+    pub restart: *const f64,
+    /// Number of restart.
+    pub restart_len: usize,
 }
 
 // SAFETY: repr(C), the size first, no padding, any bits are a value (the pointer is not followed
@@ -106,7 +348,7 @@ unsafe impl Versioned for dgm_plan_options {}
 pub struct dgm_plan(pub(crate) Plan);
 
 impl From<&PlanOptions> for dgm_plan_options {
-    /// All but `times`, which would have to point somewhere.
+    /// All but the lists, which would have to point somewhere.
     fn from(o: &PlanOptions) -> Self {
         dgm_plan_options {
             struct_size: size_of::<dgm_plan_options>(),
@@ -128,6 +370,46 @@ impl From<&PlanOptions> for dgm_plan_options {
             times: std::ptr::null(),
             times_len: 0,
             max_evals: o.max_evals as i64,
+            order: o.order as i64,
+            sde_eta: o.sde_eta,
+            sigma_min: o.sigma_min,
+            sigma_max: o.sigma_max,
+            sigma_data: o.sigma_data,
+            rho: o.rho,
+            zero_snr: i32::from(o.zero_snr),
+            final_sigma: o.final_sigma.code() as i32,
+            steps_offset: o.steps_offset as i64,
+            shift_type: o.shift_type.code() as i32,
+            guidance_mode: o.guidance_mode.code() as i32,
+            shift_power: o.shift_power,
+            shift_terminal: o.shift_terminal,
+            s_churn: o.s_churn,
+            s_tmin: o.s_tmin,
+            s_tmax: o.s_tmax,
+            s_noise: o.s_noise,
+            guidance_rescale: o.guidance_rescale,
+            guidance_start: o.guidance_start,
+            guidance_end: o.guidance_end,
+            apg_eta: o.apg_eta,
+            apg_norm: o.apg_norm,
+            apg_momentum: o.apg_momentum,
+            zero_init_steps: o.zero_init_steps as i64,
+            noise: o.noise.code() as i32,
+            variance: o.variance.code() as i32,
+            threshold_ratio: o.threshold_ratio,
+            threshold_max: o.threshold_max,
+            start_step: o.start_step as i64,
+            start_sigma: o.start_sigma,
+            inpaint: i32::from(o.inpaint),
+            compat: o.compat.code() as i32,
+            original_steps: o.original_steps as i64,
+            time_scale: o.time_scale,
+            sigmas: std::ptr::null(),
+            sigmas_len: 0,
+            betas: std::ptr::null(),
+            betas_len: 0,
+            restart: std::ptr::null(),
+            restart_len: 0,
         }
     }
 }
@@ -145,14 +427,29 @@ fn count(arg: &'static str, value: i64) -> Result<usize> {
     usize::try_from(value).map_err(|_| Error::range(arg, value, "a positive number"))
 }
 
+fn flag(arg: &'static str, value: i32) -> Result<bool> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(Error::argument(arg, other, "0 or 1")),
+    }
+}
+
+/// A copy of a list; none for NULL and 0.
+///
 /// # Safety
-/// `times` must be NULL or point to `times_len` numbers.
-unsafe fn convert(o: &dgm_plan_options) -> Result<PlanOptions> {
-    let times = match (o.times.is_null(), o.times_len) {
-        (true, 0) => None,
+/// `ptr` must be NULL or point to `len` numbers.
+unsafe fn list(arg: &'static str, ptr: *const f64, len: usize) -> Result<Option<Vec<f64>>> {
+    match (ptr.is_null(), len) {
+        (true, 0) => Ok(None),
         // SAFETY: the caller's promise.
-        (_, n) => Some(unsafe { slice("times", o.times, n) }?.to_vec()),
-    };
+        (_, n) => Ok(Some(unsafe { slice(arg, ptr, n) }?.to_vec())),
+    }
+}
+
+/// # Safety
+/// Every list must be NULL or point to as many numbers as its length says.
+unsafe fn convert(o: &dgm_plan_options) -> Result<PlanOptions> {
     Ok(PlanOptions {
         process: Process::from_code(code("process", o.process)?)?,
         prediction: Prediction::from_code(code("prediction", o.prediction)?)?,
@@ -160,7 +457,8 @@ unsafe fn convert(o: &dgm_plan_options) -> Result<PlanOptions> {
         spacing: Spacing::from_code(code("spacing", o.spacing)?)?,
         steps: count("steps", o.steps)?,
         shift: o.shift,
-        times,
+        // SAFETY: the caller's promise.
+        times: unsafe { list("times", o.times, o.times_len) }?,
         eta: o.eta,
         guidance: o.guidance,
         clip: (o.clip != 0.0).then_some(o.clip),
@@ -171,6 +469,46 @@ unsafe fn convert(o: &dgm_plan_options) -> Result<PlanOptions> {
         atol: o.atol,
         h_init: o.h_init,
         max_evals: count("max_evals", o.max_evals)?,
+        order: count("order", o.order)?,
+        sde_eta: o.sde_eta,
+        sigma_min: o.sigma_min,
+        sigma_max: o.sigma_max,
+        sigma_data: o.sigma_data,
+        rho: o.rho,
+        zero_snr: flag("zero_snr", o.zero_snr)?,
+        final_sigma: FinalSigma::from_code(code("final_sigma", o.final_sigma)?)?,
+        steps_offset: count("steps_offset", o.steps_offset)?,
+        shift_type: ShiftType::from_code(code("shift_type", o.shift_type)?)?,
+        guidance_mode: Guidance::from_code(code("guidance_mode", o.guidance_mode)?)?,
+        shift_power: o.shift_power,
+        shift_terminal: o.shift_terminal,
+        s_churn: o.s_churn,
+        s_tmin: o.s_tmin,
+        s_tmax: o.s_tmax,
+        s_noise: o.s_noise,
+        guidance_rescale: o.guidance_rescale,
+        guidance_start: o.guidance_start,
+        guidance_end: o.guidance_end,
+        apg_eta: o.apg_eta,
+        apg_norm: o.apg_norm,
+        apg_momentum: o.apg_momentum,
+        zero_init_steps: count("zero_init_steps", o.zero_init_steps)?,
+        noise: NoiseKind::from_code(code("noise", o.noise)?)?,
+        variance: Variance::from_code(code("variance", o.variance)?)?,
+        threshold_ratio: o.threshold_ratio,
+        threshold_max: o.threshold_max,
+        start_step: count("start_step", o.start_step)?,
+        start_sigma: o.start_sigma,
+        inpaint: flag("inpaint", o.inpaint)?,
+        compat: Compat::from_code(code("compat", o.compat)?)?,
+        original_steps: count("original_steps", o.original_steps)?,
+        time_scale: o.time_scale,
+        // SAFETY: the caller's promise, for all lists.
+        sigmas: unsafe { list("sigmas", o.sigmas, o.sigmas_len) }?,
+        // SAFETY: as above.
+        betas: unsafe { list("betas", o.betas, o.betas_len) }?,
+        // SAFETY: as above.
+        restart: unsafe { list("restart", o.restart, o.restart_len) }?,
     })
 }
 
@@ -182,6 +520,19 @@ unsafe fn convert(o: &dgm_plan_options) -> Result<PlanOptions> {
 pub unsafe extern "C" fn dgm_plan_options_init(options: *mut dgm_plan_options, struct_size: usize) -> i32 {
     // SAFETY: the caller gives `struct_size` writable bytes or NULL.
     entry(|| unsafe { init_struct("options", options, struct_size, default_options()) })
+}
+
+/// Replaces options by those that a published model is sampled with (docs/SAMPLERS.md lists them).
+///
+/// @param options its struct_size must be set: call dgm_plan_options_init() first
+/// @param name    "sdxl", "flux_dev", ...
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_plan_options_preset(options: *mut dgm_plan_options, name: *const c_char) -> i32 {
+    // SAFETY: the caller gives an initialised struct and a NUL-terminated text, or NULL.
+    entry(|| unsafe {
+        let preset = PlanOptions::preset(text("name", name)?)?;
+        write_struct("options", options, dgm_plan_options::from(&preset))
+    })
 }
 
 /// Compiles a sampler.
@@ -258,4 +609,11 @@ pub unsafe extern "C" fn dgm_plan_run_size(plan: *const dgm_plan, rows: usize, b
 pub unsafe extern "C" fn dgm_plan_hash(plan: *const dgm_plan, hash: *mut u64) -> i32 {
     // SAFETY: the caller gives a live handle and a valid place, or NULL.
     entry(|| unsafe { put("hash", hash, handle("plan", plan)?.0.hash()) })
+}
+
+/// Tensors the model returns for a row, one after the other: 2 with a learned variance, else 1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_plan_outputs(plan: *const dgm_plan, outputs: *mut usize) -> i32 {
+    // SAFETY: the caller gives a live handle and a valid place, or NULL.
+    entry(|| unsafe { put("outputs", outputs, handle("plan", plan)?.0.outputs()) })
 }

@@ -48,6 +48,8 @@ pub struct dgm_request {
     pub uniform_t: i32,
     /// 0.
     pub reserved: i32,
+    /// Model time at which the step ends (where a flow map must land); NaN for adaptive solvers.
+    pub t_to: f64,
 }
 
 // SAFETY: repr(C), the size first, no padding, plain numbers.
@@ -70,6 +72,7 @@ impl dgm_request {
         active_rows: 0,
         uniform_t: 1,
         reserved: 0,
+        t_to: 0.0,
     };
 }
 
@@ -89,6 +92,7 @@ impl From<Request> for dgm_request {
             elements: r.elements as i64,
             active_rows: r.active_rows as i64,
             uniform_t: i32::from(r.uniform_t),
+            t_to: r.t_to,
             ..dgm_request::DONE
         }
     }
@@ -164,6 +168,71 @@ pub unsafe extern "C" fn dgm_run_start(
     })
 }
 
+/// Starts a run from data noised to the plan's first level, alpha x0 + sigma z (image to image:
+/// see start_step and start_sigma of dgm_plan_options). Everything else as dgm_run_start().
+///
+/// @param data [rows, elements]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_run_start_from(
+    plan: *const dgm_plan,
+    seeds: *const u64,
+    rows: usize,
+    elements: usize,
+    data: *const f32,
+    run: *mut c_void,
+    run_size: usize,
+    state: *mut f32,
+    state_len: usize,
+) -> i32 {
+    // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
+    entry(|| unsafe {
+        let plan = &handle("plan", plan)?.0;
+        let expected = plan.state_len(rows, elements)?;
+        if state_len != expected {
+            return Err(Error::range("state_len", state_len, format!("{expected} floats")));
+        }
+        check_size(plan, rows, run_size)?;
+        separate("run", run.cast::<u8>(), run_size, "state", state, state_len)?;
+        let len = rows * elements; // no overflow: the state is at least as large
+        let x0 = slice("data", data, len)?;
+        separate("state", state, state_len, "data", data, len)?;
+        separate("run", run.cast::<u8>(), run_size, "data", data, len)?;
+        separate("state", state, state_len, "seeds", seeds, rows)?;
+        separate("run", run.cast::<u8>(), run_size, "seeds", seeds, rows)?;
+        let (seeds, bytes) = (slice("seeds", seeds, rows)?, slice_mut("run", run.cast::<u8>(), run_size)?);
+        let state = slice_mut("state", state, state_len)?;
+        Run::start_from(plan, seeds, elements, x0, state)?.encode(plan, bytes).map(|_| ())
+    })
+}
+
+/// Says which parts are known, for plans with inpaint: x becomes known, noised to the level, where
+/// the mask is 1, and stays where it is 0. Call it after dgm_run_start(); later it may be changed.
+///
+/// @param known [rows, elements]
+/// @param mask  [rows, elements], 0 to 1
+/// @param len   rows * elements
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_run_set_known(
+    plan: *const dgm_plan,
+    run: *const c_void,
+    run_size: usize,
+    state: *mut f32,
+    state_len: usize,
+    known: *const f32,
+    mask: *const f32,
+    len: usize,
+) -> i32 {
+    // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
+    entry(|| unsafe {
+        let plan = &handle("plan", plan)?.0;
+        let run = read(plan, run, run_size)?;
+        separate("state", state, state_len, "known", known, len)?;
+        separate("state", state, state_len, "mask", mask, len)?;
+        let (known, mask) = (slice("known", known, len)?, slice("mask", mask, len)?);
+        run.set_known(plan, slice_mut("state", state, state_len)?, known, mask)
+    })
+}
+
 /// What the run wants next: nothing (done = 1), or the model's output at slot and t. Asking again
 /// gives the same answer.
 ///
@@ -233,8 +302,9 @@ pub unsafe extern "C" fn dgm_run_input(
 /// On failure run and state are unchanged.
 ///
 /// @param eval_id that of the current request
-/// @param y       [rows, elements], finite in every row still active
-/// @param y_len   rows * elements
+/// @param y       [rows, elements], finite in every row still active; [rows, 2, elements] where
+///                dgm_plan_outputs() says 2
+/// @param y_len   its floats
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dgm_run_tell(
     plan: *const dgm_plan,

@@ -36,7 +36,7 @@ pub type dgm_model_fn = Option<
 /// @param run_size  its size, that of dgm_plan_run_size()
 /// @param state     receives the state
 /// @param state_len its floats, those of dgm_plan_state_len()
-/// @param y         scratch of rows * elements floats
+/// @param y         scratch of rows * elements floats, times dgm_plan_outputs()
 /// @param t         scratch of rows floats
 /// @param model     the model
 /// @param ctx       passed on to model
@@ -59,7 +59,10 @@ pub unsafe extern "C" fn dgm_sample(
     let Some(model) = model else {
         return entry(|| Err(Error::Null { arg: "model", expected: "a function" }));
     };
-    let y_len = rows.saturating_mul(elements);
+    // SAFETY: the caller gives a live handle or NULL; NULL is reported below.
+    let outputs = unsafe { plan.as_ref() }.map_or(1, |plan| plan.0.outputs());
+    let x_len = rows.saturating_mul(elements);
+    let y_len = x_len.saturating_mul(outputs);
     // The model runs outside `entry`, in the floating-point environment of its own language.
     // SAFETY: the caller gives memory of the sizes said, or NULL, and a model that keeps to its
     // contract; every pointer is passed on as it came.
@@ -75,7 +78,7 @@ pub unsafe extern "C" fn dgm_sample(
                 separate(arg, scratch, len, "run", run.cast::<u8>(), run_size)?;
                 separate(arg, scratch, len, "seeds", seeds, rows)?;
                 if !x_start.is_null() {
-                    separate(arg, scratch, len, "x_start", x_start, y_len)?;
+                    separate(arg, scratch, len, "x_start", x_start, x_len)?;
                 }
             }
             Ok(())

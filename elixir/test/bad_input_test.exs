@@ -35,7 +35,8 @@ defmodule DGM.BadInputTest do
     seeds = integers("seeds", [1, 2], [[-1]])
     stream = options(purpose: [nil, "user", :nope, 1], draw: [nil, -1, 4_294_967_296, 1.0, :a])
     elements = count("elements", 3, [{-1}, {2, nil}, {huge(), huge()}, huge()])
-    start_options = options(x: [1, "a", Tensor.new([1]), reals({2, 4}), %{}])
+    wrong = [1, "a", Tensor.new([1]), reals({2, 4}), %{}]
+    start_options = options(x: wrong, data: wrong)
 
     labels =
       integers("labels", [1, 2], [[1], [1, 2, 3], [-1, 0], [0, model.config.num_classes + 1]])
@@ -139,6 +140,7 @@ defmodule DGM.BadInputTest do
       {Random, :categorical,
        [tensor("logits", bd), integers("seeds", [1, 2], [[1], [-1, 1]]), stream]},
       {Plan, :compile, [plan_options()]},
+      {Plan, :preset, [{"preset", :sdxl, [nil, 1, "sdxl", :sd9]}]},
       {Plan, :options, [handle("plan", plan)]},
       {Plan, :describe, [handle("plan", plan)]},
       {Plan, :to_binary, [handle("plan", plan)]},
@@ -146,6 +148,12 @@ defmodule DGM.BadInputTest do
       {Plan, :from_binary!, [{"bytes", Plan.to_binary(plan), [nil, 1, :a, [1], <<1::1>>]}]},
       {Sampler, :start,
        [handle("plan", plan), seeds, count("elements", 3, [0, huge()]), start_options]},
+      {Sampler, :set_known,
+       [
+         {"run", Sampler.start(Plan.compile(steps: 2, inpaint: true), [1, 2], 3), [nil, 1, %{}]},
+         any_tensor("known", reals({2, 3})),
+         any_tensor("mask", %{reals({2, 3}) | data: <<0::192>>})
+       ]},
       {Sampler, :ask, [runs]},
       {Sampler, :input, [runs]},
       {Sampler, :times, [runs]},
@@ -377,7 +385,20 @@ defmodule DGM.BadInputTest do
       {:atol, @not_numbers ++ [-1], adaptive},
       {:h_init, @not_numbers ++ [-1], adaptive},
       {:clip, List.delete(@not_numbers, nil) ++ [0, -1]},
-      {:times, [1, "a", [], [1], [1 | 2], [:a, 0], [0, 1], [1, 1]]}
+      {:times, [1, "a", [], [1], [1 | 2], [:a, 0], [0, 1], [1, 1]]},
+      {:sigmas, [1, "a", [1], [1 | 2], [:a, 0], [0, 1], [1, 1]]},
+      {:betas, [1, "a", [0.1], [:a]]},
+      {:restart, [1, "a", [1, 2], [:a, 1, 1, 1], [0.5, 1, 1, 0.1]]},
+      {:order, counts -- [0]},
+      {:start_step, counts -- [0]},
+      {:sde_eta, @not_numbers ++ [-1, 3], [solver: :euler_ancestral]},
+      {:s_noise, @not_numbers ++ [-1]},
+      {:start_sigma, @not_numbers ++ [-1, 2]},
+      {:zero_snr, [nil, 1, "true", :nope]},
+      {:inpaint, [nil, 1, "true", :nope]},
+      {:guidance_mode, [nil, "cfg", :nope, 1]},
+      {:noise, [nil, "brownian", :nope, 1]},
+      {:compat, [nil, "diffusers", :nope, 1]}
     ])
   end
 

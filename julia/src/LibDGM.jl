@@ -62,6 +62,80 @@ const DGM_SOLVER_BOSH3 = 8
 const DGM_SPACING_UNIFORM = 0
 const DGM_SPACING_LEADING = 1
 const DGM_SPACING_TRAILING = 2
+const DGM_PROCESS_VP_SIGMOID = 4
+const DGM_PROCESS_VP_TRAINED = 5
+const DGM_PROCESS_VP_CONTINUOUS = 6
+const DGM_PROCESS_VE = 7
+const DGM_PROCESS_EDM = 8
+const DGM_PROCESS_TRIGFLOW = 9
+const DGM_PREDICTION_SCORE = 4
+const DGM_PREDICTION_EDM = 5
+const DGM_PREDICTION_EDM_V = 6
+const DGM_PREDICTION_TRIGFLOW = 7
+const DGM_PREDICTION_CONSISTENCY = 8
+const DGM_SOLVER_LMS = 9
+const DGM_SOLVER_IPNDM = 10
+const DGM_SOLVER_PLMS = 11
+const DGM_SOLVER_PNDM = 12
+const DGM_SOLVER_DPM2 = 13
+const DGM_SOLVER_EULER_ANCESTRAL = 14
+const DGM_SOLVER_DPM2_ANCESTRAL = 15
+const DGM_SOLVER_DPMPP_2S_ANCESTRAL = 16
+const DGM_SOLVER_EULER_ANCESTRAL_RF = 17
+const DGM_SOLVER_DDIM_INVERSE = 18
+const DGM_SOLVER_DPM = 19
+const DGM_SOLVER_DPMPP = 20
+const DGM_SOLVER_DPM_SINGLE = 21
+const DGM_SOLVER_DPMPP_SINGLE = 22
+const DGM_SOLVER_DPMPP_SDE = 23
+const DGM_SOLVER_DPMPP_2M_SDE = 24
+const DGM_SOLVER_DPMPP_2M_SDE_HEUN = 25
+const DGM_SOLVER_DPMPP_3M_SDE = 26
+const DGM_SOLVER_DPM_SDE = 27
+const DGM_SOLVER_UNIPC_BH1 = 28
+const DGM_SOLVER_DEIS = 29
+const DGM_SOLVER_SA_SOLVER = 30
+const DGM_SOLVER_ER_SDE = 31
+const DGM_SOLVER_SEEDS_2 = 32
+const DGM_SOLVER_SEEDS_3 = 33
+const DGM_SOLVER_RES_MULTISTEP = 34
+const DGM_SOLVER_RES_2S = 35
+const DGM_SOLVER_GRADIENT_ESTIMATION = 36
+const DGM_SOLVER_CONSISTENCY = 37
+const DGM_SOLVER_LCM = 38
+const DGM_SOLVER_TCD = 39
+const DGM_SOLVER_SCM = 40
+const DGM_SOLVER_FLOW_MAP = 41
+const DGM_SPACING_LINSPACE = 3
+const DGM_SPACING_KARRAS = 4
+const DGM_SPACING_EXPONENTIAL = 5
+const DGM_SPACING_POLYEXPONENTIAL = 6
+const DGM_SPACING_BETA = 7
+const DGM_SPACING_LAMBDA = 8
+const DGM_SPACING_KL_OPTIMAL = 9
+const DGM_SPACING_AYS_SD15 = 10
+const DGM_SPACING_AYS_SDXL = 11
+const DGM_SPACING_AYS_SVD = 12
+const DGM_SPACING_LINEAR_QUADRATIC = 13
+const DGM_SPACING_SIMPLE = 14
+const DGM_SPACING_SGM_UNIFORM = 15
+const DGM_SPACING_DDIM_UNIFORM = 16
+const DGM_FINAL_SIGMA_ZERO = 0
+const DGM_FINAL_SIGMA_MIN = 1
+const DGM_SHIFT_TYPE_STATIC = 0
+const DGM_SHIFT_TYPE_EXPONENTIAL = 1
+const DGM_SHIFT_TYPE_LINEAR = 2
+const DGM_GUIDANCE_MODE_CFG = 0
+const DGM_GUIDANCE_MODE_APG = 1
+const DGM_GUIDANCE_MODE_CFG_ZERO = 2
+const DGM_GUIDANCE_MODE_CFG_PP = 3
+const DGM_NOISE_INDEPENDENT = 0
+const DGM_NOISE_BROWNIAN = 1
+const DGM_VARIANCE_FIXED_SMALL = 0
+const DGM_VARIANCE_FIXED_LARGE = 1
+const DGM_VARIANCE_LEARNED_RANGE = 2
+const DGM_COMPAT_NONE = 0
+const DGM_COMPAT_DIFFUSERS = 1
 const DGM_ROLE_COND = 0
 const DGM_ROLE_UNCOND = 1
 
@@ -137,6 +211,46 @@ struct dgm_plan_options
     times::Ptr{Float64}
     times_len::Csize_t
     max_evals::Int64
+    order::Int64
+    sde_eta::Float64
+    sigma_min::Float64
+    sigma_max::Float64
+    sigma_data::Float64
+    rho::Float64
+    zero_snr::Int32
+    final_sigma::Int32
+    steps_offset::Int64
+    shift_type::Int32
+    guidance_mode::Int32
+    shift_power::Float64
+    shift_terminal::Float64
+    s_churn::Float64
+    s_tmin::Float64
+    s_tmax::Float64
+    s_noise::Float64
+    guidance_rescale::Float64
+    guidance_start::Float64
+    guidance_end::Float64
+    apg_eta::Float64
+    apg_norm::Float64
+    apg_momentum::Float64
+    zero_init_steps::Int64
+    noise::Int32
+    variance::Int32
+    threshold_ratio::Float64
+    threshold_max::Float64
+    start_step::Int64
+    start_sigma::Float64
+    inpaint::Int32
+    compat::Int32
+    original_steps::Int64
+    time_scale::Float64
+    sigmas::Ptr{Float64}
+    sigmas_len::Csize_t
+    betas::Ptr{Float64}
+    betas_len::Csize_t
+    restart::Ptr{Float64}
+    restart_len::Csize_t
 end
 
 struct dgm_request
@@ -155,6 +269,7 @@ struct dgm_request
     active_rows::Int64
     uniform_t::Int32
     reserved::Int32
+    t_to::Float64
 end
 
 const dgm_model_fn = Ptr{Cvoid}
@@ -214,6 +329,7 @@ const SYMBOLS = (
     :dgm_random_categorical,
     :dgm_row_seeds,
     :dgm_plan_options_init,
+    :dgm_plan_options_preset,
     :dgm_plan_compile,
     :dgm_plan_free,
     :dgm_plan_describe,
@@ -221,7 +337,10 @@ const SYMBOLS = (
     :dgm_plan_state_len,
     :dgm_plan_run_size,
     :dgm_plan_hash,
+    :dgm_plan_outputs,
     :dgm_run_start,
+    :dgm_run_start_from,
+    :dgm_run_set_known,
     :dgm_run_ask,
     :dgm_run_times,
     :dgm_run_input,
@@ -362,82 +481,94 @@ dgm_row_seeds(seed, rows, out) =
 dgm_plan_options_init(options, struct_size) =
     @native 40 dgm_plan_options_init(options::Ptr{dgm_plan_options}, struct_size::Csize_t)::Int32
 
+dgm_plan_options_preset(options, name) =
+    @native 41 dgm_plan_options_preset(options::Ptr{dgm_plan_options}, name::Cstring)::Int32
+
 dgm_plan_compile(options, out) =
-    @native 41 dgm_plan_compile(options::Ptr{dgm_plan_options}, out::Ptr{Ptr{dgm_plan}})::Int32
+    @native 42 dgm_plan_compile(options::Ptr{dgm_plan_options}, out::Ptr{Ptr{dgm_plan}})::Int32
 
 dgm_plan_free(plan) =
-    @native 42 dgm_plan_free(plan::Ptr{dgm_plan})::Cvoid
+    @native 43 dgm_plan_free(plan::Ptr{dgm_plan})::Cvoid
 
 dgm_plan_describe(plan, buf, cap, needed) =
-    @native 43 dgm_plan_describe(plan::Ptr{dgm_plan}, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 44 dgm_plan_describe(plan::Ptr{dgm_plan}, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_plan_slots(plan, slots) =
-    @native 44 dgm_plan_slots(plan::Ptr{dgm_plan}, slots::Ptr{Csize_t})::Int32
+    @native 45 dgm_plan_slots(plan::Ptr{dgm_plan}, slots::Ptr{Csize_t})::Int32
 
 dgm_plan_state_len(plan, rows, elements, floats) =
-    @native 45 dgm_plan_state_len(plan::Ptr{dgm_plan}, rows::Csize_t, elements::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 46 dgm_plan_state_len(plan::Ptr{dgm_plan}, rows::Csize_t, elements::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_plan_run_size(plan, rows, bytes) =
-    @native 46 dgm_plan_run_size(plan::Ptr{dgm_plan}, rows::Csize_t, bytes::Ptr{Csize_t})::Int32
+    @native 47 dgm_plan_run_size(plan::Ptr{dgm_plan}, rows::Csize_t, bytes::Ptr{Csize_t})::Int32
 
 dgm_plan_hash(plan, hash) =
-    @native 47 dgm_plan_hash(plan::Ptr{dgm_plan}, hash::Ptr{UInt64})::Int32
+    @native 48 dgm_plan_hash(plan::Ptr{dgm_plan}, hash::Ptr{UInt64})::Int32
+
+dgm_plan_outputs(plan, outputs) =
+    @native 49 dgm_plan_outputs(plan::Ptr{dgm_plan}, outputs::Ptr{Csize_t})::Int32
 
 dgm_run_start(plan, seeds, rows, elements, x_start, run, run_size, state, state_len) =
-    @native 48 dgm_run_start(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 50 dgm_run_start(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+
+dgm_run_start_from(plan, seeds, rows, elements, data, run, run_size, state, state_len) =
+    @native 51 dgm_run_start_from(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, data::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+
+dgm_run_set_known(plan, run, run_size, state, state_len, known, mask, len) =
+    @native 52 dgm_run_set_known(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, known::Ptr{Float32}, mask::Ptr{Float32}, len::Csize_t)::Int32
 
 dgm_run_ask(plan, run, run_size, request) =
-    @native 49 dgm_run_ask(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, request::Ptr{dgm_request})::Int32
+    @native 53 dgm_run_ask(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, request::Ptr{dgm_request})::Int32
 
 dgm_run_times(plan, run, run_size, t, rows) =
-    @native 50 dgm_run_times(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, t::Ptr{Float32}, rows::Csize_t)::Int32
+    @native 54 dgm_run_times(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, t::Ptr{Float32}, rows::Csize_t)::Int32
 
 dgm_run_input(plan, run, run_size, state, state_len, x) =
-    @native 51 dgm_run_input(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+    @native 55 dgm_run_input(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
 
 dgm_run_tell(plan, run, run_size, state, state_len, eval_id, y, y_len) =
-    @native 52 dgm_run_tell(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
+    @native 56 dgm_run_tell(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
 
 dgm_run_result(plan, run, run_size, state, state_len, x) =
-    @native 53 dgm_run_result(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+    @native 57 dgm_run_result(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
 
 dgm_run_export_size(plan, run, run_size, bytes) =
-    @native 54 dgm_run_export_size(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, bytes::Ptr{Csize_t})::Int32
+    @native 58 dgm_run_export_size(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, bytes::Ptr{Csize_t})::Int32
 
 dgm_run_export(plan, run, run_size, state, state_len, buf, cap, written) =
-    @native 55 dgm_run_export(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, buf::Ptr{Cvoid}, cap::Csize_t, written::Ptr{Csize_t})::Int32
+    @native 59 dgm_run_export(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, buf::Ptr{Cvoid}, cap::Csize_t, written::Ptr{Csize_t})::Int32
 
 dgm_run_peek(buf, len, rows, elements) =
-    @native 56 dgm_run_peek(buf::Ptr{Cvoid}, len::Csize_t, rows::Ptr{Csize_t}, elements::Ptr{Csize_t})::Int32
+    @native 60 dgm_run_peek(buf::Ptr{Cvoid}, len::Csize_t, rows::Ptr{Csize_t}, elements::Ptr{Csize_t})::Int32
 
 dgm_run_import(plan, buf, len, run, run_size, state, state_len) =
-    @native 57 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 61 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_sample(plan, seeds, rows, elements, x_start, run, run_size, state, state_len, y, t, model, ctx) =
-    @native 58 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
+    @native 62 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
 
 dgm_model_load(path, out) =
-    @native 59 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
+    @native 63 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
 
 dgm_model_free(model) =
-    @native 60 dgm_model_free(model::Ptr{dgm_model})::Cvoid
+    @native 64 dgm_model_free(model::Ptr{dgm_model})::Cvoid
 
 dgm_model_get_info(model, info) =
-    @native 61 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
+    @native 65 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
 
 dgm_model_metadata(model, key, buf, cap, needed) =
-    @native 62 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 66 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_model_plan_options(model, options) =
-    @native 63 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
+    @native 67 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
 
 dgm_model_workspace_len(model, batch, floats) =
-    @native 64 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 68 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_model_forward(model, x, t, labels, workspace, workspace_len, out) =
-    @native 65 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 69 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_generate(model, plan, seeds, labels, rows, out) =
-    @native 66 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 70 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 end

@@ -2,13 +2,21 @@ const PROCESSES = enumeration("DGM_PROCESS_")
 const PREDICTIONS = enumeration("DGM_PREDICTION_")
 const SOLVERS = enumeration("DGM_SOLVER_")
 const SPACINGS = enumeration("DGM_SPACING_")
+const FINAL_SIGMAS = enumeration("DGM_FINAL_SIGMA_")
+const SHIFT_TYPES = enumeration("DGM_SHIFT_TYPE_")
+const GUIDANCE_MODES = enumeration("DGM_GUIDANCE_MODE_")
+const NOISES = enumeration("DGM_NOISE_")
+const VARIANCES = enumeration("DGM_VARIANCE_")
+const COMPATS = enumeration("DGM_COMPAT_")
 
 """
     DGMKernels.Plan(; steps = 16, solver = :euler, ...)
     DGMKernels.Plan(model::DiT; ...)
+    DGMKernels.Plan(preset::Symbol; ...)
 
 A sampler, compiled to a table that [`sample`](@ref DGMKernels.sample) follows. Immutable; any number
-of runs and threads may share it. `Plan(model)` starts from what the file of the model says.
+of runs and threads may share it. `Plan(model)` starts from what the file of the model says, `Plan(:sdxl)` from what
+a published model is sampled with (`docs/SAMPLERS.md` lists them).
 
 # Arguments
 - `process`: how data becomes noise: `$(join(map(repr, keys(PROCESSES)), "`, `"))`.
@@ -16,14 +24,28 @@ of runs and threads may share it. `Plan(model)` starts from what the file of the
 - `solver`: `$(join(map(repr, keys(SOLVERS)), "`, `"))`.
 - `steps`: 1 to 100000.
 - `spacing`: of the times: `$(join(map(repr, keys(SPACINGS)), "`, `"))`.
-- `times`: model times of your own, descending, instead of `spacing` and `steps`.
-- `shift`: of the times of a flow, `s t / (1 + (s - 1) t)`; 1 leaves them.
-- `eta`: noise of DDIM, 0 (none) to 1 (as DDPM).
+- `times`: model times of your own, descending, instead of `spacing` and `steps`; `sigmas`: noise levels instead.
+- `order`: of a solver that has several.
+- `sigma_min`, `sigma_max`, `sigma_data`, `rho`, `steps_offset`, `zero_snr`: of processes and spacings.
+- `final_sigma`: what stands after the last noisy level: `$(join(map(repr, keys(FINAL_SIGMAS)), "`, `"))`.
+- `shift`: of the times of a flow, `s t / (1 + (s - 1) t)`; 1 leaves them. `shift_type`
+  (`$(join(map(repr, keys(SHIFT_TYPES)), "`, `"))`), `shift_power`, `shift_terminal`: its other forms.
+- `start_step`, `start_sigma`: leave out the noisy end, for image to image.
+- `eta`: noise of DDIM, 0 (none) to 1 (as DDPM); gamma of TCD.
+- `sde_eta`, `s_noise`: noise of ancestral and SDE solvers, 1 is the method's own; its scale.
+- `noise`: `$(join(map(repr, keys(NOISES)), "`, `"))`; the Brownian path stays when the steps change.
+- `s_churn`, `s_tmin`, `s_tmax`: noise added before a step. `restart`: `[sigma_min, steps, times, sigma_max]`.
 - `guidance`: `u + g (c - u)` of the conditional and the unconditional output; 1 asks for the
-  conditional alone.
-- `clip`: limits the predicted data to `-clip..clip`; `nothing` does not.
-- `beta_start`, `beta_end`, `train_steps`: of the VP processes.
+  conditional alone. `guidance_mode` (`$(join(map(repr, keys(GUIDANCE_MODES)), "`, `"))`), `guidance_rescale`,
+  `guidance_start`, `guidance_end`, `apg_eta`, `apg_norm`, `apg_momentum`, `zero_init_steps`: its other forms.
+- `clip`: limits the predicted data to `-clip..clip`; `nothing` does not. `threshold_ratio`, `threshold_max`:
+  dynamic thresholding.
+- `variance`: of DDPM, `$(join(map(repr, keys(VARIANCES)), "`, `"))`.
+- `inpaint`: keeps known parts, see [`set_known!`](@ref DGMKernels.set_known!).
+- `beta_start`, `beta_end`, `betas`, `train_steps`: of the VP processes.
+- `original_steps`, `time_scale`: of LCM and TCD.
 - `rtol`, `atol`, `h_init`, `max_evals`: error control, first step and limit of `:bosh3`.
+- `compat`: whose rounding to reproduce: `$(join(map(repr, keys(COMPATS)), "`, `"))`.
 
 Without a value an argument has the engine's default, which [`describe`](@ref DGMKernels.describe)
 shows.
@@ -37,21 +59,39 @@ print(DGMKernels.describe(plan))
 struct Plan
     handle::PlanHandle
     slots::Int
+    outputs::Int
 end
 
 Plan(options::LibDGM.dgm_plan_options; changes...) = compile(options; changes...)
+function Plan(preset::Symbol; changes...)
+    options = Ref(default_options(LibDGM.dgm_plan_options_init, LibDGM.dgm_plan_options))
+    check(LibDGM.dgm_plan_options_preset(options, string(preset)))
+    return Plan(options[]; changes...)
+end
 Plan(; changes...) = Plan(default_options(LibDGM.dgm_plan_options_init, LibDGM.dgm_plan_options); changes...)
 
-const CHOICES = (process = PROCESSES, prediction = PREDICTIONS, solver = SOLVERS, spacing = SPACINGS)
+const CHOICES = (process = PROCESSES, prediction = PREDICTIONS, solver = SOLVERS, spacing = SPACINGS,
+                 final_sigma = FINAL_SIGMAS, shift_type = SHIFT_TYPES, guidance_mode = GUIDANCE_MODES,
+                 noise = NOISES, variance = VARIANCES, compat = COMPATS)
+const LISTS = (:times, :sigmas, :betas, :restart)
+const FLAGS = (:zero_snr, :inpaint)
 
-function compile(options; times = nothing, changes...)
-    known = filter(n -> !(n in (:struct_size, :times, :times_len)), fieldnames(LibDGM.dgm_plan_options))
+function compile(options; changes...)
+    hidden = (:struct_size, map(list -> Symbol(list, :_len), LISTS)...)
+    known = filter(n -> !(n in hidden), fieldnames(LibDGM.dgm_plan_options))
+    lists = Pair{Symbol,Vector{Float64}}[]
     for (name, value) in pairs(changes)
-        name in known || throw(ArgumentError("unknown option $name, expected one of $(join(known, ", ")), times"))
-        if haskey(CHOICES, name)
+        name in known || throw(ArgumentError("unknown option $name, expected one of $(join(known, ", "))"))
+        if name in LISTS
+            value === nothing && continue
+            push!(lists, name => numbers(name, value))
+            continue
+        elseif haskey(CHOICES, name)
             value = choice(name, value, CHOICES[name])
         elseif name === :clip && value === nothing
             value = 0.0
+        elseif name in FLAGS
+            value isa Bool || throw(ArgumentError("$name is $(repr(value)), expected true or false"))
         elseif !(value isa Real)
             throw(ArgumentError("$name is $(repr(value)), expected a number"))
         elseif fieldtype(LibDGM.dgm_plan_options, name) === Int64 && !isinteger(value)
@@ -59,17 +99,23 @@ function compile(options; times = nothing, changes...)
         end
         options = with(options; (name => value,)...)
     end
-    grid = times === nothing ? Float64[] : collect(Float64, times)
-    times === nothing || isempty(grid) && throw(ArgumentError("times is empty, expected at least two model times"))
-    handle = GC.@preserve grid begin
-        if times !== nothing
-            options = with(options; times = pointer(grid), times_len = length(grid))
+    handle = GC.@preserve lists begin
+        for (name, list) in lists
+            options = with(options; (name => pointer(list), Symbol(name, :_len) => length(list))...)
         end
         PlanHandle(out -> LibDGM.dgm_plan_compile(Ref(options), out))
     end
     slots = Ref{Csize_t}()
     check(LibDGM.dgm_plan_slots(handle, slots))
-    return Plan(handle, Int(slots[]))
+    outputs = Ref{Csize_t}()
+    check(LibDGM.dgm_plan_outputs(handle, outputs))
+    return Plan(handle, Int(slots[]), Int(outputs[]))
+end
+
+function numbers(name, value)
+    list = collect(Float64, value)
+    isempty(list) && throw(ArgumentError("$name is empty, expected " * (name === :times ? "at least two model times" : "numbers")))
+    return list
 end
 
 """

@@ -29,13 +29,14 @@ mutable struct Run{N,M}
 end
 
 """
-    DGMKernels.start([rng], plan, dims; x = nothing) -> Run
+    DGMKernels.start([rng], plan, dims; x = nothing, data = nothing, known = nothing, mask = nothing) -> Run
 
 Starts a run for a batch of `dims`, `(..., B)`; the last dimension is the batch.
 
 The first argument gives the randomness: an `AbstractRNG` (one number is drawn), one seed, or a vector
 of one seed a row (see [`row_seeds`](@ref)). `x`, an array of `Float32` of size `dims`, is where to
-start instead of noise; it is copied.
+start instead of noise; `data`, such an array, is noised to the plan's first level (image to image);
+`known` and `mask` are for [`set_known!`](@ref DGMKernels.set_known!). All are copied.
 
 # Examples
 ```julia
@@ -46,22 +47,40 @@ end
 images = DGMKernels.result(run)
 ```
 """
-function start(source, plan::Plan, dims::Dims; x = nothing)
+function start(source, plan::Plan, dims::Dims; x = nothing, data = nothing, known = nothing, mask = nothing)
     run = Run(plan, dims)
     seeds = seeds_of(source, last(dims))
-    first_x = x === nothing ? C_NULL : start_values(x, dims)
-    check(LibDGM.dgm_run_start(plan.handle, seeds, last(dims), prod(Base.front(dims)), first_x,
-                               run.header, length(run.header), run.state, length(run.state)))
+    x === nothing || data === nothing || throw(ArgumentError("data is given beside x, expected one of the two"))
+    call = data === nothing ? LibDGM.dgm_run_start : LibDGM.dgm_run_start_from
+    first_x = x === nothing && data === nothing ? C_NULL :
+              data === nothing ? start_values("x", x, dims) : start_values("data", data, dims)
+    check(call(plan.handle, seeds, last(dims), prod(Base.front(dims)), first_x,
+               run.header, length(run.header), run.state, length(run.state)))
+    known === nothing && mask === nothing || set_known!(run, known, mask)
     return run
 end
 start(plan::Plan, dims::Dims; options...) = start(Random.default_rng(), plan, dims; options...)
 
-function start_values(x::AbstractArray, dims)
-    size(x) == dims || wrong_size("x", x, dims)
-    eltype(x) === Float32 || wrong_type("x", x, Float32)
+function start_values(name, x::AbstractArray, dims)
+    size(x) == dims || wrong_size(name, x, dims)
+    eltype(x) === Float32 || wrong_type(name, x, Float32)
     return convert(Array, x)
 end
-start_values(x, dims) = throw(ArgumentError("x is a $(typeof(x)), expected an array of size $dims"))
+start_values(name, x, dims) = throw(ArgumentError("$name is a $(typeof(x)), expected an array of size $dims"))
+
+"""
+    DGMKernels.set_known!(run, known, mask) -> run
+
+Keeps known parts, for plans with `inpaint = true`: after every step x becomes `known`, noised to the
+level of the step, where `mask` is 1, and stays where it is 0. Both are `Float32` arrays of the size of
+the run; the noise comes from the row's seed, in a stream of its own.
+"""
+function set_known!(run::Run, known, mask)
+    known, mask = start_values("known", known, run.dims), start_values("mask", mask, run.dims)
+    check(LibDGM.dgm_run_set_known(run.plan.handle, run.header, length(run.header), run.state, length(run.state),
+                                   known, mask, length(known)))
+    return run
+end
 
 """
     Request
@@ -74,6 +93,7 @@ What a run wants evaluated next: the model at `x` and `times`.
 - `step`, `stage`: from 0; a step may ask several times.
 - `t`, `sigma`, `alpha`: model time, noise and signal level of row 1.
 - `uniform_times`: whether all rows are at the same time. `active`: rows that have not finished.
+- `t_to`: model time at which the step ends, where a flow map must land; `NaN` for `:bosh3`.
 - `id`: names this question; `tell!` refuses the answer to any other.
 """
 struct Request{X<:AbstractArray{Float32}}
@@ -86,6 +106,7 @@ struct Request{X<:AbstractArray{Float32}}
     alpha::Float64
     active::Int
     uniform_times::Bool
+    t_to::Float64
     x::X
     times::Vector{Float32}
 end
@@ -104,7 +125,7 @@ function ask(run::Run)
     r.done == 0 || return nothing
     check(LibDGM.dgm_run_times(run.plan.handle, header, length(header), run.times, length(run.times)))
     return Request(r.eval_id, Int(r.step), Int(r.stage), ROLES[r.role+1], r.t, r.sigma, r.alpha,
-                   Int(r.active_rows), r.uniform_t != 0, slot(run, r.slot + 1), run.times)
+                   Int(r.active_rows), r.uniform_t != 0, r.t_to, slot(run, r.slot + 1), run.times)
 end
 
 slot(run::Run{N}, i) where {N} = view(run.state, ntuple(_ -> Colon(), Val(N))..., Int(i))
@@ -117,13 +138,20 @@ next question. An `Array{Float32}` is read in place; any other array of real num
 one, each number rounded to `Float32`. An answer that is not finite, or to another question, is refused and leaves the run as it was.
 """
 function tell!(run::Run, request::Request, y::AbstractArray)
-    size(y) == run.dims || wrong_size("y", y, run.dims)
+    dims = answer_dims(run)
+    size(y) == dims || wrong_size("y", y, dims)
     header, state, output = run.header, run.state, answer(run, y)
     check(LibDGM.dgm_run_tell(run.plan.handle, header, length(header), state, length(state),
                               request.id, output, length(output)))
     return run
 end
 tell!(run::Run, request::Request, y) = throw(ArgumentError("y is a $(typeof(y)), expected an array of size $(run.dims)"))
+
+"The size of an answer: with a learned variance the last dimension but one holds two outputs."
+function answer_dims(run::Run{N}) where {N}
+    run.plan.outputs == 1 && return run.dims
+    return ntuple(i -> i == N - 1 ? run.plan.outputs * run.dims[i] : run.dims[i], Val(N))
+end
 
 answer(run::Run, y::Array{Float32}) = y
 function answer(run::Run, y::AbstractArray)
@@ -168,11 +196,11 @@ end
 isdone(run::Run) = ask(run) === nothing
 
 """
-    DGMKernels.sample([rng], model, plan, dims; x = nothing, callback = nothing) -> Array{Float32}
+    DGMKernels.sample([rng], model, plan, dims; callback = nothing, options...) -> Array{Float32}
 
 Samples a batch of `dims`, `(..., B)`. `model(x, times, request)` is any callable that returns an array
 of the size of `x`; `times` has one entry a row, and `request.role` is `:uncond` where guidance wants
-the unconditional output (see [`Request`](@ref DGMKernels.Request)). Randomness and `x` as in
+the unconditional output (see [`Request`](@ref DGMKernels.Request)). Randomness and `options` as in
 [`start`](@ref DGMKernels.start). `callback(run, request)` is called after every answer.
 
 # Examples
@@ -182,8 +210,8 @@ plan = DGMKernels.Plan(process = :flow, prediction = :velocity, steps = 8)
 x = DGMKernels.sample(MersenneTwister(1), (x, t, request) -> x ./ t[1], plan, (8, 8, 1, 4))
 ```
 """
-sample(source, model, plan::Plan, dims::Dims; x = nothing, callback = nothing) =
-    copy(result(sample!(start(source, plan, dims; x = x), model; callback = callback)))
+sample(source, model, plan::Plan, dims::Dims; callback = nothing, options...) =
+    copy(result(sample!(start(source, plan, dims; options...), model; callback = callback)))
 sample(model, plan::Plan, dims::Dims; options...) = sample(Random.default_rng(), model, plan, dims; options...)
 
 """

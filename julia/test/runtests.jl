@@ -47,6 +47,7 @@ counts = try
         include("test_dit.jl")
         include("test_grid.jl")
         include("conformance.jl")
+        include("walks.jl")
         include("test_bad_input.jl")
         include("test_cache.jl")
         include("test_library.jl")

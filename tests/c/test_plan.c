@@ -104,6 +104,77 @@ static void every_solver(void)
     }
 }
 
+/* What the options that came later do, and that a caller who does not know them is understood. */
+static void later_options(void)
+{
+    dgm_plan_options o;
+    dgm_plan *plan = NULL;
+    uint64_t hash = 0, same = 0;
+    float *x = NULL, data[ROWS * N], mask[ROWS * N];
+    const double sigmas[] = {0.5, 0.25, 0};
+    size_t outputs = 0, size = 0, len = 0;
+    dgm_request r = new_request();
+    for (int i = 0; i < ROWS * N; i++) {
+        data[i] = 2;
+        mask[i] = (float)(i % 2);
+    }
+
+    OK(dgm_plan_options_init(&o, sizeof o));
+    CHECK(o.sde_eta == 1 && o.rho == 7 && o.sigmas == NULL && o.guidance_end == 1);
+    OK(dgm_plan_compile(&o, &plan));
+    OK(dgm_plan_hash(plan, &hash));
+    dgm_plan_free(plan);
+    OK(dgm_plan_options_init(&o, offsetof(dgm_plan_options, order)));
+    OK(dgm_plan_compile(&o, &plan));
+    OK(dgm_plan_hash(plan, &same));
+    CHECK(hash == same);
+    dgm_plan_free(plan);
+
+    OK(dgm_plan_options_preset(&o, "sd3"));
+    CHECK(o.shift == 3 && o.steps == 28 && o.order == 0);
+    FAILS(DGM_ERROR_ARGUMENT, "preset is", dgm_plan_options_preset(&o, "sd9"));
+    FAILS(DGM_ERROR_NULL, "name is null", dgm_plan_options_preset(&o, NULL));
+
+    OK(dgm_plan_options_init(&o, sizeof o));
+    o.sigmas = sigmas;
+    o.sigmas_len = COUNT(sigmas);
+    o.inpaint = 1;
+    OK(dgm_plan_compile(&o, &plan));
+    OK(dgm_plan_outputs(plan, &outputs));
+    CHECK(outputs == 1);
+    OK(dgm_plan_run_size(plan, ROWS, &size));
+    OK(dgm_plan_state_len(plan, ROWS, N, &len));
+    CHECK(size <= sizeof run && len == 3 * ROWS * N && len <= COUNT(state));
+    float *big = state;
+    OK(dgm_run_start_from(plan, seeds, ROWS, N, data, run, size, big, len));
+    OK(dgm_run_set_known(plan, run, size, big, len, data, mask, ROWS * N));
+    OK(dgm_run_ask(plan, run, size, &r));
+    CHECK(r.t == 0.5 && r.t_to == 0.25);
+    FAILS(DGM_ERROR_RANGE, "mask", dgm_run_set_known(plan, run, size, big, len, data, data, ROWS * N));
+    FAILS(DGM_ERROR_NULL, "known is null", dgm_run_set_known(plan, run, size, big, len, NULL, mask, ROWS * N));
+    FAILS(DGM_ERROR_NULL, "data is null", dgm_run_start_from(plan, seeds, ROWS, N, NULL, run, size, big, len));
+    while (!r.done) {
+        OK(dgm_run_input(plan, run, size, big, len, &x));
+        memset(y, 0, sizeof y);
+        OK(dgm_run_tell(plan, run, size, big, len, r.eval_id, y, ROWS * N));
+        r = new_request();
+        OK(dgm_run_ask(plan, run, size, &r));
+    }
+    for (int i = 1; i < ROWS * N; i += 2) {
+        CHECK(big[i] == 2);
+    }
+    dgm_plan_free(plan);
+
+    o.inpaint = 2;
+    FAILS(DGM_ERROR_ARGUMENT, "inpaint is 2", dgm_plan_compile(&o, &plan));
+    o.inpaint = 0;
+    o.guidance_mode = 9;
+    FAILS(DGM_ERROR_ARGUMENT, "guidance_mode is 9", dgm_plan_compile(&o, &plan));
+    o.guidance_mode = 0;
+    o.sigmas_len = 0;
+    FAILS(DGM_ERROR_SHAPE, "sigmas", dgm_plan_compile(&o, &plan));
+}
+
 static void driver(void)
 {
     dgm_plan *plan = compile(DGM_SOLVER_HEUN, 4, 1);
@@ -320,6 +391,7 @@ int main(void)
 {
     plans();
     every_solver();
+    later_options();
     driver();
     guidance();
     checkpoint();

@@ -12,7 +12,9 @@ const RUST_FOLDERS: [&str; 5] = ["core", "capi", "elixir/native", "xtask/src", "
 pub(crate) fn run(root: &Path) -> Result<()> {
     type Check = fn(&Path) -> Result<()>;
     let checks: [(&str, Check); 7] = [
-        ("dgm.h and the Julia bindings are what the source says", |root| crate::generated(root, true)),
+        ("dgm.h, the Julia bindings and docs/SAMPLERS.md are what the source says", |root| {
+            crate::generated(root, true)
+        }),
         ("unsafe code stays in its places", layering),
         ("README.ja.md shows the commands and programs of README.md", readme::translations_agree),
         ("the repository names no machine", no_machine_paths),

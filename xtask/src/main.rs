@@ -8,6 +8,7 @@ mod header;
 mod julia_bindings;
 mod readme;
 mod render;
+mod samplers;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,10 +35,11 @@ fn root() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
-/// The header, and the Julia bindings that are made from it.
+/// The header, the Julia bindings that are made from it, and the catalogue of the samplers.
 fn generated(root: &Path, check: bool) -> Result<()> {
     header::run(root, check)?;
     julia_bindings::run(root, check)?;
+    samplers::run(root, check)?;
     Ok(())
 }
 

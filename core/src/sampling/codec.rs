@@ -23,6 +23,8 @@ use crate::error::{Error, Result};
 const PLAN_MAGIC: &[u8; 4] = b"DGMP";
 const RUN_MAGIC: &[u8; 4] = b"DGMR";
 const VERSION: u32 = 1;
+/// Plans with an option that version 1 does not have.
+const LATER_PLAN: u32 = 2;
 const FIXED: usize = 72;
 const CRC: usize = 8;
 const CONTROL: usize = 32;
@@ -86,13 +88,23 @@ impl<'a> Reader<'a> {
     fn f64(&mut self) -> Result<f64> {
         Ok(f64::from_bits(self.u64()?))
     }
-    fn head(&mut self, magic: &[u8; 4]) -> Result<()> {
+    /// A count and so many numbers.
+    fn list(&mut self) -> Result<Vec<f64>> {
+        let count = self.size()?;
+        if self.bytes.len() < count.saturating_mul(8) {
+            let found = format!("{} bytes follow where {count} numbers were announced", self.bytes.len());
+            return Err(bad(self.what, found));
+        }
+        (0..count).map(|_| self.f64()).collect()
+    }
+    /// The magic and a version of 1 to `newest`.
+    fn head(&mut self, magic: &[u8; 4], newest: u32) -> Result<u32> {
         if self.take(4)? != magic {
             return Err(bad(self.what, format!("it does not begin with {}", String::from_utf8_lossy(magic))));
         }
         match self.u32()? {
-            VERSION => Ok(()),
-            v => Err(bad(self.what, format!("its version is {v}, this library reads {VERSION}"))),
+            v if (VERSION..=newest).contains(&v) => Ok(v),
+            v => Err(bad(self.what, format!("its version is {v}, this library reads {newest}"))),
         }
     }
 }
@@ -117,9 +129,10 @@ const RUN: &str = "encoded run";
 const EXPORT: &str = "exported run";
 
 pub(super) fn plan_bytes(o: &PlanOptions) -> Vec<u8> {
+    let later = o.later_fields();
     let mut w = Writer::default();
     w.0.extend_from_slice(PLAN_MAGIC);
-    w.u32(VERSION);
+    w.u32(if later.is_empty() { VERSION } else { LATER_PLAN });
     for code in [o.process.code(), o.prediction.code(), o.solver.code(), o.spacing.code()] {
         w.u32(code);
     }
@@ -137,12 +150,20 @@ pub(super) fn plan_bytes(o: &PlanOptions) -> Vec<u8> {
     for &t in times {
         w.f64(t);
     }
+    if !later.is_empty() {
+        w.size(later.len());
+        for (id, words) in later {
+            w.size(id as usize);
+            w.size(words.len());
+            words.into_iter().for_each(|v| w.f64(v));
+        }
+    }
     w.seal()
 }
 
 pub(super) fn plan_options(bytes: &[u8]) -> Result<PlanOptions> {
     let mut r = Reader { what: PLAN, bytes: unseal(PLAN, bytes)? };
-    r.head(PLAN_MAGIC)?;
+    let version = r.head(PLAN_MAGIC, LATER_PLAN)?;
     let mut o = PlanOptions {
         process: Process::from_code(r.u32()?)?,
         prediction: Prediction::from_code(r.u32()?)?,
@@ -160,22 +181,26 @@ pub(super) fn plan_options(bytes: &[u8]) -> Result<PlanOptions> {
         atol: r.f64()?,
         h_init: r.f64()?,
         max_evals: r.size()?,
-        times: None,
+        ..PlanOptions::default()
     };
-    let times = r.size()?;
-    if r.bytes.len() != times.saturating_mul(8) {
-        return Err(bad(PLAN, format!("{} bytes follow where {times} times were announced", r.bytes.len())));
+    o.times = Some(r.list()?).filter(|times| !times.is_empty());
+    if version == LATER_PLAN {
+        for _ in 0..r.size()? {
+            let id = u32::try_from(r.size()?).unwrap_or(u32::MAX);
+            let words = r.list()?;
+            o.set_later(id, &words).map_err(|e| bad(PLAN, e))?;
+        }
     }
-    if times > 0 {
-        o.times = Some((0..times).map(|_| r.f64()).collect::<Result<_>>()?);
+    match r.bytes.len() {
+        0 => Ok(o),
+        n => Err(bad(PLAN, format!("{n} bytes follow its end"))),
     }
-    Ok(o)
 }
 
 /// The rows and elements that the bytes of a run begin with.
 fn sizes(bytes: &[u8]) -> Result<(usize, usize)> {
     let mut r = Reader { what: RUN, bytes };
-    r.head(RUN_MAGIC)?;
+    r.head(RUN_MAGIC, VERSION)?;
     r.u64()?;
     Ok((r.size()?, r.size()?))
 }

@@ -7,7 +7,7 @@ use crate::error::Result;
 /// Carries a run (fresh, forked or imported) to its end with `model`.
 ///
 /// `model(request, x, t, y)` reads x `[rows, elements]` and a model time for each row, and fills
-/// y `[rows, elements]`. An error of the model stops the walk and leaves the run where it was,
+/// y `[rows, elements]` (`[rows, 2, elements]` where the plan has two outputs). An error of the model stops the walk and leaves the run where it was,
 /// ready to be driven on.
 ///
 /// # Errors
@@ -17,7 +17,7 @@ where
     M: FnMut(&Request, &[f32], &[f32], &mut [f32]) -> Result<()>,
 {
     run.check(plan, state.len())?;
-    let mut y = vec![0.0; run.rows() * run.elements()];
+    let mut y = vec![0.0; run.rows() * run.elements() * plan.outputs()];
     let mut t = vec![0.0; run.rows()];
     while let Ask::Eval(request) = run.ask(plan)? {
         run.row_times(plan, &mut t)?;

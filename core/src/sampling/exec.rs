@@ -7,10 +7,15 @@
 use ndarray::ArrayViewMut2;
 
 use super::adaptive::Control;
+use super::builder::row_maps;
+use super::lanes::{clamp, combine, error_sum, learned};
+use super::measure::{self, Numbers};
 use super::plan::Plan;
 use super::prediction::Map;
 use super::run::Run;
-use super::table::{At, Eval, Lin, MAX_SLOTS, MAX_TERMS, Operand, REGISTERS, Row, Scale, Term, row_maps};
+use super::table::{
+    At, Draw, Eval, Lin, MAX_SLOTS, MAX_TERMS, Measure, Operand, REGISTERS, Row, Scale, Term,
+};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result};
 use crate::random::{self, Purpose, normal_chunk};
@@ -20,53 +25,102 @@ use crate::threads;
 pub(super) const CHUNK: usize = 1024;
 /// Chunks a task has, so that handing tasks out costs nothing.
 const TASK: usize = 16 * CHUNK;
-/// Lanes of the error sum; part of its definition.
-const LANES: usize = 32;
-/// Linear combinations of one segment.
-const MAX_LINS: usize = 12;
+/// Linear combinations of one phase.
+pub(super) const MAX_LINS: usize = 16;
+
+/// What needs whole rows, and ends a pass.
+enum Barrier {
+    Measure(Measure, Operand, Operand),
+    Threshold(u8, f64, f64),
+}
 
 /// The rows between two evaluations.
 #[derive(Default)]
 struct Segment {
-    lins: Vec<Lin>,
+    /// Linear combinations that end at a barrier, one after the other.
+    phases: Vec<(Vec<Op>, Barrier)>,
+    lins: Vec<Op>,
     /// Error register and proposal slot, when the segment ends a trial step.
     accept: Option<(usize, usize)>,
     /// After the decision: for accepted rows, then for all unfinished rows.
-    accepted: Vec<Lin>,
-    after: Vec<Lin>,
+    accepted: Vec<Op>,
+    after: Vec<Op>,
     next: usize,
 }
 
+/// What is done to every element.
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Lin(Lin),
+    LearnedNoise { base: f64, slope: f64 },
+}
+
+/// The rows from a position to the next evaluation.
 fn segment(plan: &Plan, from: usize) -> Segment {
     let rows = &plan.table().rows;
     let mut s = Segment::default();
-    let (mut at, mut part) = (from + 1, 0);
+    let (mut at, mut part) = (from, 0);
     while let Some(row) = rows.get(at) {
         at += 1;
+        let mut keep = |op| [&mut s.lins, &mut s.accepted, &mut s.after][part].push(op);
         match *row {
             Row::Eval(_) => {
                 at -= 1;
                 break;
             }
-            Row::Lin(lin) => [&mut s.lins, &mut s.accepted, &mut s.after][part].push(lin),
+            Row::Lin(lin) => keep(Op::Lin(lin)),
+            Row::LearnedNoise { base, slope } => keep(Op::LearnedNoise { base, slope }),
             Row::Accept { error, proposal } => s.accept = Some((usize::from(error), usize::from(proposal))),
             Row::IfAccepted => part = 1,
             Row::Merge => part = 2,
             Row::Jump(to) => at = to as usize,
+            Row::Measure { what, a, b } => {
+                s.phases.push((std::mem::take(&mut s.lins), Barrier::Measure(what, a, b)));
+            }
+            Row::Threshold { slot, ratio, most } => {
+                s.phases.push((std::mem::take(&mut s.lins), Barrier::Threshold(slot, ratio, most)));
+            }
         }
     }
     s.next = at;
     s
 }
 
+/// Carries a fresh run to its first evaluation: what stands before it only prepares the state.
+pub(super) fn begin(run: &mut Run, plan: &Plan, state: &mut [f32]) {
+    let s = segment(plan, run.position);
+    run.position = s.next;
+    let Some(eval) = plan.eval_at(run.position).copied() else { return };
+    pass(run, plan, &eval, state, &[], &s.lins, &[], &[], None, &mut []);
+}
+
 /// Carries the run to its next evaluation. Everything was checked before.
 pub(super) fn advance(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32]) {
     let Some(eval) = plan.eval_at(run.position).copied() else { return };
-    let s = segment(plan, run.position);
+    let s = segment(plan, run.position + 1);
     let active: Vec<bool> = run.control.iter().map(|c| !c.done).collect();
     let chunks = run.elements.div_ceil(CHUNK);
+    let mut numbers = Vec::new();
+    for (ops, barrier) in &s.phases {
+        pass(run, plan, &eval, state, y, ops, &active, &numbers, None, &mut []);
+        match *barrier {
+            Barrier::Measure(what, a, b) => {
+                let len = run.rows() * run.elements;
+                let read = |operand| match operand {
+                    Operand::Slot(i) => &state[usize::from(i) * len..][..len],
+                    _ => y,
+                };
+                numbers = measure::rows(what, read(a), read(b), run.elements);
+            }
+            Barrier::Threshold(slot, ratio, most) => {
+                let len = run.rows() * run.elements;
+                let slot = &mut state[usize::from(slot) * len..][..len];
+                measure::threshold(slot, run.elements, ratio, most);
+            }
+        }
+    }
     let mut errors = vec![0.0; if s.accept.is_some() { run.rows() * chunks } else { 0 }];
-    pass(run, plan, &eval, state, y, &s.lins, &active, s.accept, &mut errors);
+    pass(run, plan, &eval, state, y, &s.lins, &active, &numbers, s.accept, &mut errors);
     run.counters.evals += 1;
     run.position = s.next;
     if s.accept.is_none() {
@@ -86,15 +140,15 @@ pub(super) fn advance(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32]) 
         }
     }
     run.counters.rounds += 1;
-    pass(run, plan, &eval, state, y, &s.accepted, &accepted, None, &mut []);
+    pass(run, plan, &eval, state, y, &s.accepted, &accepted, &numbers, None, &mut []);
     let active: Vec<bool> = run.control.iter().map(|c| !c.done).collect();
-    pass(run, plan, &eval, state, y, &s.after, &active, None, &mut []);
+    pass(run, plan, &eval, state, y, &s.after, &active, &numbers, None, &mut []);
     if !active.contains(&true) {
         run.position = plan.table().rows.len();
     }
 }
 
-/// Runs `lins` over the rows that are `active` (all when empty).
+/// Runs `ops` over the rows that are `active` (all when empty).
 #[allow(clippy::too_many_arguments)]
 fn pass(
     run: &Run,
@@ -102,12 +156,13 @@ fn pass(
     eval: &Eval,
     state: &mut [f32],
     y: &[f32],
-    lins: &[Lin],
+    ops: &[Op],
     active: &[bool],
+    numbers: &[Numbers],
     accept: Option<(usize, usize)>,
     errors: &mut [f64],
 ) {
-    if lins.is_empty() {
+    if ops.is_empty() {
         return;
     }
     let len = run.rows() * run.elements;
@@ -115,29 +170,57 @@ fn pass(
     for (slot, memory) in slots.iter_mut().zip(state.chunks_exact_mut(len)) {
         *slot = memory;
     }
-    let terms: usize = lins.iter().map(|l| usize::from(l.count)).sum();
-    let noisy = lins.iter().any(|l| plan.table().terms(l).iter().any(|t| t.operand == Operand::Noise));
-    let cost = 2 * terms + if noisy { 100 } else { 0 } + if accept.is_some() { 20 } else { 0 };
-    let tasks =
-        Tasks { slots, y, errors, active, elements: run.elements, rows: run.rows(), row: 0, first: 0 };
+    let draws = plan.table().draws.as_slice();
+    let cost = ops.iter().map(|op| cost(plan, op)).sum::<usize>() + if accept.is_some() { 20 } else { 0 };
+    let tasks = Tasks {
+        slots,
+        y,
+        outputs: plan.outputs(),
+        errors,
+        active,
+        elements: run.elements,
+        rows: run.rows(),
+        row: 0,
+        first: 0,
+    };
     threads::for_each(tasks, (len as u64).saturating_mul(cost as u64), |task| {
-        let row = RowContext::new(run, plan, eval, task.row);
+        let row = RowContext::new(run, plan, eval, task.row, numbers);
         let mut resolved = [Resolved::default(); MAX_LINS];
-        for (r, lin) in resolved.iter_mut().zip(lins) {
-            *r = row.resolve(lin, plan.table().terms(lin));
+        for (r, op) in resolved.iter_mut().zip(ops) {
+            *r = match op {
+                Op::Lin(lin) => row.resolve(lin, plan.table().terms(lin)),
+                Op::LearnedNoise { base, slope } => Resolved::learned(*base, *slope),
+            };
         }
-        threads::with_scratch((REGISTERS + 2) * CHUNK, |scratch| {
+        threads::with_scratch((REGISTERS + 3) * CHUNK, |scratch| {
             let accept = accept.map(|(register, proposal)| Accept {
                 register,
                 proposal,
                 rtol: plan.options().rtol,
                 atol: plan.options().atol,
             });
-            let seed = run.seeds[task.row];
-            let noise = noisy.then_some((seed, eval.step));
-            dispatch(Pass { task, lins: &resolved[..lins.len()], noise, accept, scratch });
+            let noise = Noise { seed: run.seeds[task.row], step: eval.step, draws };
+            dispatch(Pass { task, lins: &resolved[..ops.len()], noise, accept, scratch });
         });
     });
+}
+
+/// Operations an element costs, roughly.
+fn cost(plan: &Plan, op: &Op) -> usize {
+    let Op::Lin(lin) = op else { return 150 };
+    let terms = plan.table().terms(lin);
+    let noise: usize = terms
+        .iter()
+        .map(|t| match t.operand {
+            Operand::Noise => 100,
+            Operand::Draw(i) => match &plan.table().draws[usize::from(i)] {
+                Draw::One { .. } => 100,
+                Draw::Path(parts) => 100 * parts.len(),
+            },
+            _ => 0,
+        })
+        .sum();
+    2 * terms.len() + noise
 }
 
 /// What a row's own time and step turn scales into.
@@ -145,16 +228,18 @@ struct RowContext {
     step: f64,
     data: Map,
     slope: Map,
+    numbers: Numbers,
 }
 
 impl RowContext {
-    fn new(run: &Run, plan: &Plan, eval: &Eval, row: usize) -> RowContext {
+    fn new(run: &Run, plan: &Plan, eval: &Eval, row: usize, numbers: &[Numbers]) -> RowContext {
         let (data, slope) = match eval.at {
             // Fixed plans carry finished coefficients and never look.
             At::Node(_) => (Map { x: 0.0, y: 0.0 }, Map { x: 0.0, y: 0.0 }),
             At::Fraction(_) => row_maps(plan.options(), &run.row_node(plan, eval, row)),
         };
-        RowContext { step: run.control.get(row).map_or(0.0, Control::signed_step), data, slope }
+        let step = run.control.get(row).map_or(0.0, Control::signed_step);
+        RowContext { step, data, slope, numbers: numbers.get(row).copied().unwrap_or_default() }
     }
 
     fn scale(&self, term: &Term) -> f64 {
@@ -165,11 +250,14 @@ impl RowContext {
             Scale::DataY => self.data.y,
             Scale::SlopeX => self.slope.x,
             Scale::SlopeY => self.slope.y,
+            Scale::Row(i) => self.numbers[usize::from(i)],
         }
     }
 
     fn resolve(&self, lin: &Lin, terms: &[Term]) -> Resolved {
-        let mut r = Resolved { dst: lin.dst, count: terms.len(), clamp: lin.clamp, ..Default::default() };
+        let mask = lin.mask;
+        let mut r =
+            Resolved { dst: lin.dst, count: terms.len(), clamp: lin.clamp, mask, ..Default::default() };
         for (i, term) in terms.iter().enumerate() {
             r.operands[i] = term.operand;
             // The only rounding of a coefficient.
@@ -187,6 +275,18 @@ struct Resolved {
     coefficients: [f32; MAX_TERMS],
     count: usize,
     clamp: f32,
+    mask: Option<u8>,
+    /// `x += exp(c0 + c1 second) noise` instead.
+    learned: bool,
+}
+
+impl Resolved {
+    fn learned(base: f64, slope: f64) -> Resolved {
+        let mut r = Resolved { learned: true, dst: Operand::Slot(0), ..Default::default() };
+        (r.coefficients[0], r.coefficients[1]) = (base as f32, slope as f32);
+        r.operands[0] = Operand::Noise;
+        r
+    }
 }
 
 impl Default for Resolved {
@@ -197,14 +297,17 @@ impl Default for Resolved {
             coefficients: [0.0; MAX_TERMS],
             count: 0,
             clamp: f32::INFINITY,
+            mask: None,
+            learned: false,
         }
     }
 }
 
-/// A piece of one row: its part of every state tensor, of the output and of the error sums.
+/// A piece of one row: its part of every state tensor, of the outputs and of the error sums.
 struct Task<'a> {
     slots: [&'a mut [f32]; MAX_SLOTS],
     y: &'a [f32],
+    second: &'a [f32],
     errors: &'a mut [f64],
     row: usize,
     first: usize,
@@ -214,6 +317,8 @@ struct Task<'a> {
 struct Tasks<'a> {
     slots: [&'a mut [f32]; MAX_SLOTS],
     y: &'a [f32],
+    /// Tensors a row of `y` has, one after the other.
+    outputs: usize,
     errors: &'a mut [f64],
     active: &'a [bool],
     elements: usize,
@@ -234,12 +339,14 @@ impl<'a> Iterator for Tasks<'a> {
                 self.slots[i] = tail;
                 head
             });
-            let (y, rest) = self.y.split_at(len);
-            self.y = rest;
+            // Before the first evaluation there is no output.
+            let y = self.row * self.outputs * self.elements;
+            let part = |from: usize| self.y.get(y + from..y + from + len).unwrap_or_default();
+            let (y, second) = (part(self.first), part(self.elements + self.first));
             let whole = std::mem::take(&mut self.errors);
             let (errors, rest) = whole.split_at_mut(len.div_ceil(CHUNK).min(whole.len()));
             self.errors = rest;
-            let task = Task { slots, y, errors, row: self.row, first: self.first };
+            let task = Task { slots, y, second, errors, row: self.row, first: self.first };
             self.first += len;
             if self.first == self.elements {
                 self.first = 0;
@@ -254,18 +361,47 @@ impl<'a> Iterator for Tasks<'a> {
 }
 
 /// The error test of a task.
-struct Accept {
+pub(super) struct Accept {
     register: usize,
     proposal: usize,
-    rtol: f64,
-    atol: f64,
+    pub rtol: f64,
+    pub atol: f64,
+}
+
+/// Where the normals of a row come from.
+struct Noise<'a> {
+    seed: u64,
+    step: u32,
+    draws: &'a [Draw],
+}
+
+impl Noise<'_> {
+    /// Fills `out` with normals from `first` on; `part` is scratch of the same length.
+    #[inline(always)]
+    fn fill<S: Simd>(&self, s: S, operand: Operand, first: usize, out: &mut [f32], part: &mut [f32]) {
+        let draw = match operand {
+            Operand::Draw(i) => &self.draws[usize::from(i)],
+            _ => &Draw::One { purpose: Purpose::Step, number: self.step },
+        };
+        match draw {
+            Draw::One { purpose, number } => normal_chunk(s, self.seed, *purpose as u32, *number, first, out),
+            Draw::Path(parts) => {
+                out.fill(0.0);
+                for &(number, weight) in parts {
+                    normal_chunk(s, self.seed, Purpose::Brownian as u32, number, first, part);
+                    let weight = weight as f32;
+                    out.iter_mut().zip(&*part).for_each(|(o, p)| *o = p.mul_add(weight, *o));
+                }
+            }
+        }
+    }
 }
 
 /// One task at one instruction set.
 struct Pass<'a, 'b> {
     task: Task<'a>,
     lins: &'b [Resolved],
-    noise: Option<(u64, u32)>,
+    noise: Noise<'b>,
     accept: Option<Accept>,
     scratch: &'b mut [f32],
 }
@@ -280,24 +416,35 @@ impl Kernel for Pass<'_, '_> {
         let mut buffer = || parts.next().unwrap_or_default();
         let mut target = buffer();
         let normals = buffer();
+        let part = buffer();
         let mut registers: [&mut [f32]; REGISTERS] = std::array::from_fn(|_| buffer());
-        let len = task.y.len();
+        let len = task.slots[0].len();
         for (index, at) in (0..len).step_by(CHUNK).enumerate() {
             let end = len.min(at + CHUNK);
             let n = end - at;
-            if let Some((seed, draw)) = noise {
-                normal_chunk(s, seed, Purpose::Step as u32, draw, task.first + at, &mut normals[..n]);
-            }
+            let mut drawn = None;
             for lin in lins {
+                let c = &lin.coefficients;
+                let o = &lin.operands;
+                let used = &o[..lin.count.max(usize::from(lin.learned))];
+                for &operand in used.iter().filter(|o| matches!(o, Operand::Noise | Operand::Draw(_))) {
+                    if drawn != Some(operand) {
+                        noise.fill(s, operand, task.first + at, &mut normals[..n], &mut part[..n]);
+                        drawn = Some(operand);
+                    }
+                }
+                let out = &mut target[..n];
+                if lin.learned {
+                    let x = &mut task.slots[0][at..end];
+                    learned(s, &task.second[at..end], &normals[..n], c, x, out);
+                    continue;
+                }
                 let source = |operand: Operand| match operand {
                     Operand::Slot(i) => &task.slots[usize::from(i)][at..end],
                     Operand::Reg(i) => &registers[usize::from(i)][..n],
                     Operand::Model => &task.y[at..end],
-                    Operand::Noise => &normals[..n],
+                    Operand::Noise | Operand::Draw(_) => &normals[..n],
                 };
-                let c = &lin.coefficients;
-                let o = &lin.operands;
-                let out = &mut target[..n];
                 match lin.count {
                     0 => out.fill(0.0),
                     1 => combine(s, [source(o[0])], [c[0]], out),
@@ -315,15 +462,35 @@ impl Kernel for Pass<'_, '_> {
                         [c[0], c[1], c[2], c[3], c[4]],
                         out,
                     ),
+                    6 => combine(
+                        s,
+                        [source(o[0]), source(o[1]), source(o[2]), source(o[3]), source(o[4]), source(o[5])],
+                        [c[0], c[1], c[2], c[3], c[4], c[5]],
+                        out,
+                    ),
+                    7 => combine(
+                        s,
+                        std::array::from_fn::<_, 7, _>(|i| source(o[i])),
+                        std::array::from_fn(|i| c[i]),
+                        out,
+                    ),
                     _ => combine(s, o.map(source), *c, out),
                 }
                 if lin.clamp.is_finite() {
                     clamp(s, lin.clamp, &mut target[..n]);
                 }
+                if let (Some(mask), Operand::Slot(i)) = (lin.mask, lin.dst) {
+                    let (mask, old) =
+                        (&task.slots[usize::from(mask)][at..end], &task.slots[usize::from(i)][at..end]);
+                    // Exact at both ends of the mask.
+                    for ((t, m), x) in target[..n].iter_mut().zip(mask).zip(old) {
+                        *t = m.mul_add(*t, (1.0 - m) * x);
+                    }
+                }
                 match lin.dst {
                     Operand::Reg(i) => std::mem::swap(&mut registers[usize::from(i)], &mut target),
                     Operand::Slot(i) => task.slots[usize::from(i)][at..end].copy_from_slice(&target[..n]),
-                    Operand::Model | Operand::Noise => {}
+                    _ => {}
                 }
             }
             if let Some(a) = &accept {
@@ -332,95 +499,6 @@ impl Kernel for Pass<'_, '_> {
                     error_sum(&registers[a.register][..n], x, &task.slots[a.proposal][at..end], a);
             }
         }
-    }
-}
-
-/// `out = sum_k c_k src_k`: a chain of FMAs from +0, so that no result is -0.
-#[inline(always)]
-fn combine<S: Simd, const N: usize>(s: S, sources: [&[f32]; N], c: [f32; N], out: &mut [f32]) {
-    let n = out.len();
-    let sources = sources.map(|v| &v[..n]);
-    let c = c.map(|v| s.splat(v));
-    let mut i = 0;
-    while i + S::LANES <= n {
-        let mut sum = s.splat(0.0);
-        for k in 0..N {
-            sum = s.fma(s.load(&sources[k][i..]), c[k], sum);
-        }
-        s.store(sum, &mut out[i..]);
-        i += S::LANES;
-    }
-    if i < n {
-        let mut sum = s.splat(0.0);
-        for k in 0..N {
-            sum = s.fma(s.load_partial(&sources[k][i..], 0.0), c[k], sum);
-        }
-        s.store_partial(sum, &mut out[i..]);
-    }
-}
-
-#[inline(always)]
-fn clamp<S: Simd>(s: S, bound: f32, x: &mut [f32]) {
-    let (high, low) = (s.splat(bound), s.splat(-bound));
-    for part in x.chunks_mut(S::LANES) {
-        let v = s.load_partial(part, 0.0);
-        s.store_partial(s.max(s.min(v, high), low), part);
-    }
-}
-
-/// `sum (e / (atol + rtol max(|x|, |x_new|)))^2` of a chunk: lane = index mod 32 in rising
-/// order, then halving.
-#[inline(always)]
-fn error_sum(error: &[f32], x: &[f32], x_new: &[f32], a: &Accept) -> f64 {
-    let mut lanes = [0.0f64; LANES];
-    for (i, ((&e, &x), &x_new)) in error.iter().zip(x).zip(x_new).enumerate() {
-        let size = f64::from(x.abs().max(x_new.abs()));
-        let ratio = f64::from(e) / (a.atol + a.rtol * size).max(f64::MIN_POSITIVE);
-        lanes[i % LANES] += ratio * ratio;
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
-
-/// The first element that is NaN or infinite in a row still in use, as `(row, element)`.
-pub(super) fn first_non_finite(y: &[f32], elements: usize, control: &[Control]) -> Option<(usize, usize)> {
-    y.chunks_exact(elements)
-        .enumerate()
-        .filter(|(row, _)| control.get(*row).is_none_or(|c| !c.done))
-        .find_map(|(row, y)| {
-            if dispatch(AllFinite(y)) {
-                None
-            } else {
-                y.iter().position(|v| !v.is_finite()).map(|e| (row, e))
-            }
-        })
-}
-
-/// Whether no element is NaN or infinite.
-struct AllFinite<'a>(&'a [f32]);
-
-impl Kernel for AllFinite<'_> {
-    type Output = bool;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> bool {
-        // 0 * x is NaN exactly for NaN and infinite x, and NaN stays through the sum.
-        let zero = s.splat(0.0);
-        let mut sum = zero;
-        let mut parts = self.0.chunks_exact(S::LANES);
-        for part in &mut parts {
-            sum = s.fma(s.load(part), zero, sum);
-        }
-        sum = s.fma(s.load_partial(parts.remainder(), 0.0), zero, sum);
-        let mut lanes = [0.0; 16];
-        s.store(sum, &mut lanes);
-        lanes[..S::LANES].iter().all(|v| *v == 0.0)
     }
 }
 

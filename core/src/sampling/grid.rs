@@ -1,60 +1,70 @@
-//! The times of a walk: `steps + 1` levels, noise first. Every solver reads its previous and
-//! next time from here; none recomputes them from a stride.
+//! The levels of a walk, noise first: `steps + 1` of them. Every solver reads its previous and
+//! next level from here; none recomputes them from a stride.
 
-use super::options::{MAX_STEPS, PlanOptions, Process, Solver, Spacing};
+use super::options::{MAX_STEPS, PlanOptions, Solver};
 use super::process::{Levels, Node};
+use super::spacing;
 use crate::error::{Error, Result};
 
 pub(super) fn grid(options: &PlanOptions, levels: &Levels) -> Result<Vec<Node>> {
-    let times = match &options.times {
-        Some(times) => {
-            check(times, levels)?;
-            times.clone()
+    let mut nodes = match (&options.times, &options.sigmas) {
+        (Some(times), _) => {
+            let clean = matches!(levels, Levels::Vp { .. }).then_some(-1.0);
+            check("times", times, levels.range(), clean)?;
+            times.iter().map(|&t| levels.node(t)).collect()
         }
-        None => spaced(options),
+        (None, Some(sigmas)) => {
+            let (_, high) = levels.level_range();
+            check("sigmas", sigmas, (0.0, high), Some(0.0))?;
+            sigmas.iter().map(|&s| levels.at_level(s)).collect()
+        }
+        (None, None) => spacing::spaced(options, levels)?,
     };
-    Ok(times.into_iter().map(|t| levels.node(t)).collect())
+    cut(options, levels, &mut nodes)?;
+    if options.solver == Solver::DdimInverse {
+        nodes.reverse();
+    }
+    Ok(nodes)
 }
 
-fn check(times: &[f64], levels: &Levels) -> Result<()> {
-    if !(2..=MAX_STEPS + 1).contains(&times.len()) {
-        return Err(Error::shape("times", &[times.len()], format!("[steps + 1], 2 to {}", MAX_STEPS + 1)));
+/// Strictly descending numbers in a range; the last may be `clean`.
+fn check(arg: &'static str, values: &[f64], (low, high): (f64, f64), clean: Option<f64>) -> Result<()> {
+    if !(2..=MAX_STEPS + 1).contains(&values.len()) {
+        return Err(Error::shape(arg, &[values.len()], format!("[steps + 1], 2 to {}", MAX_STEPS + 1)));
     }
-    let (low, high) = levels.range();
-    for (i, &t) in times.iter().enumerate() {
-        let clean = matches!(levels, Levels::Vp { .. }) && i + 1 == times.len() && t == -1.0;
-        if !clean && !(low..=high).contains(&t) {
-            return Err(Error::range("times", format!("{t} at index {i}"), format!("{low} to {high}")));
+    for (i, &v) in values.iter().enumerate() {
+        let ends = i + 1 == values.len() && Some(v) == clean;
+        if !ends && !(low..=high).contains(&v) {
+            return Err(Error::range(arg, format!("{v} at index {i}"), format!("{low} to {high}")));
         }
-        if i > 0 && t >= times[i - 1] {
+        if i > 0 && v >= values[i - 1] {
             return Err(Error::range(
-                "times",
-                format!("{t} at index {i}"),
-                format!("less than {}", times[i - 1]),
+                arg,
+                format!("{v} at index {i}"),
+                format!("less than {}", values[i - 1]),
             ));
         }
     }
     Ok(())
 }
 
-fn spaced(options: &PlanOptions) -> Vec<f64> {
-    // An adaptive solver needs the two ends only.
-    let n = if options.solver == Solver::Bosh3 { 1 } else { options.steps };
-    if options.process == Process::Flow {
-        let s = options.shift;
-        let shifted = |i: usize| {
-            let t = (n - i) as f64 / n as f64;
-            s * t / (1.0 + (s - 1.0) * t)
-        };
-        return (0..=n).map(shifted).collect();
+/// Leaves out noisy steps: `start_step` of them, or those above `start_sigma`.
+fn cut(options: &PlanOptions, levels: &Levels, nodes: &mut Vec<Node>) -> Result<()> {
+    let steps = nodes.len() - 1;
+    if options.start_step >= steps {
+        let expected = format!("less than the {steps} steps of the grid");
+        return Err(Error::range("start_step", options.start_step, expected));
     }
-    let train = options.train_steps;
-    let time = |i: usize| match options.spacing {
-        // One step alone starts from the noisiest level.
-        Spacing::Uniform if n == 1 => (train - 1) as f64,
-        Spacing::Uniform => ((n - 1 - i) as f64 * ((train - 1) as f64 / (n - 1) as f64)).round_ties_even(),
-        Spacing::Leading => ((n - 1 - i) * (train / n)) as f64,
-        Spacing::Trailing => (train as f64 - i as f64 * (train as f64 / n as f64)).round_ties_even() - 1.0,
-    };
-    (0..n).map(time).chain([-1.0]).collect()
+    nodes.drain(..options.start_step);
+    let start = options.start_sigma;
+    if start == 0.0 {
+        return Ok(());
+    }
+    let (first, last) = (levels.level(&nodes[0]), levels.level(&nodes[nodes.len() - 1]));
+    if start > first || start <= last {
+        return Err(Error::range("start_sigma", start, format!("above {last}, at most {first}")));
+    }
+    let left_out = nodes.iter().take_while(|n| levels.level(n) >= start).count();
+    nodes.splice(..left_out, [levels.at_level(start)]);
+    Ok(())
 }

@@ -7,35 +7,59 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `options` | what a plan is made of |
-//! | `process`, `grid`, `prediction` | noise levels, where the steps lie, what an output means |
-//! | `table` | instructions, and the builder solvers write them with |
+//! | `options`, `choices`, `fields`, `validate` | what a plan is made of, by name, and whether it has a meaning |
+//! | `process`, `betas` | noise levels |
+//! | `grid`, `spacing` | where the steps lie |
+//! | `prediction` | what an output means |
+//! | `table`, `builder` | instructions, and what solvers write them with: guidance, clipping, masks |
+//! | `brownian` | one path of noise for any number of steps |
+//! | `restart` | walks that go back |
 //! | `solvers/` | one file a family |
 //! | `plan`, `run`, `codec` | compiled table, changing part, both as bytes |
-//! | `exec`, `adaptive` | the interpreter, step-size control |
+//! | `exec`, `lanes`, `measure`, `adaptive` | the interpreter, its arithmetic, numbers of whole rows, step-size control |
+//! | `catalogue`, `presets` | the page that lists all methods, options by model |
 //! | `driver` | the callback loop |
 //!
 //! All coefficients are f64 and rounded once to f32; a linear combination is one FMA chain in
 //! table order; random numbers of a row depend on its seed, purpose, step and element alone.
 
 mod adaptive;
+mod betainc;
+mod betas;
+mod brownian;
+mod builder;
+mod catalogue;
+mod choices;
 mod codec;
 mod driver;
 mod exec;
+mod fields;
 mod grid;
+mod lanes;
+mod measure;
 mod options;
 mod plan;
 mod prediction;
+mod presets;
 mod process;
+mod restart;
 mod run;
 mod solvers;
+mod spacing;
 mod table;
 #[cfg(test)]
 mod tests;
+mod validate;
 
+pub use catalogue::catalogue;
 pub use driver::{drive, sample};
-pub use options::{MAX_STEPS, PlanOptions, Prediction, Process, Solver, Spacing};
+pub use fields::Value as OptionValue;
+pub use options::{
+    Compat, FinalSigma, Guidance, MAX_STEPS, NoiseKind, PlanOptions, Prediction, Process, ShiftType, Solver,
+    Spacing, Variance,
+};
 pub use plan::Plan;
 pub use process::Node;
 pub use run::{Ask, Counters, Request, Run};
+pub use spacing::dynamic_shift;
 pub use table::Role;

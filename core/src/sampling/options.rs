@@ -1,118 +1,7 @@
 //! What a sampler is made of: plain fields, turned into a [`Plan`](super::Plan) by
 //! [`Plan::compile`](super::Plan::compile).
 
-use crate::error::{Error, Result};
-
-/// A field-less enum whose numbers cross the C ABI and enter the serialised plan.
-macro_rules! coded {
-    ($(#[$meta:meta])* $name:ident, $arg:literal { $($(#[$vmeta:meta])* $variant:ident = $code:literal $text:literal),+ $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[repr(u32)]
-        pub enum $name { $($(#[$vmeta])* $variant = $code),+ }
-
-        impl $name {
-            /// Every value, in the order of their codes.
-            pub const ALL: &'static [$name] = &[$($name::$variant),+];
-
-            /// The stable number of this value.
-            pub fn code(self) -> u32 {
-                self as u32
-            }
-
-            /// The lower-case name used in printed plans and in model files.
-            pub fn name(self) -> &'static str {
-                match self { $($name::$variant => $text),+ }
-            }
-
-            /// The value with this number.
-            ///
-            /// # Errors
-            /// [`Error::Argument`] for a number that has no meaning.
-            pub fn from_code(code: u32) -> Result<Self> {
-                Self::ALL.iter().copied().find(|v| v.code() == code).ok_or_else(|| {
-                    let all: Vec<_> = Self::ALL.iter().map(|v| format!("{} ({})", v.code(), v.name())).collect();
-                    Error::argument($arg, code, all.join(", "))
-                })
-            }
-
-            /// The value with this name.
-            ///
-            /// # Errors
-            /// [`Error::Argument`] for an unknown name.
-            pub fn from_name(name: &str) -> Result<Self> {
-                Self::ALL.iter().copied().find(|v| v.name() == name).ok_or_else(|| {
-                    let all: Vec<_> = Self::ALL.iter().map(|v| v.name()).collect();
-                    Error::argument($arg, format!("{name:?}"), all.join(", "))
-                })
-            }
-        }
-    };
-}
-
-coded! {
-    /// How noise is mixed into data: `x_t = alpha(t) x0 + sigma(t) eps`.
-    Process, "process" {
-        /// Rectified flow (Liu 2023, Lipman 2023): `alpha = 1 - t`, `sigma = t`, t from 1 (noise) to 0 (data).
-        Flow = 0 "flow",
-        /// Variance preserving, betas linear in the step (Ho 2020). Model time is the training step 0..N-1.
-        VpLinear = 1 "vp_linear",
-        /// Variance preserving, square roots of betas linear (latent diffusion).
-        VpScaledLinear = 2 "vp_scaled_linear",
-        /// Variance preserving, squared-cosine alpha-bar, beta at most 0.999 (Nichol & Dhariwal 2021).
-        VpCosine = 3 "vp_cosine",
-    }
-}
-
-coded! {
-    /// What the model predicts.
-    Prediction, "prediction" {
-        /// The noise eps.
-        Epsilon = 0 "epsilon",
-        /// The clean data x0.
-        X0 = 1 "x0",
-        /// `v = alpha eps - sigma x0` (Salimans & Ho 2022).
-        V = 2 "v",
-        /// The velocity `eps - x0`, which for [`Process::Flow`] is dx/dt.
-        Velocity = 3 "velocity",
-    }
-}
-
-coded! {
-    /// The method that walks from noise to data.
-    Solver, "solver" {
-        /// First order; on a VP process it equals DDIM with eta 0.
-        Euler = 0 "euler",
-        /// Explicit midpoint, order 2, two evaluations a step.
-        Midpoint = 1 "midpoint",
-        /// Heun (explicit trapezoid), order 2, two evaluations a step.
-        Heun = 2 "heun",
-        /// The classical Runge-Kutta method, order 4, four evaluations a step.
-        Rk4 = 3 "rk4",
-        /// Ancestral sampling with the posterior variance (Ho 2020, "fixed small").
-        Ddpm = 4 "ddpm",
-        /// DDIM (Song 2021); `eta` 0 is deterministic, 1 has the variance of DDPM.
-        Ddim = 5 "ddim",
-        /// DPM-Solver++(2M) (Lu 2022), order 2, one evaluation a step.
-        DpmPP2M = 6 "dpmpp_2m",
-        /// UniPC order 2, B2(h) (Zhao 2023): predictor and corrector, one evaluation a step.
-        UniPC = 7 "unipc",
-        /// Bogacki-Shampine 3(2) with step-size control and rejection for each row; flow only.
-        Bosh3 = 8 "bosh3",
-    }
-}
-
-coded! {
-    /// Where the steps lie.
-    Spacing, "spacing" {
-        /// Flow: `t_i = 1 - i/steps`. VP: evenly spaced from N-1 to 0, rounded ("linspace").
-        Uniform = 0 "uniform",
-        /// VP only: multiples of `N / steps` from 0 ("leading").
-        Leading = 1 "leading",
-        /// VP only: multiples of `N / steps` down from N, less one ("trailing").
-        Trailing = 2 "trailing",
-    }
-}
+pub use super::choices::*;
 
 /// Everything a plan is compiled from. Plain fields; start from [`Default`] or a `with`-style update:
 ///
@@ -141,7 +30,7 @@ pub struct PlanOptions {
     /// Flow: within [0, 1]. VP: within [0, N-1], fractions interpolate; the last may be -1,
     /// which means clean data (alpha 1, sigma 0). The walk ends at the last value.
     pub times: Option<Vec<f64>>,
-    /// [`Solver::Ddim`] only: 0 (deterministic) to 1 (the variance of DDPM). Default 0.
+    /// [`Solver::Ddim`]: 0 (deterministic) to 1 (the variance of DDPM); [`Solver::Tcd`]: gamma, 0 to 1. Default 0.
     pub eta: f64,
     /// Classifier-free guidance g: `u + g (c - u)`. Exactly 1 asks for the conditional
     /// output alone; anything else asks conditional, then unconditional. Default 1.
@@ -162,6 +51,89 @@ pub struct PlanOptions {
     pub h_init: f64,
     /// [`Solver::Bosh3`]: model evaluations after which a run gives up. Default 10,000.
     pub max_evals: usize,
+    /// Noise of the ancestral and SDE solvers: 1 is the method's own, 0 none (its ODE). Default 1.
+    pub sde_eta: f64,
+    /// Order of a solver that has several; 0 is its own choice. Default 0.
+    pub order: usize,
+    /// [`Process::VpTrained`]: the betas of all training steps, each above 0 and below 1.
+    pub betas: Option<Vec<f64>>,
+    /// Least noise level of VE, EDM and of the spacings in sigma (sigma / alpha for VP, t for
+    /// flow); 0 is the process's own. Default 0.
+    pub sigma_min: f64,
+    /// Greatest noise level, likewise. Default 0.
+    pub sigma_max: f64,
+    /// Deviation of the data, for EDM and TrigFlow. Default 0.5.
+    pub sigma_data: f64,
+    /// Exponent of [`Spacing::Karras`] and [`Spacing::PolyExponential`]. Default 7.
+    pub rho: f64,
+    /// VP tables: rescales the betas so that the last level holds no signal (Lin 2023). Default false.
+    pub zero_snr: bool,
+    /// [`Spacing::Leading`] only: added to the times. Default 0.
+    pub steps_offset: usize,
+    /// What stands after the last noisy level of a spacing. Default [`FinalSigma::Zero`].
+    pub final_sigma: FinalSigma,
+    /// How `shift` is meant. Default [`ShiftType::Static`].
+    pub shift_type: ShiftType,
+    /// Exponent of the dynamic shifts. Default 1.
+    pub shift_power: f64,
+    /// Flow only: stretches the shifted grid so that its last noisy time is this one (LTX-Video); 0 does not. Default 0.
+    pub shift_terminal: f64,
+    /// Noise levels instead of a spacing or `times`: sigma for VE and EDM, sigma / alpha for VP
+    /// and TrigFlow, t for flow; strictly descending, the last may be 0.
+    pub sigmas: Option<Vec<f64>>,
+    /// Euler, Heun, DPM2: noise added before a step, in all (Karras 2022). Default 0.
+    pub s_churn: f64,
+    /// Least noise level that is churned. Default 0.
+    pub s_tmin: f64,
+    /// Greatest noise level that is churned; 0 is no limit. Default 0.
+    pub s_tmax: f64,
+    /// Factor of all noise that steps add. Default 1.
+    pub s_noise: f64,
+    /// How guidance combines. Default [`Guidance::Cfg`].
+    pub guidance_mode: Guidance,
+    /// Part of the guided output that is rescaled to the deviation of the conditional one, 0 to 1
+    /// (Lin 2023, section 3.4). Default 0.
+    pub guidance_rescale: f64,
+    /// Fraction of the steps from which guidance acts; before, the conditional output alone is asked for
+    /// (Kynkaanniemi 2024). Default 0.
+    pub guidance_start: f64,
+    /// Fraction of the steps from which it acts no more. Default 1.
+    pub guidance_end: f64,
+    /// APG: weight of the part parallel to the conditional x0. Default 0.
+    pub apg_eta: f64,
+    /// APG: largest norm of the difference; 0 is no limit. Default 0.
+    pub apg_norm: f64,
+    /// APG: momentum of the difference, usually negative. Default 0.
+    pub apg_momentum: f64,
+    /// CFG-Zero*: number of first steps whose output is taken as 0. Default 0.
+    pub zero_init_steps: usize,
+    /// Noise of stochastic steps. Default [`NoiseKind::Independent`].
+    pub noise: NoiseKind,
+    /// Dynamic thresholding: this quantile of |x0| of a row bounds it, then x0 is divided by the
+    /// bound (Saharia 2022); 0 does not. Default 0.
+    pub threshold_ratio: f64,
+    /// Dynamic thresholding: the largest bound. Default 1.
+    pub threshold_max: f64,
+    /// Variance of [`Solver::Ddpm`]. Default [`Variance::FixedSmall`].
+    pub variance: Variance,
+    /// Steps left out at the noisy end (image to image by strength). Default 0.
+    pub start_step: usize,
+    /// Starts at this noise level (in the measure of `sigmas`) and leaves out the noisier ones
+    /// (image to image by noise level); 0 does not. Default 0.
+    pub start_sigma: f64,
+    /// Restart sampling (Xu 2023): groups of four numbers, `sigma_min, steps, times, sigma_max`:
+    /// when the walk reaches sigma_min, noise carries it back to sigma_max, and that many Karras steps
+    /// return; so many times.
+    pub restart: Option<Vec<f64>>,
+    /// Known parts: after every step x is replaced where the mask says so, see
+    /// [`Run::set_known`](super::Run::set_known). Default false.
+    pub inpaint: bool,
+    /// [`Solver::Lcm`], [`Solver::Tcd`]: steps of the grid that distillation used, of which `steps` are taken. Default 50.
+    pub original_steps: usize,
+    /// [`Solver::Lcm`]: scale of the model time in the boundary condition. Default 10.
+    pub time_scale: f64,
+    /// Whose accidents to reproduce. Default [`Compat::None`].
+    pub compat: Compat,
 }
 
 impl Default for PlanOptions {
@@ -184,83 +156,46 @@ impl Default for PlanOptions {
             atol: 1e-4,
             h_init: 0.0,
             max_evals: 10_000,
+            sde_eta: 1.0,
+            order: 0,
+            betas: None,
+            sigma_min: 0.0,
+            sigma_max: 0.0,
+            sigma_data: 0.5,
+            rho: 7.0,
+            zero_snr: false,
+            steps_offset: 0,
+            final_sigma: FinalSigma::Zero,
+            shift_type: ShiftType::Static,
+            shift_power: 1.0,
+            shift_terminal: 0.0,
+            sigmas: None,
+            s_churn: 0.0,
+            s_tmin: 0.0,
+            s_tmax: 0.0,
+            s_noise: 1.0,
+            guidance_mode: Guidance::Cfg,
+            guidance_rescale: 0.0,
+            guidance_start: 0.0,
+            guidance_end: 1.0,
+            apg_eta: 0.0,
+            apg_norm: 0.0,
+            apg_momentum: 0.0,
+            zero_init_steps: 0,
+            noise: NoiseKind::Independent,
+            threshold_ratio: 0.0,
+            threshold_max: 1.0,
+            variance: Variance::FixedSmall,
+            start_step: 0,
+            start_sigma: 0.0,
+            restart: None,
+            inpaint: false,
+            original_steps: 50,
+            time_scale: 10.0,
+            compat: Compat::None,
         }
     }
 }
 
 /// Most steps, and most training steps, a plan may have.
 pub const MAX_STEPS: usize = 100_000;
-
-impl PlanOptions {
-    /// Checks every field on its own and the combinations that have no meaning.
-    pub(super) fn validate(&self) -> Result<()> {
-        // Also what this plan does not use: a NaN there is a mistake of the caller all the same.
-        for (arg, value) in [
-            ("shift", self.shift),
-            ("eta", self.eta),
-            ("guidance", self.guidance),
-            ("beta_start", self.beta_start),
-            ("beta_end", self.beta_end),
-            ("rtol", self.rtol),
-            ("atol", self.atol),
-            ("h_init", self.h_init),
-        ] {
-            if !value.is_finite() {
-                return Err(Error::range(arg, value, "a finite number"));
-            }
-        }
-        let vp = self.process != Process::Flow;
-        if vp && !(1..=MAX_STEPS).contains(&self.train_steps) {
-            return Err(Error::range("train_steps", self.train_steps, format!("1 to {MAX_STEPS}")));
-        }
-        if self.times.is_none() && self.solver != Solver::Bosh3 {
-            let most = if vp { MAX_STEPS.min(self.train_steps) } else { MAX_STEPS };
-            if !(1..=most).contains(&self.steps) {
-                return Err(Error::range("steps", self.steps, format!("1 to {most}")));
-            }
-        }
-        if !vp && self.spacing != Spacing::Uniform {
-            return Err(Error::argument("spacing", self.spacing.name(), "uniform for the flow process"));
-        }
-        within("shift", self.shift, 0.01, 100.0)?;
-        if vp && self.shift != 1.0 {
-            return Err(Error::argument("shift", self.shift, "1 unless the process is flow"));
-        }
-        within("eta", self.eta, 0.0, 1.0)?;
-        if self.eta != 0.0 && self.solver != Solver::Ddim {
-            return Err(Error::argument("eta", self.eta, "0 unless the solver is ddim"));
-        }
-        within("guidance", self.guidance, -1e3, 1e3)?;
-        if let Some(c) = self.clip {
-            within("clip", c, 1e-6, 1e6)?;
-        }
-        if vp && self.process != Process::VpCosine {
-            within("beta_start", self.beta_start, 1e-12, 0.999)?;
-            within("beta_end", self.beta_end, self.beta_start, 0.999)?;
-        }
-        if self.solver == Solver::Bosh3 {
-            if vp {
-                return Err(Error::argument("process", self.process.name(), "flow for the solver bosh3"));
-            }
-            within("rtol", self.rtol, 0.0, 1.0)?;
-            within("atol", self.atol, 0.0, 1e6)?;
-            if self.rtol.max(self.atol) < 1e-9 {
-                return Err(Error::range("rtol", self.rtol, "rtol or atol at least 1e-9"));
-            }
-            within("h_init", self.h_init, 0.0, 1.0)?;
-            if !(4..=1_000_000_000).contains(&self.max_evals) {
-                return Err(Error::range("max_evals", self.max_evals, "4 to 1000000000"));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Checks that a number is finite and inside `[low, high]`.
-fn within(arg: &'static str, value: f64, low: f64, high: f64) -> Result<()> {
-    if (low..=high).contains(&value) {
-        Ok(())
-    } else {
-        Err(Error::range(arg, value, format!("{low} to {high}")))
-    }
-}

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use super::builder::Builder;
 use super::codec;
 use super::grid;
-use super::options::{PlanOptions, Process, Solver};
+use super::options::{PlanOptions, Process, Solver, Variance};
 use super::process::{Levels, Node};
-use super::solvers;
-use super::table::{At, Builder, Eval, Lin, Operand, Row, Scale, Table};
+use super::restart;
+use super::table::{At, Draw, Eval, Lin, Measure, Operand, Row, Scale, Table};
 use crate::error::{Error, Result};
 
 /// A compiled sampler: which model evaluation to ask for, and which linear combination, noise
@@ -25,6 +26,8 @@ pub struct Plan {
     options: PlanOptions,
     levels: Levels,
     grid: Vec<Node>,
+    /// Steps of the walk, restarts included.
+    steps: usize,
     table: Table,
     evals: usize,
     hash: u64,
@@ -44,12 +47,19 @@ impl Plan {
         options.validate()?;
         let levels = Levels::new(options)?;
         let grid = grid::grid(options, &levels)?;
-        let mut builder = Builder::new(options, &levels);
-        solvers::build(options.solver, &mut builder, &grid)?;
-        let table = builder.finish();
+        let segments = restart::segments(options, &levels, &grid)?;
+        let steps = segments.iter().map(|s| s.len() - 1).sum();
+        let mut builder = Builder::new(options, &levels, steps);
+        restart::build(options, &mut builder, &segments)?;
+        let table = builder.finish(&grid[grid.len() - 1]);
         if let Some(term) = table.terms.iter().find(|t| !(t.coefficient as f32).is_finite()) {
             let got = format!("a walk with the coefficient {}", term.coefficient);
             return Err(Error::range("times", got, "levels whose coefficients f32 can hold"));
+        }
+        for draw in &table.draws {
+            if let Draw::Path(parts) = draw {
+                debug_assert!(parts.iter().all(|p| p.1.is_finite()));
+            }
         }
         let evals = if options.solver == Solver::Bosh3 {
             options.max_evals
@@ -57,7 +67,7 @@ impl Plan {
             table.rows.iter().filter(|r| matches!(r, Row::Eval(_))).count()
         };
         let hash = codec::fnv1a(&codec::plan_bytes(options));
-        Ok(Plan { options: options.clone(), levels, grid, table, evals, hash })
+        Ok(Plan { options: options.clone(), levels, grid, steps, table, evals, hash })
     }
 
     /// The options it was compiled from.
@@ -84,9 +94,9 @@ impl Plan {
         Plan::compile(&codec::plan_options(bytes)?)
     }
 
-    /// Number of steps; 0 for an adaptive solver, which chooses its own.
+    /// Number of steps, restarts included; 0 for an adaptive solver, which chooses its own.
     pub fn steps(&self) -> usize {
-        if self.is_adaptive() { 0 } else { self.grid.len() - 1 }
+        if self.is_adaptive() { 0 } else { self.steps }
     }
 
     /// Most model evaluations a row can need, conditional and unconditional counted apart.
@@ -131,7 +141,12 @@ impl Plan {
         self.grid[self.grid.len() - 1]
     }
 
-    /// The levels of the steps, `steps + 1` of them (two for an adaptive solver).
+    /// Tensors the model returns for a row: 2 with a learned variance, else 1.
+    pub fn outputs(&self) -> usize {
+        if self.options.variance == Variance::LearnedRange { 2 } else { 1 }
+    }
+
+    /// The levels of the steps, `steps + 1` of them without restarts (two for an adaptive solver).
     pub fn grid(&self) -> &[Node] {
         &self.grid
     }
@@ -184,8 +199,14 @@ impl fmt::Display for Plan {
         if o.process == Process::Flow && o.shift != 1.0 {
             write!(f, ", shift {}", o.shift)?;
         }
-        if o.solver == Solver::Ddim {
+        if o.solver.uses_eta() {
             write!(f, ", eta {}", o.eta)?;
+        }
+        if o.solver.uses_sde_eta() {
+            write!(f, ", sde_eta {}", o.sde_eta)?;
+        }
+        if let Some((_, own)) = o.solver.orders() {
+            write!(f, ", order {}", if o.order == 0 { own } else { o.order })?;
         }
         if o.guidance != 1.0 {
             write!(f, ", guidance {}", o.guidance)?;
@@ -212,10 +233,34 @@ impl fmt::Display for Plan {
                 Row::IfAccepted => write!(f, "rows accepted:")?,
                 Row::Merge => write!(f, "rows not finished:")?,
                 Row::Jump(to) => write!(f, "go to {to}")?,
+                Row::Measure { what, a, b } => write_measure(f, what, *a, *b)?,
+                Row::Threshold { slot, ratio, most } => write!(
+                    f,
+                    "s{slot} = s{slot} bounded by its quantile {ratio} (1 to {most}), over the bound"
+                )?,
+                Row::LearnedNoise { base, slope } => {
+                    write!(f, "s0 = s0 + exp({base:+.9} {slope:+.9} y2) noise")?
+                }
             }
             writeln!(f)?;
         }
         write!(f, "{:6}  done, result s0", rows.len())
+    }
+}
+
+fn write_measure(f: &mut fmt::Formatter<'_>, what: &Measure, a: Operand, b: Operand) -> fmt::Result {
+    let (a, b) = (name(a), name(b));
+    match what {
+        Measure::Rescale { g, phi } => {
+            write!(f, "m0 = {} + {phi} std({a}) / std({g} {a} {:+} {b}), row by row", 1.0 - phi, 1.0 - g)
+        }
+        Measure::Project => write!(f, "m0 = <{a}, {b}> / (|{b}|^2 + 1e-8), row by row"),
+        Measure::Adaptive { g, eta, norm } => write!(
+            f,
+            "k = min(1, {norm} / |{a}|), m0 = {} k, m1 = 1 - {} k <{a}, {b}> / |{b}|^2, row by row",
+            g - 1.0,
+            (g - 1.0) * (1.0 - eta)
+        ),
     }
 }
 
@@ -246,13 +291,26 @@ impl Plan {
                 Scale::DataY => " data_y(t)",
                 Scale::SlopeX => " slope_x(t)",
                 Scale::SlopeY => " slope_y(t)",
+                Scale::Row(0) => " m0",
+                Scale::Row(_) => " m1",
             };
-            write!(f, " {:+.9}{scale} {}", term.coefficient, name(term.operand))?;
+            write!(f, " {:+.9}{scale} {}", term.coefficient, self.operand(term.operand))?;
         }
         if bounded {
             write!(f, ", {})", l.clamp)?;
         }
+        if let Some(mask) = l.mask {
+            write!(f, " where s{mask}")?;
+        }
         Ok(())
+    }
+
+    fn operand(&self, operand: Operand) -> String {
+        let Operand::Draw(i) = operand else { return name(operand) };
+        match &self.table.draws[usize::from(i)] {
+            Draw::One { purpose, number } => format!("{}[{number}]", format!("{purpose:?}").to_lowercase()),
+            Draw::Path(_) => "brownian".into(),
+        }
     }
 }
 
@@ -262,5 +320,6 @@ fn name(operand: Operand) -> String {
         Operand::Reg(i) => format!("r{i}"),
         Operand::Model => "y".into(),
         Operand::Noise => "noise".into(),
+        Operand::Draw(i) => format!("draw {i}"),
     }
 }

@@ -1,12 +1,14 @@
 //! Noise levels: what a model time means.
 
+use super::betas;
 use super::options::{PlanOptions, Process};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A model time and the mixture it stands for: `x_t = alpha x0 + sigma eps`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Node {
-    /// Model time: flow 1 (noise) to 0 (data); VP the training step, -1 for clean data.
+    /// Model time: flow 1 (noise) to 0 (data); VP the training step, -1 for clean data; VE sigma;
+    /// EDM `ln(sigma) / 4`; TrigFlow pi/2 to 0.
     pub t: f64,
     /// Weight of the data.
     pub alpha: f64,
@@ -25,116 +27,199 @@ impl Node {
             libm::log(self.alpha) - libm::log(self.sigma)
         }
     }
+
+    /// Whether lambda is finite: some signal and some noise.
+    pub(super) fn is_mixed(&self) -> bool {
+        self.alpha != 0.0 && self.sigma != 0.0
+    }
 }
 
-/// Bound of `|ln(sigma/alpha)|`, far from where coefficients would leave f32.
-const MAX_LOG_RATIO: f64 = 40.0;
+/// Least time of the continuous VP process that a spacing visits (Song 2021).
+const CONTINUOUS_LEAST: f64 = 1e-3;
 
 /// The process with its tables built.
 #[derive(Debug, Clone)]
 pub(super) enum Levels {
-    Flow,
-    /// `log_ratio[t] = ln(sigma/alpha)` of training step t, ascending.
-    Vp {
-        log_ratio: Vec<f64>,
+    Flow {
+        /// The least noisy time of training, `1 / train_steps`.
+        least: f64,
     },
+    /// Sigma of the data; least and greatest time of a spacing.
+    Trig { data: f64, range: (f64, f64) },
+    /// `log_ratio[t] = ln(sigma/alpha)` of training step t, ascending. Between steps the ratio is
+    /// log-linear, or linear where a peer's is.
+    Vp { log_ratio: Vec<f64>, linear: bool },
+    /// Betas grow linearly over the time 0 to 1.
+    Continuous { beta: (f64, f64) },
+    /// Alpha 1; model time is sigma, or a quarter of its logarithm.
+    Exploding { range: (f64, f64), log_time: bool },
 }
 
 impl Levels {
     /// Builds the tables; an error when the betas leave no signal, or no noise, that f64 can hold.
     pub(super) fn new(options: &PlanOptions) -> Result<Levels> {
-        let n = options.train_steps;
-        let beta: Box<dyn Fn(usize) -> f64> = match options.process {
-            Process::Flow => return Ok(Levels::Flow),
-            Process::VpLinear => {
-                let (a, b) = (options.beta_start, options.beta_end);
-                Box::new(move |i| lerp(a, b, i, n))
+        let or = |value: f64, default: f64| if value == 0.0 { default } else { value };
+        let (min, max) = (options.sigma_min, options.sigma_max);
+        Ok(match options.process {
+            Process::Flow => Levels::Flow { least: or(min, 1.0 / options.train_steps.max(2) as f64) },
+            Process::TrigFlow => {
+                let angle = |sigma: f64| libm::atan2(sigma, options.sigma_data);
+                Levels::Trig {
+                    data: options.sigma_data,
+                    range: (angle(or(min, 0.002)), angle(or(max, 80.0))),
+                }
             }
-            Process::VpScaledLinear => {
-                let (a, b) = (libm::sqrt(options.beta_start), libm::sqrt(options.beta_end));
-                Box::new(move |i| {
-                    let root = lerp(a, b, i, n);
-                    root * root
-                })
+            Process::VpContinuous => Levels::Continuous { beta: (options.beta_start, options.beta_end) },
+            Process::Ve => Levels::Exploding { range: (or(min, 0.01), or(max, 50.0)), log_time: false },
+            Process::Edm => Levels::Exploding { range: (or(min, 0.002), or(max, 80.0)), log_time: true },
+            _ => {
+                let (log_ratio, linear) = betas::log_ratios(options)?;
+                Levels::Vp { log_ratio, linear }
             }
-            Process::VpCosine => Box::new(move |i| {
-                let bar = |i: usize| {
-                    let c = libm::cos((i as f64 / n as f64 + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2);
-                    c * c
-                };
-                (1.0 - bar(i + 1) / bar(i)).min(0.999)
-            }),
-        };
-        let mut bar = 1.0;
-        let log_ratio: Vec<f64> = (0..n)
-            .map(|i| {
-                bar *= 1.0 - beta(i);
-                0.5 * (libm::log1p(-bar) - libm::log(bar))
-            })
-            .collect();
-        if let Some(i) = log_ratio.iter().position(|r| r.abs() > MAX_LOG_RATIO) {
-            let got = format!("{} with train_steps {n}", options.beta_end);
-            let expected = format!(
-                "betas that keep |ln(sigma/alpha)| below {MAX_LOG_RATIO} (left at training step {i})"
-            );
-            return Err(Error::range("beta_end", got, expected));
-        }
-        Ok(Levels::Vp { log_ratio })
+        })
     }
 
     /// The range of model times, `(least, greatest)`.
     pub(super) fn range(&self) -> (f64, f64) {
         match self {
-            Levels::Flow => (0.0, 1.0),
-            Levels::Vp { log_ratio } => (0.0, (log_ratio.len() - 1) as f64),
+            Levels::Flow { .. } => (0.0, 1.0),
+            Levels::Trig { .. } => (0.0, std::f64::consts::FRAC_PI_2),
+            Levels::Vp { log_ratio, .. } => (0.0, (log_ratio.len() - 1) as f64),
+            Levels::Continuous { .. } => (0.0, 1.0),
+            Levels::Exploding { log_time: false, range } => (0.0, range.1),
+            Levels::Exploding { log_time: true, range } => (-100.0, libm::log(range.1) / 4.0),
+        }
+    }
+
+    /// Training steps of a table, if there is one.
+    pub(super) fn train_steps(&self) -> Option<usize> {
+        match self {
+            Levels::Vp { log_ratio, .. } => Some(log_ratio.len()),
+            _ => None,
         }
     }
 
     /// The level at a model time inside [`range`](Self::range), or -1 for a VP process.
     pub(super) fn node(&self, t: f64) -> Node {
         match self {
-            Levels::Flow => Node { t, alpha: 1.0 - t, sigma: t },
-            Levels::Vp { .. } if t < 0.0 => Node { t: -1.0, alpha: 1.0, sigma: 0.0 },
-            Levels::Vp { log_ratio } => {
+            Levels::Flow { .. } => Node { t, alpha: 1.0 - t, sigma: t },
+            Levels::Trig { data, range: _ } => {
+                // The cosine of the f64 next to pi/2 is not 0.
+                let alpha = if t >= std::f64::consts::FRAC_PI_2 { 0.0 } else { libm::cos(t) };
+                Node { t, alpha, sigma: data * libm::sin(t) }
+            }
+            Levels::Vp { .. } if t < 0.0 => self.clean(),
+            Levels::Vp { log_ratio, linear } => {
                 let i = (t as usize).min(log_ratio.len() - 1);
                 let j = (i + 1).min(log_ratio.len() - 1);
-                let log = log_ratio[i] + (t - i as f64) * (log_ratio[j] - log_ratio[i]);
-                vp_node(t, libm::exp(log))
+                let fraction = t - i as f64;
+                if fraction == 0.0 {
+                    return vp_node(t, libm::exp(log_ratio[i]));
+                }
+                if *linear {
+                    let (low, high) = (libm::exp(log_ratio[i]), libm::exp(log_ratio[j]));
+                    return vp_node(t, low + fraction * (high - low));
+                }
+                vp_node(t, libm::exp(log_ratio[i] + fraction * (log_ratio[j] - log_ratio[i])))
             }
+            Levels::Continuous { beta: (low, high) } => {
+                let integral = t * (low + 0.5 * t * (high - low));
+                vp_node(t, libm::sqrt(libm::expm1(integral)))
+            }
+            Levels::Exploding { log_time: false, .. } => Node { t, alpha: 1.0, sigma: t },
+            Levels::Exploding { log_time: true, .. } => Node { t, alpha: 1.0, sigma: libm::exp(4.0 * t) },
         }
     }
 
+    /// Clean data.
+    pub(super) fn clean(&self) -> Node {
+        let t = match self {
+            Levels::Vp { .. } => -1.0,
+            Levels::Exploding { log_time: true, .. } => f64::NEG_INFINITY,
+            _ => 0.0,
+        };
+        Node { t, alpha: 1.0, sigma: 0.0 }
+    }
+
+    /// Whether a model knows this level: only a flow has a time for clean data.
+    pub(super) fn knows(&self, node: &Node) -> bool {
+        node.sigma != 0.0 || matches!(self, Levels::Flow { .. } | Levels::Trig { .. })
+    }
+
     /// The ODE coordinate `(m, c)` of a level: with `z = x / m`, `dz/dc` is
-    /// the velocity `eps - x0` for a flow (m = 1, c = t) and `eps` for VP
+    /// the velocity `eps - x0` for a flow (m = 1, c = t), `dx/dt` for TrigFlow, and `eps` else
     /// (m = alpha, c = sigma / alpha; Song 2021, eq. 14).
     pub(super) fn coordinate(&self, node: &Node) -> (f64, f64) {
         match self {
-            Levels::Flow => (1.0, node.t),
-            Levels::Vp { .. } => (node.alpha, node.sigma / node.alpha),
+            Levels::Flow { .. } | Levels::Trig { .. } => (1.0, node.t),
+            _ => (node.alpha, node.sigma / node.alpha),
         }
     }
 
     /// The level whose coordinate is `c`; for VP inside the table, by the same
-    /// piecewise log-linear interpolation as [`node`](Self::node).
+    /// piecewise interpolation as [`node`](Self::node).
     pub(super) fn at_coordinate(&self, c: f64) -> Node {
         match self {
-            Levels::Flow => self.node(c),
-            Levels::Vp { log_ratio } => {
-                let log = libm::log(c);
+            Levels::Flow { .. } | Levels::Trig { .. } => self.node(c),
+            _ => self.at_ratio(c),
+        }
+    }
+
+    /// The level whose `sigma / alpha` is `u`, for VP clipped to the table.
+    pub(super) fn at_ratio(&self, u: f64) -> Node {
+        if u == 0.0 {
+            return self.clean();
+        }
+        match self {
+            Levels::Flow { .. } => self.node(if u.is_finite() { u / (1.0 + u) } else { 1.0 }),
+            Levels::Trig { data, .. } => self.node(libm::atan2(u, *data)),
+            Levels::Vp { log_ratio, .. } if u.is_infinite() => self.node((log_ratio.len() - 1) as f64),
+            Levels::Vp { log_ratio, .. } => {
+                let log = libm::log(u);
                 let j = log_ratio.partition_point(|&r| r < log).clamp(1, (log_ratio.len() - 1).max(1));
                 let (low, high) = (log_ratio[j - 1], log_ratio[j.min(log_ratio.len() - 1)]);
+                // Also where levels are linear: the peer that does so finds times by logarithms.
                 let fraction = if high > low { ((log - low) / (high - low)).clamp(0.0, 1.0) } else { 0.0 };
-                vp_node((j - 1) as f64 + fraction, c)
+                vp_node((j - 1) as f64 + fraction, u)
             }
+            Levels::Continuous { beta: (low, high) } => {
+                let integral = libm::log1p(u * u);
+                let root = libm::sqrt(low * low + 2.0 * (high - low) * integral);
+                vp_node(2.0 * integral / (low + root), u)
+            }
+            Levels::Exploding { log_time, .. } => {
+                Node { t: if *log_time { libm::log(u) / 4.0 } else { u }, alpha: 1.0, sigma: u }
+            }
+        }
+    }
+
+    /// The measure of noise that spacings and `sigmas` are in: t of a flow and of TrigFlow,
+    /// `sigma / alpha` else.
+    pub(super) fn level(&self, node: &Node) -> f64 {
+        self.coordinate(node).1
+    }
+
+    /// The level with this measure.
+    pub(super) fn at_level(&self, level: f64) -> Node {
+        if level == 0.0 { self.clean() } else { self.at_coordinate(level) }
+    }
+
+    /// The least and the greatest measure of noise that spacings go between.
+    pub(super) fn level_range(&self) -> (f64, f64) {
+        let of = |t: f64| self.level(&self.node(t));
+        match self {
+            Levels::Flow { least } => (*least, 1.0),
+            Levels::Trig { range, .. } | Levels::Exploding { range, .. } => *range,
+            Levels::Continuous { .. } => (of(CONTINUOUS_LEAST), of(1.0)),
+            Levels::Vp { .. } => (of(0.0), of(self.range().1)),
         }
     }
 }
 
 fn vp_node(t: f64, ratio: f64) -> Node {
+    if ratio.is_infinite() {
+        return Node { t, alpha: 0.0, sigma: 1.0 };
+    }
     let norm = libm::sqrt(1.0 + ratio * ratio);
     Node { t, alpha: 1.0 / norm, sigma: ratio / norm }
-}
-
-fn lerp(a: f64, b: f64, i: usize, n: usize) -> f64 {
-    if n == 1 { a } else { a + (b - a) * i as f64 / (n - 1) as f64 }
 }

@@ -2,6 +2,7 @@
 
 use super::adaptive::Control;
 use super::exec;
+use super::lanes;
 use super::plan::Plan;
 use super::process::Node;
 use super::table::{At, Eval, Role};
@@ -90,6 +91,8 @@ pub struct Request {
     pub active_rows: usize,
     /// Whether all rows share `t`.
     pub uniform_t: bool,
+    /// Model time at which the step ends: where a flow map must land. NaN for adaptive plans.
+    pub t_to: f64,
 }
 
 impl Run {
@@ -111,35 +114,79 @@ impl Run {
     ) -> Result<Run> {
         let rows = seeds.len();
         check_state(plan, rows, elements, state.len())?;
-        let (x, rest) = state.split_at_mut(rows * elements);
+        let x = &mut state[..rows * elements];
         match x_start {
             Some(start) => {
-                if start.len() != x.len() {
-                    return Err(Error::shape(
-                        "x_start",
-                        &[start.len()],
-                        format!("{rows} x {elements} elements"),
-                    ));
-                }
-                if let Some(i) = start.iter().position(|v| !v.is_finite()) {
-                    let got = format!("{} in row {} at element {}", start[i], i / elements, i % elements);
-                    return Err(Error::range("x_start", got, "finite numbers"));
-                }
+                check_tensor("x_start", start, rows, elements, |v| v.is_finite(), "finite numbers")?;
                 x.copy_from_slice(start);
             }
             None => exec::initial_noise(seeds, elements, plan.start().sigma, x)?,
         }
+        Ok(Run::fresh(plan, seeds, elements, state))
+    }
+
+    /// A run over a state whose x is filled.
+    fn fresh(plan: &Plan, seeds: &[u64], elements: usize, state: &mut [f32]) -> Run {
+        let rows = seeds.len();
         // Fresh state has one value, so that equal runs export equal bytes.
-        rest.fill(0.0);
+        state[rows * elements..].fill(0.0);
         let control = if plan.is_adaptive() { vec![Control::new(plan); rows] } else { Vec::new() };
-        Ok(Run {
+        let mut run = Run {
             plan: plan.hash(),
             elements,
             position: 0,
             counters: Counters::default(),
             seeds: seeds.to_vec(),
             control,
-        })
+        };
+        exec::begin(&mut run, plan, state);
+        run
+    }
+
+    /// Starts a run from data, `[rows, elements]`, noised to the plan's first level:
+    /// `alpha x0 + sigma z` with the same z as a start from noise (image to image; see
+    /// [`PlanOptions::start_step`](super::PlanOptions::start_step)).
+    ///
+    /// # Errors
+    /// As [`start`](Run::start), for `data`.
+    pub fn start_from(
+        plan: &Plan,
+        seeds: &[u64],
+        elements: usize,
+        data: &[f32],
+        state: &mut [f32],
+    ) -> Result<Run> {
+        let rows = seeds.len();
+        check_state(plan, rows, elements, state.len())?;
+        check_tensor("data", data, rows, elements, |v| v.is_finite(), "finite numbers")?;
+        exec::initial_noise(seeds, elements, plan.start().sigma, &mut state[..rows * elements])?;
+        let alpha = plan.start().alpha as f32;
+        for (x, d) in state.iter_mut().zip(data) {
+            *x = d.mul_add(alpha, *x);
+        }
+        Ok(Run::fresh(plan, seeds, elements, state))
+    }
+
+    /// Says what is known, for plans with [`inpaint`](super::PlanOptions::inpaint): after every
+    /// step x becomes `x + mask (known - x)`, `known` noised to the level the step ends at. Both are
+    /// `[rows, elements]`, the mask 1 where the known part stays, 0 where x does.
+    ///
+    /// # Errors
+    /// [`Error::State`] when the plan does not inpaint or the run is another plan's;
+    /// [`Error::Shape`] for wrong lengths, [`Error::Range`] for values that are not finite or a mask
+    /// outside 0 to 1. `state` is untouched on error.
+    pub fn set_known(&self, plan: &Plan, state: &mut [f32], known: &[f32], mask: &[f32]) -> Result<()> {
+        self.check(plan, state.len())?;
+        if !plan.options().inpaint {
+            return Err(Error::State("the plan was compiled without inpaint".to_string()));
+        }
+        let (rows, elements) = (self.rows(), self.elements);
+        check_tensor("known", known, rows, elements, |v| v.is_finite(), "finite numbers")?;
+        check_tensor("mask", mask, rows, elements, |v| (0.0..=1.0).contains(&v), "numbers from 0 to 1")?;
+        let len = rows * elements;
+        state[len..2 * len].copy_from_slice(known);
+        state[2 * len..3 * len].copy_from_slice(mask);
+        Ok(())
     }
 
     /// Rows of the batch.
@@ -198,6 +245,7 @@ impl Run {
             elements: self.elements,
             active_rows: self.rows() - self.control.iter().filter(|c| c.done).count(),
             uniform_t,
+            t_to: eval.to,
         }))
     }
 
@@ -272,12 +320,13 @@ impl Run {
             let why = if eval_id != 0 && eval_id < wanted { "was told already" } else { "was not asked for" };
             return Err(Error::State(format!("evaluation {eval_id} {why}, the run waits for {wanted}")));
         }
-        if y.len() != self.rows() * self.elements {
-            let expected = format!("{} x {} elements", self.rows(), self.elements);
+        let len = self.elements * plan.outputs();
+        if y.len() != self.rows() * len {
+            let expected = format!("{} x {len} elements", self.rows());
             return Err(Error::shape("y", &[y.len()], expected));
         }
-        if let Some((row, element)) = exec::first_non_finite(y, self.elements, &self.control) {
-            let value = y[row * self.elements + element];
+        if let Some((row, element)) = lanes::first_non_finite(y, len, &self.control) {
+            let value = y[row * len + element];
             let step = if plan.is_adaptive() { self.counters.rounds } else { u64::from(eval.step) };
             return Err(Error::State(format!(
                 "the model output is {value} in row {row} at element {element}, step {step} stage {}; expected finite numbers",
@@ -326,4 +375,25 @@ fn check_state(plan: &Plan, rows: usize, elements: usize, len: usize) -> Result<
     }
     let shape = format!("{} x {rows} x {elements} = {expected} elements", plan.slots());
     Err(Error::shape("state", &[len], shape))
+}
+
+/// Checks the length and every value of a tensor `[rows, elements]`.
+fn check_tensor(
+    arg: &'static str,
+    values: &[f32],
+    rows: usize,
+    elements: usize,
+    fits: impl Fn(f32) -> bool,
+    expected: &str,
+) -> Result<()> {
+    if values.len() != rows * elements {
+        return Err(Error::shape(arg, &[values.len()], format!("{rows} x {elements} elements")));
+    }
+    match values.iter().position(|v| !fits(*v)) {
+        None => Ok(()),
+        Some(i) => {
+            let got = format!("{} in row {} at element {}", values[i], i / elements, i % elements);
+            Err(Error::range(arg, got, expected))
+        }
+    }
 }

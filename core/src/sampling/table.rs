@@ -1,18 +1,19 @@
-//! The instruction table a plan consists of, and the builder solvers write it with.
+//! The instruction table a plan consists of.
 
-use super::options::{PlanOptions, Prediction};
-use super::prediction::{self, Map};
-use super::process::{Levels, Node};
-use crate::error::{Error, Result};
+use super::process::Node;
+use crate::random::Purpose;
 
 /// State tensors a plan may use.
-pub(super) const MAX_SLOTS: usize = 8;
+pub(super) const MAX_SLOTS: usize = 12;
 /// Chunk-local registers.
 pub(super) const REGISTERS: usize = 3;
 /// Terms of one linear combination.
-pub(super) const MAX_TERMS: usize = 6;
+pub(super) const MAX_TERMS: usize = 8;
 /// The state tensor that holds x.
 pub(super) const X: Operand = Operand::Slot(0);
+/// State tensors of inpainting.
+pub(super) const KNOWN: Operand = Operand::Slot(1);
+pub(super) const MASK: u8 = 2;
 
 /// Where a term is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +26,21 @@ pub(super) enum Operand {
     Model,
     /// Normals of the step's own draw.
     Noise,
+    /// Other normals: an entry of the table's draws.
+    Draw(u16),
 }
 
-/// What multiplies the written coefficient. All but `One` belong to adaptive plans, where the
-/// step size and the level differ from row to row.
+/// Normals a step adds, beside those of [`Operand::Noise`].
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Draw {
+    /// A draw of a stream.
+    One { purpose: Purpose, number: u32 },
+    /// A combination of draws of the Brownian stream: an increment of a path.
+    Path(Vec<(u32, f64)>),
+}
+
+/// What multiplies the written coefficient. All but `One` and `Row` belong to adaptive plans, where
+/// the step size and the level differ from row to row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scale {
     One,
@@ -40,6 +52,8 @@ pub(super) enum Scale {
     /// The derivative from the state, from its source, at the row's level.
     SlopeX,
     SlopeY,
+    /// A number measured in the row just before.
+    Row(u8),
 }
 
 /// `operand * coefficient * scale`
@@ -77,9 +91,12 @@ pub(super) struct Eval {
     pub stage: u16,
     pub slot: u8,
     pub role: Role,
+    /// Model time at which the step ends.
+    pub to: f64,
 }
 
-/// `dst = clamp(sum of terms)`, one FMA chain from zero in term order.
+/// `dst = clamp(sum of terms)`, one FMA chain from zero in term order. With a mask,
+/// `dst + mask (sum - dst)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Lin {
     pub first: u32,
@@ -87,6 +104,20 @@ pub(super) struct Lin {
     pub dst: Operand,
     /// The bound of the clamp; infinite for none.
     pub clamp: f32,
+    /// The state tensor of the mask.
+    pub mask: Option<u8>,
+}
+
+/// What is measured in a row; the numbers multiply terms with [`Scale::Row`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Measure {
+    /// `0: (1 - phi) + phi std(a) / std(g a + (1 - g) b)`
+    Rescale { g: f64, phi: f64 },
+    /// `0: <a, b> / (|b|^2 + 1e-8)`
+    Project,
+    /// `a` is the guidance difference, `b` the conditional x0. With `k = min(1, norm / |a|)`:
+    /// `0: (g - 1) k`, `1: 1 - (g - 1) (1 - eta) k <a, b> / |b|^2`
+    Adaptive { g: f64, eta: f64, norm: f64 },
 }
 
 /// One row of the table.
@@ -104,6 +135,24 @@ pub(super) enum Row {
     IfAccepted,
     Merge,
     Jump(u32),
+    /// Measures every row; registers do not outlive it.
+    Measure {
+        what: Measure,
+        a: Operand,
+        b: Operand,
+    },
+    /// Bounds a state tensor by the quantile `ratio` of its magnitudes, at least 1 and at most
+    /// `most`, and divides by the bound; registers do not outlive it.
+    Threshold {
+        slot: u8,
+        ratio: f64,
+        most: f64,
+    },
+    /// `x += exp(base + slope w) noise`, w being the second half of the output.
+    LearnedNoise {
+        base: f64,
+        slope: f64,
+    },
 }
 
 /// The finished table.
@@ -111,6 +160,7 @@ pub(super) enum Row {
 pub(super) struct Table {
     pub rows: Vec<Row>,
     pub terms: Vec<Term>,
+    pub draws: Vec<Draw>,
     pub slots: usize,
 }
 
@@ -122,7 +172,7 @@ impl Table {
 
 /// A linear combination under construction; equal operands merge.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sum(Vec<Term>);
+pub(super) struct Sum(pub Vec<Term>);
 
 impl Sum {
     pub(super) fn of(operand: Operand, coefficient: f64) -> Sum {
@@ -141,162 +191,13 @@ impl Sum {
         self
     }
 
+    /// `factor * self`
+    pub(super) fn times(&self, factor: f64) -> Sum {
+        Sum::default().plus_sum(self, factor)
+    }
+
     /// `self + factor * other`
     pub(super) fn plus_sum(self, other: &Sum, factor: f64) -> Sum {
         other.0.iter().fold(self, |sum, t| sum.scaled(t.operand, factor * t.coefficient, t.scale))
     }
-}
-
-/// Writes a table. Solvers say what to evaluate and combine; guidance, clipping and the meaning
-/// of the output are settled here, so no solver branches on them.
-pub(super) struct Builder<'a> {
-    options: &'a PlanOptions,
-    pub levels: &'a Levels,
-    table: Table,
-    /// Holds the conditional output while the unconditional one is asked for.
-    guide: Option<Operand>,
-}
-
-/// Registers: 0 the guided output, 1 the clipped x0, 2 free for the solver.
-const GUIDED: Operand = Operand::Reg(0);
-const CLIPPED: Operand = Operand::Reg(1);
-pub(super) const FREE: Operand = Operand::Reg(2);
-
-impl<'a> Builder<'a> {
-    pub(super) fn new(options: &'a PlanOptions, levels: &'a Levels) -> Self {
-        let mut b = Builder { options, levels, table: Table { slots: 1, ..Default::default() }, guide: None };
-        if options.guidance != 1.0 {
-            b.guide = Some(b.slot());
-        }
-        b
-    }
-
-    pub(super) fn finish(self) -> Table {
-        self.table
-    }
-
-    pub(super) fn eta(&self) -> f64 {
-        self.options.eta
-    }
-
-    /// A further state tensor.
-    pub(super) fn slot(&mut self) -> Operand {
-        debug_assert!(self.table.slots < MAX_SLOTS);
-        self.table.slots += 1;
-        Operand::Slot((self.table.slots - 1) as u8)
-    }
-
-    pub(super) fn push(&mut self, row: Row) {
-        self.table.rows.push(row);
-    }
-
-    pub(super) fn position(&self) -> u32 {
-        self.table.rows.len() as u32
-    }
-
-    /// `dst = sum`
-    pub(super) fn lin(&mut self, dst: Operand, sum: Sum) {
-        self.clamped(dst, sum, f32::INFINITY);
-    }
-
-    fn clamped(&mut self, dst: Operand, sum: Sum, clamp: f32) {
-        let first = self.table.terms.len() as u32;
-        // A zero coefficient would still turn an infinity into a NaN.
-        self.table.terms.extend(sum.0.into_iter().filter(|t| t.coefficient != 0.0));
-        let count = (self.table.terms.len() - first as usize) as u8;
-        debug_assert!(usize::from(count) <= MAX_TERMS);
-        self.push(Row::Lin(Lin { first, count, dst, clamp }));
-    }
-
-    /// Asks the model at `at` for the state in `slot`; returns where the (guided) output is.
-    pub(super) fn eval(&mut self, at: At, step: usize, stage: u16, slot: Operand) -> Operand {
-        let Operand::Slot(index) = slot else { unreachable!("the model reads state tensors") };
-        let eval = |role| Row::Eval(Eval { at, step: step as u32, stage, slot: index, role });
-        self.push(eval(Role::Cond));
-        let Some(guide) = self.guide else { return Operand::Model };
-        self.lin(guide, Sum::of(Operand::Model, 1.0));
-        self.push(eval(Role::Uncond));
-        let g = self.options.guidance;
-        self.lin(GUIDED, Sum::of(guide, g).plus(Operand::Model, 1.0 - g));
-        GUIDED
-    }
-
-    /// The predicted x0 at `node`, as a sum of the state in `x` and the output in `y`.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] where the prediction does not determine x0 (eps where alpha is 0).
-    pub(super) fn data(&mut self, node: &Node, x: Operand, y: Operand) -> Result<Sum> {
-        let map = prediction::data(self.options.prediction, node);
-        if !map.is_defined() {
-            return Err(undefined(self.options.prediction, node));
-        }
-        let sum = Sum::of(x, map.x).plus(y, map.y);
-        Ok(match self.options.clip {
-            None => sum,
-            Some(c) => {
-                self.clamped(CLIPPED, sum, c as f32);
-                Sum::of(CLIPPED, 1.0)
-            }
-        })
-    }
-
-    /// The derivative at `node` along the ODE coordinate.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] where the prediction does not determine it.
-    pub(super) fn derivative(&mut self, node: &Node, x: Operand, y: Operand) -> Result<Sum> {
-        let source = prediction::derivative_source(self.options);
-        let map = prediction::derivative(self.options.process, source, node);
-        if !map.is_defined() {
-            return Err(undefined(source, node));
-        }
-        if self.options.clip.is_some() {
-            self.data(node, x, y)?;
-            return Ok(Sum::of(x, map.x).plus(CLIPPED, map.y));
-        }
-        Ok(Sum::of(x, map.x).plus(y, map.y))
-    }
-
-    /// Whether [`derivative`](Self::derivative) is defined at `node`.
-    pub(super) fn has_derivative(&self, node: &Node) -> bool {
-        let source = prediction::derivative_source(self.options);
-        // A VP model knows no time for clean data.
-        node.t >= 0.0 && prediction::derivative(self.options.process, source, node).is_defined()
-    }
-
-    /// The derivative at each row's own level, for adaptive plans.
-    pub(super) fn row_derivative(&mut self, x: Operand, y: Operand) -> Sum {
-        let slope = |y| Sum::default().scaled(x, 1.0, Scale::SlopeX).scaled(y, 1.0, Scale::SlopeY);
-        match self.options.clip {
-            None => slope(y),
-            Some(c) => {
-                let data = Sum::default().scaled(x, 1.0, Scale::DataX).scaled(y, 1.0, Scale::DataY);
-                self.clamped(CLIPPED, data, c as f32);
-                slope(CLIPPED)
-            }
-        }
-    }
-
-    /// The error for a level where the derivative is missing.
-    pub(super) fn undefined(&self, node: &Node) -> Error {
-        undefined(prediction::derivative_source(self.options), node)
-    }
-}
-
-/// The maps a row of an adaptive plan uses at its own level: `(x0, derivative)`.
-pub(super) fn row_maps(options: &PlanOptions, node: &Node) -> (Map, Map) {
-    let source = prediction::derivative_source(options);
-    (prediction::data(options.prediction, node), prediction::derivative(options.process, source, node))
-}
-
-fn undefined(prediction: Prediction, node: &Node) -> Error {
-    let (got, why) = match prediction {
-        Prediction::Epsilon => ("epsilon", "alpha is 0 there, so the state holds nothing but the noise"),
-        _ => ("x0 (predicted or clipped)", "sigma is 0 there, so the state says nothing about the noise"),
-    };
-    Error::argument(
-        "prediction",
-        format!("{got} at t = {} (alpha {}, sigma {})", node.t, node.alpha, node.sigma),
-        format!("another prediction, or times that avoid this level: {why}"),
-    )
 }

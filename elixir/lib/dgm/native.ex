@@ -73,12 +73,14 @@ defmodule DGM.Native do
 
   def plan_defaults, do: missing()
   def plan_compile(_options), do: missing()
+  def plan_preset(_preset), do: missing()
   def plan_options(_plan), do: missing()
   def plan_describe(_plan), do: missing()
   def plan_to_binary(_plan), do: missing()
   def plan_from_binary(_bytes), do: missing()
 
-  def run_start(_plan, _seeds, _elements, _x_start), do: missing()
+  def run_start(_plan, _seeds, _elements, _x_start, _data), do: missing()
+  def run_set_known(_plan, _header, _state, _known, _mask), do: missing()
   def run_ask(_plan, _header), do: missing()
   def run_ask_long(_plan, _header), do: missing()
   def run_input(_plan, _header, _state), do: missing()

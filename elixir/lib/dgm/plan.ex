@@ -32,20 +32,36 @@ defmodule DGM.Plan do
 
   ## Options
 
-    * `:process` - `:flow` (default), `:vp_linear`, `:vp_scaled_linear` or `:vp_cosine`
-    * `:prediction` - what the model predicts: `:velocity` (default), `:epsilon`, `:x0` or `:v`
-    * `:solver` - `:euler` (default), `:midpoint`, `:heun`, `:rk4`, `:ddpm`, `:ddim`,
-      `:dpmpp_2m`, `:unipc` or `:bosh3` (step size controlled row by row)
+    * `:process` - how data becomes noise: `:flow` (default), `:vp_linear`, `:vp_scaled_linear`,
+      `:vp_cosine`, `:vp_sigmoid`, `:vp_trained` (with `:betas`), `:vp_continuous`, `:ve`, `:edm`,
+      `:trigflow`
+    * `:prediction` - what the model predicts: `:velocity` (default), `:epsilon`, `:x0`, `:v`,
+      `:score`, or a raw network: `:edm`, `:edm_v`, `:trigflow`, `:consistency`
+    * `:solver` - `:euler` (default), `:heun`, `:dpmpp_2m`, `:unipc`, `:ddim`, `:euler_ancestral`,
+      `:dpmpp_2m_sde`, `:sa_solver`, `:lcm` and more: `docs/SAMPLERS.md` lists all
+    * `:order` - of a solver that has several
     * `:steps` - 1 to 100,000, default 16
-    * `:spacing` - `:uniform` (default); VP processes also `:leading` and `:trailing`
-    * `:shift` - shift of the flow grid, default 1
-    * `:times` - model times, descending, instead of a spacing
-    * `:eta` - noise of `:ddim`, 0 (default) to 1
+    * `:spacing` - `:uniform` (default), `:leading` and `:trailing` (VP tables), `:linspace`,
+      `:karras`, `:exponential`, `:polyexponential`, `:beta`, `:lambda`, `:kl_optimal`, `:ays_sd15`,
+      `:ays_sdxl`, `:ays_svd`, `:linear_quadratic`, `:simple`, `:sgm_uniform`, `:ddim_uniform`
+    * `:final_sigma`, `:sigma_min`, `:sigma_max`, `:sigma_data`, `:rho`, `:steps_offset`, `:zero_snr`
+    * `:shift`, `:shift_type`, `:shift_power`, `:shift_terminal` - of the grid of a flow
+    * `:times` - model times, descending, instead of a spacing; `:sigmas` - noise levels instead
+    * `:start_step`, `:start_sigma` - leave out the noisy end (image to image)
+    * `:eta` - noise of `:ddim`, 0 (default) to 1; gamma of `:tcd`
+    * `:sde_eta`, `:s_noise`, `:noise` - noise of ancestral and SDE solvers, its scale, and `:independent`
+      or `:brownian`; `:s_churn`, `:s_tmin`, `:s_tmax` - noise added before a step; `:restart`
     * `:guidance` - classifier-free guidance; at 1 (default) the model is asked once, else
       with and without the condition
-    * `:clip` - clips predicted data to `[-clip, clip]`, default `nil`
-    * `:beta_start`, `:beta_end`, `:train_steps` - of the VP processes
+    * `:guidance_mode` - `:cfg`, `:apg`, `:cfg_zero`, `:cfg_pp`, with `:guidance_rescale`,
+      `:guidance_start`, `:guidance_end`, `:apg_eta`, `:apg_norm`, `:apg_momentum`, `:zero_init_steps`
+    * `:clip` - clips predicted data to `[-clip, clip]`, default `nil`; `:threshold_ratio`,
+      `:threshold_max` - dynamic thresholding; `:variance` - of `:ddpm`
+    * `:inpaint` - keeps known parts, see `DGM.Sampler.set_known/3`
+    * `:beta_start`, `:beta_end`, `:betas`, `:train_steps` - of the VP processes
+    * `:original_steps`, `:time_scale` - of `:lcm` and `:tcd`
     * `:rtol`, `:atol`, `:h_init`, `:max_evals` - of `:bosh3`
+    * `:compat` - `:diffusers` reproduces that library's rounding, default `:none`
 
   `defaults/0` lists the default of each.
   """
@@ -63,6 +79,17 @@ defmodule DGM.Plan do
   """
   @spec defaults() :: keyword
   def defaults, do: Native.plan_defaults()
+
+  @doc """
+  The options that a published model is sampled with; `docs/SAMPLERS.md` lists the presets.
+
+      iex> plan = DGM.Plan.compile(DGM.Plan.preset(:sd3) |> Keyword.put(:steps, 5))
+      iex> DGM.Plan.options(plan)[:shift]
+      3.0
+  """
+  @spec preset(atom) :: keyword
+  def preset(name) when is_atom(name), do: Native.value!(Native.plan_preset(name))
+  def preset(other), do: Check.fail("preset", other, "an atom")
 
   @doc """
   The options a plan was compiled from, defaults included.

@@ -38,6 +38,7 @@ defmodule DGM.Request do
     * `:uniform_t` - whether all rows are at `t`
     * `:rows`, `:elements` - the batch
     * `:active_rows` - rows that still need an answer
+    * `:t_to` - model time at which the step ends, where a flow map must land; `nil` for `:bosh3`
   """
 
   @enforce_keys [:eval_id, :role]
@@ -52,7 +53,8 @@ defmodule DGM.Request do
     :rows,
     :elements,
     :active_rows,
-    :uniform_t
+    :uniform_t,
+    :t_to
   ]
 
   @type t :: %__MODULE__{
@@ -66,6 +68,7 @@ defmodule DGM.Request do
           rows: non_neg_integer,
           elements: non_neg_integer,
           active_rows: non_neg_integer,
-          uniform_t: boolean
+          uniform_t: boolean,
+          t_to: float | nil
         }
 end

@@ -34,12 +34,42 @@ defmodule DGM.Sampler do
   ## Options
 
     * `:x` - start from these `rows * elements` numbers instead of noise (a tensor)
+    * `:data` - start from these numbers, noised to the first level of the plan (image to image)
+    * `:known`, `:mask` - see `set_known/3`
   """
   @spec start(Plan.t(), [non_neg_integer], pos_integer, keyword) :: Run.t()
   def start(plan, seeds, elements, opts \\ []) do
-    x = Tensor.native_or_nil(Check.keyword(opts, x: nil)[:x], "x")
+    opts = Check.keyword(opts, x: nil, data: nil, known: nil, mask: nil)
+    [x, data] = for key <- [:x, :data], do: Tensor.native_or_nil(opts[key], Atom.to_string(key))
+    if x && data, do: Check.fail("data", :set, "nil beside x")
     {seeds, elements} = {Check.seeds(seeds), Check.count(elements, "elements")}
-    new(plan, Native.value!(Native.run_start(Plan.resource(plan), seeds, elements, x)))
+    run = new(plan, Native.value!(Native.run_start(Plan.resource(plan), seeds, elements, x, data)))
+
+    if opts[:known] || opts[:mask],
+      do: set_known(run, opts[:known], opts[:mask]),
+      else: run
+  end
+
+  @doc """
+  The run with parts of its result known, for plans compiled with `inpaint: true`.
+
+  After every step x becomes `known`, noised to the level of the step, where `mask` is 1, and stays
+  where it is 0; both are tensors of `rows * elements` numbers. The noise is that of the row's
+  seed, in a stream of its own.
+
+      iex> plan = DGM.Plan.compile(prediction: :x0, steps: 3, inpaint: true)
+      iex> zeros = fn _request, x, _t -> :binary.copy(<<0>>, byte_size(x)) end
+      iex> {known, mask} = {DGM.Tensor.new([[3.0, 4.0]]), DGM.Tensor.new([[1.0, 0.0]])}
+      iex> run = DGM.Sampler.start(plan, [1], 2, known: known, mask: mask)
+      iex> run |> DGM.Sampler.finish(zeros) |> DGM.Sampler.result() |> DGM.Tensor.to_list()
+      [[3.0, 0.0]]
+  """
+  @spec set_known(Run.t(), Tensor.input(), Tensor.input()) :: Run.t()
+  def set_known(run, known, mask) do
+    run = check(run)
+    [known, mask] = [Tensor.native(known, "known"), Tensor.native(mask, "mask")]
+    args = [run.plan.resource, run.header, run.state, known, mask]
+    %{run | state: Native.value!(apply(&Native.run_set_known/5, args))}
   end
 
   @doc """

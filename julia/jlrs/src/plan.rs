@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dgm_core::sampling::{self, PlanOptions, Prediction, Process, Solver, Spacing};
+use dgm_core::sampling::{self, OptionValue, PlanOptions};
 use jlrs::data::managed::string::StringRet;
 use jlrs::data::managed::value::typed::{TypedValue, TypedValueRet};
 use jlrs::prelude::*;
@@ -20,26 +20,6 @@ pub struct Plan(pub Arc<sampling::Plan>);
 
 /// A plan that Julia owns.
 pub type JlPlan<'s> = TypedValue<'s, 'static, Plan>;
-
-const KNOWN: &[&str] = &[
-    "process",
-    "prediction",
-    "solver",
-    "spacing",
-    "steps",
-    "train_steps",
-    "max_evals",
-    "shift",
-    "eta",
-    "guidance",
-    "beta_start",
-    "beta_end",
-    "rtol",
-    "atol",
-    "h_init",
-    "clip",
-    "times",
-];
 
 impl Plan {
     pub fn compile(options: JlValue) -> Reply<TypedValueRet<Plan>> {
@@ -60,47 +40,30 @@ impl Plan {
 }
 
 fn compile(mut o: PlanOptions, changes: JlValue) -> Result<TypedValueRet<Plan>, Failure> {
-    let changes = Options::new(changes, KNOWN)?;
-    set(&mut o.process, changes.symbol("process")?, Process::from_name)?;
-    set(&mut o.prediction, changes.symbol("prediction")?, Prediction::from_name)?;
-    set(&mut o.solver, changes.symbol("solver")?, Solver::from_name)?;
-    set(&mut o.spacing, changes.symbol("spacing")?, Spacing::from_name)?;
-    for (name, field) in
-        [("steps", &mut o.steps), ("train_steps", &mut o.train_steps), ("max_evals", &mut o.max_evals)]
-    {
-        *field = changes.count(name)?.unwrap_or(*field);
-    }
-    for (name, field) in [
-        ("shift", &mut o.shift),
-        ("eta", &mut o.eta),
-        ("guidance", &mut o.guidance),
-        ("beta_start", &mut o.beta_start),
-        ("beta_end", &mut o.beta_end),
-        ("rtol", &mut o.rtol),
-        ("atol", &mut o.atol),
-        ("h_init", &mut o.h_init),
-    ] {
-        *field = changes.number(name)?.unwrap_or(*field);
-    }
-    if changes.contains("clip") {
-        o.clip = changes.number("clip")?;
-    }
-    if let Some(times) = changes.array("times")? {
-        o.times = Some(Input::<f64>::vector("times", times)?.slice().to_vec());
+    let changes = Options::new(changes, PlanOptions::NAMES)?;
+    for &name in PlanOptions::NAMES {
+        // The value there now says what kind is wanted.
+        let value = match o.get(name)? {
+            OptionValue::Name(_) => changes.symbol(name)?.map(OptionValue::Name),
+            OptionValue::Count(_) => changes.count(name)?.map(OptionValue::Count),
+            OptionValue::Number(_) => changes.number(name)?.map(OptionValue::Number),
+            OptionValue::Flag(_) => changes.flag(name)?.map(OptionValue::Flag),
+            // `clip = nothing` takes away what a model's file says.
+            OptionValue::None | OptionValue::List(_) if name == "clip" => match changes.number(name)? {
+                Some(clip) => Some(OptionValue::Number(clip)),
+                None => changes.contains(name).then_some(OptionValue::None),
+            },
+            OptionValue::None | OptionValue::List(_) => match changes.array(name)? {
+                Some(list) => Some(OptionValue::List(Input::<f64>::vector(name, list)?.slice().to_vec())),
+                None => None,
+            },
+        };
+        if let Some(value) = value {
+            o.set(name, value)?;
+        }
     }
     let plan = engine(|| sampling::Plan::compile(&o))?;
     // SAFETY: only Julia calls exported functions; the plan is returned to it at once.
     let handle = unsafe { weak_handle_unchecked!() };
     Ok(TypedValue::new(&handle, Plan(Arc::new(plan))).leak())
-}
-
-fn set<T>(
-    field: &mut T,
-    name: Option<String>,
-    parse: fn(&str) -> dgm_core::Result<T>,
-) -> Result<(), Failure> {
-    if let Some(name) = name {
-        *field = parse(&name)?;
-    }
-    Ok(())
 }

@@ -6,7 +6,10 @@ use std::path::Path;
 
 use dgm_core::models::Dit;
 use dgm_core::random;
-use dgm_core::sampling::{Ask, Plan, PlanOptions, Prediction, Process, Request, Role, Run, Solver};
+use dgm_core::sampling::{
+    Ask, Guidance, NoiseKind, OptionValue, Plan, PlanOptions, Prediction, Process, Request, Role, Run,
+    Solver, Spacing,
+};
 use ndarray::{Array2, ArrayView4, ArrayViewMut4};
 use sha2::{Digest, Sha256};
 
@@ -55,18 +58,114 @@ fn model(role: Role, x: &[f32]) -> Vec<f32> {
 fn plans() -> Vec<(String, PlanOptions)> {
     let mut all = Vec::new();
     for &solver in Solver::ALL {
-        let flow = PlanOptions { solver, steps: 5, ..Default::default() };
-        let guided = PlanOptions { guidance: 2.5, shift: 3.0, ..flow.clone() };
-        let eta = if solver == Solver::Ddim { 0.5 } else { 0.0 };
+        let mut flow = PlanOptions { solver, steps: 5, ..Default::default() };
+        let mut shift = 3.0;
+        if solver == Solver::Scm {
+            (flow.process, flow.prediction, shift) = (Process::TrigFlow, Prediction::TrigFlow, 1.0);
+        }
+        let guided = PlanOptions { guidance: 2.5, shift, ..flow.clone() };
+        let eta = if matches!(solver, Solver::Ddim | Solver::Tcd) { 0.5 } else { 0.0 };
         let (process, prediction) = (Process::VpCosine, Prediction::Epsilon);
-        let vp = PlanOptions { process, prediction, eta, clip: Some(1.0), ..flow.clone() };
-        all.push((format!("plan/{}_flow", solver.name()), flow));
-        all.push((format!("plan/{}_flow_guided", solver.name()), guided));
-        if solver != Solver::Bosh3 {
+        let vp = PlanOptions { process, prediction, eta, clip: Some(1.0), shift: 1.0, ..flow.clone() };
+        let kind = flow.process.name();
+        all.push((format!("plan/{}_{kind}", solver.name()), flow));
+        all.push((format!("plan/{}_{kind}_guided", solver.name()), guided));
+        let flows_only = [Solver::Bosh3, Solver::Scm, Solver::FlowMap, Solver::EulerAncestralRf];
+        if !flows_only.contains(&solver) {
             all.push((format!("plan/{}_vp_clip", solver.name()), vp));
         }
     }
+    let edm = || PlanOptions {
+        process: Process::Edm,
+        prediction: Prediction::Edm,
+        spacing: Spacing::Karras,
+        steps: 5,
+        ..Default::default()
+    };
+    let vp = |process| PlanOptions { process, prediction: Prediction::V, steps: 5, ..Default::default() };
+    let more = [
+        ("edm", edm()),
+        ("edm_churn", PlanOptions { solver: Solver::Heun, s_churn: 1.0, s_noise: 1.01, ..edm() }),
+        (
+            "edm_restart",
+            PlanOptions { solver: Solver::Heun, restart: Some(vec![0.1, 2.0, 1.0, 1.0]), steps: 8, ..edm() },
+        ),
+        ("edm_threshold", PlanOptions { threshold_ratio: 0.8, threshold_max: 2.0, ..edm() }),
+        (
+            "ve_beta",
+            PlanOptions { process: Process::Ve, spacing: Spacing::Beta, prediction: Prediction::X0, ..edm() },
+        ),
+        ("vp_sigmoid", vp(Process::VpSigmoid)),
+        ("vp_continuous", PlanOptions { beta_start: 0.1, beta_end: 20.0, ..vp(Process::VpContinuous) }),
+        (
+            "zero_snr",
+            PlanOptions { zero_snr: true, spacing: Spacing::Trailing, ..vp(Process::VpScaledLinear) },
+        ),
+        (
+            "ays",
+            PlanOptions { spacing: Spacing::AysSdxl, solver: Solver::DpmPP2M, ..vp(Process::VpScaledLinear) },
+        ),
+        ("brownian", PlanOptions { noise: NoiseKind::Brownian, solver: Solver::DpmPP2MSde, ..edm() }),
+        (
+            "apg",
+            PlanOptions {
+                guidance: 4.0,
+                guidance_mode: Guidance::Apg,
+                apg_norm: 2.0,
+                apg_momentum: -0.5,
+                ..edm()
+            },
+        ),
+        (
+            "cfg_zero",
+            PlanOptions {
+                guidance: 4.0,
+                guidance_mode: Guidance::CfgZero,
+                zero_init_steps: 1,
+                steps: 4,
+                ..Default::default()
+            },
+        ),
+        (
+            "cfg_pp",
+            PlanOptions { guidance: 0.6, guidance_mode: Guidance::CfgPlusPlus, ..vp(Process::VpLinear) },
+        ),
+        (
+            "rescaled",
+            PlanOptions { guidance: 4.0, guidance_rescale: 0.7, guidance_end: 0.6, ..vp(Process::VpLinear) },
+        ),
+        (
+            "linear_quadratic",
+            PlanOptions {
+                spacing: Spacing::LinearQuadratic,
+                shift_terminal: 0.1,
+                steps: 6,
+                ..Default::default()
+            },
+        ),
+        ("lms_order_2", PlanOptions { solver: Solver::Lms, order: 2, ..edm() }),
+        ("unipc_order_3", PlanOptions { solver: Solver::UniPC, order: 3, ..vp(Process::VpLinear) }),
+    ];
+    all.extend(more.map(|(name, options)| (format!("plan/{name}"), options)));
     all
+}
+
+/// The options that differ from the defaults, `name value`, lists with commas.
+fn changed(o: &PlanOptions) -> String {
+    let default = PlanOptions::default();
+    let mut text = String::new();
+    for name in PlanOptions::NAMES {
+        let value = o.get(name).expect("a listed name");
+        if value == default.get(name).expect("a listed name") {
+            continue;
+        }
+        let value = match value {
+            OptionValue::List(list) => list.iter().map(f64::to_string).collect::<Vec<_>>().join(","),
+            other => other.to_string(),
+        };
+        write!(text, " {name} {value}").unwrap();
+    }
+    text
 }
 
 /// Every case. A new solver of the engine joins by itself.
@@ -187,7 +286,7 @@ pub fn runs_text() -> String {
         "# Generated by `cargo run -p dgm-conformance`. Do not edit.\n\
          # Seeds: the first three of row_seeds(7). Model of a plan: x/2 + 1/4, unconditional x/2 - 1/8;\n\
          # hashed (32-bit words, little-endian) row by row: what each evaluation reads, then the result;\n\
-         # for bosh3 the result alone.\n",
+         # for bosh3 the result alone. A plan has the options that are not the default.\n",
     );
     for case in run_cases() {
         writeln!(text, "run {}", case.name).unwrap();
@@ -195,23 +294,15 @@ pub fn runs_text() -> String {
             Source::Uniform => writeln!(text, "random uniform purpose 0 draw 3 elements {}", case.elements),
             Source::Normal => writeln!(text, "random normal purpose 0 draw 3 elements {}", case.elements),
             Source::Categorical => {
-                writeln!(text, "random categorical purpose 9 draw 3 elements {} logits 100 times 4", case.elements)
+                writeln!(
+                    text,
+                    "random categorical purpose 9 draw 3 elements {} logits 100 times 4",
+                    case.elements
+                )
             }
             Source::RowSeeds => writeln!(text, "random row_seeds"),
             Source::Model(file) => writeln!(text, "model {file} images 200"),
-            Source::Plan(o) => writeln!(
-                text,
-                "plan process {} prediction {} solver {} steps {} shift {} eta {} guidance {} clip {} elements {}",
-                o.process.name(),
-                o.prediction.name(),
-                o.solver.name(),
-                o.steps,
-                o.shift,
-                o.eta,
-                o.guidance,
-                o.clip.unwrap_or(0.0),
-                case.elements
-            ),
+            Source::Plan(o) => writeln!(text, "plan elements {}{}", case.elements, changed(o)),
         }
         .unwrap();
         writeln!(text, "sha256 {}\nend", case.sha256()).unwrap();

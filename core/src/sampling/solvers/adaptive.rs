@@ -6,8 +6,9 @@
 //! both cost three evaluations.
 
 use crate::error::Result;
+use crate::sampling::builder::{Builder, FREE};
 use crate::sampling::process::Node;
-use crate::sampling::table::{At, Builder, FREE, Operand, Row, Scale, Sum, X};
+use crate::sampling::table::{At, Operand, Row, Scale, Sum, X};
 
 pub(super) fn build(b: &mut Builder<'_>, grid: &[Node]) -> Result<()> {
     for node in [&grid[0], &grid[grid.len() - 1]] {
@@ -19,23 +20,23 @@ pub(super) fn build(b: &mut Builder<'_>, grid: &[Node]) -> Result<()> {
     let k: [Operand; 3] = std::array::from_fn(|_| b.slot());
     let h = |sum: Sum, k: Operand, c: f64| sum.scaled(k, c, Scale::Step);
 
-    let y = b.eval(At::Fraction(0.0), 0, 0, X);
+    let y = b.eval(At::Fraction(0.0), 0, 0, X)?;
     let slope = b.row_derivative(X, y);
     b.lin(k[0], slope);
     b.lin(stage, h(Sum::of(X, 1.0), k[0], 0.5));
     let again = b.position();
 
-    let y = b.eval(At::Fraction(0.5), 0, 1, stage);
+    let y = b.eval(At::Fraction(0.5), 0, 1, stage)?;
     let slope = b.row_derivative(stage, y);
     b.lin(k[1], slope);
     b.lin(stage, h(Sum::of(X, 1.0), k[1], 0.75));
 
-    let y = b.eval(At::Fraction(0.75), 0, 2, stage);
+    let y = b.eval(At::Fraction(0.75), 0, 2, stage)?;
     let slope = b.row_derivative(stage, y);
     b.lin(k[2], slope);
     b.lin(stage, h(h(h(Sum::of(X, 1.0), k[0], 2.0 / 9.0), k[1], 1.0 / 3.0), k[2], 4.0 / 9.0));
 
-    let y = b.eval(At::Fraction(1.0), 0, 3, stage);
+    let y = b.eval(At::Fraction(1.0), 0, 3, stage)?;
     let slope = b.row_derivative(stage, y);
     b.lin(FREE, slope);
     // The register of the clipped x0, which is spent too.

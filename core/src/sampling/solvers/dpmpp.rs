@@ -6,14 +6,15 @@
 //! its first step is then infinitely long too and the second one weighs that history by 0.
 
 use crate::error::Result;
+use crate::sampling::builder::{Builder, FREE};
 use crate::sampling::process::Node;
-use crate::sampling::table::{At, Builder, FREE, Sum, X};
+use crate::sampling::table::{At, Sum, X};
 
 pub(super) fn build(b: &mut Builder<'_>, grid: &[Node]) -> Result<()> {
     let before = b.slot();
     for (step, pair) in grid.windows(2).enumerate() {
         let (from, to) = (pair[0], pair[1]);
-        let y = b.eval(At::Node(from), step, 0, X);
+        let y = b.eval(At::Node(from), step, 0, X)?;
         let data = b.data(&from, X, y)?;
         b.lin(FREE, data);
         let h = to.lambda() - from.lambda();

@@ -11,9 +11,11 @@
 //! which a VP grid leaves at sigma about 0.01 however many steps there are; `times` that end at
 //! training step 0 avoid it.
 
+use super::common::{churn, simple_step};
 use crate::error::Result;
+use crate::sampling::builder::{Builder, FREE};
 use crate::sampling::process::Node;
-use crate::sampling::table::{At, Builder, FREE, Operand, Sum, X};
+use crate::sampling::table::{At, Operand, Sum, X};
 
 /// A Butcher tableau.
 pub(super) struct Tableau {
@@ -21,15 +23,22 @@ pub(super) struct Tableau {
     a: &'static [&'static [f64]],
     b: &'static [f64],
     c: &'static [f64],
+    /// The inner stage lies at the geometric mean of the coordinates (DPM2), not at `c`.
+    geometric: bool,
 }
 
-pub(super) const EULER: Tableau = Tableau { a: &[&[]], b: &[1.0], c: &[0.0] };
-pub(super) const MIDPOINT: Tableau = Tableau { a: &[&[], &[0.5]], b: &[0.0, 1.0], c: &[0.0, 0.5] };
-pub(super) const HEUN: Tableau = Tableau { a: &[&[], &[1.0]], b: &[0.5, 0.5], c: &[0.0, 1.0] };
+pub(super) const EULER: Tableau = Tableau { a: &[&[]], b: &[1.0], c: &[0.0], geometric: false };
+pub(super) const MIDPOINT: Tableau =
+    Tableau { a: &[&[], &[0.5]], b: &[0.0, 1.0], c: &[0.0, 0.5], geometric: false };
+/// k-diffusion's DPM2: the midpoint in the logarithm of the noise level.
+pub(super) const DPM2: Tableau = Tableau { geometric: true, ..MIDPOINT };
+pub(super) const HEUN: Tableau =
+    Tableau { a: &[&[], &[1.0]], b: &[0.5, 0.5], c: &[0.0, 1.0], geometric: false };
 pub(super) const RK4: Tableau = Tableau {
     a: &[&[], &[0.5], &[0.0, 0.5], &[0.0, 0.0, 1.0]],
     b: &[1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0],
     c: &[0.0, 0.5, 0.5, 1.0],
+    geometric: false,
 };
 
 pub(super) fn build(b: &mut Builder<'_>, grid: &[Node], tableau: &Tableau) -> Result<()> {
@@ -38,22 +47,40 @@ pub(super) fn build(b: &mut Builder<'_>, grid: &[Node], tableau: &Tableau) -> Re
     // the pass that ends the step.
     let stage_slot = (stages > 1).then(|| b.slot());
     let slopes: Vec<Operand> = (1..stages).map(|_| b.slot()).collect();
+    let steps = grid.len() - 1;
     for (step, pair) in grid.windows(2).enumerate() {
-        let (from, to) = (pair[0], pair[1]);
+        let (from, to) = (churn(b, step, pair[0], steps), pair[1]);
+        if from.alpha == 0.0 && b.levels.coordinate(&from).0 == 0.0 {
+            // The coordinate is infinite where no signal is left.
+            let y = b.eval(At::Node(from), step, 0, X)?;
+            simple_step(b, &from, &to, X, y)?;
+            continue;
+        }
+        if b.separates() {
+            let y = b.eval(At::Node(from), step, 0, X)?;
+            let data = b.data(&from, X, y)?;
+            let eps = b.renoise(&from, X, &data)?;
+            b.lin(X, data.times(to.alpha).plus_sum(&eps, to.sigma));
+            continue;
+        }
         let (m0, c0) = b.levels.coordinate(&from);
         let (m1, c1) = b.levels.coordinate(&to);
         let h = c1 - c0;
-        let nodes: Vec<Node> = tableau.c.iter().map(|&c| stage_node(b, c, &from, &to, c0, h)).collect();
-        let usable = (to.t >= 0.0) && nodes.iter().all(|n| b.has_derivative(n));
+        let place = |c: f64| if tableau.geometric { (libm::sqrt(c0 * c1) - c0) / h } else { c };
+        let inner = |c: f64| if c == 0.5 { place(c) } else { c };
+        let nodes: Vec<Node> =
+            tableau.c.iter().map(|&c| stage_node(b, inner(c), &from, &to, c0, h)).collect();
+        let positive = !tableau.geometric || c1 > 0.0;
+        let usable = positive && b.levels.knows(&to) && nodes.iter().all(|n| b.has_derivative(n));
         if stages == 1 || !usable {
-            let y = b.eval(At::Node(from), step, 0, X);
+            let y = b.eval(At::Node(from), step, 0, X)?;
             let slope = b.derivative(&from, X, y)?;
             b.lin(X, Sum::of(X, m1 / m0).plus_sum(&slope, m1 * h));
             continue;
         }
         let mut at = X;
         for (i, node) in nodes.iter().enumerate() {
-            let y = b.eval(At::Node(*node), step, i as u16, at);
+            let y = b.eval(At::Node(*node), step, i as u16, at)?;
             let slope = b.derivative(node, at, y)?;
             let last = i + 1 == stages;
             let here = if last { FREE } else { slopes[i] };
@@ -62,6 +89,8 @@ pub(super) fn build(b: &mut Builder<'_>, grid: &[Node], tableau: &Tableau) -> Re
                 if last { (m1, tableau.b) } else { (b.levels.coordinate(&nodes[i + 1]).0, tableau.a[i + 1]) };
             let mut sum = Sum::of(X, m / m0);
             for (j, &w) in weights.iter().enumerate().filter(|(_, w)| **w != 0.0) {
+                // The only inner weight of a geometric tableau is its place.
+                let w = if last { w } else { inner(w) };
                 sum = sum.plus(if j == i { here } else { slopes[j] }, m * h * w);
             }
             at = if last { X } else { stage_slot.unwrap_or(X) };
@@ -78,7 +107,7 @@ fn stage_node(b: &Builder<'_>, c: f64, from: &Node, to: &Node, c0: f64, h: f64) 
         *from
     } else if c == 1.0 {
         *to
-    } else if to.t < 0.0 {
+    } else if !b.levels.knows(to) {
         // Never evaluated: the step falls back.
         *to
     } else {

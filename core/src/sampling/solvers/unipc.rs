@@ -6,8 +6,9 @@
 //! of infinite lambda: at sigma 0 by that rule, at alpha 0 because its weight is 1/inf.
 
 use crate::error::Result;
+use crate::sampling::builder::{Builder, FREE};
 use crate::sampling::process::Node;
-use crate::sampling::table::{At, Builder, FREE, Operand, Sum, X};
+use crate::sampling::table::{At, Operand, Sum, X};
 
 /// What predictor and corrector share for a step from `from` to `to`.
 struct Step {
@@ -85,7 +86,7 @@ pub(super) fn build(b: &mut Builder<'_>, grid: &[Node]) -> Result<()> {
         let (from, to) = (pair[0], pair[1]);
         // m0 of this step goes where m1 of the last one was: the histories rotate by index.
         let (newest, oldest) = (history[i % 2], history[(i + 1) % 2]);
-        let y = b.eval(At::Node(from), i, 0, X);
+        let y = b.eval(At::Node(from), i, 0, X)?;
         let data = b.data(&from, X, y)?;
         b.lin(FREE, data);
         let base = match &previous {

@@ -11,7 +11,7 @@ fn every_plan_survives_export_at_every_ask() {
         let expected = walk(&plan, &seeds, None, n, toy);
         let mut state = vec![0.0; plan.state_len(3, n).unwrap()];
         let mut run = Run::start(&plan, &seeds, n, None, &mut state).unwrap();
-        let (mut t, mut y) = (vec![0.0; 3], vec![0.0; 3 * n]);
+        let (mut t, mut y) = (vec![0.0; 3], vec![0.0; 3 * n * plan.outputs()]);
         loop {
             let block = run.export(&plan, &state).unwrap();
             let again = Plan::from_bytes(&plan.to_bytes()).unwrap();

@@ -133,3 +133,79 @@ fn noise_comes_from_the_documented_streams() {
         assert!((f64::from(*x) - exact).abs() < 1e-5, "{i}: {x} {exact}");
     }
 }
+
+/// Every stochastic solver carries Gaussian data to its distribution, for every kind of process.
+#[test]
+fn every_stochastic_solver_reaches_the_data() {
+    use Solver::*;
+    let solvers = [
+        EulerAncestral,
+        EulerAncestralRf,
+        Dpm2Ancestral,
+        DpmPP2SAncestral,
+        DpmPPSde,
+        DpmPP2MSde,
+        DpmPP2MSdeHeun,
+        DpmPP3MSde,
+        DpmSde,
+        SaSolver,
+        ErSde,
+        Seeds2,
+        Seeds3,
+        Ddpm,
+    ];
+    let mut wrong = Vec::new();
+    for (i, solver) in solvers.into_iter().enumerate() {
+        for process in [Process::Flow, Process::VpScaledLinear, Process::Edm, Process::TrigFlow] {
+            if !fits(solver, process) {
+                continue;
+            }
+            let spacing = if process == Process::Edm { Spacing::Karras } else { Spacing::Uniform };
+            // A path costs some forty draws a number.
+            let noise = if i % 4 != 1 { NoiseKind::Independent } else { NoiseKind::Brownian };
+            let steps = if noise == NoiseKind::Brownian { 40 } else { 120 };
+            let elements = if noise == NoiseKind::Brownian { 1500 } else { 5000 };
+            let plan = compile(PlanOptions { solver, spacing, steps, noise, ..base(process) });
+            let x = walk(&plan, &[21, 22, 23, 24], None, elements, GAUSSIAN.model(&plan));
+            let (mean, deviation) = moments(&x);
+            println!("{} {}: mean {mean:.3} deviation {deviation:.3}", process.name(), solver.name());
+            if (mean - GAUSSIAN.mean).abs() > 0.03 || (deviation - GAUSSIAN.deviation).abs() > 0.03 {
+                wrong.push(format!("{} {}: {mean} {deviation}", process.name(), solver.name()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Consistency models: a perfect one jumps to data, noise in between is that of the level.
+#[test]
+fn jumps_reach_the_data() {
+    for (solver, process) in [
+        (Solver::Consistency, Process::Edm),
+        (Solver::Consistency, Process::Flow),
+        (Solver::Scm, Process::TrigFlow),
+        (Solver::Lcm, Process::Flow),
+        (Solver::Tcd, Process::VpScaledLinear),
+    ] {
+        // With gamma 1 a trajectory model jumps all the way, as a consistency model does.
+        let eta = if solver == Solver::Tcd { 1.0 } else { 0.0 };
+        let plan =
+            compile(PlanOptions { solver, steps: 4, eta, prediction: Prediction::X0, ..base(process) });
+        let levels = plan.levels().clone();
+        let x = walk(&plan, &[1, 2, 3, 4], None, 5000, |r, x, _, y| {
+            // The consistency function of Gaussian data: the whole ODE in one jump.
+            let node = Node { t: r.t, alpha: r.alpha, sigma: r.sigma };
+            y.iter_mut()
+                .zip(x)
+                .for_each(|(y, x)| *y = GAUSSIAN.carry(&node, &levels.clean(), f64::from(*x)) as f32);
+            Ok(())
+        });
+        let (mean, deviation) = moments(&x);
+        println!("{} {}: {mean} {deviation}", process.name(), solver.name());
+        assert!(
+            (mean - 0.7).abs() < 0.03 && (deviation - 0.5).abs() < 0.03,
+            "{} {mean} {deviation}",
+            solver.name()
+        );
+    }
+}

@@ -60,6 +60,43 @@ fn bad_options_are_named() {
     for times in [vec![1000.0, 0.0], vec![10.0, -0.5], vec![-1.0, -2.0], vec![5.0, -1.0, -1.0]] {
         refused(PlanOptions { times: Some(times), ..vp() }, "times");
     }
+    refused(PlanOptions { order: 2, ..d() }, "order");
+    refused(PlanOptions { order: 5, solver: Solver::Lms, ..d() }, "order");
+    refused(PlanOptions { betas: Some(vec![0.1; 10]), ..vp() }, "betas");
+    refused(PlanOptions { process: Process::VpTrained, ..vp() }, "betas");
+    refused(PlanOptions { process: Process::VpTrained, betas: Some(vec![0.1; 7]), ..vp() }, "betas");
+    refused(PlanOptions { zero_snr: true, ..d() }, "zero_snr");
+    refused(PlanOptions { sigma_min: 2.0, sigma_max: 1.0, ..base(Process::Edm) }, "sigma_min");
+    refused(PlanOptions { sigma_max: 1.5, ..d() }, "sigma_max");
+    refused(PlanOptions { steps_offset: 1, ..vp() }, "steps_offset");
+    refused(PlanOptions { steps_offset: 500, spacing: Spacing::Leading, steps: 2, ..vp() }, "steps_offset");
+    refused(PlanOptions { spacing: Spacing::LinearQuadratic, ..vp() }, "spacing");
+    refused(PlanOptions { spacing: Spacing::Leading, ..base(Process::Ve) }, "spacing");
+    refused(PlanOptions { spacing: Spacing::AysSd15, ..base(Process::TrigFlow) }, "spacing");
+    refused(PlanOptions { spacing: Spacing::Lambda, ..d() }, "sigma_max");
+    refused(PlanOptions { shift_terminal: 0.1, ..vp() }, "shift_terminal");
+    refused(PlanOptions { times: Some(vec![1.0, 0.0]), sigmas: Some(vec![1.0, 0.0]), ..d() }, "sigmas");
+    refused(PlanOptions { sigmas: Some(vec![1.0, 2.0]), ..d() }, "sigmas");
+    refused(PlanOptions { s_churn: 1.0, solver: Solver::Ddim, ..vp() }, "s_churn");
+    refused(PlanOptions { sde_eta: 0.5, ..d() }, "sde_eta");
+    refused(PlanOptions { start_step: 16, ..d() }, "start_step");
+    refused(PlanOptions { start_sigma: 2.0, ..d() }, "start_sigma");
+    refused(PlanOptions { start_sigma: 0.5, start_step: 1, ..d() }, "start_sigma");
+    refused(PlanOptions { restart: Some(vec![0.1, 2.0, 1.0]), ..d() }, "restart");
+    refused(PlanOptions { restart: Some(vec![0.5, 2.0, 1.0, 0.1]), ..d() }, "restart");
+    refused(PlanOptions { guidance_rescale: 0.5, guidance_mode: Guidance::Apg, ..d() }, "guidance_rescale");
+    refused(
+        PlanOptions { guidance_mode: Guidance::CfgPlusPlus, solver: Solver::Heun, ..d() },
+        "guidance_mode",
+    );
+    refused(PlanOptions { guidance_end: 0.2, guidance_start: 0.5, ..d() }, "guidance_end");
+    refused(PlanOptions { threshold_ratio: 0.9, clip: Some(1.0), ..d() }, "threshold_ratio");
+    refused(PlanOptions { variance: Variance::FixedLarge, ..d() }, "variance");
+    refused(PlanOptions { solver: Solver::Scm, ..d() }, "process");
+    refused(PlanOptions { solver: Solver::FlowMap, ..vp() }, "process");
+    refused(PlanOptions { solver: Solver::FlowMap, prediction: Prediction::X0, ..d() }, "prediction");
+    refused(PlanOptions { solver: Solver::Lcm, steps: 51, ..vp() }, "steps");
+    refused(PlanOptions { inpaint: true, ..bosh() }, "inpaint");
     // What a prediction does not determine at a level a solver must evaluate.
     for solver in [
         Solver::Euler,
@@ -89,7 +126,11 @@ fn codes_and_names_are_stable() {
     assert_eq!(Process::VpCosine.code(), 3);
     assert_eq!(Prediction::Velocity.code(), 3);
     assert_eq!(Spacing::Trailing.code(), 2);
-    assert!(matches!(Process::from_code(9), Err(Error::Argument { arg: "process", .. })));
+    assert_eq!(Solver::FlowMap.code(), 41);
+    assert_eq!(Process::TrigFlow.code(), 9);
+    assert_eq!(Prediction::TrigFlow.code(), 7);
+    assert_eq!(Spacing::DdimUniform.code(), 16);
+    assert!(matches!(Process::from_code(99), Err(Error::Argument { arg: "process", .. })));
     assert!(matches!(Spacing::from_name("even"), Err(Error::Argument { arg: "spacing", .. })));
 }
 
@@ -149,4 +190,53 @@ fn plans_print_readably() {
     assert!(text.ends_with("done, result s0"));
     let adaptive = compile(PlanOptions { solver: Solver::Bosh3, ..Default::default() }).describe();
     assert!(adaptive.contains("accept if |r1|") && adaptive.contains("go to 3"), "{adaptive}");
+}
+
+/// Options by name: what is read is what was set, and unknown names and wrong kinds are errors.
+#[test]
+fn options_by_name() {
+    let mut o = PlanOptions::default();
+    for &name in PlanOptions::NAMES {
+        let value = o.get(name).unwrap();
+        o.set(name, value).unwrap();
+    }
+    assert_eq!(o, PlanOptions::default());
+    let list = OptionValue::List(vec![1.0, 0.5]);
+    o.set("times", list.clone()).unwrap();
+    assert_eq!(o.get("times").unwrap(), list);
+    for (name, value) in [
+        ("tempo", OptionValue::None),
+        ("steps", OptionValue::Number(1.5)),
+        ("steps", OptionValue::Number(-1.0)),
+        ("zero_snr", OptionValue::Number(1.0)),
+        ("solver", OptionValue::Name("magic".into())),
+        ("clip", OptionValue::Flag(true)),
+        ("sigmas", OptionValue::Number(1.0)),
+    ] {
+        assert!(matches!(o.set(name, value), Err(Error::Argument { .. })), "{name}");
+    }
+}
+
+/// A plan that uses none of the later options is written as before; with one it carries it.
+#[test]
+fn later_options_travel() {
+    let old = compile(PlanOptions::default()).to_bytes();
+    assert_eq!((old[4], old.len()), (1, 4 + 4 + 16 + 8 + 48 + 8 + 24 + 8 + 8 + 8));
+    let options = PlanOptions {
+        sigmas: Some(vec![0.9, 0.4, 0.0]),
+        solver: Solver::SaSolver,
+        sde_eta: 0.5,
+        order: 3,
+        noise: NoiseKind::Brownian,
+        inpaint: true,
+        ..Default::default()
+    };
+    let plan = compile(options.clone());
+    let bytes = plan.to_bytes();
+    assert_eq!(bytes[4], 2);
+    let again = Plan::from_bytes(&bytes).unwrap();
+    assert_eq!((again.options(), again.hash()), (&options, plan.hash()));
+    for len in 0..bytes.len() {
+        assert!(matches!(Plan::from_bytes(&bytes[..len]), Err(Error::Format { .. })));
+    }
 }

@@ -4,7 +4,7 @@
 
 use super::*;
 
-fn start() -> Vec<f32> {
+pub(super) fn start() -> Vec<f32> {
     let mut x = Vec::with_capacity(768);
     for b in 0..4 {
         x.extend((0..192).map(|i| (i * 4 + b) as f32 / 768.0));

@@ -1,7 +1,7 @@
 //! Compiled plans.
 
 use dgm_core::arch::FpEnv;
-use dgm_core::sampling::{Plan, PlanOptions, Prediction, Process, Solver, Spacing};
+use dgm_core::sampling::{OptionValue, Plan, PlanOptions};
 use dgm_core::{Error, Result};
 use rustler::{Atom, Binary, Decoder, Encoder, Env, Resource, ResourceArc, Term};
 
@@ -45,6 +45,13 @@ fn plan_defaults(env: Env<'_>) -> Term<'_> {
 }
 
 #[rustler::nif]
+fn plan_preset<'a>(env: Env<'a>, preset: Atom) -> Reply<Term<'a>> {
+    let _fp = FpEnv::enter();
+    let options = PlanOptions::preset(&name(preset.to_term(env), "preset")?)?;
+    Ok(options_term(env, &options))
+}
+
+#[rustler::nif]
 fn plan_options<'a>(env: Env<'a>, plan: Handle<PlanRef>) -> Term<'a> {
     let _fp = FpEnv::enter();
     options_term(env, plan.0.options())
@@ -70,61 +77,47 @@ fn plan_from_binary(bytes: Binary<'_>) -> Reply<Compiled> {
 
 fn set(options: &mut PlanOptions, key: Atom, value: Term<'_>) -> Result<()> {
     let key = name(key.to_term(value.get_env()), "option")?;
-    match key.as_str() {
-        "process" => options.process = choice("process", value, Process::from_name)?,
-        "prediction" => options.prediction = choice("prediction", value, Prediction::from_name)?,
-        "solver" => options.solver = choice("solver", value, Solver::from_name)?,
-        "spacing" => options.spacing = choice("spacing", value, Spacing::from_name)?,
-        "steps" => options.steps = count("steps", value)?,
-        "train_steps" => options.train_steps = count("train_steps", value)?,
-        "max_evals" => options.max_evals = count("max_evals", value)?,
-        "shift" => options.shift = number("shift", value)?,
-        "eta" => options.eta = number("eta", value)?,
-        "guidance" => options.guidance = number("guidance", value)?,
-        "beta_start" => options.beta_start = number("beta_start", value)?,
-        "beta_end" => options.beta_end = number("beta_end", value)?,
-        "rtol" => options.rtol = number("rtol", value)?,
-        "atol" => options.atol = number("atol", value)?,
-        "h_init" => options.h_init = number("h_init", value)?,
-        "clip" => options.clip = optional(value, |v| number("clip", v))?,
-        "times" => options.times = optional(value, times)?,
-        other => return Err(Error::argument("option", other, "an option of DGM.Plan.compile/1")),
-    }
-    Ok(())
+    let Some(&arg) = PlanOptions::NAMES.iter().find(|n| **n == key) else {
+        return Err(Error::argument("option", key, "an option of DGM.Plan.compile/1"));
+    };
+    // The value there now says what kind is wanted.
+    let value = match options.get(arg)? {
+        OptionValue::Name(_) => OptionValue::Name(name(value, arg)?),
+        OptionValue::Count(_) => OptionValue::Count(count(arg, value)?),
+        OptionValue::Number(_) => OptionValue::Number(number(arg, value)?),
+        OptionValue::Flag(_) => OptionValue::Flag(flag(arg, value)?),
+        OptionValue::None | OptionValue::List(_) if arg == "clip" => {
+            optional(value, |v| number(arg, v))?.map_or(OptionValue::None, OptionValue::Number)
+        }
+        OptionValue::None | OptionValue::List(_) => {
+            optional(value, |v| numbers(arg, v))?.map_or(OptionValue::None, OptionValue::List)
+        }
+    };
+    options.set(arg, value)
 }
 
 /// The options as a keyword list.
 pub fn options_term<'a>(env: Env<'a>, o: &PlanOptions) -> Term<'a> {
     let atom =
         |name: &str| Atom::from_str(env, name).map(|a| a.to_term(env)).unwrap_or_else(|_| name.encode(env));
-    let list: Vec<(Term, Term)> = vec![
-        (atom("process"), atom(o.process.name())),
-        (atom("prediction"), atom(o.prediction.name())),
-        (atom("solver"), atom(o.solver.name())),
-        (atom("steps"), o.steps.encode(env)),
-        (atom("spacing"), atom(o.spacing.name())),
-        (atom("shift"), o.shift.encode(env)),
-        (atom("times"), o.times.encode(env)),
-        (atom("eta"), o.eta.encode(env)),
-        (atom("guidance"), o.guidance.encode(env)),
-        (atom("clip"), o.clip.encode(env)),
-        (atom("beta_start"), o.beta_start.encode(env)),
-        (atom("beta_end"), o.beta_end.encode(env)),
-        (atom("train_steps"), o.train_steps.encode(env)),
-        (atom("rtol"), o.rtol.encode(env)),
-        (atom("atol"), o.atol.encode(env)),
-        (atom("h_init"), o.h_init.encode(env)),
-        (atom("max_evals"), o.max_evals.encode(env)),
-    ];
+    let term = |name: &str| match o.get(name) {
+        Ok(OptionValue::Name(v)) => atom(&v),
+        Ok(OptionValue::Count(v)) => v.encode(env),
+        Ok(OptionValue::Number(v)) => v.encode(env),
+        Ok(OptionValue::Flag(v)) => v.encode(env),
+        Ok(OptionValue::List(v)) => v.encode(env),
+        Ok(OptionValue::None) | Err(_) => rustler::types::atom::nil().to_term(env),
+    };
+    let list: Vec<(Term, Term)> = PlanOptions::NAMES.iter().map(|name| (atom(name), term(name))).collect();
     list.encode(env)
-}
-
-fn choice<T>(arg: &'static str, value: Term<'_>, parse: fn(&str) -> Result<T>) -> Result<T> {
-    parse(&name(value, arg)?)
 }
 
 fn name(value: Term<'_>, arg: &'static str) -> Result<String> {
     value.atom_to_string().map_err(|_| Error::argument(arg, format!("{value:?}"), "an atom"))
+}
+
+fn flag(arg: &'static str, value: Term<'_>) -> Result<bool> {
+    value.decode().map_err(|_| Error::argument(arg, format!("{value:?}"), "true or false"))
 }
 
 fn count(arg: &'static str, value: Term<'_>) -> Result<usize> {
@@ -137,13 +130,13 @@ fn number(arg: &'static str, value: Term<'_>) -> Result<f64> {
         .map_err(|_| Error::argument(arg, format!("{value:?}"), "a number"))
 }
 
-fn times(value: Term<'_>) -> Result<Vec<f64>> {
+fn numbers(arg: &'static str, value: Term<'_>) -> Result<Vec<f64>> {
     // Rustler's decoder panics at an improper list, which has no length.
     let list: Vec<Term> = value
         .list_length()
         .and_then(|_| value.decode())
-        .map_err(|_| Error::argument("times", format!("{value:?}"), "a list of numbers or nil"))?;
-    list.into_iter().map(|t| number("times", t)).collect()
+        .map_err(|_| Error::argument(arg, format!("{value:?}"), "a list of numbers or nil"))?;
+    list.into_iter().map(|t| number(arg, t)).collect()
 }
 
 fn optional<'a, T>(value: Term<'a>, read: impl Fn(Term<'a>) -> Result<T>) -> Result<Option<T>> {

@@ -34,6 +34,8 @@ struct Request {
     elements: usize,
     active_rows: usize,
     uniform_t: bool,
+    /// `nil` where the run chooses its steps: there is no NaN in Erlang.
+    t_to: Option<f64>,
 }
 
 /// Two NIFs with one body: on a normal scheduler and on a dirty one.
@@ -62,12 +64,17 @@ fn run_start<'a>(
     seeds: Vec<u64>,
     elements: usize,
     x_start: Option<Input<'a>>,
+    data: Option<Input<'a>>,
 ) -> Reply<Parts<'a>> {
     let _fp = FpEnv::enter();
     let plan = &plan.0;
     let x_start = x_start.as_ref().map(|x| x.data("x_start")).transpose()?;
+    let data = data.as_ref().map(|x| x.data("data")).transpose()?;
     let mut state = allocate("state", plan.state_len(seeds.len(), elements)?)?;
-    let run = Run::start(plan, &seeds, elements, x_start.as_deref(), floats_mut(&mut state)?)?;
+    let run = match data {
+        Some(data) => Run::start_from(plan, &seeds, elements, &data, floats_mut(&mut state)?)?,
+        None => Run::start(plan, &seeds, elements, x_start.as_deref(), floats_mut(&mut state)?)?,
+    };
     let header = header(plan, &run)?;
     Ok((Binary::from_owned(header, env), Binary::from_owned(state, env), seeds.len(), elements))
 }
@@ -92,6 +99,7 @@ fn ask<'a>(plan: Handle<PlanRef>, header: Term<'a>) -> Reply<Term<'a>> {
                 elements: r.elements,
                 active_rows: r.active_rows,
                 uniform_t: r.uniform_t,
+                t_to: Some(r.t_to).filter(|t| t.is_finite()),
             };
             (atoms::eval(), request).encode(env)
         }
@@ -138,6 +146,24 @@ fn run_tell<'a>(
     run.tell(&plan.0, floats_mut(&mut state)?, eval_id, &y)?;
     let header = self::header(&plan.0, &run)?;
     Ok((Binary::from_owned(header, env), Binary::from_owned(state, env)))
+}
+
+/// The state with what is known in it.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_set_known<'a>(
+    env: Env<'a>,
+    plan: Handle<PlanRef>,
+    header: Binary<'a>,
+    state: Binary<'a>,
+    known: Input<'a>,
+    mask: Input<'a>,
+) -> Reply<Binary<'a>> {
+    let _fp = FpEnv::enter();
+    let run = Run::decode(&plan.0, header.as_slice())?;
+    let (known, mask) = (known.data("known")?, mask.data("mask")?);
+    let mut state = copy("state", state.as_slice())?;
+    run.set_known(&plan.0, floats_mut(&mut state)?, &known, &mask)?;
+    Ok(Binary::from_owned(state, env))
 }
 
 /// `{evals, accepts, rejects}`

@@ -1,0 +1,117 @@
+//! What is done to the elements of a chunk, lane by lane.
+
+use super::adaptive::Control;
+use super::exec::Accept;
+use crate::arch::{Kernel, Simd, dispatch};
+use crate::math;
+
+/// Lanes of the error sum; part of its definition.
+const LANES: usize = 32;
+
+/// `x += exp(c0 + c1 w) noise`
+#[inline(always)]
+pub(super) fn learned<S: Simd>(
+    s: S,
+    w: &[f32],
+    noise: &[f32],
+    c: &[f32],
+    x: &mut [f32],
+    scratch: &mut [f32],
+) {
+    scratch.iter_mut().zip(w).for_each(|(e, w)| *e = w.mul_add(c[1], c[0]));
+    for part in scratch.chunks_mut(S::LANES) {
+        s.store_partial(math::exp(s, s.load_partial(part, 0.0)), part);
+    }
+    for ((x, z), e) in x.iter_mut().zip(noise).zip(&*scratch) {
+        *x = z.mul_add(*e, *x);
+    }
+}
+
+/// `out = sum_k c_k src_k`: a chain of FMAs from +0, so that no result is -0.
+#[inline(always)]
+pub(super) fn combine<S: Simd, const N: usize>(s: S, sources: [&[f32]; N], c: [f32; N], out: &mut [f32]) {
+    let n = out.len();
+    let sources = sources.map(|v| &v[..n]);
+    let c = c.map(|v| s.splat(v));
+    let mut i = 0;
+    while i + S::LANES <= n {
+        let mut sum = s.splat(0.0);
+        for k in 0..N {
+            sum = s.fma(s.load(&sources[k][i..]), c[k], sum);
+        }
+        s.store(sum, &mut out[i..]);
+        i += S::LANES;
+    }
+    if i < n {
+        let mut sum = s.splat(0.0);
+        for k in 0..N {
+            sum = s.fma(s.load_partial(&sources[k][i..], 0.0), c[k], sum);
+        }
+        s.store_partial(sum, &mut out[i..]);
+    }
+}
+
+#[inline(always)]
+pub(super) fn clamp<S: Simd>(s: S, bound: f32, x: &mut [f32]) {
+    let (high, low) = (s.splat(bound), s.splat(-bound));
+    for part in x.chunks_mut(S::LANES) {
+        let v = s.load_partial(part, 0.0);
+        s.store_partial(s.max(s.min(v, high), low), part);
+    }
+}
+
+/// `sum (e / (atol + rtol max(|x|, |x_new|)))^2` of a chunk: lane = index mod 32 in rising
+/// order, then halving.
+#[inline(always)]
+pub(super) fn error_sum(error: &[f32], x: &[f32], x_new: &[f32], a: &Accept) -> f64 {
+    let mut lanes = [0.0f64; LANES];
+    for (i, ((&e, &x), &x_new)) in error.iter().zip(x).zip(x_new).enumerate() {
+        let size = f64::from(x.abs().max(x_new.abs()));
+        let ratio = f64::from(e) / (a.atol + a.rtol * size).max(f64::MIN_POSITIVE);
+        lanes[i % LANES] += ratio * ratio;
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// The first element that is NaN or infinite in a row still in use, as `(row, element)`.
+pub(super) fn first_non_finite(y: &[f32], elements: usize, control: &[Control]) -> Option<(usize, usize)> {
+    y.chunks_exact(elements)
+        .enumerate()
+        .filter(|(row, _)| control.get(*row).is_none_or(|c| !c.done))
+        .find_map(|(row, y)| {
+            if dispatch(AllFinite(y)) {
+                None
+            } else {
+                y.iter().position(|v| !v.is_finite()).map(|e| (row, e))
+            }
+        })
+}
+
+/// Whether no element is NaN or infinite.
+struct AllFinite<'a>(&'a [f32]);
+
+impl Kernel for AllFinite<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> bool {
+        // 0 * x is NaN exactly for NaN and infinite x, and NaN stays through the sum.
+        let zero = s.splat(0.0);
+        let mut sum = zero;
+        let mut parts = self.0.chunks_exact(S::LANES);
+        for part in &mut parts {
+            sum = s.fma(s.load(part), zero, sum);
+        }
+        sum = s.fma(s.load_partial(parts.remainder(), 0.0), zero, sum);
+        let mut lanes = [0.0; 16];
+        s.store(sum, &mut lanes);
+        lanes[..S::LANES].iter().all(|v| *v == 0.0)
+    }
+}

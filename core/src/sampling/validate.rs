@@ -1,0 +1,342 @@
+//! Checks of the options before anything is compiled.
+
+use super::fields::Value;
+use super::options::*;
+use crate::error::{Error, Result};
+
+impl PlanOptions {
+    /// Checks every field on its own and the combinations that have no meaning.
+    pub(super) fn validate(&self) -> Result<()> {
+        self.check_numbers()?;
+        self.check_steps()?;
+        self.check_process()?;
+        self.check_grid()?;
+        self.check_solver()?;
+        self.check_guidance()
+    }
+
+    /// Also what this plan does not use: a NaN there is a mistake of the caller all the same.
+    fn check_numbers(&self) -> Result<()> {
+        for &name in PlanOptions::NAMES {
+            if let Ok(Value::Number(value)) = self.get(name)
+                && !value.is_finite()
+            {
+                return Err(Error::range(name, value, "a finite number"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the process is a table of training steps.
+    pub(super) fn is_table(&self) -> bool {
+        use Process::{VpCosine, VpLinear, VpScaledLinear, VpSigmoid, VpTrained};
+        matches!(self.process, VpLinear | VpScaledLinear | VpCosine | VpSigmoid | VpTrained)
+    }
+
+    fn check_steps(&self) -> Result<()> {
+        if !(1..=MAX_STEPS).contains(&self.train_steps) {
+            return Err(Error::range("train_steps", self.train_steps, format!("1 to {MAX_STEPS}")));
+        }
+        if self.times.is_none() && self.sigmas.is_none() && self.solver != Solver::Bosh3 {
+            let by_index = matches!(
+                self.spacing,
+                Spacing::Uniform
+                    | Spacing::Leading
+                    | Spacing::Trailing
+                    | Spacing::Simple
+                    | Spacing::DdimUniform
+            );
+            let most = if self.is_table() && by_index {
+                self.train_steps - usize::from(self.final_sigma == FinalSigma::Min)
+            } else {
+                MAX_STEPS
+            };
+            if !(1..=most).contains(&self.steps) {
+                return Err(Error::range("steps", self.steps, format!("1 to {most}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_process(&self) -> Result<()> {
+        use Process::{VpContinuous, VpLinear, VpScaledLinear, VpSigmoid, VpTrained};
+        match self.process {
+            VpLinear | VpScaledLinear | VpSigmoid => {
+                within("beta_start", self.beta_start, 1e-12, 0.999)?;
+                within("beta_end", self.beta_end, self.beta_start, 0.999)?;
+            }
+            VpContinuous => {
+                within("beta_start", self.beta_start, 1e-12, 100.0)?;
+                within("beta_end", self.beta_end, self.beta_start, 100.0)?;
+            }
+            _ => {}
+        }
+        match (&self.betas, self.process == VpTrained) {
+            (Some(betas), true) => {
+                if betas.len() != self.train_steps {
+                    let expected = format!("[{}], one for each of train_steps", self.train_steps);
+                    return Err(Error::shape("betas", &[betas.len()], expected));
+                }
+                for (i, &beta) in betas.iter().enumerate() {
+                    if !(1e-12..=0.9999).contains(&beta) {
+                        return Err(Error::range("betas", format!("{beta} at index {i}"), "1e-12 to 0.9999"));
+                    }
+                }
+            }
+            (None, true) => {
+                return Err(Error::argument("betas", "nothing", "the betas of the process vp_trained"));
+            }
+            (Some(betas), false) => {
+                let got = format!("{} numbers", betas.len());
+                return Err(Error::argument("betas", got, "nothing unless the process is vp_trained"));
+            }
+            (None, false) => {}
+        }
+        if self.zero_snr && (!self.is_table() || self.train_steps < 2) {
+            return Err(Error::argument("zero_snr", true, "false unless the process is a table of betas"));
+        }
+        within("sigma_data", self.sigma_data, 1e-3, 1e3)?;
+        let exploding = matches!(self.process, Process::Ve | Process::Edm | Process::TrigFlow);
+        let least = if exploding { 1e-6 } else { 1e-9 };
+        for (arg, value, most) in [("sigma_min", self.sigma_min, 1e5), ("sigma_max", self.sigma_max, 1e6)] {
+            if value != 0.0 {
+                within(arg, value, least, if self.process == Process::Flow { 1.0 } else { most })?;
+            }
+        }
+        if self.sigma_min != 0.0 && self.sigma_max != 0.0 && self.sigma_min >= self.sigma_max {
+            return Err(Error::range(
+                "sigma_min",
+                self.sigma_min,
+                format!("less than sigma_max, {}", self.sigma_max),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_grid(&self) -> Result<()> {
+        let flow = self.process == Process::Flow;
+        if flow && matches!(self.spacing, Spacing::Leading | Spacing::Trailing) {
+            return Err(Error::argument("spacing", self.spacing.name(), "another one for the flow process"));
+        }
+        if self.spacing == Spacing::LinearQuadratic && !flow {
+            return Err(Error::argument(
+                "spacing",
+                self.spacing.name(),
+                "another one unless the process is flow",
+            ));
+        }
+        let low = if self.shift_type == ShiftType::Exponential { -10.0 } else { 0.01 };
+        within(
+            "shift",
+            self.shift,
+            low,
+            if self.shift_type == ShiftType::Exponential { 10.0 } else { 100.0 },
+        )?;
+        let neutral = self.shift == 1.0 && self.shift_type == ShiftType::Static;
+        if !flow && !neutral {
+            return Err(Error::argument("shift", self.shift, "1 unless the process is flow"));
+        }
+        within("shift_power", self.shift_power, 0.01, 100.0)?;
+        within("shift_terminal", self.shift_terminal, 0.0, 0.999)?;
+        if self.shift_terminal != 0.0 && !flow {
+            return Err(Error::argument(
+                "shift_terminal",
+                self.shift_terminal,
+                "0 unless the process is flow",
+            ));
+        }
+        if self.times.is_some() && self.sigmas.is_some() {
+            return Err(Error::argument("sigmas", "given beside times", "one of the two"));
+        }
+        within("rho", self.rho, 0.01, 100.0)?;
+        if self.steps_offset != 0 && self.spacing != Spacing::Leading {
+            return Err(Error::argument(
+                "steps_offset",
+                self.steps_offset,
+                "0 unless the spacing is leading",
+            ));
+        }
+        within("start_sigma", self.start_sigma, 0.0, 1e6)?;
+        if self.start_sigma != 0.0 && self.start_step != 0 {
+            return Err(Error::argument("start_sigma", self.start_sigma, "0 beside start_step"));
+        }
+        if self.solver == Solver::Bosh3 && (self.start_step != 0 || self.start_sigma != 0.0) {
+            return Err(Error::argument("start_step", self.start_step, "0 for the solver bosh3; give times"));
+        }
+        Ok(())
+    }
+
+    fn check_solver(&self) -> Result<()> {
+        within("eta", self.eta, 0.0, 1.0)?;
+        if self.eta != 0.0 && !self.solver.uses_eta() {
+            return Err(Error::argument("eta", self.eta, "0 unless the solver is ddim or tcd"));
+        }
+        within("sde_eta", self.sde_eta, 0.0, 2.0)?;
+        if self.sde_eta != 1.0 && !self.solver.uses_sde_eta() {
+            let expected = format!("1 for the solver {}", self.solver.name());
+            return Err(Error::argument("sde_eta", self.sde_eta, expected));
+        }
+        let orders = self.solver.orders().map_or(0..=0, |(orders, _)| orders);
+        if self.order != 0 && !orders.contains(&self.order) {
+            let expected = match self.solver.orders() {
+                None => format!("0 for the solver {}", self.solver.name()),
+                Some((o, _)) => {
+                    format!("0, or {} to {} for the solver {}", o.start(), o.end(), self.solver.name())
+                }
+            };
+            return Err(Error::range("order", self.order, expected));
+        }
+        if let Some(c) = self.clip {
+            within("clip", c, 1e-6, 1e6)?;
+        }
+        within("threshold_ratio", self.threshold_ratio, 0.0, 1.0)?;
+        within("threshold_max", self.threshold_max, 1.0e-3, 1e6)?;
+        if self.threshold_ratio != 0.0 && self.clip.is_some() {
+            return Err(Error::argument("threshold_ratio", self.threshold_ratio, "0 beside clip"));
+        }
+        within("s_churn", self.s_churn, 0.0, 1e6)?;
+        if self.s_churn != 0.0 && !matches!(self.solver, Solver::Euler | Solver::Heun | Solver::Dpm2) {
+            return Err(Error::argument(
+                "s_churn",
+                self.s_churn,
+                "0 unless the solver is euler, heun or dpm2",
+            ));
+        }
+        within("s_tmin", self.s_tmin, 0.0, 1e9)?;
+        within("s_tmax", self.s_tmax, 0.0, 1e9)?;
+        within("s_noise", self.s_noise, 0.0, 10.0)?;
+        if self.variance != Variance::FixedSmall && self.solver != Solver::Ddpm {
+            return Err(Error::argument(
+                "variance",
+                self.variance.name(),
+                "fixed_small unless the solver is ddpm",
+            ));
+        }
+        if self.threshold_ratio != 0.0 && self.solver == Solver::DdimInverse {
+            return Err(Error::argument(
+                "threshold_ratio",
+                self.threshold_ratio,
+                "0 for the solver ddim_inverse",
+            ));
+        }
+        if self.inpaint && self.solver == Solver::DdimInverse {
+            return Err(Error::argument("inpaint", true, "false for the solver ddim_inverse"));
+        }
+        self.check_restart()?;
+        let process = self.process;
+        let wanted = match self.solver {
+            Solver::EulerAncestralRf | Solver::FlowMap => Some(Process::Flow),
+            Solver::Scm => Some(Process::TrigFlow),
+            _ => None,
+        };
+        if let Some(wanted) = wanted
+            && wanted != process
+        {
+            let expected = format!("{} for the solver {}", wanted.name(), self.solver.name());
+            return Err(Error::argument("process", process.name(), expected));
+        }
+        if self.solver == Solver::FlowMap && self.prediction != Prediction::Velocity {
+            let expected = "velocity for the solver flow_map, whose model returns a mean velocity";
+            return Err(Error::argument("prediction", self.prediction.name(), expected));
+        }
+        if !(1..=MAX_STEPS).contains(&self.original_steps) {
+            return Err(Error::range("original_steps", self.original_steps, format!("1 to {MAX_STEPS}")));
+        }
+        within("time_scale", self.time_scale, 1e-3, 1e6)?;
+        if self.solver == Solver::Bosh3 {
+            return self.check_adaptive();
+        }
+        Ok(())
+    }
+
+    fn check_restart(&self) -> Result<()> {
+        let Some(restart) = &self.restart else { return Ok(()) };
+        if restart.is_empty() || restart.len() % 4 != 0 {
+            let expected = "groups of sigma_min, steps, times, sigma_max";
+            return Err(Error::shape("restart", &[restart.len()], expected));
+        }
+        for (i, group) in restart.chunks_exact(4).enumerate() {
+            let [low, steps, times, high] = [group[0], group[1], group[2], group[3]];
+            let whole = |v: f64| v.fract() == 0.0 && (1.0..=1000.0).contains(&v);
+            if !(low > 0.0 && low < high && high.is_finite() && whole(steps) && whole(times)) {
+                let expected = "0 < sigma_min < sigma_max, steps and times 1 to 1000";
+                return Err(Error::range("restart", format!("{group:?} in group {i}"), expected));
+            }
+        }
+        if self.solver == Solver::DdimInverse {
+            return Err(Error::argument("restart", "set", "nothing for the solver ddim_inverse"));
+        }
+        Ok(())
+    }
+
+    fn check_adaptive(&self) -> Result<()> {
+        if self.process != Process::Flow {
+            return Err(Error::argument("process", self.process.name(), "flow for the solver bosh3"));
+        }
+        within("rtol", self.rtol, 0.0, 1.0)?;
+        within("atol", self.atol, 0.0, 1e6)?;
+        if self.rtol.max(self.atol) < 1e-9 {
+            return Err(Error::range("rtol", self.rtol, "rtol or atol at least 1e-9"));
+        }
+        within("h_init", self.h_init, 0.0, 1.0)?;
+        if !(4..=1_000_000_000).contains(&self.max_evals) {
+            return Err(Error::range("max_evals", self.max_evals, "4 to 1000000000"));
+        }
+        for (arg, used) in [
+            ("threshold_ratio", self.threshold_ratio != 0.0),
+            ("guidance_mode", self.guidance_mode != Guidance::Cfg),
+            ("guidance_rescale", self.guidance_rescale != 0.0),
+            ("guidance_start", self.guidance_start != 0.0 || self.guidance_end != 1.0),
+            ("inpaint", self.inpaint),
+            ("restart", self.restart.is_some()),
+        ] {
+            if used {
+                return Err(Error::argument(arg, "set", "the default for the solver bosh3"));
+            }
+        }
+        if self.prediction.reads_scaled() {
+            let expected = "one that reads x as it is for the solver bosh3";
+            return Err(Error::argument("prediction", self.prediction.name(), expected));
+        }
+        Ok(())
+    }
+
+    fn check_guidance(&self) -> Result<()> {
+        within("guidance", self.guidance, -1e3, 1e3)?;
+        within("guidance_rescale", self.guidance_rescale, 0.0, 1.0)?;
+        within("guidance_start", self.guidance_start, 0.0, 1.0)?;
+        within("guidance_end", self.guidance_end, self.guidance_start, 1.0)?;
+        within("apg_eta", self.apg_eta, 0.0, 10.0)?;
+        within("apg_norm", self.apg_norm, 0.0, 1e6)?;
+        within("apg_momentum", self.apg_momentum, -1.0, 1.0)?;
+        if self.guidance_rescale != 0.0 && self.guidance_mode != Guidance::Cfg {
+            return Err(Error::argument(
+                "guidance_rescale",
+                self.guidance_rescale,
+                "0 unless guidance_mode is cfg",
+            ));
+        }
+        let can_split = matches!(self.solver, Solver::Euler | Solver::Ddim | Solver::EulerAncestral);
+        if self.guidance_mode == Guidance::CfgPlusPlus && !can_split {
+            let expected = "another mode, or the solver euler, ddim or euler_ancestral";
+            return Err(Error::argument("guidance_mode", self.guidance_mode.name(), expected));
+        }
+        if self.zero_init_steps != 0 && self.guidance_mode != Guidance::CfgZero {
+            return Err(Error::argument(
+                "zero_init_steps",
+                self.zero_init_steps,
+                "0 unless guidance_mode is cfg_zero",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Checks that a number is finite and inside `[low, high]`.
+fn within(arg: &'static str, value: f64, low: f64, high: f64) -> Result<()> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        Err(Error::range(arg, value, format!("{low} to {high}")))
+    }
+}

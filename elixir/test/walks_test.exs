@@ -1,0 +1,123 @@
+defmodule DGM.WalksTest do
+  # The walks of tests/conformance/runs.txt: the options of plans, and the SHA-256 of what each
+  # evaluation reads and of the result.
+  use ExUnit.Case, async: true
+  alias DGM.{Plan, Random, Sampler, Tensor}
+
+  @path Path.expand("../../tests/conformance/runs.txt", __DIR__)
+  @external_resource @path
+
+  # `run` and `plan` lines, each plan with the hash that follows it.
+  @cases @path
+         |> File.read!()
+         |> String.split("\n")
+         |> Enum.map(&String.split/1)
+         |> Enum.reduce({nil, nil, []}, fn
+           ["run", name], {_, _, all} -> {name, nil, all}
+           ["plan" | words], {name, _, all} -> {name, words, all}
+           ["sha256", hash], {name, words, all} when words != nil -> {name, nil, [{name, words, hash} | all]}
+           _, state -> state
+         end)
+         |> elem(2)
+
+  for {name, words, hash} <- @cases do
+    test "#{name} has the published hash" do
+      assert walk(unquote(words)) == unquote(hash)
+    end
+  end
+
+  test "the file was read" do
+    assert length(@cases) > 100
+  end
+
+  defp walk(["elements", elements | words]) do
+    elements = String.to_integer(elements)
+    defaults = Plan.defaults()
+
+    opts =
+      for [name, text] <- Enum.chunk_every(words, 2) do
+        key = String.to_existing_atom(name)
+        {key, value(key, defaults[key], text)}
+      end
+
+    plan = Plan.compile(opts)
+    seeds = for row <- 0..2, do: hd(Random.row_seeds(7 + row, 1))
+    run = Sampler.start(plan, seeds, elements)
+    {run, seen} = steps(run, opts[:solver] == :bosh3, [])
+    seen = Enum.reverse([Sampler.result(run).data | seen])
+    size = 4 * elements
+
+    bytes = for row <- 0..2, x <- seen, into: <<>>, do: binary_part(x, row * size, size)
+    Base.encode16(:crypto.hash(:sha256, bytes), case: :lower)
+  end
+
+  defp steps(run, quiet, seen) do
+    case Sampler.ask(run) do
+      :done ->
+        {run, seen}
+
+      {:eval, request} ->
+        x = Sampler.input(run)
+        bias = if request.role == :uncond, do: -0.125, else: 0.25
+        y = for <<v::float-32-native <- x>>, into: <<>>, do: <<0.5 * v + bias::float-32-native>>
+        steps(Sampler.tell(run, request.eval_id, y), quiet, if(quiet, do: seen, else: [x | seen]))
+    end
+  end
+
+  defp value(:clip, _default, text), do: number(text)
+
+  defp value(key, _default, text) when key in [:times, :sigmas, :betas, :restart],
+    do: text |> String.split(",") |> Enum.map(&number/1)
+
+  defp value(_key, default, text) when is_boolean(default), do: text == "true"
+  defp value(_key, default, text) when is_atom(default), do: String.to_existing_atom(text)
+  defp value(_key, default, text) when is_integer(default), do: String.to_integer(text)
+  defp value(_key, _default, text), do: number(text)
+
+  defp number(text), do: text |> Float.parse() |> elem(0)
+
+  test "image to image and masks" do
+    plan = Plan.compile(steps: 8, start_sigma: 0.5, inpaint: true)
+    zeros = fn _request, x, _t -> :binary.copy(<<0>>, byte_size(x)) end
+    [data, known] = for v <- [2.0, 6.0], do: Tensor.new([[v, v, v]])
+    mask = Tensor.new([[1.0, 0.0, 1.0]])
+    run = Sampler.start(plan, [1], 3, data: data, known: known, mask: mask)
+    [noise] = Plan.compile() |> Sampler.start([1], 3) |> Sampler.result() |> Tensor.to_list()
+    [x] = run |> Sampler.result() |> Tensor.to_list()
+    for {x, z} <- Enum.zip(x, noise), do: assert_in_delta(x, 0.5 * 2.0 + 0.5 * z, 1.0e-6)
+    [[a, b, c]] = run |> Sampler.finish(zeros) |> Sampler.result() |> Tensor.to_list()
+    assert {a, c} == {6.0, 6.0}
+    assert b != 6.0
+
+    assert_raise ArgumentError, ~r/^data is/, fn -> Sampler.start(plan, [1], 3, x: data, data: data) end
+    assert_raise ArgumentError, ~r/^mask is/, fn -> Sampler.set_known(run, data, nil) end
+    assert_raise ArgumentError, ~r/^mask/, fn -> Sampler.set_known(run, data, known) end
+
+    assert_raise DGM.Error, ~r/inpaint/, fn ->
+      Sampler.set_known(Sampler.start(Plan.compile(), [1], 3), data, mask)
+    end
+  end
+
+  test "a flow map is told where to land" do
+    run = Sampler.start(Plan.compile(solver: :flow_map, steps: 2), [1], 3)
+    assert {:eval, %{t: 1.0, t_to: 0.5}} = Sampler.ask(run)
+    run = Sampler.start(Plan.compile(solver: :bosh3), [1], 3)
+    assert {:eval, %{t_to: nil}} = Sampler.ask(run)
+  end
+
+  test "learned variances take two outputs" do
+    plan =
+      Plan.compile(
+        process: :vp_linear,
+        prediction: :epsilon,
+        solver: :ddpm,
+        variance: :learned_range,
+        steps: 3
+      )
+
+    twice = fn _request, x, _t -> x <> :binary.copy(<<0>>, byte_size(x)) end
+    [x] = plan |> Sampler.sample([1], 4, twice) |> Tensor.to_list()
+    assert length(x) == 4
+    assert_raise ArgumentError, fn -> Sampler.sample(plan, [1], 4, fn _r, x, _t -> x end) end
+  end
+end
