@@ -1187,7 +1187,7 @@ typedef struct {
      */
     int32_t reserved;
     /**
-     * Model time at which the step ends (where a flow map must land); NaN for adaptive solvers.
+     * Model time at which the step ends (where a flow map must land); of an adaptive solver the end of the walk.
      */
     double t_to;
 } dgm_request;

@@ -48,7 +48,7 @@ pub struct dgm_request {
     pub uniform_t: i32,
     /// 0.
     pub reserved: i32,
-    /// Model time at which the step ends (where a flow map must land); NaN for adaptive solvers.
+    /// Model time at which the step ends (where a flow map must land); of an adaptive solver the end of the walk.
     pub t_to: f64,
 }
 

@@ -93,7 +93,7 @@ What a run wants evaluated next: the model at `x` and `times`.
 - `step`, `stage`: from 0; a step may ask several times.
 - `t`, `sigma`, `alpha`: model time, noise and signal level of row 1.
 - `uniform_times`: whether all rows are at the same time. `active`: rows that have not finished.
-- `t_to`: model time at which the step ends, where a flow map must land; `NaN` for `:bosh3`.
+- `t_to`: model time at which the step ends, where a flow map must land; for `:bosh3` the end of the walk.
 - `id`: names this question; `tell!` refuses the answer to any other.
 """
 struct Request{X<:AbstractArray{Float32}}

@@ -15,9 +15,8 @@ from pathlib import Path
 import diffusers as d
 import torch
 
-torch.set_default_dtype(torch.float64)
 N = 6
-START = torch.linspace(-1.9, 1.7, N)
+START = torch.linspace(-1.9, 1.7, N, dtype=torch.float64).reshape(1, N)
 
 
 def model(x, t):
@@ -27,7 +26,7 @@ def model(x, t):
 
 def noise(step):
     i = torch.arange(N, dtype=torch.float64)
-    return torch.sin(1.7 * (step + 1) + 2.3 * i) * 1.2
+    return (torch.sin(1.7 * (step + 1) + 2.3 * i) * 1.2).reshape(1, N)
 
 
 def walk(name, scheduler, options, steps=8, ve=False, noisy=False, time=1.0, **timesteps):
@@ -36,13 +35,13 @@ def walk(name, scheduler, options, steps=8, ve=False, noisy=False, time=1.0, **t
     else:
         scheduler.set_timesteps(steps)
     x = START * float(getattr(scheduler, "init_noise_sigma", 1.0))
-    xs, times = [x.tolist()], []
+    xs, times = [x[0].tolist()], []
     for i, t in enumerate(scheduler.timesteps):
         y = model(scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x, float(t) * time)
         extra = {"variance_noise": noise(i)} if noisy else {}
         x = scheduler.step(y, t, x, **extra).prev_sample.to(torch.float64)
         times.append(float(t) * time)
-        xs.append(x.tolist())
+        xs.append(x[0].tolist())
     return {"name": name, "options": options, "ve": ve, "noisy": noisy, "t": times, "x": xs}
 
 
@@ -70,8 +69,6 @@ def cases():
                LATENT_OPTIONS | {"solver": "res_multistep", "times": TIMES})
     yield walk("dpmpp_karras", d.DPMSolverMultistepScheduler(**LATENT, use_karras_sigmas=True, lower_order_final=False),
                LATENT_OPTIONS | {"solver": "dpmpp", "spacing": "karras"})
-    yield walk("dpmpp_exponential_v", d.DPMSolverMultistepScheduler(**LATENT, **V, use_exponential_sigmas=True, lower_order_final=False),
-               LATENT_OPTIONS | {"solver": "dpmpp", "spacing": "exponential", "prediction": "v"})
     yield walk("dpmpp_2m_sde", d.DPMSolverMultistepScheduler(**LATENT, algorithm_type="sde-dpmsolver++", lower_order_final=False),
                LATENT_OPTIONS | {"solver": "dpmpp_2m_sde", "times": TIMES}, noisy=True)
     yield walk("dpmpp_2m_sde_heun", d.DPMSolverMultistepScheduler(**LATENT, algorithm_type="sde-dpmsolver++", solver_type="heun", lower_order_final=False),
@@ -90,6 +87,8 @@ def cases():
     yield walk("euler", d.EulerDiscreteScheduler(**LATENT), LATENT_OPTIONS | {"solver": "euler", "spacing": "linspace"}, ve=True)
     yield walk("euler_karras_v", d.EulerDiscreteScheduler(**LATENT, **V, use_karras_sigmas=True),
                LATENT_OPTIONS | {"solver": "euler", "spacing": "karras", "prediction": "v"}, ve=True)
+    yield walk("euler_exponential", d.EulerDiscreteScheduler(**LATENT, use_exponential_sigmas=True),
+               LATENT_OPTIONS | {"solver": "euler", "spacing": "exponential"}, ve=True)
     yield walk("euler_beta", d.EulerDiscreteScheduler(**LATENT, use_beta_sigmas=True),
                LATENT_OPTIONS | {"solver": "euler", "spacing": "beta"}, ve=True)
     yield walk("lms_karras", d.LMSDiscreteScheduler(**LATENT, use_karras_sigmas=True),

@@ -8,7 +8,7 @@ use crate::error::Result;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Node {
     /// Model time: flow 1 (noise) to 0 (data); VP the training step, -1 for clean data; VE sigma;
-    /// EDM `ln(sigma) / 4`; TrigFlow pi/2 to 0.
+    /// EDM `ln(sigma) / 4`, -100 for clean data; TrigFlow pi/2 to 0.
     pub t: f64,
     /// Weight of the data.
     pub alpha: f64,
@@ -36,6 +36,9 @@ impl Node {
 
 /// Least time of the continuous VP process that a spacing visits (Song 2021).
 const CONTINUOUS_LEAST: f64 = 1e-3;
+
+/// Model time of EDM's clean data, below every level's.
+const CLEAN_LOG_TIME: f64 = -100.0;
 
 /// The process with its tables built.
 #[derive(Debug, Clone)]
@@ -87,7 +90,7 @@ impl Levels {
             Levels::Vp { log_ratio, .. } => (0.0, (log_ratio.len() - 1) as f64),
             Levels::Continuous { .. } => (0.0, 1.0),
             Levels::Exploding { log_time: false, range } => (0.0, range.1),
-            Levels::Exploding { log_time: true, range } => (-100.0, libm::log(range.1) / 4.0),
+            Levels::Exploding { log_time: true, range } => (-10.0, libm::log(range.1) / 4.0),
         }
     }
 
@@ -135,7 +138,8 @@ impl Levels {
     pub(super) fn clean(&self) -> Node {
         let t = match self {
             Levels::Vp { .. } => -1.0,
-            Levels::Exploding { log_time: true, .. } => f64::NEG_INFINITY,
+            // Not minus infinity, which some languages cannot hold.
+            Levels::Exploding { log_time: true, .. } => CLEAN_LOG_TIME,
             _ => 0.0,
         };
         Node { t, alpha: 1.0, sigma: 0.0 }

@@ -91,7 +91,7 @@ pub struct Request {
     pub active_rows: usize,
     /// Whether all rows share `t`.
     pub uniform_t: bool,
-    /// Model time at which the step ends: where a flow map must land. NaN for adaptive plans.
+    /// Model time at which the step ends: where a flow map must land. Of an adaptive plan the end of the walk.
     pub t_to: f64,
 }
 

@@ -78,7 +78,9 @@ fn flow_times(options: &PlanOptions, levels: &Levels, n: usize, m: usize) -> Res
     let mut times: Vec<f64> = match options.spacing {
         Spacing::Uniform if first == 1.0 => (0..m).map(|i| shifted((n - i) as f64 / n as f64)).collect(),
         Spacing::Uniform => (0..m).map(|i| shifted(first * ((n - i) as f64 / n as f64))).collect(),
-        Spacing::Linspace if options.compat == Compat::Diffusers => {
+        Spacing::Linspace
+            if options.compat == Compat::Diffusers && options.shift_type == ShiftType::Static =>
+        {
             // The ends are shifted already when they are shifted with the rest.
             line(shifted(first), shifted(least), m).map(shifted).collect()
         }
@@ -108,10 +110,11 @@ fn flow_times(options: &PlanOptions, levels: &Levels, n: usize, m: usize) -> Res
         },
     };
     // A flow of one uniform step with a final level has nowhere to end but 0.
-    if options.spacing == Spacing::Uniform && options.final_sigma == FinalSigma::Min {
-        if let Some(last) = times.last_mut() {
-            *last = shifted(least);
-        }
+    if options.spacing == Spacing::Uniform
+        && options.final_sigma == FinalSigma::Min
+        && let Some(last) = times.last_mut()
+    {
+        *last = shifted(least);
     }
     if options.shift_terminal != 0.0 {
         stretch(&mut times, options.shift_terminal);

@@ -38,7 +38,7 @@ defmodule DGM.Request do
     * `:uniform_t` - whether all rows are at `t`
     * `:rows`, `:elements` - the batch
     * `:active_rows` - rows that still need an answer
-    * `:t_to` - model time at which the step ends, where a flow map must land; `nil` for `:bosh3`
+    * `:t_to` - model time at which the step ends, where a flow map must land; for `:bosh3` the end of the walk
   """
 
   @enforce_keys [:eval_id, :role]
@@ -69,6 +69,6 @@ defmodule DGM.Request do
           elements: non_neg_integer,
           active_rows: non_neg_integer,
           uniform_t: boolean,
-          t_to: float | nil
+          t_to: float
         }
 end

@@ -7,7 +7,7 @@
 //! step from a level without signal is that of x0 also in the eps form.
 
 use super::common::{simple_step, usable};
-use super::weights::exponential;
+use super::weights::{exponential, moment};
 use crate::error::Result;
 use crate::sampling::builder::{Builder, FREE};
 use crate::sampling::process::Node;
@@ -18,6 +18,9 @@ use crate::sampling::table::{At, Operand, Sum, X};
 pub(super) enum Rule {
     /// Order 2 takes the value at the middle of the step, order 3 the exact integral.
     Midpoint,
+    /// As published and as peers have it: order 3 takes half of the second difference's integral,
+    /// which leaves it at order 2.
+    Halved,
     /// The polynomial through the history, integrated exactly.
     Exact,
 }
@@ -47,13 +50,23 @@ impl Ring {
     }
 }
 
-/// `total` shared out as the rule says: `points` are places of the history in units of the step.
-fn share(rule: Rule, points: &[f64], total: f64, exact: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f64> {
+/// `1 - e^-z` shared out as the rule says: `points` are places of the history in units of the step.
+fn share(rule: Rule, points: &[f64], z: f64) -> Vec<f64> {
+    let (total, square) = (-libm::expm1(-z), moment(2, z));
+    let exact = |points: &[f64]| exponential(points, z);
     match (rule, points.len()) {
         (_, 1) => vec![total],
-        (Rule::Midpoint, 2) => {
+        (Rule::Midpoint | Rule::Halved, 2) => {
             let half = 0.5 / -points[1];
             vec![total * (1.0 + half), -total * half]
+        }
+        (Rule::Halved, _) => {
+            // The exact weights less half of what the divided difference of order 2 contributes to x^2.
+            let (r0, r1) = (-points[1], points[1] - points[2]);
+            let half = 0.5 * square / (r0 + r1);
+            let (a, b) = (half / r0, half / r1);
+            let w = exact(points);
+            vec![w[0] - a, w[1] + a + b, w[2] - b]
         }
         _ => exact(points),
     }
@@ -79,7 +92,7 @@ pub(super) fn in_data(b: &mut Builder<'_>, grid: &[Node], m: Method) -> Result<(
         let z = (1.0 + m.eta) * h;
         let count = usable(grid, step, m.order);
         let points = places(grid, step, count);
-        let weights = share(m.rule, &points, -libm::expm1(-z), |points| exponential(points, z));
+        let weights = share(m.rule, &points, z);
         let damped = if m.eta == 0.0 { 1.0 } else { libm::exp(-m.eta * h) };
         let mut sum = Sum::of(X, to.sigma / from.sigma * damped);
         for (back, w) in weights.iter().enumerate() {
@@ -121,7 +134,7 @@ pub(super) fn in_noise(b: &mut Builder<'_>, grid: &[Node], m: Method) -> Result<
         let h = to.lambda() - from.lambda();
         let count = usable(grid, step, m.order);
         let points = places(grid, step, count);
-        let weights = share(m.rule, &points, -libm::expm1(h), |points| exponential(points, -h));
+        let weights = share(m.rule, &points, -h);
         let mut sum = Sum::of(X, to.alpha / from.alpha);
         for (back, w) in weights.iter().enumerate() {
             let operand = if back == 0 { FREE } else { ring.at(step, back) };

@@ -19,7 +19,7 @@ mod unipc_any;
 mod weights;
 
 use super::builder::Builder;
-use super::options::{Process, Solver};
+use super::options::{Compat, Process, Solver};
 use super::process::Node;
 use crate::error::Result;
 use exponential::{Method, Rule as Integral};
@@ -28,8 +28,9 @@ use singlestep::Form;
 
 pub(super) fn build(solver: Solver, b: &mut Builder<'_>, grid: &[Node]) -> Result<()> {
     let (order, eta) = (b.order(), b.options().sde_eta);
-    let midpoint =
-        |eta| Method { rule: if order == 2 { Integral::Midpoint } else { Integral::Exact }, order, eta };
+    let theirs = b.options().compat == Compat::Diffusers;
+    let rule = if theirs { Integral::Halved } else { Integral::Midpoint };
+    let midpoint = |eta| Method { rule, order, eta };
     let fixed = |rule, order, eta| Method { rule, order, eta };
     match solver {
         Solver::Euler => runge_kutta::build(b, grid, &runge_kutta::EULER),

@@ -144,8 +144,15 @@ fn step(b: &mut Builder<'_>, s: &Step, inner: &[Node], to: &Node, slots: &Slots,
         b.lin(X, sum);
         return Ok(());
     }
-    let bend = s.bend(&inner[1]) / (r(&inner[0]) / r(&inner[1]));
-    let sum = s.straight(&inner[1], slots.first).plus_sum(&value, bend).plus(slots.first, -bend);
+    let sum = s.straight(&inner[1], slots.first);
+    let between = r(&inner[0]) / r(&inner[1]);
+    let bend = if s.numbers[0] == s.numbers[1] {
+        s.bend(&inner[1]) / between
+    } else {
+        // In groups the second inner level is a step of order 2 of its own.
+        sum.0.last().map_or(0.0, |t| t.coefficient) * 0.5 / between
+    };
+    let sum = sum.plus_sum(&value, bend).plus(slots.first, -bend);
     b.lin(slots.stage, sum);
     let y = b.eval(At::Node(inner[1]), s.numbers[2], own_stage(2), slots.stage)?;
     let value = s.value(b, &inner[1], slots.stage, y)?;

@@ -38,7 +38,7 @@ pub(super) fn exponential(points: &[f64], z: f64) -> Vec<f64> {
 }
 
 /// `z int_0^1 exp(-z (1 - x)) x^k dx`
-fn moment(k: usize, z: f64) -> f64 {
+pub(super) fn moment(k: usize, z: f64) -> f64 {
     if z.abs() < 2.0 {
         // z sum_j (-z)^j k! / (k + j + 1)!, which does not cancel.
         let mut term = z / (k + 1) as f64;

@@ -163,9 +163,8 @@ fn every_stochastic_solver_reaches_the_data() {
             let spacing = if process == Process::Edm { Spacing::Karras } else { Spacing::Uniform };
             // A path costs some forty draws a number.
             let noise = if i % 4 != 1 { NoiseKind::Independent } else { NoiseKind::Brownian };
-            let steps = if noise == NoiseKind::Brownian { 40 } else { 120 };
-            let elements = if noise == NoiseKind::Brownian { 1500 } else { 5000 };
-            let plan = compile(PlanOptions { solver, spacing, steps, noise, ..base(process) });
+            let elements = if noise == NoiseKind::Brownian { 800 } else { 5000 };
+            let plan = compile(PlanOptions { solver, spacing, steps: 120, noise, ..base(process) });
             let x = walk(&plan, &[21, 22, 23, 24], None, elements, GAUSSIAN.model(&plan));
             let (mean, deviation) = moments(&x);
             println!("{} {}: mean {mean:.3} deviation {deviation:.3}", process.name(), solver.name());

@@ -15,6 +15,7 @@ mod protocol;
 mod published;
 mod published_all;
 mod sde_orders;
+mod trajectories;
 
 use super::*;
 use crate::error::Result;

@@ -331,3 +331,28 @@ fn inversion_is_of_order_one() {
     let order = libm::log2(at(64) / at(128));
     assert!((order - 1.0).abs() < 0.2, "{order}");
 }
+
+/// The published third-order multistep formula halves a term: peers' is of order 2, ours is not.
+#[test]
+fn the_third_order_of_others_is_the_second() {
+    let data = Gaussian { mean: 0.3, deviation: 0.4 };
+    let start = [-1.5, 0.2, 1.4];
+    let order = |compat| {
+        let error = |n| {
+            let sigmas = Some(graded(Process::Edm, n, 3));
+            let plan = compile(PlanOptions {
+                solver: Solver::DpmPP,
+                order: 3,
+                sigmas,
+                compat,
+                ..base(Process::Edm)
+            });
+            let x = oracle::walk64(&plan, &start, data.model64(&plan));
+            let exact = |s: f64| data.carry(&plan.start(), &plan.end(), s);
+            x.iter().zip(&start).map(|(x, s)| (x - exact(*s)).abs()).fold(0.0, f64::max)
+        };
+        libm::log2(error(200) / error(400))
+    };
+    let (ours, theirs) = (order(Compat::None), order(Compat::Diffusers));
+    assert!((ours - 3.0).abs() < 0.2 && (theirs - 2.0).abs() < 0.2, "{ours} {theirs}");
+}

@@ -210,7 +210,8 @@ fn steps_between_vp_levels() {
     f.check("ddim_inverse", run(inverse.clone(), &x, plain), 671.6817, 1e-4);
     let steep = PlanOptions { beta_start: 0.01, ..inverse };
     f.check("ddim_inverse from alpha 1", run(steep.clone(), &x, plain), 539.9622, 1e-4);
-    let times = Some((0..10).map(|i| f64::from(900 - 100 * i)).collect::<Vec<_>>());
+    let descending: Vec<_> = (0..10).map(|i| f64::from(900 - 100 * i)).collect();
+    let times = Some(descending.clone());
     f.check(
         "ddim_inverse from alpha 0",
         run(PlanOptions { times: times.clone(), ..steep }, &x, plain),
@@ -276,7 +277,7 @@ fn steps_between_vp_levels() {
     f.check("pndm", run(pndm.clone(), &x, plain), 198.1318, 1e-5);
     // Their v is mixed over levels before it becomes eps: not reproduced.
     f.check("pndm steep", run(PlanOptions { beta_start: 0.01, ..pndm.clone() }, &x, plain), 186.9482, 1e-5);
-    let clean = Some(times.unwrap().into_iter().chain([-1.0]).collect());
+    let clean = Some(descending.into_iter().chain([-1.0]).collect());
     f.check(
         "pndm to alpha 1",
         run(PlanOptions { beta_start: 0.01, times: clean, ..pndm }, &x, plain),

@@ -34,8 +34,7 @@ struct Request {
     elements: usize,
     active_rows: usize,
     uniform_t: bool,
-    /// `nil` where the run chooses its steps: there is no NaN in Erlang.
-    t_to: Option<f64>,
+    t_to: f64,
 }
 
 /// Two NIFs with one body: on a normal scheduler and on a dirty one.
@@ -99,7 +98,7 @@ fn ask<'a>(plan: Handle<PlanRef>, header: Term<'a>) -> Reply<Term<'a>> {
                 elements: r.elements,
                 active_rows: r.active_rows,
                 uniform_t: r.uniform_t,
-                t_to: Some(r.t_to).filter(|t| t.is_finite()),
+                t_to: r.t_to,
             };
             (atoms::eval(), request).encode(env)
         }
