@@ -8,7 +8,7 @@ number of threads, any batch and in any of the languages that share the engine.
 - Kernels: [`attention`](@ref), [`layer_norm`](@ref), [`rms_norm`](@ref), [`modulate`](@ref),
   [`gate_residual`](@ref), [`timestep_embedding`](@ref), [`patchify`](@ref), [`unpatchify`](@ref),
   `DGMKernels.silu`, `DGMKernels.gelu`, `DGMKernels.Linear`; each has a twin with `!` that fills an
-  array of yours.
+  array of yours. `DGMKernels.dot_product_attention` is attention in the layout of NNlib.
 - Random numbers: [`row_seeds`](@ref), `DGMKernels.normal!`, `DGMKernels.uniform!`,
   `DGMKernels.categorical`.
 - Sampling: `DGMKernels.Plan`, `DGMKernels.sample` with any callable as the model, or
@@ -29,6 +29,7 @@ include("arrays.jl")
 include("options.jl")
 include("handles.jl")
 include("attention.jl")
+include("dot_product_attention.jl")
 include("nn.jl")
 include("linear.jl")
 include("random.jl")
@@ -41,15 +42,16 @@ include("info.jl")
 using .Library: LibraryNotFound
 
 export DiT, DGMError, LibraryNotFound
-export attention, attention!, attention_varlen, attention_varlen!, layer_norm, layer_norm!, rms_norm, rms_norm!, modulate, modulate!
+export attention, attention!, attention_varlen, attention_varlen!
+export layer_norm, layer_norm!, rms_norm, rms_norm!, modulate, modulate!
 export gate_residual, gate_residual!, timestep_embedding, timestep_embedding!
 export patchify, patchify!, unpatchify, unpatchify!
 export row_seeds, ask, tell!, export_run, import_run
 
 # Part of the interface, but with names that others export too.
-const PUBLIC = (:Grid, :Linear, :Plan, :Request, :Run, :categorical, :cpu_info, :describe, :element_pointer,
-                :element_strides, :forward!, :gelu, :gelu!, :generate, :BF16, :is_strided, :isdone, :library, :linear!,
-                :metadata, :normal!, :num_threads, :numerics_version, :result, :sample, :sample!,
+const PUBLIC = (:Grid, :Linear, :Plan, :Request, :Run, :categorical, :cpu_info, :describe, :dot_product_attention,
+                :element_pointer, :element_strides, :forward!, :gelu, :gelu!, :generate, :BF16, :is_strided, :isdone,
+                :library, :linear!, :metadata, :normal!, :num_threads, :numerics_version, :result, :sample, :sample!,
                 :set_backend!, :set_num_threads!, :silu, :silu!, :start, :step!, :uniform!)
 @static if VERSION >= v"1.11"
     eval(Expr(:public, PUBLIC...))

@@ -9,6 +9,8 @@ const PLAN = D.Plan(steps = 2)
 const ARRAY_FUNCTIONS = (
     ("attention", attention, "q" => f32(4, 3, 2, 1), "k" => f32(4, 5, 2, 1), "v" => f32(4, 5, 2, 1)),
     ("attention!", attention!, "out" => f32(4, 3, 2, 1), "q" => f32(4, 3, 2, 1), "k" => f32(4, 5, 2, 1), "v" => f32(4, 5, 2, 1)),
+    ("dot_product_attention", (q, k, v, bias) -> D.dot_product_attention(q, k, v, bias; nheads = 2)[1],
+     "q" => f32(4, 3, 2), "k" => f32(4, 5, 2), "v" => f32(4, 5, 2), "bias" => f32(5, 3, 2, 2)),
     ("layer_norm", layer_norm, "x" => f32(4, 3)),
     ("layer_norm!", (o, x, w, b) -> layer_norm!(o, x; weight = w, bias = b),
      "out" => f32(4, 3), "x" => f32(4, 3), "weight" => f32(4), "bias" => f32(4)),
