@@ -816,6 +816,21 @@ int32_t dgm_modulate(const dgm_tensor *x,
                      dgm_tensor *out);
 
 /**
+ * Layer normalisation without weight and bias, then dgm_modulate(), in one pass with the same bits.
+ *
+ * @param x     [B, T, d]
+ * @param shift [B, d]
+ * @param scale [B, d]
+ * @param eps   added to the variance, positive
+ * @param out   [B, T, d]
+ */
+int32_t dgm_layer_norm_modulate(const dgm_tensor *x,
+                                const dgm_tensor *shift,
+                                const dgm_tensor *scale,
+                                float eps,
+                                dgm_tensor *out);
+
+/**
  * Gated residual: residual + gate * y. Elementwise: out may be residual or y.
  *
  * @param residual [B, T, d]

@@ -5,7 +5,7 @@ Arrays are `Float32` in Julia's order, so what other languages call `[B, H, L, D
 here, and images are `(W, H, C, B)`; nothing is copied. The same input gives the same bits for any
 number of threads, any batch and in any of the languages that share the engine.
 
-- Kernels: [`attention`](@ref), [`layer_norm`](@ref), [`rms_norm`](@ref), [`modulate`](@ref),
+- Kernels: [`attention`](@ref), [`layer_norm`](@ref), [`rms_norm`](@ref), [`modulate`](@ref), [`layer_norm_modulate`](@ref),
   [`gate_residual`](@ref), [`timestep_embedding`](@ref), [`patchify`](@ref), [`unpatchify`](@ref),
   `DGMKernels.silu`, `DGMKernels.gelu`, `DGMKernels.Linear`; each has a twin with `!` that fills an
   array of yours. `DGMKernels.dot_product_attention` is attention in the layout of NNlib.
@@ -43,7 +43,7 @@ using .Library: LibraryNotFound
 
 export DiT, DGMError, LibraryNotFound
 export attention, attention!, attention_varlen, attention_varlen!
-export layer_norm, layer_norm!, rms_norm, rms_norm!, modulate, modulate!
+export layer_norm, layer_norm!, layer_norm_modulate, layer_norm_modulate!, rms_norm, rms_norm!, modulate, modulate!
 export gate_residual, gate_residual!, timestep_embedding, timestep_embedding!
 export patchify, patchify!, unpatchify, unpatchify!
 export row_seeds, ask, tell!, export_run, import_run

@@ -172,6 +172,7 @@ const SYMBOLS = (
     :dgm_layer_norm,
     :dgm_rms_norm,
     :dgm_modulate,
+    :dgm_layer_norm_modulate,
     :dgm_gate_residual,
     :dgm_silu,
     :dgm_gelu,
@@ -262,124 +263,127 @@ dgm_rms_norm(x, weight, eps, out) =
 dgm_modulate(x, shift, scale, out) =
     @native 16 dgm_modulate(x::Ptr{dgm_tensor}, shift::Ptr{dgm_tensor}, scale::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
 
+dgm_layer_norm_modulate(x, shift, scale, eps, out) =
+    @native 17 dgm_layer_norm_modulate(x::Ptr{dgm_tensor}, shift::Ptr{dgm_tensor}, scale::Ptr{dgm_tensor}, eps::Float32, out::Ptr{dgm_tensor})::Int32
+
 dgm_gate_residual(residual, y, gate, out) =
-    @native 17 dgm_gate_residual(residual::Ptr{dgm_tensor}, y::Ptr{dgm_tensor}, gate::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+    @native 18 dgm_gate_residual(residual::Ptr{dgm_tensor}, y::Ptr{dgm_tensor}, gate::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
 
 dgm_silu(x, out) =
-    @native 18 dgm_silu(x::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+    @native 19 dgm_silu(x::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
 
 dgm_gelu(x, kind, out) =
-    @native 19 dgm_gelu(x::Ptr{dgm_tensor}, kind::Int32, out::Ptr{dgm_tensor})::Int32
+    @native 20 dgm_gelu(x::Ptr{dgm_tensor}, kind::Int32, out::Ptr{dgm_tensor})::Int32
 
 dgm_timestep_embedding(t, max_period, out) =
-    @native 20 dgm_timestep_embedding(t::Ptr{dgm_tensor}, max_period::Float32, out::Ptr{dgm_tensor})::Int32
+    @native 21 dgm_timestep_embedding(t::Ptr{dgm_tensor}, max_period::Float32, out::Ptr{dgm_tensor})::Int32
 
 dgm_patchify(x, patch, out) =
-    @native 21 dgm_patchify(x::Ptr{dgm_tensor}, patch::Int64, out::Ptr{dgm_tensor})::Int32
+    @native 22 dgm_patchify(x::Ptr{dgm_tensor}, patch::Int64, out::Ptr{dgm_tensor})::Int32
 
 dgm_unpatchify(x, patch, out) =
-    @native 22 dgm_unpatchify(x::Ptr{dgm_tensor}, patch::Int64, out::Ptr{dgm_tensor})::Int32
+    @native 23 dgm_unpatchify(x::Ptr{dgm_tensor}, patch::Int64, out::Ptr{dgm_tensor})::Int32
 
 dgm_linear_pack(weight, bias, out) =
-    @native 23 dgm_linear_pack(weight::Ptr{dgm_tensor}, bias::Ptr{dgm_tensor}, out::Ptr{Ptr{dgm_linear}})::Int32
+    @native 24 dgm_linear_pack(weight::Ptr{dgm_tensor}, bias::Ptr{dgm_tensor}, out::Ptr{Ptr{dgm_linear}})::Int32
 
 dgm_linear_free(linear) =
-    @native 24 dgm_linear_free(linear::Ptr{dgm_linear})::Cvoid
+    @native 25 dgm_linear_free(linear::Ptr{dgm_linear})::Cvoid
 
 dgm_linear_forward(linear, x, activation, out) =
-    @native 25 dgm_linear_forward(linear::Ptr{dgm_linear}, x::Ptr{dgm_tensor}, activation::Int32, out::Ptr{dgm_tensor})::Int32
+    @native 26 dgm_linear_forward(linear::Ptr{dgm_linear}, x::Ptr{dgm_tensor}, activation::Int32, out::Ptr{dgm_tensor})::Int32
 
 dgm_random_uniform(seeds, rows, purpose, draw, out) =
-    @native 26 dgm_random_uniform(seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{dgm_tensor})::Int32
+    @native 27 dgm_random_uniform(seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{dgm_tensor})::Int32
 
 dgm_random_normal(seeds, rows, purpose, draw, out) =
-    @native 27 dgm_random_normal(seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{dgm_tensor})::Int32
+    @native 28 dgm_random_normal(seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{dgm_tensor})::Int32
 
 dgm_random_categorical(logits, seeds, rows, purpose, draw, out) =
-    @native 28 dgm_random_categorical(logits::Ptr{dgm_tensor}, seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{Int64})::Int32
+    @native 29 dgm_random_categorical(logits::Ptr{dgm_tensor}, seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{Int64})::Int32
 
 dgm_row_seeds(seed, rows, out) =
-    @native 29 dgm_row_seeds(seed::UInt64, rows::Csize_t, out::Ptr{UInt64})::Int32
+    @native 30 dgm_row_seeds(seed::UInt64, rows::Csize_t, out::Ptr{UInt64})::Int32
 
 dgm_plan_options_init(options, struct_size) =
-    @native 30 dgm_plan_options_init(options::Ptr{dgm_plan_options}, struct_size::Csize_t)::Int32
+    @native 31 dgm_plan_options_init(options::Ptr{dgm_plan_options}, struct_size::Csize_t)::Int32
 
 dgm_plan_compile(options, out) =
-    @native 31 dgm_plan_compile(options::Ptr{dgm_plan_options}, out::Ptr{Ptr{dgm_plan}})::Int32
+    @native 32 dgm_plan_compile(options::Ptr{dgm_plan_options}, out::Ptr{Ptr{dgm_plan}})::Int32
 
 dgm_plan_free(plan) =
-    @native 32 dgm_plan_free(plan::Ptr{dgm_plan})::Cvoid
+    @native 33 dgm_plan_free(plan::Ptr{dgm_plan})::Cvoid
 
 dgm_plan_describe(plan, buf, cap, needed) =
-    @native 33 dgm_plan_describe(plan::Ptr{dgm_plan}, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 34 dgm_plan_describe(plan::Ptr{dgm_plan}, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_plan_slots(plan, slots) =
-    @native 34 dgm_plan_slots(plan::Ptr{dgm_plan}, slots::Ptr{Csize_t})::Int32
+    @native 35 dgm_plan_slots(plan::Ptr{dgm_plan}, slots::Ptr{Csize_t})::Int32
 
 dgm_plan_state_len(plan, rows, elements, floats) =
-    @native 35 dgm_plan_state_len(plan::Ptr{dgm_plan}, rows::Csize_t, elements::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 36 dgm_plan_state_len(plan::Ptr{dgm_plan}, rows::Csize_t, elements::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_plan_run_size(plan, rows, bytes) =
-    @native 36 dgm_plan_run_size(plan::Ptr{dgm_plan}, rows::Csize_t, bytes::Ptr{Csize_t})::Int32
+    @native 37 dgm_plan_run_size(plan::Ptr{dgm_plan}, rows::Csize_t, bytes::Ptr{Csize_t})::Int32
 
 dgm_plan_hash(plan, hash) =
-    @native 37 dgm_plan_hash(plan::Ptr{dgm_plan}, hash::Ptr{UInt64})::Int32
+    @native 38 dgm_plan_hash(plan::Ptr{dgm_plan}, hash::Ptr{UInt64})::Int32
 
 dgm_run_start(plan, seeds, rows, elements, x_start, run, run_size, state, state_len) =
-    @native 38 dgm_run_start(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 39 dgm_run_start(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_ask(plan, run, run_size, request) =
-    @native 39 dgm_run_ask(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, request::Ptr{dgm_request})::Int32
+    @native 40 dgm_run_ask(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, request::Ptr{dgm_request})::Int32
 
 dgm_run_times(plan, run, run_size, t, rows) =
-    @native 40 dgm_run_times(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, t::Ptr{Float32}, rows::Csize_t)::Int32
+    @native 41 dgm_run_times(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, t::Ptr{Float32}, rows::Csize_t)::Int32
 
 dgm_run_input(plan, run, run_size, state, state_len, x) =
-    @native 41 dgm_run_input(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+    @native 42 dgm_run_input(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
 
 dgm_run_tell(plan, run, run_size, state, state_len, eval_id, y, y_len) =
-    @native 42 dgm_run_tell(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
+    @native 43 dgm_run_tell(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
 
 dgm_run_result(plan, run, run_size, state, state_len, x) =
-    @native 43 dgm_run_result(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+    @native 44 dgm_run_result(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
 
 dgm_run_export_size(plan, run, run_size, bytes) =
-    @native 44 dgm_run_export_size(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, bytes::Ptr{Csize_t})::Int32
+    @native 45 dgm_run_export_size(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, bytes::Ptr{Csize_t})::Int32
 
 dgm_run_export(plan, run, run_size, state, state_len, buf, cap, written) =
-    @native 45 dgm_run_export(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, buf::Ptr{Cvoid}, cap::Csize_t, written::Ptr{Csize_t})::Int32
+    @native 46 dgm_run_export(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, buf::Ptr{Cvoid}, cap::Csize_t, written::Ptr{Csize_t})::Int32
 
 dgm_run_peek(buf, len, rows, elements) =
-    @native 46 dgm_run_peek(buf::Ptr{Cvoid}, len::Csize_t, rows::Ptr{Csize_t}, elements::Ptr{Csize_t})::Int32
+    @native 47 dgm_run_peek(buf::Ptr{Cvoid}, len::Csize_t, rows::Ptr{Csize_t}, elements::Ptr{Csize_t})::Int32
 
 dgm_run_import(plan, buf, len, run, run_size, state, state_len) =
-    @native 47 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 48 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_sample(plan, seeds, rows, elements, x_start, run, run_size, state, state_len, y, t, model, ctx) =
-    @native 48 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
+    @native 49 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
 
 dgm_model_load(path, out) =
-    @native 49 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
+    @native 50 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
 
 dgm_model_free(model) =
-    @native 50 dgm_model_free(model::Ptr{dgm_model})::Cvoid
+    @native 51 dgm_model_free(model::Ptr{dgm_model})::Cvoid
 
 dgm_model_get_info(model, info) =
-    @native 51 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
+    @native 52 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
 
 dgm_model_metadata(model, key, buf, cap, needed) =
-    @native 52 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 53 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_model_plan_options(model, options) =
-    @native 53 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
+    @native 54 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
 
 dgm_model_workspace_len(model, batch, floats) =
-    @native 54 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 55 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_model_forward(model, x, t, labels, workspace, workspace_len, out) =
-    @native 55 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 56 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_generate(model, plan, seeds, labels, rows, out) =
-    @native 56 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 57 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 end
