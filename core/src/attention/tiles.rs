@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use ndarray::{ArrayView4, ArrayViewMut3, Axis, Ix4, s};
 
-use super::AttentionOptions;
 use super::kernel::QueryTile;
 use super::lanes::{Lanes, Sizes};
 use super::products::{Dots, Products, Wide};
 use super::rows::{Pack, Unpack};
 use super::scores::{Alibi, Change, Ranges};
+use super::{AttentionOptions, blas};
 use crate::arch::{Matrix, dispatch};
 use crate::tensor::{Dtype, Floats, FloatsMut, each};
 use crate::threads;
@@ -37,7 +37,7 @@ impl Problem<'_, '_, '_> {
     }
 
     /// The key position query `i` stands at; negative before the first key.
-    fn position(&self, batch: usize, i: usize) -> i64 {
+    pub(super) fn position(&self, batch: usize, i: usize) -> i64 {
         i as i64 + self.keys(batch) as i64 - self.q.shape()[2] as i64
     }
 
@@ -48,7 +48,7 @@ impl Problem<'_, '_, '_> {
     }
 
     /// The keys query `i` may see.
-    fn range(&self, batch: usize, i: usize) -> Range<usize> {
+    pub(super) fn range(&self, batch: usize, i: usize) -> Range<usize> {
         let (keys, at) = (self.keys(batch), self.position(batch, i));
         // A window beyond i64 is as good as none.
         let reach = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
@@ -59,7 +59,7 @@ impl Problem<'_, '_, '_> {
     }
 
     /// Floating-point operations, at most.
-    fn work(&self) -> u64 {
+    pub(super) fn work(&self) -> u64 {
         let keys = self.k.shape()[2] + 1;
         let o = self.options;
         let right = if o.causal { Some(0) } else { o.window_right };
@@ -130,6 +130,7 @@ pub(super) type Call<'a, 'r, 'o> = (Problem<'a, 'r, 'o>, FloatsMut<'a, Ix4>, Opt
 
 /// Runs calls side by side.
 pub(super) fn run(calls: Vec<Call>) {
+    let calls: Vec<Call> = calls.into_iter().filter_map(blas::run).collect();
     let work = calls.iter().fold(0u64, |w, (p, ..)| w.saturating_add(p.work()));
     let tasks =
         calls.into_iter().filter(|(_, out, _)| !out.shape().contains(&0)).flat_map(|(p, out, lse)| {
@@ -206,7 +207,7 @@ fn one<P: Products>(
 }
 
 /// `ln 2 * (m + log2 l)`, -inf for an empty sum.
-fn log_sum_exp(m: f32, l: f32) -> f32 {
+pub(super) fn log_sum_exp(m: f32, l: f32) -> f32 {
     if l == 0.0 {
         return f32::NEG_INFINITY;
     }
