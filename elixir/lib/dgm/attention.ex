@@ -1,6 +1,6 @@
 defmodule DGM.Attention do
   @moduledoc false
-  # The options of DGM.attention/4, type-checked for the NIF. Sizes and ranges are the engine's
+  # The options of DGM.attention/4 and DGM.attention_varlen/6, type-checked for the NIF. Sizes and ranges are the engine's
   # business.
 
   alias DGM.{Check, Tensor}
@@ -17,6 +17,11 @@ defmodule DGM.Attention do
     mask: nil,
     lse: false
   ]
+
+  @packed Keyword.drop(@defaults, [:kv_lengths, :bias, :mask])
+
+  # Those of packed sequences.
+  def packed_options(opts), do: opts |> Check.keyword(@packed) |> options()
 
   def options(opts) do
     opts = Check.keyword(opts, @defaults)

@@ -44,6 +44,7 @@ defmodule DGM.Native do
   def set_num_threads(_count), do: missing()
 
   def attention(_q, _k, _v, _options), do: missing()
+  def attention_varlen(_q, _k, _v, _q_offsets, _kv_offsets, _options), do: missing()
   def layer_norm(_x, _weight, _bias, _eps), do: missing()
   def rms_norm(_x, _weight, _eps), do: missing()
   def modulate(_x, _shift, _scale), do: missing()

@@ -15,6 +15,7 @@ mod random;
 mod run;
 mod system;
 mod tensor;
+mod varlen;
 
 use rustler::{Env, Term};
 
