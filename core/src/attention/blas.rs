@@ -55,7 +55,7 @@ fn takes(p: &Problem, out: &FloatsMut<Ix4>) -> bool {
         && o.window_right.is_none()
         && every(k, adjacent)
         && every(v, adjacent)
-        && (!hides || every(v, |x| all_finite(x)))
+        && (!hides || every(v, all_finite))
 }
 
 /// Runs a call where that is asked for and possible; gives it back otherwise.
