@@ -1290,8 +1290,9 @@ int32_t dgm_num_threads(void);
 const char *dgm_isa(void);
 
 /**
- * Chooses what multiplies in linear layers, for the whole process: "native", the default and the
- * same bits everywhere, or "blas", the machine's BLAS, whose bits are its own. The environment
+ * Chooses what multiplies in linear layers and in attention with large f32 tiles, for the whole process:
+ * "native", the default and the same bits everywhere, or "blas", the machine's BLAS, whose bits are its
+ * own (in attention each thread calls it: tell it to use one of its own). The environment
  * variable DGM_BACKEND chooses before the first call, DGM_BLAS_LIBRARY names the library;
  * dgm_cpu_info() says what runs.
  *
@@ -1569,6 +1570,21 @@ int32_t dgm_modulate(const dgm_tensor *x,
                      const dgm_tensor *shift,
                      const dgm_tensor *scale,
                      dgm_tensor *out);
+
+/**
+ * Layer normalisation without weight and bias, then dgm_modulate(), in one pass with the same bits.
+ *
+ * @param x     [B, T, d]
+ * @param shift [B, d]
+ * @param scale [B, d]
+ * @param eps   added to the variance, positive
+ * @param out   [B, T, d]
+ */
+int32_t dgm_layer_norm_modulate(const dgm_tensor *x,
+                                const dgm_tensor *shift,
+                                const dgm_tensor *scale,
+                                float eps,
+                                dgm_tensor *out);
 
 /**
  * Gated residual: residual + gate * y. Elementwise: out may be residual or y.

@@ -1,7 +1,9 @@
 //! Norms, modulation, activations, embeddings, patches.
 
 use dgm_core::nn::{
-    Gelu, gate_residual, gelu, layer_norm, modulate, patchify, rms_norm, silu, timestep_embedding, unpatchify,
+    Gelu, gate_residual, gate_residual_inplace, gate_residual_onto_y, gelu, gelu_inplace, layer_norm,
+    layer_norm_modulate, modulate, modulate_inplace, patchify, rms_norm, silu, silu_inplace,
+    timestep_embedding, unpatchify,
 };
 use dgm_core::{Error, Result};
 use ndarray::{Ix1, Ix2, Ix3, Ix4, IxDyn};
@@ -91,9 +93,39 @@ pub unsafe extern "C" fn dgm_modulate(
         let shift = Tensor::read("shift", shift, Some(2), "[B, d]")?;
         let scale = Tensor::read("scale", scale, Some(2), "[B, d]")?;
         let out = Tensor::read("out", out, Some(3), "[B, T, d]")?;
-        let x = x.beside::<Ix3>(&out)?;
+        let in_place = x.is_same_as(&out)?;
         let target = out.output::<Ix3>(&[&shift, &scale])?;
-        modulate(x.view(), shift.view::<Ix2>()?, scale.view::<Ix2>()?, target)
+        let (shift, scale) = (shift.view::<Ix2>()?, scale.view::<Ix2>()?);
+        if in_place {
+            return modulate_inplace(target, shift, scale);
+        }
+        modulate(x.view::<Ix3>()?, shift, scale, target)
+    })
+}
+
+/// Layer normalisation without weight and bias, then dgm_modulate(), in one pass with the same bits.
+///
+/// @param x     [B, T, d]
+/// @param shift [B, d]
+/// @param scale [B, d]
+/// @param eps   added to the variance, positive
+/// @param out   [B, T, d]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_layer_norm_modulate(
+    x: *const dgm_tensor,
+    shift: *const dgm_tensor,
+    scale: *const dgm_tensor,
+    eps: f32,
+    out: *mut dgm_tensor,
+) -> i32 {
+    // SAFETY: the caller gives valid descriptors or NULL.
+    entry(|| unsafe {
+        let x = Tensor::read("x", x, Some(3), "[B, T, d]")?;
+        let shift = Tensor::read("shift", shift, Some(2), "[B, d]")?;
+        let scale = Tensor::read("scale", scale, Some(2), "[B, d]")?;
+        let out = Tensor::read("out", out, Some(3), "[B, T, d]")?;
+        let target = out.output::<Ix3>(&[&x, &shift, &scale])?;
+        layer_norm_modulate(x.view::<Ix3>()?, shift.view::<Ix2>()?, scale.view::<Ix2>()?, eps, target)
     })
 }
 
@@ -116,9 +148,15 @@ pub unsafe extern "C" fn dgm_gate_residual(
         let y = Tensor::read("y", y, Some(3), "[B, T, d]")?;
         let gate = Tensor::read("gate", gate, Some(2), "[B, d]")?;
         let out = Tensor::read("out", out, Some(3), "[B, T, d]")?;
-        let (residual, y) = (residual.beside::<Ix3>(&out)?, y.beside::<Ix3>(&out)?);
+        let places = (residual.is_same_as(&out)?, y.is_same_as(&out)?);
         let target = out.output::<Ix3>(&[&gate])?;
-        gate_residual(residual.view(), y.view(), gate.view::<Ix2>()?, target)
+        let gate = gate.view::<Ix2>()?;
+        match places {
+            (false, false) => gate_residual(residual.view::<Ix3>()?, y.view::<Ix3>()?, gate, target),
+            (true, false) => gate_residual_inplace(target, y.view::<Ix3>()?, gate),
+            (false, true) => gate_residual_onto_y(Some(residual.view::<Ix3>()?), target, gate),
+            (true, true) => gate_residual_onto_y(None, target, gate),
+        }
     })
 }
 
@@ -132,8 +170,11 @@ pub unsafe extern "C" fn dgm_silu(x: *const dgm_tensor, out: *mut dgm_tensor) ->
     entry(|| unsafe {
         let x = Tensor::read("x", x, None, "")?;
         let out = Tensor::read("out", out, None, "")?;
-        let x = x.beside::<IxDyn>(&out)?;
-        silu(x.view(), out.output::<IxDyn>(&[])?)
+        if x.is_same_as(&out)? {
+            silu_inplace(out.output::<IxDyn>(&[])?);
+            return Ok(());
+        }
+        silu(x.view::<IxDyn>()?, out.output::<IxDyn>(&[])?)
     })
 }
 
@@ -153,8 +194,11 @@ pub unsafe extern "C" fn dgm_gelu(x: *const dgm_tensor, kind: i32, out: *mut dgm
         };
         let x = Tensor::read("x", x, None, "")?;
         let out = Tensor::read("out", out, None, "")?;
-        let x = x.beside::<IxDyn>(&out)?;
-        gelu(x.view(), kind, out.output::<IxDyn>(&[])?)
+        if x.is_same_as(&out)? {
+            gelu_inplace(out.output::<IxDyn>(&[])?, kind);
+            return Ok(());
+        }
+        gelu(x.view::<IxDyn>()?, kind, out.output::<IxDyn>(&[])?)
     })
 }
 

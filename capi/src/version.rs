@@ -74,8 +74,9 @@ pub extern "C" fn dgm_isa() -> *const c_char {
     name.as_ptr()
 }
 
-/// Chooses what multiplies in linear layers, for the whole process: "native", the default and the
-/// same bits everywhere, or "blas", the machine's BLAS, whose bits are its own. The environment
+/// Chooses what multiplies in linear layers and in attention with large f32 tiles, for the whole process:
+/// "native", the default and the same bits everywhere, or "blas", the machine's BLAS, whose bits are its
+/// own (in attention each thread calls it: tell it to use one of its own). The environment
 /// variable DGM_BACKEND chooses before the first call, DGM_BLAS_LIBRARY names the library;
 /// dgm_cpu_info() says what runs.
 ///

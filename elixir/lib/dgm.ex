@@ -11,6 +11,11 @@ defmodule DGM do
     * `DGM.Telemetry` - the events it emits
     * `DGM.Tensor` - what goes in and comes out; `Nx` tensors do as well
 
+  Every tensor argument may be a `DGM.Tensor` or an `Nx` tensor of type f32 (a mask: u8), mixed as you
+  like. A result is of the kind of the first tensor argument: with `Nx` in, `Nx` comes out, at one copy
+  in each direction. Functions without a tensor argument (`DGM.Random.normal/3`,
+  `DGM.Random.uniform/3`) return a `DGM.Tensor`; `DGM.Random.categorical/3` returns a list.
+
   Kernels run on the dirty CPU schedulers. Wrong arguments raise `ArgumentError` with a message
   that names the argument, what it was and what it should be.
   """
@@ -261,6 +266,45 @@ defmodule DGM do
 
     gradients = {Tensor.like(q, dq), Tensor.like(k, dk), Tensor.like(v, dv)}
     if dbias, do: Tuple.append(gradients, Tensor.like(q, dbias)), else: gradients
+  end
+
+  @doc """
+  `attention/4` of sequences of different lengths packed one after the other, each within itself:
+  the bits are those of one call a sequence.
+
+  `q` is `{tokens, heads, dim}`, the queries of all sequences; `k` `{kv_tokens, kv_heads, dim}`, `v`
+  `{kv_tokens, kv_heads, value_dim}`; the result is `{tokens, heads, value_dim}`. `q_offsets` has one
+  number more than there are sequences, from 0 to `tokens`, and never falls: sequence `n` has the
+  queries from `q_offsets[n]` up to, but not with, `q_offsets[n + 1]`. `kv_offsets` says the same of the
+  keys.
+
+  Options are those of `attention/4` without `:kv_lengths`, `:bias` and `:mask`; with `:lse` the second
+  result is `{heads, tokens}`.
+
+  ## Example
+
+  A sequence of one token and one of two:
+
+      iex> one = DGM.Tensor.new([[[0]], [[0]], [[0]]])
+      iex> v = DGM.Tensor.new([[[1]], [[2]], [[4]]])
+      iex> DGM.Tensor.to_list(DGM.attention_varlen(one, one, v, [0, 1, 3], [0, 1, 3]))
+      [[[1.0]], [[3.0]], [[3.0]]]
+  """
+  @spec attention_varlen(
+          Tensor.input(),
+          Tensor.input(),
+          Tensor.input(),
+          [non_neg_integer],
+          [non_neg_integer],
+          keyword
+        ) :: Tensor.input() | {Tensor.input(), Tensor.input()}
+  def attention_varlen(q, k, v, q_offsets, kv_offsets, opts \\ []) do
+    options = Attention.packed_options(opts)
+    {nq, nk, nv} = {Tensor.native(q, "q"), Tensor.native(k, "k"), Tensor.native(v, "v")}
+    {a, b} = {Check.counts(q_offsets, "q_offsets"), Check.counts(kv_offsets, "kv_offsets")}
+    call = fn -> Native.value!(Native.attention_varlen(nq, nk, nv, a, b, options)) end
+    {out, lse} = Telemetry.span([:attention_varlen], %{q: elem(nq, 1), k: elem(nk, 1)}, call)
+    if lse, do: {Tensor.like(q, out), Tensor.like(q, lse)}, else: Tensor.like(q, out)
   end
 
   @doc """

@@ -59,6 +59,62 @@ defmodule DGM.AttentionTest do
     assert_weights([soft_cap: 0.5], Enum.map(capped, &(&1 / Enum.sum(capped))))
   end
 
+  # Tokens first, of some tokens of one sequence alone.
+  defp packed(dims, seed),
+    do: Tensor.new(DGM.Conformance.generated(Tuple.product(dims), seed), dims)
+
+  # {tokens, heads, d}, tokens from..to-1, as {1, heads, tokens, d}.
+  defp alone(tensor, from, to) do
+    list = tensor |> Tensor.to_list() |> Enum.slice(from, to - from)
+    heads = elem(tensor.shape, 1)
+    by_head = for h <- 0..(heads - 1), do: Enum.map(list, &Enum.at(&1, h))
+    Tensor.new(List.flatten(by_head), {1, heads, to - from, elem(tensor.shape, 2)})
+  end
+
+  test "packed sequences have the bits of each alone" do
+    {q, k, v} = {packed({9, 4, 8}, 1), packed({12, 2, 8}, 2), packed({12, 2, 6}, 3)}
+    # The second sequence has no queries, the third no keys.
+    {a, b} = {[0, 4, 4, 6, 9], [0, 5, 6, 6, 12]}
+
+    for opts <- [
+          [],
+          [causal: true],
+          [window: {2, :infinity}, sinks: [1, 2, 3, 4]],
+          [scale: 0.3, soft_cap: 2, alibi_slopes: [0.5, 0.25, 0.125, 0]]
+        ] do
+      {out, lse} = DGM.attention_varlen(q, k, v, a, b, [lse: true] ++ opts)
+      assert {out.shape, lse.shape} == {{9, 4, 6}, {4, 9}}
+      assert DGM.attention_varlen(q, k, v, a, b, opts) == out
+
+      for n <- [0, 2, 3] do
+        [i, j] = for offsets <- [a, b], do: {Enum.at(offsets, n), Enum.at(offsets, n + 1)}
+
+        parts = [
+          alone(q, elem(i, 0), elem(i, 1))
+          | for(x <- [k, v], do: alone(x, elem(j, 0), elem(j, 1)))
+        ]
+
+        {want, want_lse} = apply(DGM, :attention, parts ++ [[lse: true] ++ opts])
+        assert alone(out, elem(i, 0), elem(i, 1)) == want
+
+        lse_part =
+          for row <- Tensor.to_list(lse), do: Enum.slice(row, elem(i, 0)..(elem(i, 1) - 1))
+
+        assert [lse_part] == Tensor.to_list(want_lse)
+      end
+    end
+
+    assert DGM.attention_varlen(packed({0, 4, 8}, 1), k, v, [0, 0], [0, 12]).shape == {0, 4, 6}
+
+    assert DGM.attention_varlen(
+             packed({0, 4, 8}, 1),
+             packed({0, 2, 8}, 1),
+             packed({0, 2, 6}, 1),
+             [0],
+             [0]
+           ).data == ""
+  end
+
   test "wrong arguments" do
     t = Tensor.new(List.duplicate(0.0, 16), {1, 2, 2, 4})
 
@@ -96,6 +152,30 @@ defmodule DGM.AttentionTest do
 
     for {message, args} <- wrong do
       assert_raise ArgumentError, message, fn -> apply(DGM, :attention, args) end
+    end
+
+    t = Tensor.reshape(t, {4, 2, 2})
+    whole = [0, 4]
+
+    packed = [
+      {~r/^q is nil/, [nil, t, t, whole, whole]},
+      {~r/^q has shape \[16\], expected \{tokens/, [Tensor.reshape(t, {16}), t, t, whole, whole]},
+      {~r/^k has shape/, [t, Tensor.reshape(t, {4, 1, 4}), t, whole, whole]},
+      {~r/^v has shape/, [t, t, Tensor.reshape(t, {2, 2, 4}), whole, whole]},
+      {~r/^q_offsets is \[0, 3\], expected numbers from 0 to 4/, [t, t, t, [0, 3], whole]},
+      {~r/^q_offsets is \[0, 3, 2, 4\]/, [t, t, t, [0, 3, 2, 4], whole]},
+      {~r/^q_offsets/, [t, t, t, [], whole]},
+      {~r/^q_offsets is -1/, [t, t, t, [0, -1], whole]},
+      {~r/^kv_offsets is \[1, 4\]/, [t, t, t, whole, [1, 4]]},
+      {~r/^kv_offsets has shape \[3\]/, [t, t, t, whole, [0, 2, 4]]},
+      {~r/^kv_offsets is nil/, [t, t, t, whole, nil]},
+      {~r/unknown keys \[:mask\]/, [t, t, t, whole, whole, [mask: 1]]},
+      {~r/unknown keys \[:kv_lengths\]/, [t, t, t, whole, whole, [kv_lengths: [4]]]},
+      {~r/^sinks has shape \[1\]/, [t, t, t, whole, whole, [sinks: [1]]]}
+    ]
+
+    for {message, args} <- packed do
+      assert_raise ArgumentError, message, fn -> apply(DGM, :attention_varlen, args) end
     end
   end
 

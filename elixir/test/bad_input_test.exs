@@ -95,6 +95,7 @@ defmodule DGM.BadInputTest do
          integers("keep", [0, 0], [[0], [0, 0, 0], [1, 0]])
        ]},
       {DGM, :attention_backward, attention_backward()},
+      {DGM, :attention_varlen, attention_varlen()},
       {DGM, :layer_norm,
        [any_tensor("x", x), options([affine.(:weight), affine.(:bias)] ++ eps)]},
       {DGM, :rms_norm, [any_tensor("x", x), options([affine.(:weight)] ++ eps)]},
@@ -358,6 +359,29 @@ defmodule DGM.BadInputTest do
       tensor("q", reals({2, 4, 3, 8}), [{3, 4, 3, 8}, {2, 4, 3, 9}]),
       caches(),
       {:options, [], options ++ more ++ lengths}
+    ]
+  end
+
+  defp attention_varlen do
+    [q, k] = [reals({5, 4, 8}), reals({6, 2, 8})]
+    fits = [{5, 2, 8}, {6, 3, 8}, {6, 2, 9}]
+    offsets = [[0], [0, 2, 1, 5], [0, 9], [1, 5, 6]]
+
+    [
+      tensor("q", q, [{6, 4, 8}, {5, 3, 8}, {5, 4, 9}]),
+      tensor("k", k, fits),
+      tensor("v", k, List.delete_at(fits, 2)),
+      integers("q_offsets", [0, 2, 5], [[0, 2, 6], [0, -2, 5] | offsets]),
+      integers("kv_offsets", [0, 2, 6], [[0, 2, 5], [0, -2, 6] | offsets]),
+      options(
+        scale: ["1", :nan, :infinity, [] | @not_f32],
+        causal: [nil, 1, "true", :yes],
+        window: [nil, 1, {1}, {-1, 1}, {1, nil}, {1.5, 1}, {1, 2, 3}],
+        soft_cap: ["1", :nan, 0, -1, [] | @not_f32],
+        alibi_slopes: [1, [1], [1, 2, 3, :nan], [1.0e300, 1, 1, 1], [1 | 2]],
+        sinks: [1, [1], [1, 2, 3, "a"], [1 | 2]],
+        lse: [nil, 1, "a"]
+      )
     ]
   end
 

@@ -130,6 +130,9 @@ defmodule DGM.ConformanceTest do
 
   defp call("modulate", x, _args, _out), do: DGM.modulate(x["x"], x["shift"], x["scale"])
 
+  defp call("layer_norm_modulate", x, %{"eps" => eps}, _out),
+    do: DGM.layer_norm_modulate(x["x"], x["shift"], x["scale"], eps: number(eps))
+
   defp call("gate_residual", x, _args, _out),
     do: DGM.gate_residual(x["residual"], x["y"], x["gate"])
 

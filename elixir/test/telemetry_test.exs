@@ -44,6 +44,10 @@ defmodule DGM.TelemetryTest do
     assert {%Tensor{}, _, _} = DGM.attention_backward(q, q, q, q, lse, q)
     assert_span([:attention_backward], %{q: [1, 1, 1, 2], k: [1, 1, 1, 2]})
 
+    packed = Tensor.reshape(q, {1, 1, 2})
+    assert DGM.attention_varlen(packed, packed, packed, [0, 1], [0, 1]) == packed
+    assert_span([:attention_varlen], %{q: [1, 1, 2], k: [1, 1, 2]})
+
     run = Sampler.start(Plan.compile(steps: 2), [1, 2], 3)
     {:eval, %{eval_id: id}} = Sampler.ask(run)
     assert %DGM.Run{} = Sampler.tell(run, id, Sampler.input(run))

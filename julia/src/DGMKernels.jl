@@ -5,10 +5,10 @@ Arrays are `Float32` in Julia's order, so what other languages call `[B, H, L, D
 here, and images are `(W, H, C, B)`; nothing is copied. The same input gives the same bits for any
 number of threads, any batch and in any of the languages that share the engine.
 
-- Kernels: [`attention`](@ref) and [`attention_backward`](@ref), [`layer_norm`](@ref), [`rms_norm`](@ref), [`modulate`](@ref),
+- Kernels: [`attention`](@ref) and [`attention_backward`](@ref), [`layer_norm`](@ref), [`rms_norm`](@ref), [`modulate`](@ref), [`layer_norm_modulate`](@ref),
   [`gate_residual`](@ref), [`timestep_embedding`](@ref), [`patchify`](@ref), [`unpatchify`](@ref),
   `DGMKernels.silu`, `DGMKernels.gelu`, `DGMKernels.Linear`; each has a twin with `!` that fills an
-  array of yours.
+  array of yours. `DGMKernels.dot_product_attention` is attention in the layout of NNlib.
 - Random numbers: [`row_seeds`](@ref), `DGMKernels.normal!`, `DGMKernels.uniform!`,
   `DGMKernels.categorical`.
 - Sampling: `DGMKernels.Plan`, `DGMKernels.sample` with any callable as the model, or
@@ -30,6 +30,7 @@ include("options.jl")
 include("handles.jl")
 include("attention.jl")
 include("cache.jl")
+include("dot_product_attention.jl")
 include("nn.jl")
 include("linear.jl")
 include("random.jl")
@@ -42,14 +43,16 @@ include("info.jl")
 using .Library: LibraryNotFound
 
 export DiT, DGMError, LibraryNotFound
-export attention, attention!, attention_backward, attention_backward!, attention_varlen, attention_varlen!, layer_norm, layer_norm!, rms_norm, rms_norm!, modulate, modulate!
+export attention, attention!, attention_backward, attention_backward!, attention_varlen, attention_varlen!
+export layer_norm, layer_norm!, layer_norm_modulate, layer_norm_modulate!, rms_norm, rms_norm!, modulate, modulate!
 export attention_paged, attention_paged!, attention_merge, attention_merge!, cache_append!, cache_fork!, cache_truncate!
 export gate_residual, gate_residual!, timestep_embedding, timestep_embedding!
 export patchify, patchify!, unpatchify, unpatchify!
 export row_seeds, ask, tell!, export_run, import_run
 
 # Part of the interface, but with names that others export too.
-const PUBLIC = (:Grid, :KVCache, :Linear, :Plan, :Request, :Run, :categorical, :cpu_info, :describe, :element_pointer,
+const PUBLIC = (:Grid, :KVCache, :Linear, :Plan, :Request, :Run, :categorical, :cpu_info, :describe, :dot_product_attention,
+                :element_pointer,
                 :element_strides, :forward!, :gelu, :gelu!, :generate, :BF16, :is_strided, :isdone, :library, :linear!,
                 :metadata, :normal!, :num_threads, :numerics_version, :result, :sample, :sample!,
                 :rope, :rope!, :Rope, :set_backend!, :set_num_threads!, :silu, :silu!, :start, :step!, :uniform!)

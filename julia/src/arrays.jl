@@ -155,18 +155,26 @@ optional(x::AbstractArray) = Tensor(x)
 
 Base.unsafe_convert(::Type{Ptr{LibDGM.dgm_tensor}}, t::Tensor) = Ptr{LibDGM.dgm_tensor}(pointer_from_objref(t))
 
-"`x` as (size of dim 1, everything else) when its strides allow, else `nothing`."
-function as_rows(x)
-    ndims(x) == 2 && return Tensor(x)
+"Dimensions of `x` from `first` on as one, `(count, stride)`, or `nothing` when their strides do not allow it."
+function one_stride(x, first)
     steps = element_strides(x)
     count, stride = 1, 0
-    for d in 2:ndims(x)
+    for d in first:ndims(x)
         size(x, d) == 1 && continue
         count > 1 && steps[d] != stride * count && return nothing
         count == 1 && (stride = steps[d])
         count *= size(x, d)
     end
-    return Tensor(x, (size(x, 1), count), (steps[1], count == 1 ? size(x, 1) : stride))
+    return count, stride
+end
+
+"`x` as (size of dim 1, everything else) when its strides allow, else `nothing`."
+function as_rows(x)
+    ndims(x) == 2 && return Tensor(x)
+    rows = one_stride(x, 2)
+    rows === nothing && return nothing
+    count, stride = rows
+    return Tensor(x, (size(x, 1), count), (element_strides(x)[1], count == 1 ? size(x, 1) : stride))
 end
 
 "Calls `f(out, x)` on views of (d, rows): once when strides allow, else once a slice of the last dimension."

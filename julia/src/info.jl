@@ -40,8 +40,10 @@ end
 """
     DGMKernels.set_backend!(backend)
 
-Chooses what multiplies in linear layers: `:native`, the default and the same bits everywhere, or
-`:blas`, the machine's BLAS (`ENV["DGM_BLAS_LIBRARY"]` names it), whose bits are its own.
+Chooses what multiplies in linear layers and in attention with large `Float32` tiles: `:native`, the
+default and the same bits everywhere, or `:blas`, the machine's BLAS (`ENV["DGM_BLAS_LIBRARY"]` names
+it), whose bits are its own. In attention each thread of the engine calls it by itself: tell it to use one
+of its own (`ENV["OPENBLAS_NUM_THREADS"] = "1"` before the first call).
 `DGMKernels.cpu_info()` says what runs.
 """
 function set_backend!(backend)

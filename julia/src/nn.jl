@@ -63,11 +63,30 @@ modulate(x, shift, scale) = modulate!(output(x), x, shift, scale)
 
 "See [`modulate`](@ref)."
 function modulate!(out, x, shift, scale)
-    check_dims("x", x, 3, "(d, T, B)")
-    check_size("shift", shift, (size(x, 1), size(x, 3)))
-    check_size("scale", scale, (size(x, 1), size(x, 3)))
-    check_size("out", out, size(x))
+    check_modulation(out, x, shift, scale)
     check(LibDGM.dgm_modulate(Tensor(x), Tensor(shift), Tensor(scale), Tensor(out)))
+    return out
+end
+
+"""
+    layer_norm_modulate(x, shift, scale; eps = 1f-6)
+    layer_norm_modulate!(out, x, shift, scale; eps = 1f-6)
+
+[`layer_norm`](@ref) without weight and bias, then [`modulate`](@ref), in one pass over memory with the
+same bits: `x` is `(d, T, B)`, `shift` and `scale` are `(d, B)`. `out` must not overlap `x`.
+Method: Peebles, Xie 2022, arXiv:2212.09748.
+
+# Examples
+```julia
+y = layer_norm_modulate(randn(Float32, 64, 16, 2), randn(Float32, 64, 2), randn(Float32, 64, 2))
+```
+"""
+layer_norm_modulate(x, shift, scale; options...) = layer_norm_modulate!(output(x), x, shift, scale; options...)
+
+"See [`layer_norm_modulate`](@ref)."
+function layer_norm_modulate!(out, x, shift, scale; eps = 1f-6)
+    check_modulation(out, x, shift, scale)
+    check(LibDGM.dgm_layer_norm_modulate(Tensor(x), Tensor(shift), Tensor(scale), eps, Tensor(out)))
     return out
 end
 
@@ -231,6 +250,13 @@ function token_dims(name, images, p)
 end
 
 output(x) = Array{Float32}(undef, size(x))
+
+function check_modulation(out, x, shift, scale)
+    check_dims("x", x, 3, "(d, T, B)")
+    check_size("shift", shift, (size(x, 1), size(x, 3)))
+    check_size("scale", scale, (size(x, 1), size(x, 3)))
+    check_size("out", out, size(x))
+end
 
 function check_rows(out, x)
     ndims(x) >= 1 || wrong_size("x", x, "(d, ...)")

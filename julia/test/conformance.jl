@@ -109,6 +109,7 @@ const CALLS = Dict(
     "layer_norm" => (out, c, x) -> layer_norm!(out, x("x"); eps = number(c, "eps"), affine(c, :weight, :bias)...),
     "rms_norm" => (out, c, x) -> rms_norm!(out, x("x"); eps = number(c, "eps"), affine(c, :weight)...),
     "modulate" => (out, c, x) -> modulate!(out, x("x"), x("shift"), x("scale")),
+    "layer_norm_modulate" => (out, c, x) -> layer_norm_modulate!(out, x("x"), x("shift"), x("scale"); eps = number(c, "eps")),
     "gate_residual" => (out, c, x) -> gate_residual!(out, x("residual"), x("y"), x("gate")),
     "silu" => (out, c, x) -> D.silu!(out, x("x")),
     "gelu" => (out, c, x) -> D.gelu!(out, x("x"); kind = Symbol(c.args["kind"])),

@@ -42,6 +42,7 @@ counts = try
     totals(@testset "DGMKernels" begin
         include("test_arrays.jl")
         include("test_kernels.jl")
+        include("test_dot_product_attention.jl")
         include("test_random.jl")
         include("test_sampling.jl")
         include("test_dit.jl")

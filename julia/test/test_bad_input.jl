@@ -15,6 +15,8 @@ const ARRAY_FUNCTIONS = (
      "dq" => f32(4, 3, 2, 1), "dk" => f32(4, 5, 2, 1), "dv" => f32(4, 5, 2, 1), "bias" => f32(5, 3, 2, 1),
      "dbias" => f32(5, 3, 2, 1), "q" => f32(4, 3, 2, 1), "k" => f32(4, 5, 2, 1), "v" => f32(4, 5, 2, 1),
      "out" => f32(4, 3, 2, 1), "lse" => f32(3, 2, 1), "dout" => f32(4, 3, 2, 1)),
+    ("dot_product_attention", (q, k, v, bias) -> D.dot_product_attention(q, k, v, bias; nheads = 2)[1],
+     "q" => f32(4, 3, 2), "k" => f32(4, 5, 2), "v" => f32(4, 5, 2), "bias" => f32(5, 3, 2, 2)),
     ("layer_norm", layer_norm, "x" => f32(4, 3)),
     ("layer_norm!", (o, x, w, b) -> layer_norm!(o, x; weight = w, bias = b),
      "out" => f32(4, 3), "x" => f32(4, 3), "weight" => f32(4), "bias" => f32(4)),
@@ -22,6 +24,9 @@ const ARRAY_FUNCTIONS = (
     ("rms_norm!", (o, x, w) -> rms_norm!(o, x; weight = w), "out" => f32(4, 3), "x" => f32(4, 3), "weight" => f32(4)),
     ("modulate", modulate, "x" => f32(4, 3, 2), "shift" => f32(4, 2), "scale" => f32(4, 2)),
     ("modulate!", modulate!, "out" => f32(4, 3, 2), "x" => f32(4, 3, 2), "shift" => f32(4, 2), "scale" => f32(4, 2)),
+    ("layer_norm_modulate", layer_norm_modulate, "x" => f32(4, 3, 2), "shift" => f32(4, 2), "scale" => f32(4, 2)),
+    ("layer_norm_modulate!", layer_norm_modulate!,
+     "out" => f32(4, 3, 2), "x" => f32(4, 3, 2), "shift" => f32(4, 2), "scale" => f32(4, 2)),
     ("gate_residual", gate_residual, "residual" => f32(4, 3, 2), "y" => f32(4, 3, 2), "gate" => f32(4, 2)),
     ("gate_residual!", gate_residual!, "out" => f32(4, 3, 2), "residual" => f32(4, 3, 2), "y" => f32(4, 3, 2), "gate" => f32(4, 2)),
     ("silu", D.silu, "x" => f32(4, 3)),
@@ -92,6 +97,7 @@ end
         @test refused(() -> attention(x, x, x; scale = bad), "scale")
         @test refused(() -> layer_norm(t; eps = bad), "eps")
         @test refused(() -> rms_norm(t; eps = bad), "eps")
+        @test refused(() -> layer_norm_modulate(f32(4, 3, 2), f32(4, 2), f32(4, 2); eps = bad), "eps")
         @test refused(() -> timestep_embedding(t, 4; max_period = bad), "max_period")
         @test refused(() -> D.Plan(process = :vp_linear, prediction = :epsilon, solver = :ddim, beta_start = bad), "beta_start")
         @test refused(() -> D.Plan(guidance = bad === -1 ? NaN : bad), "guidance")

@@ -227,6 +227,13 @@ end
     @test_throws DimensionMismatch modulate!(x[:, 1:2, :], x, shift, scale)
     @test_throws ArgumentError modulate(x, Float64.(shift), scale)
 
+    fused = layer_norm_modulate(x, shift, scale)
+    @test fused == modulate(layer_norm(x; eps = 1f-6), shift, scale)
+    @test all(y -> layer_norm_modulate(y, layouts(shift)[2], scale) == fused, layouts(x))
+    @test layer_norm_modulate(x, shift, scale; eps = 1) == modulate(layer_norm(x; eps = 1), shift, scale) != fused
+    @test_throws ArgumentError layer_norm_modulate!(x, x, shift, scale)             # not in place
+    @test_throws DimensionMismatch layer_norm_modulate(x, shift, scale[1:2, :])
+
     residual, y, gate = golden("gate_residual.res"), golden("gate_residual.y"), golden("gate_residual.gate")
     @test near(gate_residual(residual, y, gate), golden("gate_residual.out"))
     @test gate_residual(layouts(residual)[1], layouts(y)[2], layouts(gate)[1]) == gate_residual(residual, y, gate)

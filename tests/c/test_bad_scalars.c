@@ -21,10 +21,13 @@ static void kernels(void)
 {
     dgm_tensor tx = f32_tensor(x, 2, flat), to = f32_tensor(out, 2, flat), t = f32_tensor(x, 1, column);
     dgm_tensor q = f32_tensor(x, 4, image), o = f32_tensor(out, 4, image);
+    int64_t tokens[] = {ROWS, 1, N};
+    dgm_tensor deep = f32_tensor(x, 3, tokens), into = f32_tensor(out, 3, tokens);
     static const float wrong[] = {NAN, INFINITY, -INFINITY, -1.0f};
     for (size_t i = 0; i < COUNT(wrong); i++) {
         REFUSED(DGM_ERROR_RANGE, "eps", dgm_layer_norm(&tx, NULL, NULL, wrong[i], &to));
         REFUSED(DGM_ERROR_RANGE, "eps", dgm_rms_norm(&tx, NULL, wrong[i], &to));
+        REFUSED(DGM_ERROR_RANGE, "eps", dgm_layer_norm_modulate(&deep, &tx, &tx, wrong[i], &into));
         REFUSED(DGM_ERROR_RANGE, "max_period", dgm_timestep_embedding(&t, wrong[i], &to));
         if (wrong[i] != -1.0f) {
             dgm_attention_options a;

@@ -37,6 +37,7 @@ static int32_t packed(dgm_tensor *const *t)
 static int32_t layer_norm(dgm_tensor *const *t) { return dgm_layer_norm(t[0], t[1], t[2], 1e-5f, t[3]); }
 static int32_t rms_norm(dgm_tensor *const *t) { return dgm_rms_norm(t[0], t[1], 1e-5f, t[2]); }
 static int32_t modulate(dgm_tensor *const *t) { return dgm_modulate(t[0], t[1], t[2], t[3]); }
+static int32_t norm_modulate(dgm_tensor *const *t) { return dgm_layer_norm_modulate(t[0], t[1], t[2], 1e-5f, t[3]); }
 static int32_t gate_residual(dgm_tensor *const *t) { return dgm_gate_residual(t[0], t[1], t[2], t[3]); }
 static int32_t silu(dgm_tensor *const *t) { return dgm_silu(t[0], t[1]); }
 static int32_t gelu(dgm_tensor *const *t) { return dgm_gelu(t[0], DGM_GELU_ERF, t[1]); }
@@ -94,6 +95,8 @@ static struct entry {
     {"rms_norm", rms_norm, 0, -1, 3,
      {{"x", 0, 0, 2, {4, 9}, 0, 0}, {"weight", 0, 1, 1, {9}, 0, 0}, {"out", 1, 0, 2, {4, 9}, 0, 0}}},
     {"modulate", modulate, 1, -1, 4,
+     {{"x", 0, 0, 3, {2, 3, 9}, 0, 0}, {"shift", 0, 0, 2, {2, 9}, 0, 0}, {"scale", 0, 0, 2, {2, 9}, 0, 0}, {"out", 1, 0, 3, {2, 3, 9}, 0, 0}}},
+    {"layer_norm_modulate", norm_modulate, 0, -1, 4,
      {{"x", 0, 0, 3, {2, 3, 9}, 0, 0}, {"shift", 0, 0, 2, {2, 9}, 0, 0}, {"scale", 0, 0, 2, {2, 9}, 0, 0}, {"out", 1, 0, 3, {2, 3, 9}, 0, 0}}},
     {"gate_residual", gate_residual, 2, -1, 4,
      {{"residual", 0, 0, 3, {2, 3, 9}, 0, 0}, {"y", 0, 0, 3, {2, 3, 9}, 0, 0}, {"gate", 0, 0, 2, {2, 9}, 0, 0}, {"out", 1, 0, 3, {2, 3, 9}, 0, 0}}},

@@ -271,6 +271,11 @@ static int32_t call_modulate(conformance_case *c, dgm_tensor *out)
     return dgm_modulate(in(c, "x"), in(c, "shift"), in(c, "scale"), out);
 }
 
+static int32_t call_layer_norm_modulate(conformance_case *c, dgm_tensor *out)
+{
+    return dgm_layer_norm_modulate(in(c, "x"), in(c, "shift"), in(c, "scale"), number(c, "eps", "nan"), out);
+}
+
 static int32_t call_gate_residual(conformance_case *c, dgm_tensor *out)
 {
     return dgm_gate_residual(in(c, "residual"), in(c, "y"), in(c, "gate"), out);
@@ -315,6 +320,7 @@ static const struct {
     {"layer_norm", call_layer_norm},
     {"rms_norm", call_rms_norm},
     {"modulate", call_modulate},
+    {"layer_norm_modulate", call_layer_norm_modulate},
     {"gate_residual", call_gate_residual},
     {"silu", call_silu},
     {"gelu", call_gelu},

@@ -47,6 +47,18 @@ static void modulation(void)
         int v = i / (2 * W) * W + i % W;
         CHECK(out[i] == fmaf(x[i], 1 + b[v], a[v]));
     }
+    /* Fused is the two after each other, to the bit. */
+    float normed[ROWS * W], fused[ROWS * W];
+    dgm_tensor rows = f32_tensor(x, 2, rows_shape), to_rows = f32_tensor(normed, 2, rows_shape);
+    dgm_tensor tn = f32_tensor(normed, 3, btd), tf = f32_tensor(fused, 3, btd);
+    OK(dgm_layer_norm(&rows, NULL, NULL, 1e-6f, &to_rows));
+    OK(dgm_modulate(&tn, &shift, &scale, &to));
+    OK(dgm_layer_norm_modulate(&tx, &shift, &scale, 1e-6f, &tf));
+    CHECK(memcmp(fused, out, sizeof out) == 0);
+    FAILS(DGM_ERROR_ALIAS, "out overlaps x", dgm_layer_norm_modulate(&tf, &shift, &scale, 1e-6f, &tf));
+    FAILS(DGM_ERROR_SHAPE, "scale has shape", dgm_layer_norm_modulate(&tx, &shift, &tx, 1e-6f, &tf));
+    FAILS(DGM_ERROR_NULL, "shift is null", dgm_layer_norm_modulate(&tx, NULL, &scale, 1e-6f, &tf));
+
     OK(dgm_gate_residual(&tx, &ty, &shift, &to));
     for (int i = 0; i < ROWS * W; i++)
         CHECK(out[i] == fmaf(a[i / (2 * W) * W + i % W], y[i], x[i]));
@@ -56,6 +68,13 @@ static void modulation(void)
     memcpy(again, x, sizeof again);
     dgm_tensor place = f32_tensor(again, 3, btd);
     OK(dgm_gate_residual(&place, &ty, &shift, &place));
+    CHECK(memcmp(again, out, sizeof out) == 0);
+    memcpy(again, y, sizeof again);
+    OK(dgm_gate_residual(&tx, &place, &shift, &place));
+    CHECK(memcmp(again, out, sizeof out) == 0);
+    OK(dgm_gate_residual(&tx, &tx, &shift, &to));
+    memcpy(again, x, sizeof again);
+    OK(dgm_gate_residual(&place, &place, &shift, &place));
     CHECK(memcmp(again, out, sizeof out) == 0);
     OK(dgm_modulate(&tx, &shift, &scale, &to));
     memcpy(again, x, sizeof again);
@@ -80,7 +99,21 @@ static void activations(void)
     dgm_tensor place = f32_tensor(again, 2, rows_shape);
     OK(dgm_silu(&place, &place));
     CHECK(memcmp(again, out, sizeof out) == 0);
+    /* In place with gaps between the elements, which stay. */
+    float apart[2 * ROWS * W];
+    int64_t every_second[] = {2 * W, 2};
+    for (int i = 0; i < 2 * ROWS * W; i++)
+        apart[i] = i % 2 ? -7.0f : x[i / 2];
+    place = f32_tensor(apart, 2, rows_shape);
+    place.strides = every_second;
+    OK(dgm_silu(&place, &place));
+    for (int i = 0; i < 2 * ROWS * W; i++)
+        CHECK(apart[i] == (i % 2 ? -7.0f : out[i / 2]));
+    place = f32_tensor(again, 2, rows_shape);
     OK(dgm_gelu(&tx, DGM_GELU_ERF, &to));
+    memcpy(again, x, sizeof again);
+    OK(dgm_gelu(&place, DGM_GELU_ERF, &place));
+    CHECK(memcmp(again, out, sizeof out) == 0);
     for (int i = 0; i < ROWS * W; i++)
         NEAR(out[i], (double)x[i] * 0.5 * (1 + erf((double)x[i] * sqrt(0.5))));
     OK(dgm_gelu(&tx, DGM_GELU_TANH, &to));

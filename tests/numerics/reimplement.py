@@ -381,6 +381,13 @@ RUN = {
     "layer_norm": lambda a, shape, x, w, b: norm(x, w, b, a["eps"], True),
     "rms_norm": lambda a, shape, x, w: norm(x, w, None, a["eps"], False),
     "modulate": lambda a, shape, x, shift, scale: fma(x, F(1) + scale[:, None], shift[:, None]),
+    "layer_norm_modulate": lambda a, shape, x, shift, scale: norm(
+        x.reshape(-1, shape[2]),
+        np.repeat(F(1) + scale, shape[1], 0),
+        np.repeat(shift, shape[1], 0),
+        a["eps"],
+        True,
+    ).reshape(shape),
     "gate_residual": lambda a, shape, x, y, gate: fma(gate[:, None], y, x),
     "silu": lambda a, shape, x: silu(x),
     "gelu": lambda a, shape, x: gelu(x, a["kind"]),

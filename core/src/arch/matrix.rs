@@ -76,6 +76,12 @@ impl<'a, T: Copy> Matrix<'a, T> {
         Matrix { ptr: unsafe { self.ptr.offset(step) }, rows: len, ..self }
     }
 
+    /// The first `len` columns.
+    pub(crate) fn columns(self, len: usize) -> Self {
+        assert!(len <= self.cols);
+        Matrix { cols: len, ..self }
+    }
+
     /// The transpose: the same memory with the axes exchanged.
     #[inline(always)]
     pub(crate) fn transposed(self) -> Self {

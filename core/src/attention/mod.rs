@@ -29,6 +29,7 @@
 //! prompt gives the same bits whole, in chunks or token by token.
 
 mod backward;
+mod blas;
 mod cache;
 mod decode;
 #[cfg(test)]

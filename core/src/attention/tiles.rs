@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use ndarray::{ArrayView4, ArrayViewMut3, Axis, Ix4, s};
 
-use super::AttentionOptions;
 use super::kernel::QueryTile;
 use super::lanes::{Lanes, Sizes};
 use super::options::position;
 use super::products::{Dots, Products, Wide};
 use super::rows::{Fetch, Pack, Unpack};
 use super::scores::{Alibi, Change, Ranges};
+use super::{AttentionOptions, blas};
 use crate::arch::{Matrix, dispatch};
 use crate::tensor::{Dtype, Floats, FloatsMut, each};
 use crate::threads;
@@ -38,7 +38,7 @@ impl Problem<'_, '_, '_> {
     }
 
     /// The key position query `i` stands at; negative before the first key.
-    fn position(&self, batch: usize, i: usize) -> i64 {
+    pub(super) fn position(&self, batch: usize, i: usize) -> i64 {
         position(self.keys(batch), self.q.shape()[2], i)
     }
 
@@ -125,6 +125,7 @@ pub(super) type Call<'a, 'r, 'o> = (Problem<'a, 'r, 'o>, FloatsMut<'a, Ix4>, Opt
 
 /// Runs calls side by side.
 pub(super) fn run(calls: Vec<Call>) {
+    let calls: Vec<Call> = calls.into_iter().filter_map(blas::run).collect();
     let work = calls.iter().fold(0u64, |w, (p, ..)| w.saturating_add(p.work()));
     let tasks =
         calls.into_iter().filter(|(_, out, _)| !out.shape().contains(&0)).flat_map(|(p, out, lse)| {

@@ -1,4 +1,4 @@
-//! Which code multiplies in linear layers.
+//! Which code multiplies in linear layers and in attention with large tiles.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -12,8 +12,11 @@ pub enum Backend {
     /// The engine itself: the same bits everywhere. The default.
     Native = 1,
     /// `cblas_sgemm` of the machine (on Apple systems, with the feature `accelerate`,
-    /// Accelerate): outside the promise of equal bits. Products that it cannot take, and
-    /// everything that is not a linear layer, stay native.
+    /// Accelerate): outside the promise of equal bits. It multiplies in linear layers, and in
+    /// attention of f32 with at least 256 queries and 256 keys (1024 if causal), without a window,
+    /// whose keys and values have rows of adjacent elements (and only finite values where a mask, bias
+    /// or `causal` hides some). All else stays native, to the bit. In attention every thread of the
+    /// pool calls it by itself: a BLAS with threads of its own should be told to use one.
     Blas = 2,
 }
 

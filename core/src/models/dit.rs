@@ -319,7 +319,7 @@ impl Dit {
             let class = &self.class_table[label as usize * d..][..d];
             row.iter_mut().zip(class).for_each(|(x, e)| *x += e);
         }
-        nn::silu_inplace(space.cond);
+        nn::silu_inplace(&mut *space.cond);
         Ok(())
     }
 

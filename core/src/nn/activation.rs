@@ -1,6 +1,6 @@
 //! Activation functions, element by element.
 
-use ndarray::{ArrayViewD, ArrayViewMutD};
+use ndarray::{ArrayViewD, ArrayViewMut, ArrayViewMutD, Axis, Dimension};
 
 use crate::error::{Result, check_shape};
 use crate::math::slice::{Function, GeluErf, GeluTanh, Silu, map, map_in_place};
@@ -51,29 +51,48 @@ pub fn gelu(x: ArrayViewD<f32>, kind: Gelu, out: ArrayViewMutD<f32>) -> Result<(
     }
 }
 
-/// [`silu`] in place.
+/// [`silu`] in place: a slice, or a view with any strides.
 ///
 /// ```
 /// let mut x = [0.0, -200.0];
 /// dgm_core::nn::silu_inplace(&mut x);
 /// assert_eq!(x, [0.0, 0.0]);
 /// ```
-pub fn silu_inplace(x: &mut [f32]) {
-    map_in_place(Silu, x);
+pub fn silu_inplace<'a, D: Dimension>(x: impl Into<ArrayViewMut<'a, f32, D>>) {
+    in_place(Silu, x.into().into_dyn());
 }
 
-/// [`gelu`] in place.
+/// [`gelu`] in place: a slice, or a view with any strides.
 ///
 /// ```
 /// let mut x = [0.0, -40.0];
 /// dgm_core::nn::gelu_inplace(&mut x, dgm_core::nn::Gelu::Erf);
 /// assert_eq!(x, [0.0, 0.0]);
 /// ```
-pub fn gelu_inplace(x: &mut [f32], kind: Gelu) {
+pub fn gelu_inplace<'a, D: Dimension>(x: impl Into<ArrayViewMut<'a, f32, D>>, kind: Gelu) {
     match kind {
-        Gelu::Tanh => map_in_place(GeluTanh, x),
-        Gelu::Erf => map_in_place(GeluErf, x),
+        Gelu::Tanh => in_place(GeluTanh, x.into().into_dyn()),
+        Gelu::Erf => in_place(GeluErf, x.into().into_dyn()),
     }
+}
+
+fn in_place<U: Function>(f: U, mut x: ArrayViewMutD<f32>) {
+    if let Some(x) = x.as_slice_memory_order_mut() {
+        return map_in_place(f, x);
+    }
+    let work = U::COST.saturating_mul(x.len() as u64);
+    threads::for_each(x.rows_mut().into_iter(), work, |mut x| match x.as_slice_mut() {
+        Some(x) => map_in_place(f, x),
+        None => {
+            let mut values = [0.0; 256];
+            for mut x in x.axis_chunks_iter_mut(Axis(0), values.len()) {
+                let values = &mut values[..x.len()];
+                values.iter_mut().zip(&x).for_each(|(v, x)| *v = *x);
+                map_in_place(f, values);
+                x.iter_mut().zip(&*values).for_each(|(x, v)| *x = *v);
+            }
+        }
+    });
 }
 
 fn elementwise<U: Function>(f: U, x: ArrayViewD<f32>, mut out: ArrayViewMutD<f32>) -> Result<()> {
@@ -94,8 +113,7 @@ fn elementwise<U: Function>(f: U, x: ArrayViewD<f32>, mut out: ArrayViewMutD<f32
             return map(f, x, out);
         }
         let mut values = [0.0; 256];
-        let chunks =
-            (x.axis_chunks_iter(ndarray::Axis(0), 256)).zip(out.axis_chunks_iter_mut(ndarray::Axis(0), 256));
+        let chunks = (x.axis_chunks_iter(Axis(0), 256)).zip(out.axis_chunks_iter_mut(Axis(0), 256));
         for (x, mut out) in chunks {
             let values = &mut values[..x.len()];
             values.iter_mut().zip(&x).for_each(|(v, x)| *v = *x);

@@ -17,7 +17,7 @@ mod tests;
 
 pub use activation::{Gelu, gelu, gelu_inplace, silu, silu_inplace};
 pub use embedding::timestep_embedding;
-pub use modulate::{gate_residual, gate_residual_inplace, modulate};
+pub use modulate::{gate_residual, gate_residual_inplace, gate_residual_onto_y, modulate, modulate_inplace};
 pub use norm::{layer_norm, layer_norm_modulate, rms_norm};
 pub use patch::{patchify, unpatchify};
 pub use rope::{Rope, rope, rope_tables};

@@ -19,6 +19,14 @@ pub(super) fn check_modulation(
     check_shape("out", out.shape(), x.shape())
 }
 
+/// A vector of an operand, or of the output where that is the operand.
+#[inline(always)]
+fn load<S: Simd>(s: S, operand: Option<&[f32]>, out: &[f32], at: usize) -> S::F {
+    let row = operand.unwrap_or(out);
+    s.load_partial(&row[at..row.len().min(at + S::LANES)], 0.0)
+}
+
+/// `x * (1 + scale) + shift`
 #[derive(Clone, Copy)]
 struct Modulate;
 
@@ -26,13 +34,13 @@ impl RowOp for Modulate {
     const COST: u64 = 4;
     #[inline(always)]
     fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        let (scale, shift) = (row.scale.unwrap_or_default(), row.shift.unwrap_or_default());
-        let parameters = scale.chunks(S::LANES).zip(shift.chunks(S::LANES));
-        let rows = row.x.chunks(S::LANES).zip(out.chunks_mut(S::LANES));
-        for ((x, out), (scale, shift)) in rows.zip(parameters) {
-            let scale = s.add(s.splat(1.0), s.load_partial(scale, 0.0));
-            let y = s.fma(s.load_partial(x, 0.0), scale, s.load_partial(shift, 0.0));
-            s.store_partial(y, out);
+        let mut at = 0;
+        while at < out.len() {
+            let scale = s.add(s.splat(1.0), load(s, row.scale, out, at));
+            let y = s.fma(load(s, row.x, out, at), scale, load(s, row.shift, out, at));
+            let end = out.len().min(at + S::LANES);
+            s.store_partial(y, &mut out[at..end]);
+            at = end;
         }
     }
 }
@@ -58,7 +66,25 @@ pub fn modulate(
     out: ArrayViewMut3<f32>,
 ) -> Result<()> {
     check_modulation(&x, &[("shift", shift), ("scale", scale)], &out)?;
-    for_rows(Modulate, Operands { x, y: None, scale: Some(scale), shift: Some(shift) }, out);
+    for_rows(Modulate, Operands { x: Some(x), y: None, scale: Some(scale), shift: Some(shift) }, out);
+    Ok(())
+}
+
+/// [`modulate`] in place, with the same bits.
+///
+/// ```
+/// use ndarray::array;
+/// let mut x = array![[[1.0], [2.0]]];
+/// dgm_core::nn::modulate_inplace(x.view_mut(), array![[0.5]].view(), array![[1.0]].view())?;
+/// assert_eq!(x, array![[[2.5], [4.5]]]);
+/// # Ok::<(), dgm_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] when `shift` or `scale` does not fit `x`.
+pub fn modulate_inplace(x: ArrayViewMut3<f32>, shift: ArrayView2<f32>, scale: ArrayView2<f32>) -> Result<()> {
+    check_modulation(&x.view(), &[("shift", shift), ("scale", scale)], &x)?;
+    for_rows(Modulate, Operands { x: None, y: None, scale: Some(scale), shift: Some(shift) }, x);
     Ok(())
 }
 
@@ -70,27 +96,13 @@ impl RowOp for GateResidual {
     const COST: u64 = 4;
     #[inline(always)]
     fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        let terms = row.scale.unwrap_or_default().chunks(S::LANES).zip(row.y.chunks(S::LANES));
-        let rows = row.x.chunks(S::LANES).zip(out.chunks_mut(S::LANES));
-        for ((x, out), (gate, y)) in rows.zip(terms) {
-            let y = s.fma(s.load_partial(gate, 0.0), s.load_partial(y, 0.0), s.load_partial(x, 0.0));
-            s.store_partial(y, out);
-        }
-    }
-}
-
-/// `out = gate * x + out`.
-#[derive(Clone, Copy)]
-struct GateOnto;
-
-impl RowOp for GateOnto {
-    const COST: u64 = 4;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        let terms = row.scale.unwrap_or_default().chunks(S::LANES).zip(row.x.chunks(S::LANES));
-        for (out, (gate, y)) in out.chunks_mut(S::LANES).zip(terms) {
-            let sum = s.fma(s.load_partial(gate, 0.0), s.load_partial(y, 0.0), s.load_partial(out, 0.0));
-            s.store_partial(sum, out);
+        let mut at = 0;
+        while at < out.len() {
+            let term = (load(s, row.scale, out, at), load(s, row.y, out, at));
+            let sum = s.fma(term.0, term.1, load(s, row.x, out, at));
+            let end = out.len().min(at + S::LANES);
+            s.store_partial(sum, &mut out[at..end]);
+            at = end;
         }
     }
 }
@@ -117,7 +129,7 @@ pub fn gate_residual(
 ) -> Result<()> {
     check_shape("y", y.shape(), residual.shape())?;
     check_modulation(&residual, &[("gate", gate)], &out)?;
-    for_rows(GateResidual, Operands { x: residual, y: Some(y), scale: Some(gate), shift: None }, out);
+    for_rows(GateResidual, Operands { x: Some(residual), y: Some(y), scale: Some(gate), shift: None }, out);
     Ok(())
 }
 
@@ -142,6 +154,35 @@ pub fn gate_residual_inplace(
         return Err(Error::shape("residual", residual.shape(), format!("{:?}, as y", y.shape())));
     }
     check_modulation(&y, &[("gate", gate)], &residual)?;
-    for_rows(GateOnto, Operands { x: y, y: None, scale: Some(gate), shift: None }, residual);
+    for_rows(GateResidual, Operands { x: None, y: Some(y), scale: Some(gate), shift: None }, residual);
+    Ok(())
+}
+
+/// [`gate_residual`] that leaves its result in `y`, with the same bits. Without a residual, `y` is that
+/// as well.
+///
+/// ```
+/// use ndarray::array;
+/// let mut y = array![[[2.0, 4.0]]];
+/// let residual = array![[[1.0, 1.0]]];
+/// dgm_core::nn::gate_residual_onto_y(Some(residual.view()), y.view_mut(), array![[0.5, 0.0]].view())?;
+/// assert_eq!(y, array![[[2.0, 1.0]]]);
+/// dgm_core::nn::gate_residual_onto_y(None, y.view_mut(), array![[0.5, 0.0]].view())?;
+/// assert_eq!(y, array![[[3.0, 1.0]]]);
+/// # Ok::<(), dgm_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] when `y` or `gate` does not fit `residual`, or `gate` not `y`.
+pub fn gate_residual_onto_y(
+    residual: Option<ArrayView3<f32>>,
+    y: ArrayViewMut3<f32>,
+    gate: ArrayView2<f32>,
+) -> Result<()> {
+    if let Some(residual) = &residual {
+        check_shape("y", y.shape(), residual.shape())?;
+    }
+    check_modulation(&y.view(), &[("gate", gate)], &y)?;
+    for_rows(GateResidual, Operands { x: residual, y: None, scale: Some(gate), shift: None }, y);
     Ok(())
 }

@@ -69,18 +69,19 @@ impl RowOp for Norm {
     #[inline(always)]
     fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
         let n = out.len() as f32;
+        let x = row.x.unwrap_or_default();
         let mean = match self.statistics {
-            Statistics::Layer => row_sum(s, row.x, 0.0, |sum, x| s.add(sum, x)) / n,
+            Statistics::Layer => row_sum(s, x, 0.0, |sum, x| s.add(sum, x)) / n,
             Statistics::Rms => 0.0,
         };
         let center = s.splat(mean);
-        let squares = row_sum(s, row.x, mean, |sum, x| {
+        let squares = row_sum(s, x, mean, |sum, x| {
             let deviation = s.sub(x, center);
             s.fma(deviation, deviation, sum)
         });
         let inverse = s.splat(1.0 / (squares / n + self.eps).sqrt());
         let one = s.splat(if self.one_plus { 1.0 } else { 0.0 });
-        for (i, (x, out)) in row.x.chunks(S::LANES).zip(out.chunks_mut(S::LANES)).enumerate() {
+        for (i, (x, out)) in x.chunks(S::LANES).zip(out.chunks_mut(S::LANES)).enumerate() {
             let at = i * S::LANES;
             let load = |p: &[f32]| s.load_partial(&p[at..at + x.len()], 0.0);
             let y = s.mul(s.sub(s.load_partial(x, 0.0), center), inverse);
@@ -121,7 +122,7 @@ fn norm_rows(
         check_shape("bias", b.shape(), &[d])?;
     }
     let operands = Operands {
-        x: x.insert_axis(Axis(0)),
+        x: Some(x.insert_axis(Axis(0))),
         y: None,
         scale: weight.map(|w| w.insert_axis(Axis(0))),
         shift: bias.map(|b| b.insert_axis(Axis(0))),
@@ -211,7 +212,7 @@ pub fn layer_norm_modulate(
 ) -> Result<()> {
     check_eps(eps)?;
     check_modulation(&x, &[("shift", shift), ("scale", scale)], &out)?;
-    let operands = Operands { x, y: None, scale: Some(scale), shift: Some(shift) };
+    let operands = Operands { x: Some(x), y: None, scale: Some(scale), shift: Some(shift) };
     for_rows(Norm { statistics: Statistics::Layer, eps, one_plus: true }, operands, out);
     Ok(())
 }

@@ -8,10 +8,10 @@ use crate::threads;
 /// The inputs of one row, contiguous.
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
-    /// The row of the first operand.
-    pub x: &'a [f32],
-    /// The row of the second operand, where there is one.
-    pub y: &'a [f32],
+    /// The row of the first operand; without one it is what `out` holds.
+    pub x: Option<&'a [f32]>,
+    /// The row of the second operand; without one it is what `out` holds.
+    pub y: Option<&'a [f32]>,
     /// What multiplies: weight, scale or gate.
     pub scale: Option<&'a [f32]>,
     /// What is added: bias or shift.
@@ -29,7 +29,7 @@ pub(super) trait RowOp: Copy + Send + Sync {
 /// The operands: `x` and `y` are `[B, T, d]`, `scale` and `shift` `[B, d]`.
 #[derive(Clone, Copy)]
 pub(super) struct Operands<'a> {
-    pub x: ArrayView3<'a, f32>,
+    pub x: Option<ArrayView3<'a, f32>>,
     pub y: Option<ArrayView3<'a, f32>>,
     pub scale: Option<ArrayView2<'a, f32>>,
     pub shift: Option<ArrayView2<'a, f32>>,
@@ -112,10 +112,10 @@ impl<'a, O: RowOp> Kernel for Run<'a, '_, O> {
         let scale = scale.as_ref().map(|p| contiguous(p, bscale));
         let shift = shift.as_ref().map(|p| contiguous(p, bshift));
         for t in 0..n {
-            let x = operands.x.slice_move(s![batch, token + t, ..]);
-            let y = operands.y.map(|y| y.slice_move(s![batch, token + t, ..]));
-            let x = contiguous(&x, bx);
-            let y = y.as_ref().map_or(&[][..], |y| contiguous(y, by));
+            let row_of = |x: ArrayView3<'a, f32>| x.slice_move(s![batch, token + t, ..]);
+            let (x, y) = (operands.x.map(row_of), operands.y.map(row_of));
+            let x = x.as_ref().map(|x| contiguous(x, bx));
+            let y = y.as_ref().map(|y| contiguous(y, by));
             let row = Row { x, y, scale, shift };
             let mut out: ArrayViewMut1<f32> = out.row_mut(t);
             if let Some(out) = out.as_slice_mut() {

@@ -165,6 +165,23 @@ fn fused_modulation_has_the_bits_of_its_parts() {
 }
 
 #[test]
+fn modulation_in_place_has_the_same_bits() {
+    let (x, shift, scale) = (noise3([3, 50, 70], 16), noise2([3, 70], 17), noise2([3, 70], 18));
+    let mut expected = Array3::zeros(x.dim());
+    modulate(x.view(), shift.view(), scale.view(), expected.view_mut()).unwrap();
+    let inplace = everywhere(|| {
+        let mut x = x.clone();
+        modulate_inplace(x.view_mut(), shift.view(), scale.view()).unwrap();
+        x
+    });
+    assert_eq!(bits(&inplace), bits(&expected));
+    for mut x in layouts(&x) {
+        modulate_inplace(x.view_mut(), shift.view(), scale.view()).unwrap();
+        assert_eq!(x, expected);
+    }
+}
+
+#[test]
 fn gated_residual_is_one_fma_in_place_or_not() {
     let (x, y, gate) = (noise3([2, 20, 45], 9), noise3([2, 20, 45], 10), noise2([2, 45], 11));
     let out = everywhere(|| {
@@ -181,6 +198,17 @@ fn gated_residual_is_one_fma_in_place_or_not() {
         x
     });
     assert_eq!(bits(&inplace), bits(&out));
+    let onto_y = everywhere(|| {
+        let mut y = y.clone();
+        gate_residual_onto_y(Some(x.view()), y.view_mut(), gate.view()).unwrap();
+        y
+    });
+    assert_eq!(bits(&onto_y), bits(&out));
+    let mut alone = x.clone();
+    gate_residual_onto_y(None, alone.view_mut(), gate.view()).unwrap();
+    for ((b, t, c), &o) in alone.indexed_iter() {
+        assert_eq!(o, gate[[b, c]].mul_add(x[[b, t, c]], x[[b, t, c]]));
+    }
     // Rows with gaps, and a broadcast gate.
     let mut wide = Array3::from_elem((2, 20, 90), 7.0);
     wide.slice_mut(s![.., .., ..;2]).assign(&x);
@@ -271,6 +299,26 @@ fn activations_match_their_formulas() {
             Some(kind) => gelu_inplace(&mut same, kind),
         }
         assert_eq!(same, out.iter().copied().collect::<Vec<_>>());
+        // Elements apart: those between stay as they are.
+        let mut wide = Array2::from_elem((x.len(), 2), 7.0);
+        wide.column_mut(0).iter_mut().zip(&x).for_each(|(w, x)| *w = *x);
+        match kind {
+            None => silu_inplace(wide.column_mut(0)),
+            Some(kind) => gelu_inplace(wide.column_mut(0), kind),
+        }
+        assert!(wide.column(0).iter().eq(&out) && wide.column(1).iter().all(|&v| v == 7.0));
+        // Columns as rows of three axes, and nothing at all.
+        let cube: Vec<f32> = x.iter().copied().take(6 * 50).collect();
+        let mut cube = Array3::from_shape_vec((2, 3, 50), cube).unwrap();
+        match kind {
+            None => silu_inplace(cube.slice_mut(s![.., .., ..;-2])),
+            Some(kind) => gelu_inplace(cube.slice_mut(s![.., .., ..;-2]), kind),
+        }
+        for (i, &v) in cube.iter().enumerate() {
+            let flat = |a: &ArrayD<f32>| *a.iter().nth(i).unwrap();
+            assert_eq!(v, if i % 2 == 1 { flat(&out) } else { flat(&x) });
+        }
+        silu_inplace(Array2::zeros((0, 3)).view_mut());
     }
 }
 
@@ -320,6 +368,10 @@ fn wrong_arguments_are_errors_and_leave_the_output() {
     let short = Array3::<f32>::zeros((2, 2, 4));
     assert_eq!(gate_residual(x.view(), short.view(), p.view(), out.view_mut()).unwrap_err().code(), -200);
     assert_eq!(gate_residual_inplace(out.view_mut(), short.view(), p.view()).unwrap_err().code(), -200);
+    assert_eq!(gate_residual_onto_y(Some(short.view()), out.view_mut(), p.view()).unwrap_err().code(), -200);
+    assert_eq!(gate_residual_onto_y(None, out.view_mut(), wrong.view()).unwrap_err().code(), -200);
+    let error = modulate_inplace(out.view_mut(), p.view(), wrong.view()).unwrap_err();
+    assert_eq!(error.to_string(), "scale has shape [1, 4], expected [2, 4]");
     for eps in [-1.0, f32::NAN, f32::INFINITY] {
         let error = layer_norm_modulate(x.view(), p.view(), p.view(), eps, out.view_mut()).unwrap_err();
         assert_eq!(error.code(), -500);

@@ -1,6 +1,8 @@
-//! Linear layers through a BLAS, with a library made for the test, in processes of their own,
+//! Linear layers and attention through a BLAS, with a library made for the test, in processes of their own,
 //! because the choice belongs to the process.
 #![cfg(all(feature = "blas", unix))]
+
+mod attention;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,7 +36,10 @@ fn numbers(rows: usize, cols: usize, seed: usize) -> Array2<f32> {
 #[test]
 fn the_variables_choose_the_backend() {
     run_with("a_missing_library_is_named", Path::new("/nowhere/libblas.so"));
-    run_with("a_blas_multiplies_when_it_is_asked_to", &library());
+    let library = library();
+    run_with("a_blas_multiplies_when_it_is_asked_to", &library);
+    run_with("attention::a_blas_multiplies_large_tiles", &library);
+    run_with("attention::other_calls_stay_native_to_the_bit", &library);
 }
 
 #[test]
@@ -44,6 +49,7 @@ fn a_missing_library_is_named() {
     assert_eq!(backend(), Backend::Native);
     let error = set_backend(Backend::Blas).unwrap_err();
     assert!(error.code() == -101 && error.to_string().contains("/nowhere/libblas.so"), "{error}");
+    attention::without_a_blas_the_native_kernel_runs();
     assert!(Backend::from_name("cuda").unwrap_err().to_string().contains("cuda"));
 }
 

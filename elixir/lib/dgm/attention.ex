@@ -1,6 +1,6 @@
 defmodule DGM.Attention do
   @moduledoc false
-  # The options of DGM.attention/4 and DGM.attention_backward/7, type-checked for the NIF. Sizes and ranges are the engine's
+  # The options of DGM.attention/4, DGM.attention_backward/7 and DGM.attention_varlen/6, type-checked for the NIF. Sizes and ranges are the engine's
   # business.
 
   alias DGM.{Check, Tensor}
@@ -16,6 +16,11 @@ defmodule DGM.Attention do
     bias: nil,
     mask: nil
   ]
+
+  @packed Keyword.drop(@defaults, [:kv_lengths, :bias, :mask])
+
+  # Those of packed sequences.
+  def packed_options(opts), do: opts |> Check.keyword([{:lse, false} | @packed]) |> options(:lse)
 
   # `wanted` is the option that asks for one result more.
   def options(opts, wanted) do

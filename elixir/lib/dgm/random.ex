@@ -25,7 +25,8 @@ defmodule DGM.Random do
   end
 
   @doc """
-  Standard normal values: `{rows, elements}`, or `{rows, ...shape}` where a shape is given.
+  Standard normal values: `{rows, elements}`, or `{rows, ...shape}` where a shape is given. As an `Nx`
+  tensor: `x.data |> Nx.from_binary({:f, 32}) |> Nx.reshape(x.shape)`.
 
       iex> DGM.Random.normal(DGM.Random.row_seeds(1, 2), {3, 4}).shape
       {2, 3, 4}

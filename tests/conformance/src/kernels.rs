@@ -232,6 +232,17 @@ pub const KERNELS: &[Kernel] = &[
         run: |x, _, out| nn::modulate(view(&x[0]), view(&x[1]), view(&x[2]), target(out)),
     },
     Kernel {
+        call: "layer_norm_modulate",
+        signature: "x[B,T,D] shift[B,D] scale[B,D] -> out[B,T,D]",
+        cases: &[case("odd", "B=3 T=5 D=37", "eps=1e-6"), case("threads", "B=8 T=257 D=513", "eps=1e-5")],
+        bound: 1e-5,
+        oracle: oracle::layer_norm_modulate,
+        run: |x, a, out| {
+            let [shift, scale] = [1, 2].map(|i| view(&x[i]));
+            nn::layer_norm_modulate(view(&x[0]), shift, scale, a.number("eps"), target(out))
+        },
+    },
+    Kernel {
         call: "gate_residual",
         signature: "residual[B,T,D] y[B,T,D] gate[B,D] -> out[B,T,D]",
         cases: &[case("odd", "B=3 T=5 D=37", ""), case("threads", "B=8 T=257 D=513", "")],

@@ -179,6 +179,22 @@ pub fn modulate(x: &[ArrayD<f64>], _: &Args, _: &[usize]) -> Vec<f64> {
     x[0].indexed_iter().map(|(i, v)| v * (1.0 + x[2][[i[0], i[2]]]) + x[1][[i[0], i[2]]]).collect()
 }
 
+pub fn layer_norm_modulate(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    let eps: f64 = a.number("eps");
+    let n = o[2] as f64;
+    let mut out = Vec::new();
+    for (b, image) in x[0].outer_iter().enumerate() {
+        for row in image.outer_iter() {
+            let mean = row.sum() / n;
+            let variance = row.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n;
+            for (d, v) in row.iter().enumerate() {
+                out.push((v - mean) / (variance + eps).sqrt() * (1.0 + x[2][[b, d]]) + x[1][[b, d]]);
+            }
+        }
+    }
+    out
+}
+
 pub fn gate_residual(x: &[ArrayD<f64>], _: &Args, _: &[usize]) -> Vec<f64> {
     x[0].indexed_iter().map(|(i, v)| v + x[2][[i[0], i[2]]] * x[1][[i[0], i[1], i[2]]]).collect()
 }

@@ -28,7 +28,8 @@ pub struct Options<'a> {
     dbias: bool,
 }
 
-fn single(x: Option<&Vec<f64>>) -> Option<Vec<f32>> {
+/// Numbers of the VM as f32.
+pub fn single(x: Option<&Vec<f64>>) -> Option<Vec<f32>> {
     x.map(|x| x.iter().map(|&x| x as f32).collect())
 }
 

@@ -17,6 +17,7 @@ mod run;
 mod system;
 mod tensor;
 mod typed;
+mod varlen;
 
 use rustler::{Env, Term};
 
