@@ -75,6 +75,10 @@ fn same_bits_for_any_threads_and_level() {
 fn same_bits_for_rows_alone_and_in_another_order() {
     let _turn = alone();
     every_case(|kernel, case, inputs, want| {
+        // These have an argument for each row, or one cache for all; the engine's own tests pick rows there.
+        if ["attention_paged", "rope"].contains(&kernel.call) {
+            return;
+        }
         let batch = case.output().symbols[0];
         let rows = case.output().shape[0];
         let pick = |index: &[usize]| -> Vec<ArrayD<f32>> {
