@@ -33,9 +33,10 @@ fn peak(threads: usize) -> u64 {
 /// Reads `memory` once, a part on every thread at once; returns its bytes.
 fn read(threads: usize, memory: &[f32]) -> u64 {
     std::thread::scope(|scope| {
-        let part = memory.len().div_ceil(threads);
-        let parts: Vec<_> = memory.chunks(part).map(|part| scope.spawn(|| read_work(part))).collect();
-        parts.into_iter().map(|t| t.join().unwrap_or(0)).sum()
+        let (own, rest) = memory.split_at(memory.len() / threads);
+        let part = rest.len().div_ceil(threads.max(2) - 1).max(1);
+        let others: Vec<_> = rest.chunks(part).map(|part| scope.spawn(|| read_work(part))).collect();
+        read_work(own) + others.into_iter().map(|t| t.join().unwrap_or(0)).sum::<u64>()
     })
 }
 
