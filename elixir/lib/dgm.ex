@@ -259,7 +259,10 @@ defmodule DGM do
     {nq, nk, nv} = {Tensor.native(q, "q"), Tensor.native(k, "k"), Tensor.native(v, "v")}
     saved = {Tensor.native(out, "out"), Tensor.native(lse, "lse"), Tensor.native(dout, "dout")}
     {nout, nlse, ndout} = saved
-    call = fn -> Native.value!(Native.attention_backward(nq, nk, nv, nout, nlse, ndout, options)) end
+
+    call = fn ->
+      Native.value!(Native.attention_backward(nq, nk, nv, nout, nlse, ndout, options))
+    end
 
     {dq, dk, dv, dbias} =
       Telemetry.span([:attention_backward], %{q: elem(nq, 1), k: elem(nk, 1)}, call)

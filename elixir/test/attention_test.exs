@@ -208,8 +208,7 @@ defmodule DGM.AttentionTest do
       {dq, fn by -> loss(along.(q, dq, by), k, v, dout, opts) end},
       {dk, fn by -> loss(q, along.(k, dk, by), v, dout, opts) end},
       {dv, fn by -> loss(q, k, along.(v, dv, by), dout, opts) end},
-      {dbias,
-       fn by -> loss(q, k, v, dout, Keyword.put(opts, :bias, along.(bias, dbias, by))) end}
+      {dbias, fn by -> loss(q, k, v, dout, Keyword.put(opts, :bias, along.(bias, dbias, by))) end}
     ]
 
     for {gradient, f} <- moved do

@@ -254,16 +254,16 @@ defmodule DGM.BadInputTest do
 
     {tensors,
      [
-        scale: ["1", :nan, :infinity, [] | @not_f32],
-        causal: [nil, 1, "true", :yes],
-        window: [nil, 1, {1}, {-1, 1}, {1, nil}, {1.5, 1}, {1, 2, 3}],
-        kv_lengths: [1, [1], [1, 2, 3], [-1, 1], [6, 1], [1.0, 2], [1 | 2]],
-        soft_cap: ["1", :nan, 0, -1, [] | @not_f32],
-        alibi_slopes: [1, [1], [1, 2, 3, :nan], [1.0e300, 1, 1, 1], [1 | 2]],
-        sinks: [1, [1], [1, 2, 3, "a"], [1 | 2]],
-        bias: [1, "a", %{}, reals({1}), reals({2, 4, 3, 6})],
-        mask: masks
-      ]}
+       scale: ["1", :nan, :infinity, [] | @not_f32],
+       causal: [nil, 1, "true", :yes],
+       window: [nil, 1, {1}, {-1, 1}, {1, nil}, {1.5, 1}, {1, 2, 3}],
+       kv_lengths: [1, [1], [1, 2, 3], [-1, 1], [6, 1], [1.0, 2], [1 | 2]],
+       soft_cap: ["1", :nan, 0, -1, [] | @not_f32],
+       alibi_slopes: [1, [1], [1, 2, 3, :nan], [1.0e300, 1, 1, 1], [1 | 2]],
+       sinks: [1, [1], [1, 2, 3, "a"], [1 | 2]],
+       bias: [1, "a", %{}, reals({1}), reals({2, 4, 3, 6})],
+       mask: masks
+     ]}
   end
 
   defp named({_, good, bad}, names), do: {names, good, bad}

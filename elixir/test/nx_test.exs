@@ -27,8 +27,25 @@ defmodule DGM.NxTest do
     [shift, scale] = [reals({2, 4}, 9), reals({2, 4}, 10)]
     [weight, add] = [reals({4}, 11), reals({4}, 12)]
     layer = Linear.pack(reals({3, 4}), reals({3}))
+    {out, lse} = DGM.attention(q, k, v, lse: true)
+    tables = {reals({9, 2}), reals({9, 2}, 8)}
+
+    cache =
+      DGM.KVCache.new(
+        pages: 4,
+        page_len: 4,
+        kv_heads: 2,
+        dim: 8,
+        value_dim: 6,
+        block_table: [[0, 1], [2, 3]]
+      )
+      |> DGM.KVCache.append(k, v)
 
     [
+      {:attention_paged, [q], &DGM.attention_paged(&1, cache)},
+      {:attention_merge, [out, lse, out, lse], &DGM.attention_merge/4},
+      {:attention_backward, [q, k, v, out, lse, out], &DGM.attention_backward/6},
+      {:rope, [q], &DGM.rope(&1, [0, 3], tables)},
       {:attention, [q, k, v], &DGM.attention/3},
       {:attention, [q, k, v], &DGM.attention(&1, &2, &3, causal: true, lse: true)},
       {:attention, [q, k, v, bias, mask], &DGM.attention(&1, &2, &3, bias: &4, mask: &5)},
@@ -81,7 +98,7 @@ defmodule DGM.NxTest do
 
   test "the list has every function of DGM that takes a tensor" do
     listed = functions() |> Enum.map(&elem(&1, 0)) |> Enum.uniq()
-    others = [:version, :numerics_version, :isa, :cpu_info, :num_threads, :set_num_threads]
+    others = ~w(version numerics_version isa cpu_info num_threads set_num_threads rope_tables)a
     all = DGM.__info__(:functions) |> Keyword.keys() |> Enum.uniq()
     assert Enum.sort(all -- others) == Enum.sort(listed -- [:forward, :pack, :categorical])
   end

@@ -110,6 +110,7 @@ function attention_backward!(dq, dk, dv, q, k, v, out, lse, dout; bias = nothing
         float_dims(name, x, 4, string(size(of)))
         size(x) == size(of) || wrong_size(name, x, size(of))
     end
+    check_scores("bias", bias, Float32, (lk, lq, h, b))
     if dbias !== nothing
         bias === nothing && throw(ArgumentError("dbias is given, expected none without a bias"))
         check_size("dbias", dbias, size(bias))

@@ -156,8 +156,10 @@ end
         wide = map(x -> Float32.(x), (q, k, v))
         want = attention(wide...; causal = true)
         out = attention(q, k, v; causal = true)
-        @test eltype(out) == T && out == T.(want)
-        @test attention!(similar(want), q, k, v; causal = true) == want
+        # BF16 throughout is multiplied in pairs: bits of its own, near those of the wide computation.
+        own = attention!(similar(want), q, k, v; causal = true)
+        @test T == D.BF16 ? maximum(abs, own - want) < 0.02f0 : own == want
+        @test eltype(out) == T && out == T.(own)
         @test attention(wide[1], k, v; causal = true) == want
         @test attention!(similar(want), q, wide[2], wide[3]; causal = true) == want
         @test occursin("v has dtype", thrown(() -> attention(q, k, wide[3])).msg)

@@ -219,27 +219,30 @@ static int32_t call_attention_backward(conformance_case *c, dgm_tensor *out)
     dgm_attention_options_init(&o, sizeof o);
     o.causal = atoi(arg(c, "causal", "0"));
     const dgm_tensor *q = in(c, "q"), *k = in(c, "k"), *v = in(c, "v"), *dout = in(c, "dout");
-    int64_t y_shape[4] = {q->shape[0], q->shape[1], q->shape[2], v->shape[3]}, whole = out->shape[1], strides[3][4];
-    int64_t rows = y_shape[0] * y_shape[1] * y_shape[2];
-    float *saved = (float *)malloc((size_t)(rows * (y_shape[3] + 1)) * sizeof *saved);
-    if (saved == NULL)
-        die("no memory", c->name);
-    dgm_tensor y = f32_tensor(saved, 4, y_shape), lse = f32_tensor(saved + rows * y_shape[3], 3, y_shape);
-    int32_t status = dgm_attention(q, k, v, &o, &y, &lse);
     const dgm_tensor *of[3] = {q, k, v};
-    dgm_tensor to[3];
-    float *at = (float *)out->data;
+    int64_t y_shape[4] = {q->shape[0], q->shape[1], q->shape[2], v->shape[3]}, len[3];
+    int64_t rows = y_shape[0] * y_shape[1] * y_shape[2], all = rows * (y_shape[3] + 1);
     for (int i = 0; i < 3; i++) {
-        int64_t *n = of[i]->shape;
-        int64_t own[4] = {whole, n[2] * n[3], n[3], 1};
-        memcpy(strides[i], own, sizeof own);
-        to[i] = f32_tensor(at, 4, n);
-        to[i].strides = strides[i];
-        at += n[1] * n[2] * n[3];
+        len[i] = of[i]->shape[1] * of[i]->shape[2] * of[i]->shape[3];
+        all += of[i]->shape[0] * len[i];
     }
+    float *memory = (float *)malloc((size_t)all * sizeof *memory), *at = memory;
+    if (memory == NULL)
+        die("no memory", c->name);
+    dgm_tensor y = f32_tensor(at, 4, y_shape), lse = f32_tensor(at += rows * y_shape[3], 3, y_shape), to[3];
+    at += rows;
+    for (int i = 0; i < 3; i++) {
+        to[i] = f32_tensor(at, 4, of[i]->shape);
+        at += of[i]->shape[0] * len[i];
+    }
+    int32_t status = dgm_attention(q, k, v, &o, &y, &lse);
     if (status == DGM_OK)
         status = dgm_attention_backward(q, k, v, &y, &lse, dout, &o, &to[0], &to[1], &to[2], NULL);
-    free(saved);
+    float *next = (float *)out->data;
+    for (int64_t b = 0; status == DGM_OK && b < q->shape[0]; b++)
+        for (int i = 0; i < 3; next += len[i++])
+            memcpy(next, (float *)to[i].data + b * len[i], (size_t)len[i] * sizeof *next);
+    free(memory);
     return status;
 }
 

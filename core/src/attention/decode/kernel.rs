@@ -249,10 +249,18 @@ fn pair_up(p: &mut [f32], len: usize) {
     }
 }
 
-/// The scales of a tile's keys.
+/// The scales of a tile's keys, a page at a time.
 fn gather(scales: &ArrayView2<f32>, tile: &Tile, to: &mut [f32]) {
-    for (to, at) in to.iter_mut().zip(&tile.slots[..tile.len]) {
-        *to = scales[[at.page, at.row]];
+    let mut j = 0;
+    while j < tile.len {
+        let at = tile.slots[j];
+        let run = (scales.ncols() - at.row).min(tile.len - j);
+        let (page, to) = (scales.row(at.page), &mut to[j..j + run]);
+        match page.as_slice() {
+            Some(page) => to.copy_from_slice(&page[at.row..at.row + run]),
+            None => to.iter_mut().zip(page.iter().skip(at.row)).for_each(|(to, &x)| *to = x),
+        }
+        j += run;
     }
 }
 
