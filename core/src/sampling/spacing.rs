@@ -110,10 +110,11 @@ fn flow_times(options: &PlanOptions, levels: &Levels, n: usize, m: usize) -> Res
         },
     };
     // A flow of one uniform step with a final level has nowhere to end but 0.
-    if options.spacing == Spacing::Uniform && options.final_sigma == FinalSigma::Min {
-        if let Some(last) = times.last_mut() {
-            *last = shifted(least);
-        }
+    if options.spacing == Spacing::Uniform
+        && options.final_sigma == FinalSigma::Min
+        && let Some(last) = times.last_mut()
+    {
+        *last = shifted(least);
     }
     if options.shift_terminal != 0.0 {
         stretch(&mut times, options.shift_terminal);

@@ -276,7 +276,7 @@ fn steps_between_vp_levels() {
     f.check("pndm", run(pndm.clone(), &x, plain), 198.1318, 1e-5);
     // Their v is mixed over levels before it becomes eps: not reproduced.
     f.check("pndm steep", run(PlanOptions { beta_start: 0.01, ..pndm.clone() }, &x, plain), 186.9482, 1e-5);
-    let clean = Some(times.unwrap().into_iter().chain([-1.0]).collect());
+    let clean = times.map(|times| times.into_iter().chain([-1.0]).collect());
     f.check(
         "pndm to alpha 1",
         run(PlanOptions { beta_start: 0.01, times: clean, ..pndm }, &x, plain),

@@ -46,7 +46,7 @@ fn noise_weights(options: &PlanOptions) -> Vec<f64> {
             Row::Eval(_) => weights.push(0.0),
             Row::Lin(lin) => {
                 let terms = plan.table().terms(lin).iter();
-                let found = terms.filter(|t| t.operand == Operand::Noise).map(|t| t.coefficient).last();
+                let found = terms.filter(|t| t.operand == Operand::Noise).map(|t| t.coefficient).next_back();
                 if let (Some(w), Some(last)) = (found, weights.last_mut()) {
                     *last = w;
                 }
