@@ -13,10 +13,17 @@ defmodule DGM.WalksTest do
          |> String.split("\n")
          |> Enum.map(&String.split/1)
          |> Enum.reduce({nil, nil, []}, fn
-           ["run", name], {_, _, all} -> {name, nil, all}
-           ["plan" | words], {name, _, all} -> {name, words, all}
-           ["sha256", hash], {name, words, all} when words != nil -> {name, nil, [{name, words, hash} | all]}
-           _, state -> state
+           ["run", name], {_, _, all} ->
+             {name, nil, all}
+
+           ["plan" | words], {name, _, all} ->
+             {name, words, all}
+
+           ["sha256", hash], {name, words, all} when words != nil ->
+             {name, nil, [{name, words, hash} | all]}
+
+           _, state ->
+             state
          end)
          |> elem(2)
 
@@ -89,7 +96,10 @@ defmodule DGM.WalksTest do
     assert {a, c} == {6.0, 6.0}
     assert b != 6.0
 
-    assert_raise ArgumentError, ~r/^data is/, fn -> Sampler.start(plan, [1], 3, x: data, data: data) end
+    assert_raise ArgumentError, ~r/^data is/, fn ->
+      Sampler.start(plan, [1], 3, x: data, data: data)
+    end
+
     assert_raise ArgumentError, ~r/^mask is/, fn -> Sampler.set_known(run, data, nil) end
     assert_raise ArgumentError, ~r/^mask/, fn -> Sampler.set_known(run, data, known) end
 

@@ -43,7 +43,9 @@ defmodule DGM.Sampler do
     [x, data] = for key <- [:x, :data], do: Tensor.native_or_nil(opts[key], Atom.to_string(key))
     if x && data, do: Check.fail("data", :set, "nil beside x")
     {seeds, elements} = {Check.seeds(seeds), Check.count(elements, "elements")}
-    run = new(plan, Native.value!(Native.run_start(Plan.resource(plan), seeds, elements, x, data)))
+
+    run =
+      new(plan, Native.value!(Native.run_start(Plan.resource(plan), seeds, elements, x, data)))
 
     if opts[:known] || opts[:mask],
       do: set_known(run, opts[:known], opts[:mask]),
