@@ -89,7 +89,7 @@ fn rescale(bars: &mut [f64], single: bool) {
     }
     if let Some(last) = bars.last_mut() {
         // Where a peer divides by alpha it keeps this much.
-        *last = if single { 1.0 / f64::from(1u32 << 24) } else { 0.0 };
+        *last = if single { 1.0 / 16_777_216.0 } else { 0.0 };
     }
 }
 

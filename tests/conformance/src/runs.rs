@@ -28,7 +28,7 @@ pub enum Source {
     RowSeeds,
     /// A walk under [`model`]: what every evaluation reads, then the result. (Bosh3: the result
     /// alone, because rows of a batch wait for each other and the last one decides when to end.)
-    Plan(PlanOptions),
+    Plan(Box<PlanOptions>),
     /// The forward pass of the network in this file.
     Model(&'static str),
 }
@@ -185,7 +185,7 @@ pub fn run_cases() -> Vec<RunCase> {
     ];
     all.extend(plans().into_iter().map(|(name, options)| RunCase {
         name,
-        source: Source::Plan(options),
+        source: Source::Plan(Box::new(options)),
         elements: 37,
     }));
     all
