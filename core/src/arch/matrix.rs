@@ -76,6 +76,12 @@ impl<'a, T: Copy> Matrix<'a, T> {
         Matrix { ptr: unsafe { self.ptr.offset(step) }, rows: len, ..self }
     }
 
+    /// Columns `first .. first + len`.
+    #[inline(always)]
+    pub(crate) fn slice_cols(self, first: usize, len: usize) -> Self {
+        self.transposed().slice_rows(first, len).transposed()
+    }
+
     /// The transpose: the same memory with the axes exchanged.
     #[inline(always)]
     pub(crate) fn transposed(self) -> Self {
@@ -157,6 +163,16 @@ impl<'a> Pairs<'a> {
         self.pairs
     }
 
+    /// Pairs `first .. first + len` of every row.
+    #[inline(always)]
+    pub(crate) fn slice_pairs(self, first: usize, len: usize) -> Self {
+        assert!(first <= self.pairs && len <= self.pairs - first);
+        // An empty result must not move the pointer out of the allocation.
+        let step = if len == 0 { 0 } else { first as isize * self.pair_stride };
+        // SAFETY: pair `first` exists when len > 0, so the offset stays inside the matrix.
+        Pairs { ptr: unsafe { self.ptr.offset(step) }, pairs: len, ..self }
+    }
+
     /// The transpose of a matrix of pairs.
     #[inline(always)]
     pub(crate) fn transposed(self) -> Self {
@@ -189,13 +205,6 @@ impl<'a, T: Copy> MatrixMut<'a, T> {
         let (rows, cols) = view.dim();
         let (row_stride, col_stride) = (view.strides()[0], view.strides()[1]);
         MatrixMut { ptr: view.as_mut_ptr(), rows, cols, row_stride, col_stride, owner: PhantomData }
-    }
-
-    /// The first `rows * cols` elements of `data`, row after row; panics when there are fewer.
-    pub(crate) fn from_slice(data: &'a mut [T], rows: usize, cols: usize) -> Self {
-        assert!(rows.checked_mul(cols).is_some_and(|n| n <= data.len()));
-        let row_stride = cols as isize;
-        MatrixMut { ptr: data.as_mut_ptr(), rows, cols, row_stride, col_stride: 1, owner: PhantomData }
     }
 
     /// Number of rows.

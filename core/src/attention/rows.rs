@@ -3,7 +3,8 @@
 use ndarray::{ArrayView3, ArrayViewMut3, Axis};
 
 use crate::arch::{Kernel, Matrix, MatrixMut, Simd};
-use crate::tensor::{Element, Row, RowMut};
+use crate::linalg::rows::{load, load_pairs, store};
+use crate::tensor::Element;
 
 /// Brings the queries `[heads, rows, D]` of a tile into lanes, `to[d][lane]`; lanes without a row
 /// get zeros.
@@ -106,38 +107,6 @@ fn scattered<T: Element>(
     }
 }
 
-/// Elements of a row from `at` on as f32, zeros after its end.
-#[inline(always)]
-fn load<S: Simd, T: Element>(s: S, row: &[T], at: usize) -> S::F {
-    let rest = row.get(at..).unwrap_or_default();
-    match T::row(rest) {
-        Row::F32(x) => s.load_partial(x, 0.0),
-        Row::F16(x) if x.len() >= S::LANES => s.load_f16(x),
-        Row::F16(x) => s.load_f16(&padded::<16>(x)),
-        Row::Bf16(x) if x.len() >= S::LANES => s.load_bf16(x),
-        Row::Bf16(x) => s.load_bf16(&padded::<16>(x)),
-    }
-}
-
-/// Pairs of a row of bfloat16 from pair `at` on, as bits, zeros after its end.
-#[inline(always)]
-pub(super) fn load_pairs<S: Simd, T: Element>(s: S, row: &[T], at: usize) -> S::F {
-    let rest = row.get(2 * at..).unwrap_or_default();
-    let pairs = match T::row(rest) {
-        Row::Bf16(x) if x.len() >= 2 * S::LANES => s.load_pairs(x),
-        Row::Bf16(x) => s.load_pairs(&padded::<32>(x)),
-        _ => unreachable!("pairs are of bfloat16"),
-    };
-    s.bits_to_f32(pairs)
-}
-
-#[inline(always)]
-fn padded<const N: usize>(x: &[u16]) -> [u16; N] {
-    let mut all = [0; N];
-    all[..x.len()].copy_from_slice(x);
-    all
-}
-
 /// Divides the lanes `from[d][lane]` by their sums and writes them as rows `[heads, rows, Dv]`.
 pub(super) struct Unpack<'a, 'b, T> {
     pub from: &'b [f32],
@@ -185,24 +154,5 @@ impl<T: Element> Kernel for Unpack<'_, '_, T> {
                 lane += count;
             }
         }
-    }
-}
-
-/// Writes as many lanes as fit to a row from column `at` on.
-#[inline(always)]
-fn store<S: Simd, T: Element>(s: S, v: S::F, out: &mut MatrixMut<T>, row: usize, at: usize) {
-    let count = S::LANES.min(out.cols() - at);
-    if let Some(row) = out.row(row) {
-        match T::row_mut(&mut row[at..at + count]) {
-            RowMut::F32(to) => return s.store_partial(v, to),
-            RowMut::F16(to) if count == S::LANES => return s.store_f16(v, to),
-            RowMut::Bf16(to) if count == S::LANES => return s.store_bf16(v, to),
-            _ => {}
-        }
-    }
-    let mut all = [0.0; 16];
-    s.store(v, &mut all);
-    for (i, &x) in all[..count].iter().enumerate() {
-        out.set(row, at + i, T::from_f32(x));
     }
 }

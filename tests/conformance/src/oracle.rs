@@ -3,6 +3,7 @@
 // Compared within a bound, never by bits: the functions of the platform will do.
 #![allow(clippy::disallowed_methods)]
 
+use dgm_core::tensor::{bf16, f16};
 use ndarray::ArrayD;
 
 use crate::Args;
@@ -40,6 +41,12 @@ pub fn attention(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
 }
 
 pub fn linear(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    let stored = |x: &ArrayD<f64>| match a.text_or("storage", "f32") {
+        "bf16" => x.mapv(|v| bf16::from_f64(v).to_f64()),
+        "f16" => x.mapv(|v| f16::from_f64(v).to_f64()),
+        _ => x.clone(),
+    };
+    let x = [stored(&x[0]), stored(&x[1]), x[2].clone()];
     let mut out = Vec::new();
     for r in 0..o[0] {
         for c in 0..o[1] {
