@@ -159,9 +159,9 @@ fn every_type_of_bias_is_widened_exactly() {
 /// Half a unit in the last place of the type, relative.
 fn roundoff<T: Element>() -> f64 {
     match T::row(&[]) {
-        crate::tensor::Row::F32(_) => f64::powi(2.0, -24),
-        crate::tensor::Row::F16(_) => f64::powi(2.0, -11),
-        crate::tensor::Row::Bf16(_) => f64::powi(2.0, -8),
+        crate::tensor::Row::F32(_) => f64::from(f32::EPSILON) / 2.0,
+        crate::tensor::Row::F16(_) => f64::from(f16::EPSILON) / 2.0,
+        crate::tensor::Row::Bf16(_) => f64::from(bf16::EPSILON) / 2.0,
     }
 }
 
@@ -184,7 +184,7 @@ where
             size += p.abs();
         }
         // k roundings of partial sums no larger than `size`, then that of the output.
-        let sum = (k + 1) as f64 * f64::powi(2.0, -24) * size;
+        let sum = (k + 1) as f64 * (f64::from(f32::EPSILON) / 2.0) * size;
         let bound = sum + roundoff::<Y>() * (want.abs() + sum);
         assert!((f64::from(got.to_f32()) - want).abs() <= bound, "{i} {j}");
     }

@@ -41,9 +41,10 @@ pub fn attention(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
 }
 
 pub fn linear(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    // Inputs are f32. (From f64 the crate rounds some neighbours of a tie the wrong way.)
     let stored = |x: &ArrayD<f64>| match a.text_or("storage", "f32") {
-        "bf16" => x.mapv(|v| bf16::from_f64(v).to_f64()),
-        "f16" => x.mapv(|v| f16::from_f64(v).to_f64()),
+        "bf16" => x.mapv(|v| bf16::from_f32(v as f32).to_f64()),
+        "f16" => x.mapv(|v| f16::from_f32(v as f32).to_f64()),
         _ => x.clone(),
     };
     let x = [stored(&x[0]), stored(&x[1]), x[2].clone()];
