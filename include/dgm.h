@@ -1646,6 +1646,8 @@ int32_t dgm_unpatchify(const dgm_tensor *x, int64_t patch, dgm_tensor *out);
 /**
  * Packs a weight matrix; the originals are not needed afterwards.
  *
+ * Weights stay f32, f16 or bf16 in memory; the bias, of any of these types, becomes f32.
+ *
  * @param weight [out_features, in_features], the layout of PyTorch
  * @param bias   [out_features]; NULL for none
  * @param out    receives the handle (NULL on failure); release with dgm_linear_free()
@@ -1659,6 +1661,9 @@ void dgm_linear_free(dgm_linear *linear);
 
 /**
  * y = activation(x weight^T + bias).
+ *
+ * x and out are f32, f16 or bf16, each for itself. With x and weights of bf16 products are of bf16
+ * pairs, every other mix is widened to f32; sums are f32, and the result is rounded once.
  *
  * @param linear     from dgm_linear_pack()
  * @param x          [rows, in_features], no negative stride

@@ -6,7 +6,7 @@
 use dgm_core::attention::{AttentionOptions, KvCache, attention, attention_backward, attention_paged};
 use dgm_core::linalg::{Activation, PackedLinear, linear};
 use dgm_core::tensor::{Floats, FloatsMut, bf16, f16};
-use ndarray::{Array2, Array3, Array4, ArrayView4, ArrayViewMut4, Ix4};
+use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView4, ArrayViewMut2, ArrayViewMut4, Ix2, Ix4};
 
 /// One kernel on one shape.
 pub struct Case {
@@ -213,31 +213,51 @@ fn backward_cases() -> Vec<Case> {
 }
 
 fn linear_cases() -> Vec<Case> {
-    [
+    let shapes = [
         (1, 384, 1152, Activation::None),
+        (1, 4096, 4096, Activation::None),
+        (16, 4096, 4096, Activation::None),
         (16, 128, 384, Activation::None),
         (64, 384, 1152, Activation::None),
         (256, 384, 1536, Activation::None),
         (256, 384, 1536, Activation::GeluTanh),
         (256, 1536, 384, Activation::None),
         (512, 1024, 1024, Activation::None),
-    ]
-    .into_iter()
-    .map(|(rows, inputs, outputs, act)| {
-        let x = Array2::from_shape_fn((rows, inputs), |(i, j)| wave(i * inputs + j));
-        let weight = Array2::from_shape_fn((outputs, inputs), |(i, j)| wave(1 + i * inputs + j));
-        let packed = PackedLinear::pack(weight.view(), None).expect("shapes fit");
-        let mut out = Array2::zeros((rows, outputs));
+    ];
+    let mut cases = linear_of::<f32, f32>("f32", &shapes, |x| x, |x| x);
+    cases.extend(linear_of("bf16", &shapes, bf16::from_f32, bf16::from_f32));
+    cases.extend(linear_of("f16", &shapes[1..6], f16::from_f32, f16::from_f32));
+    cases.extend(linear_of("f32 x bf16", &shapes[1..6], |x| x, bf16::from_f32));
+    cases
+}
+
+/// `x` and output of one type, weights of another.
+fn linear_of<T: Copy + Default + 'static, W: Copy>(
+    dtype: &'static str,
+    shapes: &[(usize, usize, usize, Activation)],
+    number: fn(f32) -> T,
+    weight: fn(f32) -> W,
+) -> Vec<Case>
+where
+    for<'a> ArrayView2<'a, T>: Into<Floats<'a, Ix2>>,
+    for<'a> ArrayView2<'a, W>: Into<Floats<'a, Ix2>>,
+    for<'a> ArrayViewMut2<'a, T>: Into<FloatsMut<'a, Ix2>>,
+{
+    let case = |&(rows, inputs, outputs, act): &(usize, usize, usize, Activation)| {
+        let x = Array2::from_shape_fn((rows, inputs), |(i, j)| number(wave(i * inputs + j)));
+        let weights = Array2::from_shape_fn((outputs, inputs), |(i, j)| weight(wave(1 + i * inputs + j)));
+        let packed = PackedLinear::pack(weights.view(), None).expect("shapes fit");
+        let mut out = Array2::from_elem((rows, outputs), T::default());
         Case {
             kernel: "linear",
-            dtype: "f32",
+            dtype,
             name: format!("m{rows} k{inputs} n{outputs} {act:?}"),
             work: (2 * rows * inputs * outputs) as u64,
             bytes: None,
             call: Box::new(move || linear(x.view(), &packed, act, out.view_mut()).expect("valid")),
         }
-    })
-    .collect()
+    };
+    shapes.iter().map(case).collect()
 }
 
 /// One new query of 32 heads against caches of 8 kv heads.

@@ -6,7 +6,7 @@ use ndarray::{Ix1, Ix2};
 
 use crate::fence::entry;
 use crate::memory::{free_handle, handle, put_handle};
-use crate::tensor::{Tensor, dgm_tensor};
+use crate::tensor::{FLOATS, Tensor, dgm_tensor};
 
 /// No activation.
 pub const DGM_ACTIVATION_NONE: i32 = 0;
@@ -22,6 +22,8 @@ pub struct dgm_linear(PackedLinear);
 
 /// Packs a weight matrix; the originals are not needed afterwards.
 ///
+/// Weights stay f32, f16 or bf16 in memory; the bias, of any of these types, becomes f32.
+///
 /// @param weight [out_features, in_features], the layout of PyTorch
 /// @param bias   [out_features]; NULL for none
 /// @param out    receives the handle (NULL on failure); release with dgm_linear_free()
@@ -34,10 +36,13 @@ pub unsafe extern "C" fn dgm_linear_pack(
     // SAFETY: the caller gives valid descriptors or NULL, and a valid place or NULL.
     entry(|| unsafe {
         put_handle("out", out, || {
-            let weight = Tensor::read("weight", weight, Some(2), "[out_features, in_features]")?;
-            let bias = Tensor::read_optional("bias", bias, 1, "[out_features]")?;
-            let bias = bias.as_ref().map(Tensor::view::<Ix1>).transpose()?;
-            PackedLinear::pack(weight.view::<Ix2>()?, bias).map(dgm_linear)
+            let weight = Tensor::read_any("weight", weight, Some(2), "[out_features, in_features]", FLOATS)?;
+            let bias = match bias.is_null() {
+                true => None,
+                false => Some(Tensor::read_any("bias", bias, Some(1), "[out_features]", FLOATS)?),
+            };
+            let bias = bias.as_ref().map(Tensor::floats::<Ix1>).transpose()?;
+            PackedLinear::pack(weight.floats::<Ix2>()?, bias).map(dgm_linear)
         })
     })
 }
@@ -50,6 +55,9 @@ pub unsafe extern "C" fn dgm_linear_free(linear: *mut dgm_linear) {
 }
 
 /// y = activation(x weight^T + bias).
+///
+/// x and out are f32, f16 or bf16, each for itself. With x and weights of bf16 products are of bf16
+/// pairs, every other mix is widened to f32; sums are f32, and the result is rounded once.
 ///
 /// @param linear     from dgm_linear_pack()
 /// @param x          [rows, in_features], no negative stride
@@ -72,9 +80,9 @@ pub unsafe extern "C" fn dgm_linear_forward(
             DGM_ACTIVATION_GELU_ERF => Activation::GeluErf,
             _ => return Err(Error::argument("activation", activation, "0 to 3")),
         };
-        let x = Tensor::read("x", x, Some(2), "[rows, in_features]")?;
-        let out = Tensor::read("out", out, Some(2), "[rows, out_features]")?;
-        let target = out.output::<Ix2>(&[&x])?;
-        forward(x.view::<Ix2>()?, &layer.0, activation, target)
+        let x = Tensor::read_any("x", x, Some(2), "[rows, in_features]", FLOATS)?;
+        let out = Tensor::read_any("out", out, Some(2), "[rows, out_features]", FLOATS)?;
+        let target = out.output_floats::<Ix2>(&[&x])?;
+        forward(x.floats::<Ix2>()?, &layer.0, activation, target)
     })
 }

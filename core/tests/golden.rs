@@ -118,22 +118,22 @@ fn linear_cases() {
     for case in ["small", "odd", "wide"] {
         let get = |part: &str| g.two(&format!("linear.{case}.{part}"));
         let (x, w, b) = (get("x"), get("weight"), g.one(&format!("linear.{case}.bias")));
-        for (bias, part) in [(Some(b.view()), "out"), (None, "nobias_out")] {
+        for (bias, part) in [(Some(b.view().into()), "out"), (None, "nobias_out")] {
             let packed = PackedLinear::pack(w.view(), bias).unwrap();
             let want = get(part);
-            let mut out = Array2::zeros(want.raw_dim());
+            let mut out = Array2::<f32>::zeros(want.raw_dim());
             linear(x.view(), &packed, Activation::None, out.view_mut()).unwrap();
             close(&out, &want, 1e-5, case);
         }
     }
     let (x, w, b) =
         (g.two("linear.activation.x"), g.two("linear.activation.weight"), g.one("linear.activation.bias"));
-    let packed = PackedLinear::pack(w.view(), Some(b.view())).unwrap();
+    let packed = PackedLinear::pack(w.view(), Some(b.view().into())).unwrap();
     for (activation, name) in
         [(Activation::Silu, "linear.silu.out"), (Activation::GeluTanh, "linear.gelu_tanh.out")]
     {
         let want = g.two(name);
-        let mut out = Array2::zeros(want.raw_dim());
+        let mut out = Array2::<f32>::zeros(want.raw_dim());
         linear(x.view(), &packed, activation, out.view_mut()).unwrap();
         close(&out, &want, 1e-5, name);
     }
@@ -181,7 +181,7 @@ fn activations_and_embeddings() {
     let t = g.one("timestep_embedding.t");
     for name in ["timestep_embedding.out", "timestep_embedding.small_out"] {
         let want = g.two(name);
-        let mut out = Array2::zeros(want.raw_dim());
+        let mut out = Array2::<f32>::zeros(want.raw_dim());
         nn::timestep_embedding(t.view(), 10_000.0, out.view_mut()).unwrap();
         close(&out, &want, 1e-4, name);
     }

@@ -88,6 +88,9 @@ end
 end
 @inline float_dims(name, x, n, expected) = ndims(x) == n ? check_floats(name, x) : wrong_size(name, x, expected)
 
+@inline float_size(name, x, expected::Dims) =
+    size(x) == expected ? check_floats(name, x) : wrong_size(name, x, expected)
+
 @inline check_dims(name, x, n, expected) = ndims(x) == n ? check_array(name, x) : wrong_size(name, x, expected)
 @inline check_size(name, x, expected::Dims) =
     size(x) == expected ? check_array(name, x) : wrong_size(name, x, expected)
@@ -118,7 +121,7 @@ Base.:(==)(a::BF16, b::BF16) = Float32(a) == Float32(b)
 Base.isnan(x::BF16) = isnan(Float32(x))
 Base.show(io::IO, x::BF16) = print(io, "DGMKernels.BF16(", Float32(x), ")")
 
-"The element types that attention takes."
+"The element types that attention and linear layers take."
 const Floats = Union{Float32,Float16,BF16}
 
 # The number of an element type in the C interface.

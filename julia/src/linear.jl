@@ -11,6 +11,11 @@ A linear layer with weights packed for the processor: `layer(x)` is `weight * x 
 `layer(x; activation)` takes `x` as `(in, ...)` and gives `(out, ...)`; `activation` is `:none`,
 `:silu`, `:gelu_tanh` or `:gelu_erf`. [`linear!`](@ref DGMKernels.linear!) fills an array of yours.
 
+`weight`, `bias`, `x` and the output are of `Float32`, `Float16` or [`DGMKernels.BF16`](@ref), each for
+itself; `layer(x)` has the type of `x`. Weights stay what they are in memory. With `x` and weights of
+`BF16` products are of BF16 pairs, every other mix is widened to `Float32`; sums are `Float32`, and the
+result is rounded once.
+
 # Examples
 ```julia
 layer = DGMKernels.Linear(randn(Float32, 256, 64), zeros(Float32, 256))
@@ -23,9 +28,9 @@ struct Linear
     outputs::Int
     bias::Bool
     function Linear(weight, bias = nothing)
-        check_dims("weight", weight, 2, "(out, in)")
+        float_dims("weight", weight, 2, "(out, in)")
         outputs, inputs = size(weight)
-        bias === nothing || check_size("bias", bias, (outputs,))
+        bias === nothing || float_size("bias", bias, (outputs,))
         # The logical [out, in] is the Julia array itself, not its reverse.
         w = Tensor(weight, reverse(size(weight)), reverse(element_strides(weight)))
         handle = LinearHandle(out -> LibDGM.dgm_linear_pack(w, optional(bias), out))
@@ -37,7 +42,8 @@ const ACTIVATIONS = enumeration("DGM_ACTIVATION_")
 
 function (layer::Linear)(x; activation = :none)
     ndims(x) >= 1 && size(x, 1) == layer.inputs || wrong_size("x", x, "($(layer.inputs), ...)")
-    out = Array{Float32}(undef, layer.outputs, Base.tail(size(x))...)
+    check_floats("x", x)
+    out = Array{eltype(x)}(undef, layer.outputs, Base.tail(size(x))...)
     return linear!(out, layer, x; activation = activation)
 end
 
@@ -49,8 +55,8 @@ Fills `out`, `(out, ...)`, with `layer(x; activation)`. See [`DGMKernels.Linear`
 function linear!(out, layer::Linear, x; activation = :none)
     number = choice("activation", activation, ACTIVATIONS)
     ndims(x) >= 1 && size(x, 1) == layer.inputs || wrong_size("x", x, "($(layer.inputs), ...)")
-    check_array("x", x)
-    check_size("out", out, (layer.outputs, Base.tail(size(x))...))
+    check_floats("x", x)
+    float_size("out", out, (layer.outputs, Base.tail(size(x))...))
     handle = layer.handle
     by_rows((o, i) -> check(LibDGM.dgm_linear_forward(handle, i, number, o)), out, x)
     return out

@@ -88,6 +88,8 @@ function attention_options(case)
             sinks = many("sinks"), bias = get(case.inputs, "bias", nothing))
 end
 
+const STORAGE = Dict("f32" => Float32, "f16" => Float16, "bf16" => D.BF16)
+
 # How each entry of the C interface is called here: (out, case, x), where x gives an input by its name.
 const CALLS = Dict(
     "attention" => (out, c, x) -> attention!(out, x("q"), x("k"), x("v"); attention_options(c)...),
@@ -104,8 +106,11 @@ const CALLS = Dict(
         out .= vcat(map(g -> reshape(g, :, size(out, 2)), gradients)...)
     end,
     # Weights lie in memory as [out, in].
-    "linear" => (out, c, x) -> D.linear!(out, D.Linear(transpose(x("weight")), get(c.inputs, "bias", nothing)), x("x");
-                                         activation = Symbol(c.args["activation"])),
+    "linear" => (out, c, x) -> begin
+        T = STORAGE[get(c.args, "storage", "f32")]
+        layer = D.Linear(transpose(T.(x("weight"))), get(c.inputs, "bias", nothing))
+        D.linear!(out, layer, T.(x("x")); activation = Symbol(c.args["activation"]))
+    end,
     "layer_norm" => (out, c, x) -> layer_norm!(out, x("x"); eps = number(c, "eps"), affine(c, :weight, :bias)...),
     "rms_norm" => (out, c, x) -> rms_norm!(out, x("x"); eps = number(c, "eps"), affine(c, :weight)...),
     "modulate" => (out, c, x) -> modulate!(out, x("x"), x("shift"), x("scale")),

@@ -287,6 +287,30 @@ end
     @test_throws ArgumentError patchify(Float64.(x), 2)
 end
 
+@testset "linear in 16 bits" begin
+    w, b, x = randn(Float32, 33, 40), randn(Float32, 33), randn(Float32, 40, 5, 2)
+    for T in (Float16, D.BF16)
+        layer, wide = D.Linear(T.(w), b), D.Linear(Float32.(T.(w)), b)
+        y, exact = layer(T.(x)), wide(Float32.(T.(x)))
+        @test eltype(y) == T && size(y) == (33, 5, 2)
+        @test isapprox(Float32.(y), exact; rtol = T == Float16 ? 1e-3 : 1e-2)
+        # Another type than the weights': widened, so the bits are those of Float32.
+        @test layer(Float32.(T.(x))) == exact
+        T == Float16 && @test D.linear!(similar(exact), layer, T.(x)) == exact
+        # An output that is rounded, from x whose columns lie apart.
+        sums = D.linear!(similar(exact), layer, T.(x))
+        @test T.(sums) == y
+        apart = view(T.(repeat(x; inner = (1, 2, 1))), :, 1:2:10, :)
+        @test D.linear!(zero(y), layer, apart; activation = :silu) == layer(T.(x); activation = :silu)
+        @test D.Linear(transpose(Array(transpose(T.(w)))), T.(b))(x) == D.Linear(T.(w), Float32.(T.(b)))(x)
+    end
+    layer = D.Linear(D.BF16.(w))
+    @test_throws ArgumentError layer(Float64.(x))
+    @test_throws ArgumentError D.linear!(zeros(33, 5, 2), layer, x)
+    @test_throws ArgumentError D.Linear(D.BF16.(w), Float64.(b))
+    @test_throws DimensionMismatch D.linear!(fill(D.BF16(0), 32, 5, 2), layer, x)
+end
+
 @testset "linear" begin
     for name in ("small", "odd", "wide")
         # PyTorch's [out, in] in memory is a Julia (in, out).

@@ -246,16 +246,64 @@ static int32_t call_attention_backward(conformance_case *c, dgm_tensor *out)
     return status;
 }
 
+static uint16_t to_bf16(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+/* For magnitudes below 2: to a multiple of the last place, ties to even, which the sum does. */
+static uint16_t to_f16(float x)
+{
+    float a = fabsf(x), step = 0x1p-24f;
+    while (a >= 2048 * step)
+        step *= 2;
+    uint32_t units = (uint32_t)lrintf(a / step), u = units;
+    for (; step > 0x1p-24f; step /= 2)
+        u += 1024;
+    return (uint16_t)(u | (x < 0 ? 0x8000 : 0));
+}
+
+/* A copy of an array in 16 bits; the memory is the caller's. */
+static dgm_tensor narrowed(const dgm_tensor *x, const char *storage)
+{
+    dgm_tensor t = *x;
+    size_t n = 1;
+    for (int32_t i = 0; i < x->ndim; i++)
+        n *= (size_t)x->shape[i];
+    uint16_t *data = (uint16_t *)malloc(n * sizeof *data);
+    if (data == NULL)
+        die("no memory", storage);
+    int bf = strcmp(storage, "bf16") == 0;
+    for (size_t i = 0; i < n; i++)
+        data[i] = bf ? to_bf16(((const float *)x->data)[i]) : to_f16(((const float *)x->data)[i]);
+    t.data = data;
+    t.dtype_bits = 16;
+    t.dtype_code = bf ? DGM_DTYPE_BFLOAT : DGM_DTYPE_FLOAT;
+    return t;
+}
+
 static int32_t call_linear(conformance_case *c, dgm_tensor *out)
 {
     static const char *const names[] = {"none", "silu", "gelu_tanh", "gelu_erf"};
     dgm_linear *layer = NULL;
-    const dgm_tensor *x = in(c, "x");
+    dgm_tensor x = *in(c, "x"), weight = *in(c, "weight");
+    const char *storage = arg(c, "storage", "f32");
+    int narrow = strcmp(storage, "f32") != 0;
+    if (narrow) {
+        x = narrowed(&x, storage);
+        weight = narrowed(&weight, storage);
+    }
     int32_t activation = choice(arg(c, "activation", "none"), names, 4);
-    int32_t status = dgm_linear_pack(in(c, "weight"), in(c, "bias"), &layer);
+    int32_t status = dgm_linear_pack(&weight, in(c, "bias"), &layer);
     if (status == DGM_OK)
-        status = dgm_linear_forward(layer, x, activation, out);
+        status = dgm_linear_forward(layer, &x, activation, out);
     dgm_linear_free(layer);
+    if (narrow) {
+        free(x.data);
+        free(weight.data);
+    }
     return status;
 }
 

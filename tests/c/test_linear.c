@@ -46,6 +46,63 @@ static void values(void)
     dgm_linear_free(NULL);
 }
 
+/* Small whole numbers, exact in every type. */
+static uint16_t narrow(float x, int bf)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    if (bf || x == 0)
+        return (uint16_t)(u >> 16);
+    return (uint16_t)((u >> 16 & 0x8000) | ((u >> 23 & 0xff) - 112) << 10 | (u >> 13 & 0x3ff));
+}
+
+static void sixteen_bits(void)
+{
+    uint16_t hw[COUNT(weight_data)], hb[COUNT(bias_data)], hx[COUNT(x_data)], hy[4];
+    const float want[] = {16, 20, 24, 22};
+    for (int bf = 0; bf < 2; bf++) {
+        float y[4];
+        dgm_tensor weight = f32_tensor((float *)hw, 2, weight_shape), bias = f32_tensor((float *)hb, 1, bias_shape);
+        dgm_tensor x = f32_tensor((float *)hx, 2, x_shape), out = f32_tensor((float *)hy, 2, out_shape);
+        dgm_tensor wide_x = f32_tensor(x_data, 2, x_shape), wide_out = f32_tensor(y, 2, out_shape);
+        dgm_tensor *narrowed[] = {&weight, &bias, &x, &out};
+        for (int i = 0; i < 4; i++) {
+            narrowed[i]->dtype_bits = 16;
+            narrowed[i]->dtype_code = bf ? DGM_DTYPE_BFLOAT : DGM_DTYPE_FLOAT;
+        }
+        for (size_t i = 0; i < COUNT(hw); i++)
+            hw[i] = narrow(weight_data[i], bf);
+        for (size_t i = 0; i < COUNT(hb); i++)
+            hb[i] = narrow(bias_data[i], bf);
+        for (size_t i = 0; i < COUNT(hx); i++)
+            hx[i] = narrow(x_data[i], bf);
+        dgm_linear *layer = NULL;
+        OK(dgm_linear_pack(&weight, &bias, &layer));
+        const dgm_tensor *inputs[] = {&x, &wide_x};
+        for (int i = 0; i < 2; i++) {
+            memset(y, 0, sizeof y);
+            memset(hy, 0, sizeof hy);
+            OK(dgm_linear_forward(layer, inputs[i], DGM_ACTIVATION_NONE, &wide_out));
+            OK(dgm_linear_forward(layer, inputs[i], DGM_ACTIVATION_NONE, &out));
+            for (int j = 0; j < 4; j++)
+                CHECK(y[j] == want[j] && hy[j] == narrow(want[j], bf));
+        }
+        out.byte_offset = 1;
+        FAILS(DGM_ERROR_STRIDE, "a multiple of 2", dgm_linear_forward(layer, &x, 0, &out));
+        out.byte_offset = 0;
+        out.dtype_bits = 8;
+        FAILS(DGM_ERROR_DTYPE, "out", dgm_linear_forward(layer, &x, 0, &out));
+        weight.dtype_bits = 64;
+        dgm_linear *none;
+        FAILS(DGM_ERROR_DTYPE, "weight", dgm_linear_pack(&weight, &bias, &none));
+        bias.dtype_bits = 64;
+        weight.dtype_bits = 16;
+        FAILS(DGM_ERROR_DTYPE, "bias", dgm_linear_pack(&weight, &bias, &none));
+        CHECK(none == NULL);
+        dgm_linear_free(layer);
+    }
+}
+
 static void bad_input(void)
 {
     dgm_tensor weight = f32_tensor(weight_data, 2, weight_shape);
@@ -135,6 +192,7 @@ static void bad_input(void)
 int main(void)
 {
     values();
+    sixteen_bits();
     bad_input();
     return finish("test_linear");
 }

@@ -154,9 +154,24 @@ def norm(x, weight, bias, eps, center):
     return y * weight if bias is None else fma(y, weight, bias)
 
 
-def linear(x, weight, bias, activation):
+def to_bf16(x):
+    """To the nearest number with the lower 16 bits zero, ties to even."""
+    u = np.asarray(x, F).view(np.uint32)
+    return (u + np.uint32(0x7FFF) + (u >> np.uint32(16) & np.uint32(1)) & np.uint32(0xFFFF0000)).view(F)
+
+
+STORAGE = {"f32": lambda x: x, "f16": lambda x: x.astype(np.float16).astype(F), "bf16": to_bf16}
+
+
+def linear(x, weight, bias, activation, storage="f32"):
+    x, weight = STORAGE[storage](x), STORAGE[storage](weight)
+    order = list(range(x.shape[1]))
+    if storage == "bf16":
+        # The second of each pair first; the zero after an odd end is a step of its own.
+        order = [k for pair in order[::2] for k in (pair + 1, pair)]
+        x, weight = (np.pad(v, ((0, 0), (0, 1))) for v in (x, weight))
     s = np.zeros((len(x), len(weight)), F)
-    for k in range(x.shape[1]):
+    for k in order:
         s = fma(x[:, k, None], weight[None, :, k], s)
     s = s + bias
     return {"none": lambda v: v, "silu": silu, "gelu_tanh": lambda v: gelu(v, "tanh")}[activation](s)
@@ -377,7 +392,7 @@ RUN = {
     "attention_merge": lambda a, shape, *x: attention_merge(*x),
     "rope": lambda a, shape, x, cos, sin: rope(x, cos, sin, a),
     "attention_backward": lambda a, shape, q, k, v, dout: attention_backward(q, k, v, dout, a["causal"] == "1"),
-    "linear": lambda a, shape, x, w, b: linear(x, w, b, a["activation"]),
+    "linear": lambda a, shape, x, w, b: linear(x, w, b, a["activation"], a.get("storage", "f32")),
     "layer_norm": lambda a, shape, x, w, b: norm(x, w, b, a["eps"], True),
     "rms_norm": lambda a, shape, x, w: norm(x, w, None, a["eps"], False),
     "modulate": lambda a, shape, x, shift, scale: fma(x, F(1) + scale[:, None], shift[:, None]),

@@ -55,7 +55,7 @@ impl<'a> Operand<'a> {
     pub(crate) fn rows_of(data: &'a [f32], rows: usize, cols: usize, step: usize) -> Self {
         let whole = Matrix::from_slice(data, rows, step);
         assert!(0 < cols && cols <= step && i32::try_from(rows.max(step)).is_ok());
-        Operand { stored: whole.columns(cols), ld: step as i32, transposed: false }
+        Operand { stored: whole.slice_cols(0, cols), ld: step as i32, transposed: false }
     }
 
     /// The same memory, meant transposed.

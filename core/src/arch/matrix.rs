@@ -76,10 +76,10 @@ impl<'a, T: Copy> Matrix<'a, T> {
         Matrix { ptr: unsafe { self.ptr.offset(step) }, rows: len, ..self }
     }
 
-    /// The first `len` columns.
-    pub(crate) fn columns(self, len: usize) -> Self {
-        assert!(len <= self.cols);
-        Matrix { cols: len, ..self }
+    /// Columns `first .. first + len`.
+    #[inline(always)]
+    pub(crate) fn slice_cols(self, first: usize, len: usize) -> Self {
+        self.transposed().slice_rows(first, len).transposed()
     }
 
     /// The transpose: the same memory with the axes exchanged.
@@ -161,6 +161,16 @@ impl<'a> Pairs<'a> {
     #[inline(always)]
     pub(crate) fn pairs(&self) -> usize {
         self.pairs
+    }
+
+    /// Pairs `first .. first + len` of every row.
+    #[inline(always)]
+    pub(crate) fn slice_pairs(self, first: usize, len: usize) -> Self {
+        assert!(first <= self.pairs && len <= self.pairs - first);
+        // An empty result must not move the pointer out of the allocation.
+        let step = if len == 0 { 0 } else { first as isize * self.pair_stride };
+        // SAFETY: pair `first` exists when len > 0, so the offset stays inside the matrix.
+        Pairs { ptr: unsafe { self.ptr.offset(step) }, pairs: len, ..self }
     }
 
     /// The transpose of a matrix of pairs.

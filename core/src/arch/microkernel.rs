@@ -1,7 +1,7 @@
 //! The one matrix product of the engine: a block of rows times a block of lanes.
 //!
-//! `acc[r][lane] = sum over k of a[r][k] * b[k][lane]`, one FMA chain from zero in rising k
-//! for each element, so block shapes and vector widths never change a bit. Elements of `a`
+//! `acc[r][lane] = sum over k of a[r][k] * b[k][lane]`, one FMA chain from zero (or from where
+//! a former product ended) in rising k for each element, so block shapes and vector widths never change a bit. Elements of `a`
 //! are broadcast from memory of any strides; `b` is packed with its lanes side by side.
 //! With bfloat16 an element is a pair, and a step of the chain is [`Simd::dot_bf16`].
 
@@ -76,12 +76,17 @@ impl<S: Simd> Left<S> for Pairs<'_> {
 
 /// Receives the finished blocks of a product.
 pub(crate) trait Sink<S: Simd> {
+    /// What the chains of the block whose first element is (`row`, `lane`) begin with.
+    #[inline(always)]
+    fn start<const MR: usize, const NV: usize>(&self, s: S, _row: usize, _lane: usize) -> [[S::F; NV]; MR] {
+        [[s.splat(0.0); NV]; MR]
+    }
     /// Takes the block whose first element is (`row`, `lane`).
     fn put<const MR: usize, const NV: usize>(&mut self, s: S, row: usize, lane: usize, acc: [[S::F; NV]; MR]);
 }
 
 /// One block: rows `row .. row + MR` of `a`, `NV` vectors of lanes from the start of `b`, whose
-/// rows are `ldb` apart.
+/// rows are `ldb` apart, added to `acc`.
 #[inline(always)]
 fn block<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
     s: S,
@@ -89,9 +94,9 @@ fn block<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
     row: usize,
     b: &[f32],
     ldb: usize,
+    mut acc: [[S::F; NV]; MR],
 ) -> [[S::F; NV]; MR] {
     let (a, rows, depth, rs, cs) = a.parts();
-    let mut acc = [[s.splat(0.0); NV]; MR];
     if depth == 0 {
         return acc;
     }
@@ -138,24 +143,29 @@ fn sweep<S: Simd, A: Left<S>, const MAX: usize, const NV: usize>(
     let mut row = 0;
     if MAX >= 12 {
         while rows - row >= 12 {
-            sink.put(s, row, lane, block::<S, A, 12, NV>(s, a, row, b, ldb));
+            let acc = block::<S, A, 12, NV>(s, a, row, b, ldb, sink.start(s, row, lane));
+            sink.put(s, row, lane, acc);
             row += 12;
         }
     }
     while rows - row >= 6 {
-        sink.put(s, row, lane, block::<S, A, 6, NV>(s, a, row, b, ldb));
+        let acc = block::<S, A, 6, NV>(s, a, row, b, ldb, sink.start(s, row, lane));
+        sink.put(s, row, lane, acc);
         row += 6;
     }
     if rows - row >= 4 {
-        sink.put(s, row, lane, block::<S, A, 4, NV>(s, a, row, b, ldb));
+        let acc = block::<S, A, 4, NV>(s, a, row, b, ldb, sink.start(s, row, lane));
+        sink.put(s, row, lane, acc);
         row += 4;
     }
     if rows - row >= 2 {
-        sink.put(s, row, lane, block::<S, A, 2, NV>(s, a, row, b, ldb));
+        let acc = block::<S, A, 2, NV>(s, a, row, b, ldb, sink.start(s, row, lane));
+        sink.put(s, row, lane, acc);
         row += 2;
     }
     if rows - row >= 1 {
-        sink.put(s, row, lane, block::<S, A, 1, NV>(s, a, row, b, ldb));
+        let acc = block::<S, A, 1, NV>(s, a, row, b, ldb, sink.start(s, row, lane));
+        sink.put(s, row, lane, acc);
     }
 }
 

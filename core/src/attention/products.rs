@@ -4,9 +4,9 @@ use std::marker::PhantomData;
 
 use half::bf16;
 
-use super::rows::Lane;
 use super::scores::Hidden;
 use crate::arch::{Matrix, Pairs, Simd, Sink, multiply};
+use crate::linalg::rows::{paired, widened};
 use crate::math;
 use crate::tensor::{Element, Row};
 
@@ -183,80 +183,6 @@ impl Products for Dots {
             _ => multiply(s, interleaved(s, v, room).transposed(), p, width, sink),
         }
     }
-}
-
-/// The matrix as f32: itself, or its elements one row after the other in `room`.
-#[inline(always)]
-fn widened<'a, S: Simd, T: Element>(s: S, m: Matrix<'a, T>, room: &'a mut [f32]) -> Matrix<'a> {
-    if let Some(m) = m.as_f32() {
-        return m;
-    }
-    let cols = m.cols();
-    let mut j = 0;
-    while j < m.rows() {
-        let to = &mut room[j * cols..(j + 1) * cols];
-        match m.row(j).map(T::row) {
-            Some(Row::F16(row)) => widen_row::<S, false>(s, row, to),
-            Some(Row::Bf16(row)) => widen_row::<S, true>(s, row, to),
-            Some(Row::F32(row)) => to.copy_from_slice(row),
-            None => {
-                for (d, to) in to.iter_mut().enumerate() {
-                    *to = m.get(j, d).to_f32();
-                }
-            }
-        }
-        j += 1;
-    }
-    Matrix::from_slice(room, m.rows(), cols)
-}
-
-#[inline(always)]
-fn widen_row<S: Simd, const BF16: bool>(s: S, row: &[u16], to: &mut [f32]) {
-    let mut d = 0;
-    while d < row.len() {
-        let mut rest = [0u16; 16];
-        let full = d + S::LANES <= row.len();
-        let from = if full {
-            &row[d..]
-        } else {
-            rest[..row.len() - d].copy_from_slice(&row[d..]);
-            &rest
-        };
-        let x = if BF16 { s.load_bf16(from) } else { s.load_f16(from) };
-        if full {
-            s.store(x, &mut to[d..])
-        } else {
-            s.store_partial(x, &mut to[d..])
-        }
-        d += S::LANES;
-    }
-}
-
-/// Rows that are not pairs where they lie, copied to `room`; a zero completes an odd end.
-#[inline(always)]
-fn paired<'a, S: Simd>(s: S, m: Matrix<bf16>, room: &'a mut [f32]) -> Pairs<'a> {
-    let pairs = m.cols().div_ceil(2);
-    let mut j = 0;
-    while j < m.rows() {
-        let to = &mut room[j * pairs..(j + 1) * pairs];
-        match m.row(j) {
-            Some(row) => {
-                let mut at = 0;
-                while at < pairs {
-                    s.store_partial(bf16::load_pairs(s, row, at), &mut to[at..]);
-                    at += S::LANES;
-                }
-            }
-            None => {
-                let bits = |d: usize| if d < m.cols() { u32::from(m.get(j, d).to_bits()) } else { 0 };
-                for (i, to) in to.iter_mut().enumerate() {
-                    *to = f32::from_bits(bits(2 * i) | bits(2 * i + 1) << 16);
-                }
-            }
-        }
-        j += 1;
-    }
-    Pairs::from_bits(room, m.rows(), pairs)
 }
 
 /// Pairs of rows: `[row / 2][column]` of `m`, a row of zeros after an odd end.

@@ -3,7 +3,8 @@
 use ndarray::{ArrayView3, ArrayViewMut3, Axis};
 
 use crate::arch::{Kernel, Matrix, MatrixMut, Simd};
-use crate::tensor::{Element, Row, RowMut};
+use crate::linalg::rows::{self, store};
+use crate::tensor::Element;
 
 /// What can be brought into lanes.
 pub(super) trait Lane: Copy {
@@ -24,24 +25,11 @@ impl<T: Element> Lane for T {
     }
     #[inline(always)]
     fn load<S: Simd>(s: S, row: &[T], at: usize) -> S::F {
-        let rest = row.get(at..).unwrap_or_default();
-        match T::row(rest) {
-            Row::F32(x) => s.load_partial(x, 0.0),
-            Row::F16(x) if x.len() >= S::LANES => s.load_f16(x),
-            Row::F16(x) => s.load_f16(&padded::<_, 16>(x)),
-            Row::Bf16(x) if x.len() >= S::LANES => s.load_bf16(x),
-            Row::Bf16(x) => s.load_bf16(&padded::<_, 16>(x)),
-        }
+        rows::load(s, row, at)
     }
     #[inline(always)]
     fn load_pairs<S: Simd>(s: S, row: &[T], at: usize) -> S::F {
-        let rest = row.get(2 * at..).unwrap_or_default();
-        let pairs = match T::row(rest) {
-            Row::Bf16(x) if x.len() >= 2 * S::LANES => s.load_pairs(x),
-            Row::Bf16(x) => s.load_pairs(&padded::<_, 32>(x)),
-            _ => unreachable!("pairs are of bfloat16"),
-        };
-        s.bits_to_f32(pairs)
+        rows::load_pairs(s, row, at)
     }
 }
 
@@ -54,7 +42,14 @@ impl Lane for u8 {
     #[inline(always)]
     fn load<S: Simd>(s: S, row: &[u8], at: usize) -> S::F {
         let rest = row.get(at..).unwrap_or_default();
-        let x = if rest.len() >= S::LANES { s.load_u8(rest) } else { s.load_u8(&padded::<_, 16>(rest)) };
+        let mut full = [0; 16];
+        let rest = if rest.len() >= S::LANES {
+            rest
+        } else {
+            full[..rest.len()].copy_from_slice(rest);
+            &full
+        };
+        let x = s.load_u8(rest);
         s.select(s.ieq(x, s.isplat(0)), s.splat(f32::NEG_INFINITY), s.splat(0.0))
     }
 }
@@ -200,13 +195,6 @@ fn scattered<T: Lane>(
     }
 }
 
-#[inline(always)]
-fn padded<T: Copy + Default, const N: usize>(x: &[T]) -> [T; N] {
-    let mut all = [T::default(); N];
-    all[..x.len()].copy_from_slice(x);
-    all
-}
-
 /// Writes the lanes `from[d][lane]`, divided by their sums, as rows `[heads, rows, Dv]`.
 pub(super) struct Unpack<'a, 'b, T> {
     pub from: &'b [f32],
@@ -257,24 +245,5 @@ impl<T: Element> Kernel for Unpack<'_, '_, T> {
                 lane += count;
             }
         }
-    }
-}
-
-/// Writes as many lanes as fit to a row from column `at` on.
-#[inline(always)]
-fn store<S: Simd, T: Element>(s: S, v: S::F, out: &mut MatrixMut<T>, row: usize, at: usize) {
-    let count = S::LANES.min(out.cols() - at);
-    if let Some(row) = out.row(row) {
-        match T::row_mut(&mut row[at..at + count]) {
-            RowMut::F32(to) => return s.store_partial(v, to),
-            RowMut::F16(to) if count == S::LANES => return s.store_f16(v, to),
-            RowMut::Bf16(to) if count == S::LANES => return s.store_bf16(v, to),
-            _ => {}
-        }
-    }
-    let mut all = [0.0; 16];
-    s.store(v, &mut all);
-    for (i, &x) in all[..count].iter().enumerate() {
-        out.set(row, at + i, T::from_f32(x));
     }
 }

@@ -1,13 +1,15 @@
 //! `y = act(x w^T + b)`.
 
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{ArrayView2, ArrayViewMut2, Ix2};
 
 use super::backend::{Backend, backend};
+use super::block::{Block, MAX_ROWS, room_len};
 use super::check_strides;
+use super::epilogue::Finish;
 use super::packed::{PANEL, PackedLinear};
-use crate::arch::{Kernel, Matrix, MatrixMut, Simd, Sink, blas, dispatch, multiply};
+use crate::arch::{Matrix, MatrixMut, blas, dispatch};
 use crate::error::{Error, Result, check_shape};
-use crate::math::slice::{Function, GeluErf, GeluTanh, Silu};
+use crate::tensor::{Dtype, Floats, FloatsMut};
 use crate::threads;
 
 /// What follows the bias of a linear layer.
@@ -26,115 +28,143 @@ pub enum Activation {
 
 /// `out[m][n] = act(sum over k of x[m][k] * w[n][k] + b[n])`.
 ///
-/// `x` is `[rows, in]`, `out` `[rows, out]`; strides are free except that they may not be
-/// negative and that elements of `out` must be apart. `out` is untouched on error.
+/// `x` is `[rows, in]`, `out` `[rows, out]`, each f32, f16 or bf16; strides are free except that they
+/// may not be negative and that elements of `out` must be apart. `out` is untouched on error.
+///
+/// With `x` and weights of bf16, products are of bf16 pairs with sums in f32 (twice as fast where the
+/// processor has AVX512-BF16, slower elsewhere). Any other mix is widened exactly and computed in f32.
+/// The result is rounded once, to nearest, ties to even.
 ///
 /// # Errors
 /// [`Error::Shape`] and [`Error::Stride`] name the argument that does not fit.
 ///
 /// ```
 /// use dgm_core::linalg::{Activation, PackedLinear, linear};
+/// use dgm_core::tensor::bf16;
 /// use ndarray::{Array2, array};
-/// let w = PackedLinear::pack(array![[1.0, 2.0], [3.0, 4.0]].view(), Some(array![0.5, 0.0].view()))?;
-/// let mut y = Array2::zeros((1, 2));
-/// linear(array![[1.0, 1.0]].view(), &w, Activation::None, y.view_mut())?;
+/// let weight = array![[1.0f32, 2.0], [3.0, 4.0]];
+/// let w = PackedLinear::pack(weight.view(), Some(array![0.5f32, 0.0].view().into()))?;
+/// let mut y = Array2::<f32>::zeros((1, 2));
+/// linear(array![[1.0f32, 1.0]].view(), &w, Activation::None, y.view_mut())?;
 /// assert_eq!(y, array![[3.5, 7.0]]);
+///
+/// let w = PackedLinear::pack(weight.mapv(bf16::from_f32).view(), None)?;
+/// let mut y = Array2::from_elem((1, 2), bf16::ZERO);
+/// linear(Array2::from_elem((1, 2), bf16::ONE).view(), &w, Activation::None, y.view_mut())?;
+/// assert_eq!(y.mapv(f32::from), array![[3.0, 7.0]]);
 /// # Ok::<(), dgm_core::Error>(())
 /// ```
-pub fn linear(x: ArrayView2<f32>, w: &PackedLinear, act: Activation, out: ArrayViewMut2<f32>) -> Result<()> {
-    if x.ncols() != w.in_features() {
+pub fn linear<'a>(
+    x: impl Into<Floats<'a, Ix2>>,
+    w: &PackedLinear,
+    act: Activation,
+    out: impl Into<FloatsMut<'a, Ix2>>,
+) -> Result<()> {
+    let (x, out): (Floats<_>, FloatsMut<_>) = (x.into(), out.into());
+    let rows = x.shape()[0];
+    if x.shape()[1] != w.in_features() {
         return Err(Error::shape("x", x.shape(), format!("[rows, {}]", w.in_features())));
     }
-    check_shape("out", out.shape(), &[x.nrows(), w.out_features()])?;
+    check_shape("out", out.shape(), &[rows, w.out_features()])?;
     check_strides("x", x.shape(), x.strides(), false)?;
     check_strides("out", out.shape(), out.strides(), true)?;
-    run(Matrix::new(x), w, act, MatrixMut::new(out));
+    run(x, w, act, out);
     Ok(())
 }
 
 /// [`linear`] on contiguous rows; panics when a slice is too short.
 pub(crate) fn linear_rows(x: &[f32], rows: usize, w: &PackedLinear, act: Activation, out: &mut [f32]) {
-    run(
-        Matrix::from_slice(x, rows, w.in_features()),
-        w,
-        act,
-        MatrixMut::from_slice(out, rows, w.out_features()),
-    );
+    let (inputs, outputs) = (w.in_features(), w.out_features());
+    let x = ArrayView2::from_shape((rows, inputs), &x[..rows * inputs]).expect("as many as counted");
+    let out = &mut out[..rows * outputs];
+    let out = ArrayViewMut2::from_shape((rows, outputs), out).expect("as many as counted");
+    run(x.into(), w, act, out.into());
 }
 
 /// Rows a task: the block of x stays in L2 while panels stream past it.
 fn block_rows(depth: usize) -> usize {
     const BLOCK_FLOATS: usize = 128 * 1024;
-    (BLOCK_FLOATS / depth.max(1) / 12 * 12).clamp(24, 96)
+    (BLOCK_FLOATS / depth.max(1) / 12 * 12).clamp(24, MAX_ROWS)
 }
 
-/// Panels a task: enough work to be worth handing to a thread.
-fn block_panels(rows: usize, depth: usize) -> usize {
+/// About how many floating-point operations the time of reading a weight from memory would allow.
+const READ: usize = 16;
+
+/// Panels a task: enough work to be worth handing to a thread, and to be worth a copy of `x`.
+fn block_panels(rows: usize, depth: usize, copied: bool) -> usize {
     const TASK_WORK: usize = 2_000_000;
-    (TASK_WORK / (2 * PANEL * rows.max(1) * depth.max(1))).max(1)
+    let panel = PANEL * depth.max(1) * (2 * rows.max(1) + READ);
+    (TASK_WORK / panel).max(if copied { 8 } else { 1 })
 }
 
 struct Task<'a> {
-    row: usize,
+    x: Floats<'a, Ix2>,
     panel: usize,
-    out: MatrixMut<'a>,
+    out: FloatsMut<'a, Ix2>,
 }
 
 /// Cuts the output into blocks of `rows` by `panels`.
 struct Tasks<'a> {
     rows: usize,
     panels: usize,
-    row: usize,
     panel: usize,
-    /// What is left of the present row of blocks, and the rows below it.
-    right: Option<MatrixMut<'a>>,
-    below: Option<MatrixMut<'a>>,
+    /// The rows of the present row of blocks and what is left of it; the rows below.
+    right: Option<(Floats<'a, Ix2>, FloatsMut<'a, Ix2>)>,
+    below: Option<(Floats<'a, Ix2>, FloatsMut<'a, Ix2>)>,
 }
 
 impl<'a> Iterator for Tasks<'a> {
     type Item = Task<'a>;
 
     fn next(&mut self) -> Option<Task<'a>> {
-        let right = match self.right.take() {
+        let (x, right) = match self.right.take() {
             Some(right) => right,
             None => {
-                let below = self.below.take()?;
-                let (top, rest) = {
-                    let at = self.rows.min(below.rows());
-                    below.split_rows(at)
-                };
-                self.below = (rest.rows() > 0).then_some(rest);
-                top
+                let (x, out) = self.below.take()?;
+                let at = self.rows.min(out.shape()[0]);
+                let ((x, rest_x), (top, rest)) = (x.split_at(0, at), out.split_at(0, at));
+                self.below = (rest.shape()[0] > 0).then_some((rest_x, rest));
+                (x, top)
             }
         };
-        let at = (self.panels * PANEL).min(right.cols());
-        let (out, rest) = right.split_cols(at);
-        let task = Task { row: self.row, panel: self.panel, out };
-        if rest.cols() > 0 {
+        let at = (self.panels * PANEL).min(right.shape()[1]);
+        let (out, rest) = right.split_at(1, at);
+        let task = Task { x: x.clone(), panel: self.panel, out };
+        if rest.shape()[1] > 0 {
             self.panel += self.panels;
-            self.right = Some(rest);
+            self.right = Some((x, rest));
         } else {
-            self.row += self.rows;
             self.panel = 0;
         }
         Some(task)
     }
 }
 
-fn run(x: Matrix, w: &PackedLinear, act: Activation, mut out: MatrixMut) {
-    if out.rows() == 0 || out.cols() == 0 {
+fn run<'a>(x: Floats<'a, Ix2>, w: &PackedLinear, act: Activation, mut out: FloatsMut<'a, Ix2>) {
+    let [rows, depth] = *x.shape() else { unreachable!("two axes") };
+    let outputs = out.shape()[1];
+    if rows == 0 || outputs == 0 {
         return;
     }
-    if backend() == Backend::Blas && blas::product(x, w.plain(), &mut out) {
-        return finish(w, act, out);
+    if backend() == Backend::Blas
+        && let (Floats::F32(x), FloatsMut::F32(out), Some(plain)) = (&x, &mut out, w.plain())
+        && blas::product(Matrix::new(*x), plain, &mut MatrixMut::new(out.view_mut()))
+    {
+        return finish(w, act, MatrixMut::new(out.view_mut()));
     }
-    let rows = block_rows(x.cols()).min(x.rows());
-    let panels = block_panels(rows, x.cols()).min(w.panels());
-    let work = 2 * (x.rows() as u64) * (x.cols() as u64 + 1) * (w.out_features() as u64);
-    let tasks = Tasks { rows, panels, row: 0, panel: 0, right: None, below: Some(out) };
-    threads::for_each(tasks, work, |task: Task| {
-        let x = x.slice_rows(task.row, task.out.rows());
-        dispatch(Block { x, w, act, panel: task.panel, out: task.out });
+    let dots = x.dtype() == Dtype::Bf16 && w.dtype() == Dtype::Bf16;
+    let (block, work) = {
+        let block = block_rows(depth).min(rows);
+        let work = rows as u64 * 2 + READ as u64 * rows.div_ceil(block) as u64;
+        (block, work * (depth as u64 + 1) * outputs as u64)
+    };
+    let panels = block_panels(block, depth, x.dtype() != Dtype::F32).min(w.panels());
+    let tasks = Tasks { rows: block, panels, panel: 0, right: None, below: Some((x, out)) };
+    threads::for_each(tasks, work, |Task { x, panel, out }| {
+        threads::with_scratch(room_len(&x, w), |room| match dots {
+            true => dispatch(Block::<true> { x, w, act, panel, out, room }),
+            false => dispatch(Block::<false> { x, w, act, panel, out, room }),
+        });
     });
 }
 
@@ -154,139 +184,4 @@ fn finish(w: &PackedLinear, act: Activation, out: MatrixMut) {
         Some(block)
     });
     threads::for_each(blocks, work, |out| dispatch(Finish { w, act, out }));
-}
-
-struct Finish<'a> {
-    w: &'a PackedLinear,
-    act: Activation,
-    out: MatrixMut<'a>,
-}
-
-impl Kernel for Finish<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        for panel in 0..self.w.panels() {
-            let col = panel * PANEL;
-            let len = PANEL.min(self.out.cols() - col);
-            for r in 0..self.out.rows() {
-                for (i, bias) in self.w.bias(panel)[..len].iter().enumerate() {
-                    let sum = self.out.get(r, col + i) + bias;
-                    self.out.set(r, col + i, sum);
-                }
-            }
-            activate(s, self.act, &mut self.out, col, len);
-        }
-    }
-}
-
-/// One task: a block of rows through a few panels.
-struct Block<'a> {
-    x: Matrix<'a>,
-    w: &'a PackedLinear,
-    act: Activation,
-    panel: usize,
-    out: MatrixMut<'a>,
-}
-
-impl Kernel for Block<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        let mut col = 0;
-        let mut panel = self.panel;
-        while col < self.out.cols() {
-            let len = PANEL.min(self.out.cols() - col);
-            let mut sink = Store { out: &mut self.out, bias: self.w.bias(panel), col, len };
-            multiply(s, self.x, self.w.panel(panel), PANEL, &mut sink);
-            activate(s, self.act, &mut self.out, col, len);
-            col += len;
-            panel += 1;
-        }
-    }
-}
-
-/// Adds the bias and writes the columns of one panel.
-struct Store<'a, 'b> {
-    out: &'a mut MatrixMut<'b>,
-    bias: &'a [f32],
-    col: usize,
-    len: usize,
-}
-
-impl<S: Simd> Sink<S> for Store<'_, '_> {
-    #[inline(always)]
-    fn put<const MR: usize, const NV: usize>(
-        &mut self,
-        s: S,
-        row: usize,
-        lane: usize,
-        acc: [[S::F; NV]; MR],
-    ) {
-        for r in 0..MR {
-            if self.len == PANEL
-                && let Some(out) = self.out.row(row + r)
-            {
-                let out = &mut out[self.col + lane..];
-                for v in 0..NV {
-                    let bias = s.load(&self.bias[lane + v * S::LANES..]);
-                    s.store(s.add(acc[r][v], bias), &mut out[v * S::LANES..]);
-                }
-                continue;
-            }
-            // A narrow panel or separated columns: through a buffer.
-            let mut tmp = [0.0; 64];
-            for v in 0..NV {
-                let bias = s.load(&self.bias[lane + v * S::LANES..]);
-                s.store(s.add(acc[r][v], bias), &mut tmp[v * S::LANES..]);
-            }
-            let mut i = 0;
-            while i < NV * S::LANES && lane + i < self.len {
-                self.out.set(row + r, self.col + lane + i, tmp[i]);
-                i += 1;
-            }
-        }
-    }
-}
-
-/// Applies the activation to the columns just written, while they are in L1.
-#[inline(always)]
-fn activate<S: Simd>(s: S, act: Activation, out: &mut MatrixMut, col: usize, len: usize) {
-    match act {
-        Activation::None => {}
-        Activation::Silu => map(s, out, col, len, Silu),
-        Activation::GeluTanh => map(s, out, col, len, GeluTanh),
-        Activation::GeluErf => map(s, out, col, len, GeluErf),
-    }
-}
-
-#[inline(always)]
-fn map<S: Simd>(s: S, out: &mut MatrixMut, col: usize, len: usize, f: impl Function) {
-    let mut tmp = [0.0; PANEL];
-    for r in 0..out.rows() {
-        // A full row of the panel stays where it is; others go through a buffer.
-        let direct = len == PANEL && out.row(r).is_some();
-        if !direct {
-            for i in 0..len {
-                tmp[i] = out.get(r, col + i);
-            }
-        }
-        let values = match out.row(r) {
-            Some(row) if direct => &mut row[col..col + PANEL],
-            _ => &mut tmp[..],
-        };
-        let mut i = 0;
-        while i < PANEL {
-            let v = s.load(&values[i..]);
-            s.store(f.eval(s, v), &mut values[i..]);
-            i += S::LANES;
-        }
-        if !direct {
-            for i in 0..len {
-                out.set(r, col + i, tmp[i]);
-            }
-        }
-    }
 }

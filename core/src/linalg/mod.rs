@@ -1,12 +1,18 @@
 //! Linear layers: packed weights and the product with them.
 //!
 //! Definition of every output element: one FMA chain over the input features in rising order
-//! from zero, then one addition of the bias, then the activation. It does not depend on the
-//! number of rows, so a row alone gives the same bits as in a batch.
+//! from zero (over pairs of them where inputs and weights are bfloat16), then one addition of the
+//! bias, then the activation, then one rounding. It does not depend on the number of rows, so a row
+//! alone gives the same bits as in a batch.
 
 mod backend;
+mod block;
+mod epilogue;
 mod linear;
 mod packed;
+pub(crate) mod rows;
+#[cfg(test)]
+mod storage_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 

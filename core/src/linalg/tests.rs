@@ -41,7 +41,7 @@ fn equals_the_definition_at_every_level_thread_count_and_stride() {
         let (x, w) = (matrix(1, m, k), matrix(2, n, k));
         let bias = Array1::from(noise(3, n));
         let want = chain(x.view(), w.view(), &bias);
-        let packed = PackedLinear::pack(w.view(), Some(bias.view())).unwrap();
+        let packed = PackedLinear::pack(w.view(), Some(bias.view().into())).unwrap();
         for l in available_levels() {
             set_level(l).unwrap();
             for t in [1, 2, 3, 7] {
@@ -82,7 +82,7 @@ fn is_within_the_bound_of_the_f64_product() {
     let (m, k, n) = (9, 257, 31);
     let (x, w) = (matrix(6, m, k), matrix(7, n, k));
     let packed = PackedLinear::pack(w.view(), None).unwrap();
-    let mut y = Array2::zeros((m, n));
+    let mut y = Array2::<f32>::zeros((m, n));
     linear(x.view(), &packed, Activation::None, y.view_mut()).unwrap();
     for ((i, j), &got) in y.indexed_iter() {
         let (mut want, mut size) = (0.0f64, 0.0f64);
@@ -101,7 +101,7 @@ fn is_within_the_bound_of_the_f64_product() {
 fn wrong_arguments_are_named_and_nothing_is_written() {
     let w = PackedLinear::pack(matrix(1, 4, 3).view(), None).unwrap();
     let x = matrix(2, 2, 3);
-    let mut y = Array2::from_elem((2, 4), 5.0);
+    let mut y = Array2::from_elem((2, 4), 5.0f32);
     let e = linear(matrix(2, 2, 5).view(), &w, Activation::None, y.view_mut()).unwrap_err();
     assert_eq!(e.to_string(), "x has shape [2, 5], expected [rows, 3]");
     let e = linear(x.view(), &w, Activation::None, y.slice_mut(s![.., ..3])).unwrap_err();
@@ -110,7 +110,7 @@ fn wrong_arguments_are_named_and_nothing_is_written() {
     assert_eq!(e.code(), -201);
     let e = linear(x.view(), &w, Activation::None, y.slice_mut(s![.., ..;-1])).unwrap_err();
     assert_eq!(e.code(), -201);
-    let e = PackedLinear::pack(x.view(), Some(array![1.0].view())).unwrap_err();
+    let e = PackedLinear::pack(x.view(), Some(array![1.0f32].view().into())).unwrap_err();
     assert_eq!(e.to_string(), "bias has shape [1], expected [2]");
     assert!(y.iter().all(|&v| v == 5.0));
 }
@@ -130,7 +130,7 @@ fn activations_follow_the_bias_for_any_columns_and_strides() {
     let (m, k, n) = (13, 6, 45);
     let (x, w) = (matrix(8, m, k), matrix(9, n, k) * 3.0);
     let bias = Array1::from(noise(10, n));
-    let packed = PackedLinear::pack(w.view(), Some(bias.view())).unwrap();
+    let packed = PackedLinear::pack(w.view(), Some(bias.view().into())).unwrap();
     let plain = chain(x.view(), w.view(), &bias);
     let tanh = |u: f64| 0.5 * u * (1.0 + libm::tanh(0.797_884_560_802_865_4 * (u + 0.044715 * u * u * u)));
     let formulas: [(Activation, &dyn Fn(f64) -> f64); 3] = [
@@ -139,14 +139,14 @@ fn activations_follow_the_bias_for_any_columns_and_strides() {
         (Activation::GeluErf, &|u| 0.5 * u * (1.0 + libm::erf(u * std::f64::consts::FRAC_1_SQRT_2))),
     ];
     for (act, formula) in formulas {
-        let mut y = Array2::zeros((m, n));
+        let mut y = Array2::<f32>::zeros((m, n));
         linear(x.view(), &packed, act, y.view_mut()).unwrap();
         for (got, &u) in y.iter().zip(&plain) {
             let want = formula(f64::from(u));
             // The bound of the math module, which tests the functions themselves.
             assert!((f64::from(*got) - want).abs() <= 4e-7 * want.abs().max(1.0), "{act:?} {u} {got}");
         }
-        let mut columns = Array2::zeros((n, m));
+        let mut columns = Array2::<f32>::zeros((n, m));
         linear(x.view(), &packed, act, columns.view_mut().reversed_axes()).unwrap();
         assert_eq!(columns.t(), y);
         let mut row = vec![0.0; n];

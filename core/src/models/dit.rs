@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek};
 use std::path::Path;
 
-use ndarray::{ArrayView2, ArrayView3, ArrayView4, ArrayViewMut2, ArrayViewMut3, ArrayViewMut4, Axis, s};
+use ndarray::{
+    ArrayView1, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut2, ArrayViewMut3, ArrayViewMut4, Axis, s,
+};
 
 use super::config::DitConfig;
 use super::weights::WeightFile;
@@ -345,7 +347,7 @@ impl Dit {
 }
 
 fn pack(weight: &[f32], bias: &[f32], out: usize, inputs: usize) -> Result<PackedLinear> {
-    PackedLinear::pack(view2(weight, out, inputs)?, Some(bias.into()))
+    PackedLinear::pack(view2(weight, out, inputs)?, Some(ArrayView1::from(bias).into()))
 }
 
 fn internal(e: ndarray::ShapeError) -> Error {

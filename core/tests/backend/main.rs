@@ -60,11 +60,11 @@ fn a_blas_multiplies_when_it_is_asked_to() {
     for (m, k, n) in [(1, 1, 1), (1, 70, 33), (70, 33, 1), (5, 64, 32), (131, 40, 97), (3, 0, 4)] {
         let (x, w) = (numbers(m, k, 7), numbers(n, k, 13));
         let bias = Array1::from_iter((0..n).map(|i| i as f32 / 7.0));
-        let layer = PackedLinear::pack(w.view(), Some(bias.view())).unwrap();
+        let layer = PackedLinear::pack(w.view(), Some(bias.view().into())).unwrap();
         for act in [Activation::None, Activation::Silu, Activation::GeluTanh, Activation::GeluErf] {
             set_backend(Backend::Native).unwrap();
             assert!(cpu_info().contains("backend=native"));
-            let mut want = Array2::zeros((m, n));
+            let mut want = Array2::<f32>::zeros((m, n));
             linear(x.view(), &layer, act, want.view_mut()).unwrap();
 
             set_backend(Backend::Blas).unwrap();

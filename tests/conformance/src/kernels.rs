@@ -6,8 +6,9 @@ use dgm_core::attention::{
 };
 use dgm_core::linalg::{Activation, PackedLinear, linear};
 use dgm_core::nn::{self, Gelu};
+use dgm_core::tensor::{bf16, f16};
 use ndarray::{
-    Array2, Array3, Array4, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, Ix2, Ix4,
+    Array2, Array3, Array4, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, Ix1, Ix2, Ix4,
 };
 
 use crate::{Args, CaseSpec, Kernel, oracle};
@@ -192,17 +193,32 @@ pub const KERNELS: &[Kernel] = &[
             case("odd", "R=7 I=37 O=19", "activation=silu"),
             case("one", "R=1 I=1 O=1", "activation=none"),
             case("threads", "R=131 I=260 O=195", "activation=gelu_tanh"),
+            // x and weights rounded to the type.
+            case("bf16", "R=14 I=139 O=70", "activation=silu storage=bf16"),
+            case("f16", "R=14 I=139 O=70", "activation=none storage=f16"),
         ],
         bound: 2e-5,
         oracle: oracle::linear,
         run: |x, a, out| {
-            let packed = PackedLinear::pack(view(&x[1]), Some(view(&x[2])))?;
+            let [input, weight] = [0, 1].map(|i| view::<Ix2>(&x[i]));
+            let bias = Some(view::<Ix1>(&x[2]).into());
             let act = match a.text("activation") {
                 "silu" => Activation::Silu,
                 "gelu_tanh" => Activation::GeluTanh,
                 _ => Activation::None,
             };
-            linear(view(&x[0]), &packed, act, target(out))
+            let out = target::<Ix2>(out);
+            match a.text_or("storage", "f32") {
+                "bf16" => {
+                    let packed = PackedLinear::pack(weight.mapv(bf16::from_f32).view(), bias)?;
+                    linear(input.mapv(bf16::from_f32).view(), &packed, act, out)
+                }
+                "f16" => {
+                    let packed = PackedLinear::pack(weight.mapv(f16::from_f32).view(), bias)?;
+                    linear(input.mapv(f16::from_f32).view(), &packed, act, out)
+                }
+                _ => linear(input, &PackedLinear::pack(weight, bias)?, act, out),
+            }
         },
     },
     Kernel {

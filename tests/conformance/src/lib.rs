@@ -67,6 +67,11 @@ impl Args {
         self.0.iter().any(|a| matches!(a.0, "batch" | "first"))
     }
 
+    /// The text of an option that not every case has.
+    pub fn text_or(&self, name: &str, otherwise: &'static str) -> &'static str {
+        self.0.iter().find(|a| a.0 == name).map_or(otherwise, |a| a.1)
+    }
+
     /// The value of a number.
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> T {
         self.text(name).parse().unwrap_or_else(|_| panic!("{name} is not a number"))

@@ -3,6 +3,7 @@
 // Compared within a bound, never by bits: the functions of the platform will do.
 #![allow(clippy::disallowed_methods)]
 
+use dgm_core::tensor::{bf16, f16};
 use ndarray::{ArrayD, Axis, Dimension, IxDyn};
 
 use crate::Args;
@@ -136,6 +137,13 @@ pub fn attention_backward(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> 
 }
 
 pub fn linear(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    // Inputs are f32. (From f64 the crate rounds some neighbours of a tie the wrong way.)
+    let stored = |x: &ArrayD<f64>| match a.text_or("storage", "f32") {
+        "bf16" => x.mapv(|v| bf16::from_f32(v as f32).to_f64()),
+        "f16" => x.mapv(|v| f16::from_f32(v as f32).to_f64()),
+        _ => x.clone(),
+    };
+    let x = [stored(&x[0]), stored(&x[1]), x[2].clone()];
     let mut out = Vec::new();
     for r in 0..o[0] {
         for c in 0..o[1] {

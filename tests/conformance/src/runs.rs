@@ -16,7 +16,6 @@ use sha2::{Digest, Sha256};
 use crate::{Tensor, values};
 
 /// What computes the rows.
-#[allow(clippy::large_enum_variant)] // a list of a few hundred
 pub enum Source {
     /// [`random::uniform`], purpose 0, draw 3.
     Uniform,

@@ -30,7 +30,8 @@ fn linear_pack<'a>(
     let weight = Tensor::new("weight", &weight)?;
     let bias = bias.as_ref().map(|b| Tensor::new("bias", b)).transpose()?;
     let bias = bias.as_ref().map(|b| b.view::<Ix1>("{out_features}")).transpose()?;
-    let packed = PackedLinear::pack(weight.view::<Ix2>("{out_features, in_features}")?, bias)?;
+    let weight = weight.view::<Ix2>("{out_features, in_features}")?;
+    let packed = PackedLinear::pack(weight, bias.map(Into::into))?;
     let (inputs, outputs, bytes) = (packed.in_features(), packed.out_features(), packed.bytes());
     Ok((ResourceArc::new(LinearRef(packed)), inputs, outputs, bytes))
 }

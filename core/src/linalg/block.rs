@@ -1,0 +1,245 @@
+//! A block of rows through some panels: the product itself.
+
+use ndarray::Ix2;
+
+use super::epilogue::{bias_and_activation, put_tile};
+use super::linear::Activation;
+use super::packed::{PANEL, PackedLinear, Panel};
+use super::rows::{paired, widened};
+use crate::arch::{Kernel, Matrix, MatrixMut, Pairs, Simd, Sink, multiply};
+use crate::tensor::{Dtype, Floats, FloatsMut, each};
+
+/// Rows a block may have.
+pub(super) const MAX_ROWS: usize = 96;
+
+/// Inputs that a panel is read by: the part stays in the caches until all rows have used it.
+const PART: usize = 1024;
+
+/// The same for panels that are widened part by part: the part stays in L1.
+const WIDENED_PART: usize = 128;
+
+/// Floats that [`Block`] needs for the rows of `x`.
+pub(super) fn room_len(x: &Floats<Ix2>, w: &PackedLinear) -> usize {
+    let (rows, depth) = (x.shape()[0], x.shape()[1]);
+    let copied = match x.dtype() {
+        Dtype::F32 => 0,
+        Dtype::Bf16 if w.dtype() == Dtype::Bf16 => rows * depth.div_ceil(2),
+        _ => rows * depth,
+    };
+    let part = if w.dtype() == Dtype::F32 { 0 } else { WIDENED_PART * PANEL };
+    rows * PANEL + part + copied
+}
+
+/// One task: a block of rows through a few panels. `DOT`: products of bf16 pairs.
+pub(super) struct Block<'a, 'b, const DOT: bool> {
+    pub x: Floats<'a, Ix2>,
+    pub w: &'b PackedLinear,
+    pub act: Activation,
+    /// The first panel; as many as `out` is wide.
+    pub panel: usize,
+    pub out: FloatsMut<'a, Ix2>,
+    pub room: &'b mut [f32],
+}
+
+impl<const DOT: bool> Kernel for Block<'_, '_, DOT> {
+    type Output = ();
+    const DOT: bool = DOT;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Block { x, w, act, panel, out, room } = self;
+        let (tile, room) = room.split_at_mut(x.shape()[0] * PANEL);
+        let layer = Layer { w, act, panel };
+        if DOT {
+            let Floats::Bf16(x) = x else { unreachable!("pairs are of bfloat16") };
+            let x = Matrix::new(x);
+            let x = match Pairs::of_rows(x) {
+                Some(pairs) => pairs,
+                None => paired(s, x, room),
+            };
+            layer.run(s, Dots { x, w }, tile, out);
+        } else {
+            let (part, room) =
+                room.split_at_mut(if w.dtype() == Dtype::F32 { 0 } else { WIDENED_PART * PANEL });
+            let x = each!(Floats, x, x => widened(s, Matrix::new(x), room));
+            layer.run(s, Wide { x, w, part }, tile, out);
+        }
+    }
+}
+
+/// A product of rows with a part of a panel.
+trait Product {
+    /// Inputs a part.
+    fn part(&self) -> usize;
+    /// Inputs `first .. first + len`.
+    fn add<S: Simd>(&mut self, s: S, panel: usize, first: usize, len: usize, sink: &mut impl Sink<S>);
+}
+
+/// Pairs of bfloat16.
+struct Dots<'a> {
+    x: Pairs<'a>,
+    w: &'a PackedLinear,
+}
+
+impl Product for Dots<'_> {
+    #[inline(always)]
+    fn part(&self) -> usize {
+        2 * PART
+    }
+
+    #[inline(always)]
+    fn add<S: Simd>(&mut self, s: S, panel: usize, first: usize, len: usize, sink: &mut impl Sink<S>) {
+        let Panel::Bf16(weights) = self.w.panel(panel, first, len) else { unreachable!("pairs of weights") };
+        multiply(s, self.x.slice_pairs(first / 2, len.div_ceil(2)), weights, PANEL, sink);
+    }
+}
+
+/// Everything in f32.
+struct Wide<'a> {
+    x: Matrix<'a>,
+    w: &'a PackedLinear,
+    /// Room for a part of a panel that is not f32.
+    part: &'a mut [f32],
+}
+
+impl Product for Wide<'_> {
+    #[inline(always)]
+    fn part(&self) -> usize {
+        if self.part.is_empty() { PART } else { WIDENED_PART }
+    }
+
+    #[inline(always)]
+    fn add<S: Simd>(&mut self, s: S, panel: usize, first: usize, len: usize, sink: &mut impl Sink<S>) {
+        let weights = match self.w.panel(panel, first, len) {
+            Panel::F32(weights) => weights,
+            Panel::F16(weights) => {
+                let part = &mut self.part[..weights.len()];
+                for (to, from) in part.chunks_exact_mut(16).zip(weights.chunks_exact(16)) {
+                    let mut i = 0;
+                    while i < 16 {
+                        s.store(s.load_f16(&from[i..]), &mut to[i..]);
+                        i += S::LANES;
+                    }
+                }
+                part
+            }
+            Panel::Bf16(pairs) => {
+                // The last of an odd end is a zero that no input meets.
+                let part = &mut self.part[..2 * pairs.len()];
+                for (to, from) in part.chunks_exact_mut(2 * PANEL).zip(pairs.chunks_exact(PANEL)) {
+                    let mut i = 0;
+                    while i < PANEL {
+                        let pair = s.to_bits(s.load(&from[i..]));
+                        s.store(s.lower_bf16(pair), &mut to[i..]);
+                        s.store(s.upper_bf16(pair), &mut to[PANEL + i..]);
+                        i += S::LANES;
+                    }
+                }
+                part
+            }
+        };
+        multiply(s, self.x.slice_cols(first, len), weights, PANEL, sink);
+    }
+}
+
+/// What is done with the products.
+struct Layer<'a> {
+    w: &'a PackedLinear,
+    act: Activation,
+    panel: usize,
+}
+
+impl Layer<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S, mut product: impl Product, tile: &mut [f32], mut out: FloatsMut<Ix2>) {
+        let Layer { w, act, mut panel } = self;
+        let (depth, outputs) = (w.in_features(), out.shape()[1]);
+        let part = product.part();
+        let straight = act == Activation::None && depth <= part && out.strides()[1] == 1;
+        let mut col = 0;
+        while col < outputs {
+            let cols = PANEL.min(outputs - col);
+            let bias = w.bias(panel);
+            if let FloatsMut::F32(out) = &mut out
+                && straight
+                && cols == PANEL
+            {
+                let direct = Some(Direct { out: MatrixMut::new(out.view_mut()), col, bias });
+                let mut sink = Sums { tile: &mut *tile, resumed: false, direct };
+                product.add(s, panel, 0, depth, &mut sink);
+            } else {
+                let mut first = 0;
+                loop {
+                    let len = part.min(depth - first);
+                    let mut sink = Sums { tile: &mut *tile, resumed: first > 0, direct: None };
+                    product.add(s, panel, first, len, &mut sink);
+                    first += len;
+                    if first == depth {
+                        break;
+                    }
+                }
+                bias_and_activation(s, act, bias, tile);
+                each!(FloatsMut, &mut out, out => {
+                    put_tile(s, tile, &mut MatrixMut::new(out.view_mut()), col, cols);
+                });
+            }
+            col += cols;
+            panel += 1;
+        }
+    }
+}
+
+/// Where sums go: to the tile `[rows][32]`, whose chains a later part resumes, or with the bias
+/// straight to rows of the output.
+struct Sums<'a, 'b> {
+    tile: &'a mut [f32],
+    resumed: bool,
+    direct: Option<Direct<'a, 'b>>,
+}
+
+struct Direct<'a, 'b> {
+    out: MatrixMut<'b>,
+    col: usize,
+    bias: &'a [f32],
+}
+
+impl<S: Simd> Sink<S> for Sums<'_, '_> {
+    #[inline(always)]
+    fn start<const MR: usize, const NV: usize>(&self, s: S, row: usize, lane: usize) -> [[S::F; NV]; MR] {
+        let mut acc = [[s.splat(0.0); NV]; MR];
+        if self.resumed {
+            for r in 0..MR {
+                for v in 0..NV {
+                    acc[r][v] = s.load(&self.tile[(row + r) * PANEL + lane + v * S::LANES..]);
+                }
+            }
+        }
+        acc
+    }
+
+    #[inline(always)]
+    fn put<const MR: usize, const NV: usize>(
+        &mut self,
+        s: S,
+        row: usize,
+        lane: usize,
+        acc: [[S::F; NV]; MR],
+    ) {
+        for r in 0..MR {
+            if let Some(Direct { out, col, bias }) = &mut self.direct
+                && let Some(out) = out.row(row + r)
+            {
+                let out = &mut out[*col + lane..];
+                for v in 0..NV {
+                    let bias = s.load(&bias[lane + v * S::LANES..]);
+                    s.store(s.add(acc[r][v], bias), &mut out[v * S::LANES..]);
+                }
+                continue;
+            }
+            let tile = &mut self.tile[(row + r) * PANEL + lane..];
+            for v in 0..NV {
+                s.store(acc[r][v], &mut tile[v * S::LANES..]);
+            }
+        }
+    }
+}
