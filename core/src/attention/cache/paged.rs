@@ -44,7 +44,7 @@ use crate::tensor::{Floats, FloatsMut, each};
 ///     lengths: &[3],
 /// };
 /// let q = Array4::<f32>::ones((1, 1, 1, 8));
-/// let mut out = Array4::zeros((1, 1, 1, 1));
+/// let mut out = Array4::<f32>::zeros((1, 1, 1, 1));
 /// attention_paged(q.view(), &cache, &AttentionOptions::default(), out.view_mut(), None)?;
 /// assert_eq!(out[[0, 0, 0, 0]], 7.0); // the mean of 10, 11 and 0
 /// # Ok::<(), dgm_core::Error>(())
