@@ -36,6 +36,8 @@ case $configuration in
     set -- valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=definite,indirect \
       --errors-for-leak-kinds=definite,indirect "$out/$name"
     ;;
+  # Sizes that no memory could hold are asked for on purpose.
+  *-sanitize) ASAN_OPTIONS=allocator_may_return_null=1; export ASAN_OPTIONS; set -- "$out/$name" ;;
   *) set -- "$out/$name" ;;
 esac
 "$@" >"$log" 2>&1

@@ -197,7 +197,8 @@ static void wrong_caches(void)
     FAILS(DGM_ERROR_ALIAS, "lse overlaps out", dgm_attention_paged(&tq, &cache, NULL, &to, &bad));
     bad = to;
     bad.data = pages;
-    FAILS(DGM_ERROR_ALIAS, "out overlaps block_table", dgm_attention_paged(&tq, &cache, NULL, &bad, NULL));
+    /* The table is small: what lies behind it, and is overlapped too, is the compiler's choice. */
+    FAILS(DGM_ERROR_ALIAS, "out overlaps", dgm_attention_paged(&tq, &cache, NULL, &bad, NULL));
 
     int64_t a[4] = {B, HKV, 0, D}, b[4] = {B, HKV, 0, DV}, as[4], bs[4], counts[B] = {0, 2};
     dgm_tensor new_k = tokens(k, a, as, 0, 1), new_v = tokens(v, b, bs, 0, 1);
