@@ -142,7 +142,7 @@ end
 
     half = map(x -> Float16.(x), (q, k, v))
     narrow = attention_backward(half..., y, lse, dout; bias = bias, options...)
-    @test map(eltype, narrow) == (Float16, Float16, Float16) && all(map((a, b) -> isapprox(a, b; rtol = 1e-2), narrow, gradients))
+    @test map(eltype, narrow) == (Float16, Float16, Float16) && all(map((a, b) -> isapprox(a, b; rtol = 1e-2), narrow, gradients[1:3]))
     @test occursin("dbias is true", thrown(() -> attention_backward(q, k, v, y, lse, dout; dbias = true)).msg)
     @test occursin("dbias is given", thrown(() -> attention_backward!(filled[1:3]..., q, k, v, y, lse, dout; dbias = bias)).msg)
     @test thrown(() -> attention_backward!(filled[2], filled[2:3]..., q, k, v, y, lse, dout)) isa DimensionMismatch

@@ -209,11 +209,15 @@ impl Kernel for Products<'_, '_, '_, '_> {
     }
 }
 
+/// `x = x by`; a zero stays one, since the slope of a hidden score may be NaN.
 #[inline(always)]
 fn times<S: Simd>(s: S, x: &mut [f32], by: &[f32]) {
+    let zero = s.splat(0.0);
     let mut i = 0;
     while i < x.len() {
-        s.store(s.mul(s.load(&x[i..]), s.load(&by[i..])), &mut x[i..]);
+        let from = s.load(&x[i..]);
+        let product = s.mul(from, s.load(&by[i..]));
+        s.store(s.select(s.eq(from, zero), from, product), &mut x[i..]);
         i += S::LANES;
     }
 }
