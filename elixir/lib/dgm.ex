@@ -166,7 +166,7 @@ defmodule DGM do
     {l1, l2} = {Tensor.native(lse1, "lse1"), Tensor.native(lse2, "lse2")}
     {o1, o2} = {Tensor.typed(out1, "out1"), Tensor.typed(out2, "out2")}
     {out, lse} = Native.value!(Native.attention_merge(o1, l1, o2, l2))
-    {Tensor.like_typed(out1, out), Tensor.like(lse1, lse)}
+    {Tensor.like_typed(out1, out), Tensor.like(out1, lse)}
   end
 
   @doc """

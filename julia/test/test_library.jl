@@ -120,7 +120,7 @@ end
         any(b -> b.var === name, documented) || name === :LibraryNotFound ||
             (endswith(string(name), "!") && any(b -> string(b.var, "!") == string(name), documented))
     end
-    @test sizeof(D.LibDGM.dgm_request) == 104
+    @test sizeof(D.LibDGM.dgm_request) == 112
     @test !any(f -> occursin("@cfunction", read(f, String)), readdir(joinpath(PROJECT, "src"); join = true))
     @test thrown(() -> D.check(Int32(-900))) isa DGMError
     @test D.set_backend!(:native) === :native && occursin("backend=native", D.cpu_info())
