@@ -267,7 +267,7 @@ defmodule DGM do
     {dq, dk, dv, dbias} =
       Telemetry.span([:attention_backward], %{q: elem(nq, 1), k: elem(nk, 1)}, call)
 
-    gradients = {Tensor.like(q, dq), Tensor.like(k, dk), Tensor.like(v, dv)}
+    gradients = {Tensor.like(q, dq), Tensor.like(q, dk), Tensor.like(q, dv)}
     if dbias, do: Tuple.append(gradients, Tensor.like(q, dbias)), else: gradients
   end
 
