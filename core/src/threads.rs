@@ -65,6 +65,10 @@ pub fn set_num_threads(threads: usize) -> Result<()> {
     if !(1..=MAX_THREADS).contains(&threads) {
         return Err(Error::range("threads", threads, format!("1 to {MAX_THREADS}")));
     }
+    let same = |pool: &Pool| pool.threads == threads;
+    if POOL.read().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(same) {
+        return Ok(());
+    }
     let pool = build(threads)?;
     *POOL.write().unwrap_or_else(PoisonError::into_inner) = Some(pool);
     Ok(())

@@ -256,8 +256,8 @@ defmodule DGM do
           | {Tensor.input(), Tensor.input(), Tensor.input(), Tensor.input()}
   def attention_backward(q, k, v, out, lse, dout, opts \\ []) do
     options = Attention.options(opts, :dbias)
-    {nq, nk, nv} = {Tensor.native(q, "q"), Tensor.native(k, "k"), Tensor.native(v, "v")}
-    saved = {Tensor.native(out, "out"), Tensor.native(lse, "lse"), Tensor.native(dout, "dout")}
+    {nq, nk, nv} = {Tensor.typed(q, "q"), Tensor.typed(k, "k"), Tensor.typed(v, "v")}
+    saved = {Tensor.typed(out, "out"), Tensor.native(lse, "lse"), Tensor.typed(dout, "dout")}
     {nout, nlse, ndout} = saved
 
     call = fn ->
@@ -267,7 +267,8 @@ defmodule DGM do
     {dq, dk, dv, dbias} =
       Telemetry.span([:attention_backward], %{q: elem(nq, 1), k: elem(nk, 1)}, call)
 
-    gradients = {Tensor.like(q, dq), Tensor.like(q, dk), Tensor.like(q, dv)}
+    of = fn gradient, input -> Tensor.like_typed(q, gradient, input.type) end
+    gradients = {of.(dq, q), of.(dk, k), of.(dv, v)}
     if dbias, do: Tuple.append(gradients, Tensor.like(q, dbias)), else: gradients
   end
 
@@ -303,11 +304,11 @@ defmodule DGM do
         ) :: Tensor.input() | {Tensor.input(), Tensor.input()}
   def attention_varlen(q, k, v, q_offsets, kv_offsets, opts \\ []) do
     options = Attention.packed_options(opts)
-    {nq, nk, nv} = {Tensor.native(q, "q"), Tensor.native(k, "k"), Tensor.native(v, "v")}
+    {nq, nk, nv} = {Tensor.typed(q, "q"), Tensor.typed(k, "k"), Tensor.typed(v, "v")}
     {a, b} = {Check.counts(q_offsets, "q_offsets"), Check.counts(kv_offsets, "kv_offsets")}
     call = fn -> Native.value!(Native.attention_varlen(nq, nk, nv, a, b, options)) end
     {out, lse} = Telemetry.span([:attention_varlen], %{q: elem(nq, 1), k: elem(nk, 1)}, call)
-    if lse, do: {Tensor.like(q, out), Tensor.like(q, lse)}, else: Tensor.like(q, out)
+    with_lse(q, out, lse)
   end
 
   @doc """

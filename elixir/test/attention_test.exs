@@ -225,4 +225,22 @@ defmodule DGM.AttentionTest do
       DGM.attention_backward(q, k, v, out, lse, dout, dbias: true)
     end
   end
+
+  test "gradients have the types of what they belong to" do
+    [q, k, v, dout] = for seed <- 1..4, do: reals({1, 2, 5, 4}, seed)
+
+    [q16, k16, v16] = [
+      Tensor.as_type(q, {:bf, 16}) | for(x <- [k, v], do: Tensor.as_type(x, {:f, 16}))
+    ]
+
+    # The same numbers in f32.
+    [q, k, v] = for x <- [q16, k16, v16], do: Tensor.as_type(x, {:f, 32})
+    {out, lse} = DGM.attention(q, k, v, lse: true)
+    wide = DGM.attention_backward(q, k, v, out, lse, dout) |> Tuple.to_list()
+    narrow = DGM.attention_backward(q16, k16, v16, out, lse, dout) |> Tuple.to_list()
+
+    for {wide, narrow, of} <- Enum.zip([wide, narrow, [q16, k16, v16]]) do
+      assert narrow == Tensor.as_type(wide, of.type)
+    end
+  end
 end

@@ -45,6 +45,10 @@ defmodule DGM.LinearTest do
     layer = Linear.pack(w)
     assert inspect(layer) == "#DGM.Linear<2 -> 1>"
 
+    assert_raise ArgumentError, ~r/^type is :f16, expected one of/, fn ->
+      Linear.forward(layer, w, type: :f16)
+    end
+
     wrong = [
       {~r/^weight is nil/, &Linear.pack/1, [nil]},
       {~r/^weight has shape \[2\]/, &Linear.pack/1, [Tensor.new([1, 2])]},

@@ -27,10 +27,11 @@ mutable struct Case
     call::String
     inputs::Dict{String,Array{Float32}}
     args::Dict{String,String}
+    result::String
     out::Dims
     sha256::Union{String,Nothing}
     error::Union{NTuple{2,String},Nothing}
-    Case(name) = new(name, "", Dict(), Dict(), (), nothing, nothing)
+    Case(name) = new(name, "", Dict(), Dict(), "", (), nothing, nothing)
 end
 
 """
@@ -51,7 +52,8 @@ function each_case(f, path = CASES_FILE)
             case.inputs[rest[1]] = input(julia_dims(rest[3]), rest[4], rest[5])
         elseif kind == "arg"
             case.args[rest[1]] = rest[2]
-        elseif kind == "out" && rest[1] == "out" && rest[2] == "f32"
+        elseif kind == "out" && rest[2] == "f32"
+            case.result = rest[1]
             case.out = julia_dims(rest[3])
             length(rest) == 5 && rest[4] == "sha256" && (case.sha256 = rest[5])
         elseif kind == "error"
@@ -75,24 +77,50 @@ function paged_cache(c, k, v)
     return D.KVCache(k, v, fill(most * size(k, 2) - Int(number(c, "short")), batch); block_table = table)
 end
 
-const ATTENTION_ARGUMENTS = ("causal", "scale", "soft_cap", "window_left", "window_right", "alibi_slopes", "sinks")
+const ATTENTION_OPTIONS = ("causal", "scale", "soft_cap", "window_left", "window_right", "alibi_slopes", "sinks")
+const ATTENTION_ARGUMENTS = (ATTENTION_OPTIONS..., "kv_lengths", "storage", "kv_storage", "q_offsets", "kv_offsets")
 
-function attention_options(case)
+list(T, case, name) = parse.(T, split(case.args[name], ','))
+
+function packed_options(case)
     @assert all(in(ATTENTION_ARGUMENTS), keys(case.args))
     given(f, name) = haskey(case.args, name) ? f(name) : nothing
     one(name) = given(name -> number(case, name), name)
     limit(name) = given(name -> Int(number(case, name)), name)
-    many(name) = given(name -> parse.(Float32, split(case.args[name], ',')), name)
+    many(name) = given(name -> list(Float32, case, name), name)
     return (causal = number(case, "causal") != 0, scale = one("scale"), soft_cap = one("soft_cap"),
             window = (limit("window_left"), limit("window_right")), alibi_slopes = many("alibi_slopes"),
-            sinks = many("sinks"), bias = get(case.inputs, "bias", nothing))
+            sinks = many("sinks"))
 end
 
+# Of a mask, whatever is at least -0.25 is seen.
+attention_options(c) = (packed_options(c)..., bias = get(c.inputs, "bias", nothing),
+                        mask = haskey(c.inputs, "mask") ? Array(c.inputs["mask"] .>= -0.25f0) : nothing,
+                        kv_lengths = haskey(c.args, "kv_lengths") ? list(Int, c, "kv_lengths") : nothing)
+
 const STORAGE = Dict("f32" => Float32, "f16" => Float16, "bf16" => D.BF16)
+stored(c, x, name = "storage") = STORAGE[get(c.args, name, get(c.args, "storage", "f32"))].(x)
+
+# `f` with an output of the case's type, widened into `out`.
+function into(f, out, c)
+    haskey(c.args, "storage") || return f(out)
+    narrow = fill!(similar(out, STORAGE[c.args["storage"]]), NaN32)
+    f(narrow)
+    out .= Float32.(narrow)
+end
 
 # How each entry of the C interface is called here: (out, case, x), where x gives an input by its name.
 const CALLS = Dict(
-    "attention" => (out, c, x) -> attention!(out, x("q"), x("k"), x("v"); attention_options(c)...),
+    "attention" => (out, c, x) -> begin
+        q, k, v = stored(c, x("q")), stored(c, x("k"), "kv_storage"), stored(c, x("v"), "kv_storage")
+        c.result == "lse" || return into(y -> attention!(y, q, k, v; attention_options(c)...), out, c)
+        y = similar(out, size(v, 1), size(q, 2), size(q, 3), size(q, 4))
+        attention!(y, q, k, v; lse = out, attention_options(c)...)
+    end,
+    "attention_varlen" => (out, c, x) -> begin
+        q, k, v, offsets = stored(c, x("q")), stored(c, x("k")), stored(c, x("v")), n -> list(Int, c, n)
+        into(y -> attention_varlen!(y, q, k, v, offsets("q_offsets"), offsets("kv_offsets"); packed_options(c)...), out, c)
+    end,
     "attention_paged" => (out, c, x) -> attention_paged!(out, x("q"), paged_cache(c, x("k"), x("v"));
                                                          causal = number(c, "causal") != 0),
     "attention_merge" => (out, c, x) -> attention_merge!(out, fill(NaN32, size(x("lse1"))), x("out1"), x("lse1"), x("out2"), x("lse2")),
@@ -100,16 +128,15 @@ const CALLS = Dict(
                                      D.Rope(x("cos"), x("sin"); interleaved = number(c, "interleaved") != 0)),
     # The three gradients of each batch item one after the other.
     "attention_backward" => (out, c, x) -> begin
-        q, k, v, causal = x("q"), x("k"), x("v"), number(c, "causal") != 0
-        y, lse = attention(q, k, v; lse = true, causal = causal)
-        gradients = attention_backward(q, k, v, y, lse, x("dout"); causal = causal)
+        q, k, v, options = x("q"), x("k"), x("v"), attention_options(c)
+        y, lse = attention(q, k, v; lse = true, options...)
+        gradients = attention_backward(q, k, v, y, lse, x("dout"); options...)
         out .= vcat(map(g -> reshape(g, :, size(out, 2)), gradients)...)
     end,
     # Weights lie in memory as [out, in].
     "linear" => (out, c, x) -> begin
-        T = STORAGE[get(c.args, "storage", "f32")]
-        layer = D.Linear(transpose(T.(x("weight"))), get(c.inputs, "bias", nothing))
-        D.linear!(out, layer, T.(x("x")); activation = Symbol(c.args["activation"]))
+        layer = D.Linear(transpose(stored(c, x("weight"))), get(c.inputs, "bias", nothing))
+        D.linear!(out, layer, stored(c, x("x")); activation = Symbol(c.args["activation"]))
     end,
     "layer_norm" => (out, c, x) -> layer_norm!(out, x("x"); eps = number(c, "eps"), affine(c, :weight, :bias)...),
     "rms_norm" => (out, c, x) -> rms_norm!(out, x("x"); eps = number(c, "eps"), affine(c, :weight)...),

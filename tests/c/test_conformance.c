@@ -129,6 +129,93 @@ static float number(conformance_case *c, const char *name, const char *otherwise
     return strtof(arg(c, name, otherwise), NULL);
 }
 
+/* "3,0,17" */
+static const int64_t *counts(conformance_case *c, const char *name, int64_t *to, int64_t *many)
+{
+    const char *text = arg(c, name, NULL);
+    if (text == NULL)
+        return NULL;
+    int64_t n = 0;
+    for (char *p = NULL; n < MOST && *text; n++, text = p + (*p == ','))
+        to[n] = strtoll(text, &p, 10);
+    if (many)
+        *many = n;
+    return to;
+}
+
+static size_t elements(const dgm_tensor *x)
+{
+    size_t n = 1;
+    for (int32_t i = 0; i < x->ndim; i++)
+        n *= (size_t)x->shape[i];
+    return n;
+}
+
+static uint16_t to_bf16(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+/* For magnitudes below 2: to a multiple of the last place, ties to even, which the sum does. */
+static uint16_t to_f16(float x)
+{
+    float a = fabsf(x), step = 0x1p-24f;
+    while (a >= 2048 * step)
+        step *= 2;
+    uint32_t units = (uint32_t)lrintf(a / step), u = units;
+    for (; step > 0x1p-24f; step /= 2)
+        u += 1024;
+    return (uint16_t)(u | (x < 0 ? 0x8000 : 0));
+}
+
+static float from_bf16(uint16_t x)
+{
+    uint32_t u = (uint32_t)x << 16;
+    float y;
+    memcpy(&y, &u, sizeof y);
+    return y;
+}
+
+static float from_f16(uint16_t x)
+{
+    int exponent = x >> 10 & 31, units = x & 1023;
+    float y = exponent ? ldexpf((float)(1024 + units), exponent - 25) : ldexpf((float)units, -24);
+    return x & 0x8000 ? -y : y;
+}
+
+/* An array of the type that `storage` names, in memory of its own unless that is f32. */
+static dgm_tensor stored(const dgm_tensor *x, const char *storage)
+{
+    dgm_tensor t = *x;
+    if (strcmp(storage, "f32") == 0)
+        return t;
+    size_t n = elements(x);
+    uint16_t *data = (uint16_t *)malloc(n * sizeof *data);
+    if (data == NULL)
+        die("no memory", storage);
+    int bf = strcmp(storage, "bf16") == 0;
+    for (size_t i = 0; i < n; i++)
+        data[i] = bf ? to_bf16(((const float *)x->data)[i]) : to_f16(((const float *)x->data)[i]);
+    t.data = data;
+    t.dtype_bits = 16;
+    t.dtype_code = bf ? DGM_DTYPE_BFLOAT : DGM_DTYPE_FLOAT;
+    return t;
+}
+
+/* Frees what stored() took for `t`; with `status` DGM_OK, widens `t` into `to` first. */
+static int32_t widen(int32_t status, dgm_tensor *t, dgm_tensor *to)
+{
+    if (t->dtype_bits == 32)
+        return status;
+    const uint16_t *from = (const uint16_t *)t->data;
+    for (size_t i = 0; to && status == DGM_OK && i < elements(to); i++)
+        ((float *)to->data)[i] = t->dtype_code == DGM_DTYPE_BFLOAT ? from_bf16(from[i]) : from_f16(from[i]);
+    free(t->data);
+    return status;
+}
+
 static int32_t choice(const char *text, const char *const *names, int32_t count)
 {
     for (int32_t i = 0; i < count; i++)
@@ -149,9 +236,13 @@ static const float *numbers(conformance_case *c, const char *name, float *to)
     return to;
 }
 
-static int32_t call_attention(conformance_case *c, dgm_tensor *out)
+typedef struct option_memory {
+    float slopes[MOST], sinks[MOST];
+    int64_t lengths[MOST];
+} option_memory;
+
+static dgm_attention_options options(conformance_case *c, option_memory *memory)
 {
-    float slopes[MOST] = {0}, sinks[MOST] = {0};
     dgm_attention_options o;
     dgm_attention_options_init(&o, sizeof o);
     o.causal = atoi(arg(c, "causal", "0"));
@@ -159,10 +250,75 @@ static int32_t call_attention(conformance_case *c, dgm_tensor *out)
     o.soft_cap = number(c, "soft_cap", "0");
     o.window_left = atoll(arg(c, "window_left", "-1"));
     o.window_right = atoll(arg(c, "window_right", "-1"));
-    o.alibi_slopes = numbers(c, "alibi_slopes", slopes);
-    o.sinks = numbers(c, "sinks", sinks);
+    o.alibi_slopes = numbers(c, "alibi_slopes", memory->slopes);
+    o.sinks = numbers(c, "sinks", memory->sinks);
+    o.kv_lengths = counts(c, "kv_lengths", memory->lengths, NULL);
     o.bias = in(c, "bias");
-    return dgm_attention(in(c, "q"), in(c, "k"), in(c, "v"), &o, out, NULL);
+    return o;
+}
+
+/* Of a mask, whatever is at least -0.25 is seen. */
+static dgm_tensor boolean(const dgm_tensor *x)
+{
+    dgm_tensor t = *x;
+    size_t n = elements(x);
+    uint8_t *data = (uint8_t *)malloc(n);
+    if (data == NULL)
+        die("no memory", "mask");
+    for (size_t i = 0; i < n; i++)
+        data[i] = ((const float *)x->data)[i] >= -0.25f;
+    t.data = data;
+    t.dtype_bits = 8;
+    t.dtype_code = DGM_DTYPE_BOOL;
+    return t;
+}
+
+static int32_t call_attention(conformance_case *c, dgm_tensor *result)
+{
+    option_memory memory;
+    dgm_attention_options o = options(c, &memory);
+    const char *own = arg(c, "storage", "f32"), *of_kv = arg(c, "kv_storage", own);
+    dgm_tensor q = stored(in(c, "q"), own), k = stored(in(c, "k"), of_kv), v = stored(in(c, "v"), of_kv);
+    dgm_tensor out = *result, *lse = NULL, mask;
+    int64_t shape[4] = {q.shape[0], q.shape[1], q.shape[2], v.shape[3]};
+    if (strcmp(c->out.name, "lse") == 0) {
+        lse = result;
+        out = f32_tensor(NULL, 4, shape);
+        out.data = calloc(elements(&out), sizeof(float));
+    } else {
+        out = stored(result, own);
+    }
+    if (in(c, "mask")) {
+        mask = boolean(in(c, "mask"));
+        o.mask = &mask;
+    }
+    int32_t status = dgm_attention(&q, &k, &v, &o, &out, lse);
+    if (o.mask)
+        free(mask.data);
+    if (lse)
+        free(out.data);
+    else
+        widen(status, &out, result);
+    widen(status, &q, NULL);
+    widen(status, &k, NULL);
+    return widen(status, &v, NULL);
+}
+
+static int32_t call_attention_varlen(conformance_case *c, dgm_tensor *result)
+{
+    option_memory memory;
+    dgm_attention_options o = options(c, &memory);
+    int64_t q_offsets[MOST], kv_offsets[MOST], many = 0;
+    counts(c, "q_offsets", q_offsets, &many);
+    counts(c, "kv_offsets", kv_offsets, NULL);
+    const char *own = arg(c, "storage", "f32");
+    dgm_tensor q = stored(in(c, "q"), own), k = stored(in(c, "k"), own), v = stored(in(c, "v"), own);
+    dgm_tensor out = stored(result, own);
+    int32_t status = dgm_attention_varlen(&q, &k, &v, q_offsets, kv_offsets, many - 1, &o, &out, NULL);
+    widen(status, &out, result);
+    widen(status, &q, NULL);
+    widen(status, &k, NULL);
+    return widen(status, &v, NULL);
 }
 
 /* Entry (b, n) of the block table is page batch * (most - 1 - n) + b; all places but `short` are filled. */
@@ -184,9 +340,8 @@ static int32_t call_attention_paged(conformance_case *c, dgm_tensor *out)
     cache.v = &v;
     cache.block_table = &table;
     cache.lengths = lengths;
-    dgm_attention_options o;
-    dgm_attention_options_init(&o, sizeof o);
-    o.causal = atoi(arg(c, "causal", "0"));
+    option_memory memory;
+    dgm_attention_options o = options(c, &memory);
     return dgm_attention_paged(in(c, "q"), &cache, &o, out, NULL);
 }
 
@@ -215,9 +370,8 @@ static int32_t call_rope(conformance_case *c, dgm_tensor *out)
 /* The output is [B, K]: the three gradients of each batch entry one after the other. */
 static int32_t call_attention_backward(conformance_case *c, dgm_tensor *out)
 {
-    dgm_attention_options o;
-    dgm_attention_options_init(&o, sizeof o);
-    o.causal = atoi(arg(c, "causal", "0"));
+    option_memory owned;
+    dgm_attention_options o = options(c, &owned);
     const dgm_tensor *q = in(c, "q"), *k = in(c, "k"), *v = in(c, "v"), *dout = in(c, "dout");
     const dgm_tensor *of[3] = {q, k, v};
     int64_t y_shape[4] = {q->shape[0], q->shape[1], q->shape[2], v->shape[3]}, len[3];
@@ -246,65 +400,19 @@ static int32_t call_attention_backward(conformance_case *c, dgm_tensor *out)
     return status;
 }
 
-static uint16_t to_bf16(float x)
-{
-    uint32_t u;
-    memcpy(&u, &x, sizeof u);
-    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
-/* For magnitudes below 2: to a multiple of the last place, ties to even, which the sum does. */
-static uint16_t to_f16(float x)
-{
-    float a = fabsf(x), step = 0x1p-24f;
-    while (a >= 2048 * step)
-        step *= 2;
-    uint32_t units = (uint32_t)lrintf(a / step), u = units;
-    for (; step > 0x1p-24f; step /= 2)
-        u += 1024;
-    return (uint16_t)(u | (x < 0 ? 0x8000 : 0));
-}
-
-/* A copy of an array in 16 bits; the memory is the caller's. */
-static dgm_tensor narrowed(const dgm_tensor *x, const char *storage)
-{
-    dgm_tensor t = *x;
-    size_t n = 1;
-    for (int32_t i = 0; i < x->ndim; i++)
-        n *= (size_t)x->shape[i];
-    uint16_t *data = (uint16_t *)malloc(n * sizeof *data);
-    if (data == NULL)
-        die("no memory", storage);
-    int bf = strcmp(storage, "bf16") == 0;
-    for (size_t i = 0; i < n; i++)
-        data[i] = bf ? to_bf16(((const float *)x->data)[i]) : to_f16(((const float *)x->data)[i]);
-    t.data = data;
-    t.dtype_bits = 16;
-    t.dtype_code = bf ? DGM_DTYPE_BFLOAT : DGM_DTYPE_FLOAT;
-    return t;
-}
-
 static int32_t call_linear(conformance_case *c, dgm_tensor *out)
 {
     static const char *const names[] = {"none", "silu", "gelu_tanh", "gelu_erf"};
     dgm_linear *layer = NULL;
-    dgm_tensor x = *in(c, "x"), weight = *in(c, "weight");
     const char *storage = arg(c, "storage", "f32");
-    int narrow = strcmp(storage, "f32") != 0;
-    if (narrow) {
-        x = narrowed(&x, storage);
-        weight = narrowed(&weight, storage);
-    }
+    dgm_tensor x = stored(in(c, "x"), storage), weight = stored(in(c, "weight"), storage);
     int32_t activation = choice(arg(c, "activation", "none"), names, 4);
     int32_t status = dgm_linear_pack(&weight, in(c, "bias"), &layer);
     if (status == DGM_OK)
         status = dgm_linear_forward(layer, &x, activation, out);
     dgm_linear_free(layer);
-    if (narrow) {
-        free(x.data);
-        free(weight.data);
-    }
-    return status;
+    widen(status, &weight, NULL);
+    return widen(status, &x, NULL);
 }
 
 static int32_t call_layer_norm(conformance_case *c, dgm_tensor *out)
@@ -363,6 +471,7 @@ static const struct {
     int32_t (*call)(conformance_case *c, dgm_tensor *out);
 } calls[] = {
     {"attention", call_attention},
+    {"attention_varlen", call_attention_varlen},
     {"attention_paged", call_attention_paged},
     {"attention_merge", call_attention_merge},
     {"rope", call_rope},
@@ -483,7 +592,7 @@ int main(void)
         } else if (strcmp(word[0], "arg") == 0 && words == 3 && c.args < MOST) {
             keep(c.arg[c.args].name, sizeof c.arg[c.args].name, word[1]);
             keep(c.arg[c.args++].value, sizeof c.arg->value, word[2]);
-        } else if (strcmp(word[0], "out") == 0 && c.out.data == NULL && strcmp(word[1], "out") == 0 &&
+        } else if (strcmp(word[0], "out") == 0 && c.out.data == NULL &&
                    (c.bad ? words == 4 : words == 6 && strcmp(word[4], "sha256") == 0)) {
             read_array(&c.out, word + 1, words - 1, copy);
             keep(c.sha256, sizeof c.sha256, c.bad ? "" : word[5]);

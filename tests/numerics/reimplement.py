@@ -180,19 +180,43 @@ def linear(x, weight, bias, activation, storage="f32"):
 LOG2E = math.log2(math.e)
 
 
-def attention_row(q, k, v, position=0, seen=None, scale=None, soft_cap=None, slope=None, bias=None, sink=None):
-    """One query row; `seen` says which elements are not hidden. Returns the row and its lse."""
+def dot(a, b, acc, keep=None):
+    """Two fmas onto `acc`, the second of the pair first; a step whose `keep` is false is left out."""
+    for i in (1, 0):
+        step = fma(a[i], b[i], acc)
+        acc = step if keep is None or keep[i] else acc
+    return acc
+
+
+def alibi(s, slope, position):
+    if slope is None:
+        return s
+    j = np.arange(len(s))
+    tile = j // 128 * 128
+    return fma(F(float(slope) * -LOG2E), np.abs((position - tile).astype(F) - (j - tile).astype(F)), s)
+
+
+def attention_row(
+    q, k, v, position=0, seen=None, scale=None, soft_cap=None, slope=None, bias=None, sink=None, pairs=False
+):
+    """One query row; `seen` says which elements are not hidden, `pairs` that all is bfloat16. Returns the row
+    and its lse."""
     scale = F(1 / math.sqrt(len(q))) if scale is None else F(scale)
-    q = q * F(float(scale) * LOG2E if soft_cap is None else float(scale) / soft_cap)
+    factor = F(float(scale) * LOG2E if soft_cap is None else float(scale) / soft_cap)
     s = np.zeros(len(k), F)
-    for d in range(len(q)):
-        s = fma(k[:, d], q[d], s)
+    if pairs:
+        odd = len(q) % 2
+        q, wide = np.pad(q, (0, odd)), np.pad(k, ((0, 0), (0, odd)))
+        for d in range(0, len(q), 2):
+            s = dot((wide[:, d], wide[:, d + 1]), (q[d], q[d + 1]), s)
+        s = s * factor
+    else:
+        q = q * factor
+        for d in range(len(q)):
+            s = fma(k[:, d], q[d], s)
     if soft_cap is not None:
         s = tanh(s) * F(soft_cap * LOG2E)
-    if slope is not None:
-        j = np.arange(len(k))
-        tile = j // 128 * 128
-        s = fma(F(float(slope) * -LOG2E), np.abs((position - tile).astype(F) - (j - tile).astype(F)), s)
+    s = alibi(s, slope, position)
     if bias is not None:
         s = fma(bias, F(LOG2E), s)
     seen = np.ones(len(k), bool) if seen is None else seen
@@ -208,9 +232,20 @@ def attention_row(q, k, v, position=0, seen=None, scale=None, soft_cap=None, slo
             for x in s[tile:end]:
                 new = maximum(new, x)
             a, p = exp2(m - base(new)), exp2(s[tile:end] - base(new))
+            if pairs:
+                p = np.where(s[tile:end] - base(new) < -64, F(0), p)
             l, t = l * a, np.zeros(v.shape[1], F)
-            for j, x in enumerate(p, tile):
-                l, t = l + x, fma(v[j], x, t) if seen[j] else t
+            for x in p:
+                l = l + x
+            if pairs:
+                narrow, no = np.append(to_bf16(p), F(0)), np.zeros(v.shape[1], F)
+                for j in range(tile, end, 2):
+                    second = j + 1 < end
+                    values = (v[j], v[j + 1] if second else no)
+                    t = dot(values, narrow[j - tile : j - tile + 2], t, (seen[j], second and seen[j + 1]))
+            else:
+                for j, x in enumerate(p, tile):
+                    t = fma(v[j], x, t) if seen[j] else t
             o = t if o is None else fma(o, a, t)
             m = new
         if result is not None:
@@ -230,27 +265,56 @@ def attention_row(q, k, v, position=0, seen=None, scale=None, soft_cap=None, slo
     return fma(o, F(1) / l, F(0)), F((float(m) + math.log2(l)) * math.log(2))
 
 
-def attention(a, q, k, v, bias=None):
-    batch, heads, queries, _ = q.shape
-    keys, group = k.shape[2], heads // k.shape[1]
+def options(a):
+    """Those that are numbers, and a function for those of one head."""
     number = lambda name: float(a[name]) if name in a else None
     per_head = lambda name, h: F(a[name].split(",")[h]) if name in a else None
-    left, right = number("window_left"), 0 if a["causal"] == "1" else number("window_right")
-    out = np.empty((batch, heads, queries, v.shape[3]), F)
+    right = 0 if a["causal"] == "1" else number("window_right")
+    return number, per_head, number("window_left"), right
+
+
+def visible(behind, left, right):
+    seen = np.ones(len(behind), bool)
+    if left is not None:
+        seen &= behind <= left
+    if right is not None:
+        seen &= -behind <= right
+    return seen
+
+
+def attention(a, q, k, v, extra=None):
+    """Everything that `attention` returns. `extra` is a mask, of an axis less than there are heads, or a bias."""
+    own = a.get("storage", "f32")
+    of_kv = a.get("kv_storage", own)
+    q, k, v = STORAGE[own](q), STORAGE[of_kv](k), STORAGE[of_kv](v)
+    batch, heads, queries, _ = q.shape
+    group = heads // k.shape[1]
+    lengths = list(map(int, a["kv_lengths"].split(","))) if "kv_lengths" in a else [k.shape[2]] * batch
+    number, per_head, left, right = options(a)
+    mask, bias = (None, extra) if extra is None or extra.shape[1] == heads else (extra >= F(-0.25), None)
+    out, lse = np.empty((batch, heads, queries, v.shape[3]), F), np.empty((batch, heads, queries), F)
     for b, h, i in np.ndindex(batch, heads, queries):
-        position = i + keys - queries
-        behind = position - np.arange(keys)
-        seen = np.ones(keys, bool)
-        if left is not None:
-            seen &= behind <= left
-        if right is not None:
-            seen &= -behind <= right
-        out[b, h, i], _ = attention_row(
-            q[b, h, i], k[b, h // group], v[b, h // group], position, seen,
+        n = lengths[b]
+        position = i + n - queries
+        seen = visible(position - np.arange(n), left, right)
+        if mask is not None:
+            seen &= mask[b, 0, i, :n]
+        out[b, h, i], lse[b, h, i] = attention_row(
+            q[b, h, i], k[b, h // group, :n], v[b, h // group, :n], position, seen,
             scale=number("scale"), soft_cap=number("soft_cap"), slope=per_head("alibi_slopes", h),
-            bias=None if bias is None else bias[0, h, i], sink=per_head("sinks", h),
+            bias=None if bias is None else bias[0, h, i, :n], sink=per_head("sinks", h),
+            pairs=own == of_kv == "bf16",
         )
-    return out
+    return STORAGE[own](out), lse
+
+
+def attention_varlen(a, q, k, v):
+    offsets = [list(map(int, a[name].split(","))) for name in ("q_offsets", "kv_offsets")]
+    parts = []
+    for q0, q1, k0, k1 in zip(offsets[0], offsets[0][1:], offsets[1], offsets[1][1:]):
+        own = (q[q0:q1], k[k0:k1], v[k0:k1])
+        parts.append(attention(a, *(x.transpose(1, 0, 2)[None] for x in own))[0][0].transpose(1, 0, 2))
+    return np.concatenate(parts)
 
 
 def attention_paged(q, k, v, a):
@@ -261,7 +325,7 @@ def attention_paged(q, k, v, a):
     def side_by_side(x):
         rows = [np.concatenate([x[batch * (most - 1 - i) + b] for i in range(most)], axis=1)[:, :n] for b in range(batch)]
         return np.stack(rows)
-    return attention({"causal": a["causal"]}, q, side_by_side(k), side_by_side(v))
+    return attention({"causal": a["causal"]}, q, side_by_side(k), side_by_side(v))[0]
 
 
 def attention_merge(out1, lse1, out2, lse2):
@@ -288,26 +352,37 @@ def rope(x, cos, sin, a):
     return out
 
 
-def attention_backward(q, k, v, dout, causal):
+def attention_backward(a, q, k, v, dout):
     """The gradients of q, k and v, one after the other for each batch entry."""
     batch, heads, queries, dim = q.shape
     keys, group = k.shape[2], heads // k.shape[1]
-    scale = F(1 / math.sqrt(dim))
+    number, per_head, left, right = options(a)
+    cap, scale = number("soft_cap"), F(1 / math.sqrt(dim))
+    factor = F(float(scale) * LOG2E if cap is None else float(scale) / cap)
+    lengths = list(map(int, a["kv_lengths"].split(","))) if "kv_lengths" in a else [keys] * batch
     dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
     for b, h in np.ndindex(batch, heads):
         key, value = k[b, h // group], v[b, h // group]
         p, ds = np.zeros((queries, keys), F), np.zeros((queries, keys), F)
+        n, slope = lengths[b], per_head("alibi_slopes", h)
         for i in range(queries):
-            n = min(keys, max(0, i + 1 + keys - queries)) if causal else keys
-            out, lse = attention_row(q[b, h, i], key[:n], value[:n])
-            s, dp, delta = np.zeros(n, F), np.zeros(n, F), F(0)
+            position = i + n - queries
+            seen = visible(position - np.arange(n), left, right)
+            out, lse = attention_row(
+                q[b, h, i], key[:n], value[:n], position, seen, soft_cap=cap, slope=slope,
+            )
+            s, dp, delta, turn = np.zeros(n, F), np.zeros(n, F), F(0), F(1)
             for d in range(dim):
-                s = fma(key[:n, d], q[b, h, i, d] * F(float(scale) * LOG2E), s)
+                s = fma(key[:n, d], q[b, h, i, d] * factor, s)
+            if cap is not None:
+                t = tanh(s)
+                s, turn = t * F(cap * LOG2E), fma(-t, t, F(1))
+            s = alibi(s, slope, position)
             for e in range(len(out)):
                 delta = fma(dout[b, h, i, e], out[e], delta)
                 dp = fma(value[:n, e], dout[b, h, i, e], dp)
-            p[i, :n] = exp2(fma(lse, -F(LOG2E), s))
-            ds[i] = np.where(p[i] == 0, F(0), p[i] * np.concatenate([dp - delta, np.zeros(keys - n, F)]))
+            p[i, :n] = np.where(seen, exp2(fma(lse, -F(LOG2E), s)), F(0)) if lse > -np.inf else F(0)
+            ds[i, :n] = np.where(p[i, :n] == 0, F(0), p[i, :n] * (dp - delta)) * turn
             for tile in range(0, n, 128):
                 part = np.zeros(dim, F)
                 for j in range(tile, min(n, tile + 128)):
@@ -387,11 +462,12 @@ def row_seeds(seed, rows):
 
 
 RUN = {
-    "attention": lambda a, shape, q, k, v, bias=None: attention(a, q, k, v, bias),
+    "attention": lambda a, shape, *x: attention(a, *x)[len(shape) == 3],
+    "attention_varlen": lambda a, shape, q, k, v: attention_varlen(a, q, k, v),
     "attention_paged": lambda a, shape, q, k, v: attention_paged(q, k, v, a),
     "attention_merge": lambda a, shape, *x: attention_merge(*x),
     "rope": lambda a, shape, x, cos, sin: rope(x, cos, sin, a),
-    "attention_backward": lambda a, shape, q, k, v, dout: attention_backward(q, k, v, dout, a["causal"] == "1"),
+    "attention_backward": lambda a, shape, q, k, v, dout: attention_backward(a, q, k, v, dout),
     "linear": lambda a, shape, x, w, b: linear(x, w, b, a["activation"], a.get("storage", "f32")),
     "layer_norm": lambda a, shape, x, w, b: norm(x, w, b, a["eps"], True),
     "rms_norm": lambda a, shape, x, w: norm(x, w, None, a["eps"], False),

@@ -65,7 +65,7 @@ defmodule DGM.Native do
   def unpatchify(_x, _patch, _height, _width), do: missing()
 
   def linear_pack(_weight, _bias), do: missing()
-  def linear_forward(_linear, _x, _activation), do: missing()
+  def linear_forward(_linear, _x, _activation, _type), do: missing()
 
   def random_normal(_seeds, _dims, _purpose, _draw), do: missing()
   def random_uniform(_seeds, _dims, _purpose, _draw), do: missing()

@@ -299,13 +299,20 @@ defmodule DGM.Tensor do
   def typed_or_nil(tensor, name), do: typed(tensor, name, [{:f, 32}])
 
   @doc false
-  # A result in the kind and the type of `input`.
-  def like_typed(%{__struct__: Nx.Tensor} = input, {data, shape}) do
-    data |> Nx.from_binary(Nx.type(input)) |> Nx.reshape(shape)
+  # A result in the kind of `input`, of its type unless another is given.
+  def like_typed(input, result, type \\ nil)
+
+  def like_typed(%{__struct__: Nx.Tensor} = input, {data, shape}, type) do
+    data |> Nx.from_binary(type || Nx.type(input)) |> Nx.reshape(shape)
   end
 
-  def like_typed(%__MODULE__{type: type}, {data, shape}),
-    do: %__MODULE__{data: data, shape: shape, type: type}
+  def like_typed(%__MODULE__{type: own}, {data, shape}, type),
+    do: %__MODULE__{data: data, shape: shape, type: type || own}
+
+  @doc false
+  # The name of a floating-point type.
+  def float_name(type, _name) when type in @floats, do: @names[type]
+  def float_name(type, name), do: DGM.Check.fail(name, type, "one of #{inspect(@floats)}")
 
   @doc false
   def native_mask(%__MODULE__{data: data, shape: shape, type: {:u, 8}}, name)

@@ -8,7 +8,7 @@ defmodule DGM.Conformance do
   @path Path.expand("../../../tests/conformance/cases.txt", __DIR__)
   @u32 0xFFFFFFFF
 
-  defstruct [:kind, :name, :call, :out, :sha256, :error, inputs: %{}, args: %{}]
+  defstruct [:kind, :name, :call, :result, :out, :sha256, :error, inputs: %{}, args: %{}]
 
   def path, do: @path
 
@@ -39,10 +39,10 @@ defmodule DGM.Conformance do
     do: put_in(case.inputs[name], {dims(dims), contents, text})
 
   defp field(["arg", name, text], case), do: put_in(case.args[name], text)
-  defp field(["out", "out", "f32", dims], case), do: %{case | out: dims(dims)}
+  defp field(["out", name, "f32", dims], case), do: %{case | result: name, out: dims(dims)}
 
-  defp field(["out", "out", "f32", dims, "sha256", hash], case),
-    do: %{case | out: dims(dims), sha256: hash}
+  defp field(["out", name, "f32", dims, "sha256", hash], case),
+    do: %{case | result: name, out: dims(dims), sha256: hash}
 
   defp field(["error", class, word], case), do: %{case | error: {class, word}}
 

@@ -3,14 +3,15 @@
 use dgm_core::Result;
 use dgm_core::attention::{
     AttentionOptions, KvCache, attention, attention_backward, attention_merge, attention_paged,
+    attention_varlen,
 };
 use dgm_core::linalg::{Activation, PackedLinear, linear};
 use dgm_core::nn::{self, Gelu};
-use dgm_core::tensor::{bf16, f16};
 use ndarray::{
-    Array2, Array3, Array4, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, Ix1, Ix2, Ix4,
+    Array2, Array3, Array4, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, Ix1, Ix2, Ix3, Ix4,
 };
 
+use crate::storage::{Output, Stored};
 use crate::{Args, CaseSpec, Kernel, oracle};
 
 const fn case(name: &'static str, sizes: &'static str, args: &'static str) -> CaseSpec {
@@ -39,20 +40,74 @@ pub(crate) fn block_table(pages: usize, page_len: usize, a: &Args) -> (Array2<i3
     (table, vec![most * page_len - a.number::<usize>("short"); batch])
 }
 
+/// Calls `f` with the options of a case.
+fn with_options<T>(a: &Args, f: impl FnOnce(AttentionOptions) -> T) -> T {
+    let numbers = |name| a.find(name).map(|_| a.list::<f32>(name));
+    let (slopes, sinks) = (numbers("alibi_slopes"), numbers("sinks"));
+    let lengths = a.find("kv_lengths").map(|_| a.list::<usize>("kv_lengths"));
+    f(AttentionOptions {
+        causal: a.text("causal") == "1",
+        scale: a.optional("scale"),
+        soft_cap: a.optional("soft_cap"),
+        window_left: a.optional("window_left"),
+        window_right: a.optional("window_right"),
+        alibi_slopes: slopes.as_deref(),
+        sinks: sinks.as_deref(),
+        kv_lengths: lengths.as_deref(),
+        ..Default::default()
+    })
+}
+
+/// What the mask of a case hides: the elements below -0.25.
+pub(crate) fn seen(x: f64) -> bool {
+    x >= -0.25
+}
+
 /// The gradients of the attention of `[q, k, v, dout]`, one after the other for each batch entry.
 fn gradients(x: &[ArrayViewD<f32>], a: &Args, out: ArrayViewMutD<f32>) -> Result<()> {
-    let options = AttentionOptions { causal: a.text("causal") == "1", ..Default::default() };
+    with_options(a, |options| gradients_with(x, &options, out))
+}
+
+fn gradients_with(x: &[ArrayViewD<f32>], options: &AttentionOptions, out: ArrayViewMutD<f32>) -> Result<()> {
     let [q, k, v, dout] = [0, 1, 2, 3].map(|i| view::<Ix4>(&x[i]));
     let (b, h, l, _) = q.dim();
     let (mut y, mut lse) = (Array4::<f32>::zeros((b, h, l, v.dim().3)), Array3::zeros((b, h, l)));
-    attention(q, k, v, &options, y.view_mut(), Some(lse.view_mut()))?;
+    attention(q, k, v, options, y.view_mut(), Some(lse.view_mut()))?;
     let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| Array4::<f32>::zeros(x.dim()));
     let to = (dq.view_mut(), dk.view_mut(), dv.view_mut());
-    attention_backward(q, k, v, y.view(), lse.view(), dout, &options, to.0, to.1, to.2, None)?;
+    attention_backward(q, k, v, y.view(), lse.view(), dout, options, to.0, to.1, to.2, None)?;
     for (b, mut out) in target::<Ix2>(out).outer_iter_mut().enumerate() {
         let all = [&dq, &dk, &dv].into_iter().flat_map(|x| x.index_axis(ndarray::Axis(0), b).to_owned());
         out.iter_mut().zip(all).for_each(|(to, x)| *to = x);
     }
+    Ok(())
+}
+
+/// For outputs in 16 bits: half a unit of bfloat16's last place, and as much for the weights rounded to it.
+const NARROW: f64 = 4e-3;
+
+/// Attention of `[q, k, v]` in the types of a case.
+fn attend(x: &[ArrayViewD<f32>], a: &Args, out: ArrayViewMutD<f32>) -> Result<()> {
+    let own = a.text_or("storage", "f32");
+    let [q, k, v] = [own, a.text_or("kv_storage", own), a.text_or("kv_storage", own)];
+    let [q, k, v] = [(0, q), (1, k), (2, v)].map(|(i, t)| Stored::<Ix4>::new(view(&x[i]), t));
+    let mut to = Output::new(target::<Ix4>(out), own);
+    with_options(a, |options| attention(q.view(), k.view(), v.view(), &options, to.view_mut(), None))?;
+    to.widen();
+    Ok(())
+}
+
+/// [`attention_varlen`] of `[q, k, v]` in the types of a case.
+fn attend_packed(x: &[ArrayViewD<f32>], a: &Args, out: ArrayViewMutD<f32>) -> Result<()> {
+    let own = a.text_or("storage", "f32");
+    let [q, k, v] = [0, 1, 2].map(|i| Stored::<Ix3>::new(view(&x[i]), own));
+    let [q_offsets, kv_offsets] = ["q_offsets", "kv_offsets"].map(|name| a.list::<usize>(name));
+    let mut to = Output::new(target::<Ix3>(out), own);
+    with_options(a, |options| {
+        let (q, k, v, out) = (q.view(), k.view(), v.view(), to.view_mut());
+        attention_varlen(q, k, v, &q_offsets, &kv_offsets, &options, out, None)
+    })?;
+    to.widen();
     Ok(())
 }
 
@@ -67,14 +122,85 @@ pub const KERNELS: &[Kernel] = &[
             case("gqa_causal", "B=2 H=4 G=2 L=17 S=17 D=40 E=40", "causal=1"),
             case("causal_longer_keys", "B=3 H=2 G=1 L=65 S=130 D=33 E=64", "causal=1"),
             case("decode", "B=2 H=8 G=2 L=3 S=1100 D=40 E=24", "causal=1"),
+            case("lengths", "B=3 H=2 G=2 L=9 S=150 D=12 E=20", "causal=1 kv_lengths=150,4,131"),
+            case("f32_queries", "B=2 H=4 G=2 L=5 S=130 D=40 E=25", "causal=0 kv_storage=bf16"),
         ],
         bound: 4e-6,
         oracle: oracle::attention,
-        run: |x, a, out| {
-            let options = AttentionOptions { causal: a.text("causal") == "1", ..Default::default() };
-            let [q, k, v] = [0, 1, 2].map(|i| view::<Ix4>(&x[i]));
-            attention(q, k, v, &options, target::<Ix4>(out), None)
+        run: attend,
+    },
+    Kernel {
+        call: "attention",
+        signature: "q[B,H,L,D] k[B,G,S,D] v[B,G,S,E] -> out[B,H,L,E]",
+        cases: &[
+            case("bf16", "B=2 H=4 G=2 L=17 S=301 D=41 E=24", "causal=1 storage=bf16"),
+            case("bf16_decode", "B=1 H=4 G=2 L=2 S=700 D=40 E=24", "causal=0 storage=bf16"),
+            case("f16", "B=2 H=4 G=2 L=17 S=130 D=40 E=25", "causal=1 storage=f16"),
+        ],
+        bound: NARROW,
+        oracle: oracle::attention,
+        run: attend,
+    },
+    Kernel {
+        call: "attention",
+        signature: "q[B,H,L,D] k[B,G,S,D] v[B,G,S,E] -> lse[B,H,L]",
+        cases: &[
+            case("lse", "B=2 H=4 G=2 L=17 S=23 D=40 E=24", "causal=0"),
+            case("lse_options", "B=2 H=2 G=1 L=9 S=600 D=33 E=20", "causal=1 soft_cap=5 sinks=1,-0.25"),
+            case("lse_bf16", "B=2 H=2 G=1 L=9 S=160 D=33 E=20", "causal=1 storage=bf16"),
+        ],
+        bound: 4e-6,
+        oracle: oracle::attention_lse,
+        run: |x, a, lse| {
+            let own = a.text_or("storage", "f32");
+            let [q, k, v] = [0, 1, 2].map(|i| Stored::<Ix4>::new(view(&x[i]), own));
+            let (b, h, l, _) = view::<Ix4>(&x[0]).dim();
+            let mut out = Array4::<f32>::zeros((b, h, l, x[2].shape()[3]));
+            with_options(a, |options| {
+                attention(q.view(), k.view(), v.view(), &options, out.view_mut(), Some(target::<Ix3>(lse)))
+            })
         },
+    },
+    Kernel {
+        call: "attention",
+        signature: "q[B,H,L,D] k[B,G,S,D] v[B,G,S,E] mask[B,N,L,S] -> out[B,H,L,E]",
+        cases: &[
+            case("mask", "B=2 H=4 G=2 L=5 S=9 D=8 E=6 N=1", "causal=0"),
+            case("mask_causal", "B=2 H=2 G=1 L=17 S=140 D=24 E=16 N=1", "causal=1"),
+        ],
+        bound: 4e-6,
+        oracle: oracle::attention_masked,
+        run: |x, a, out| {
+            let [q, k, v] = [0, 1, 2].map(|i| view::<Ix4>(&x[i]));
+            let mask = view::<Ix4>(&x[3]).mapv(|v| u8::from(seen(v.into())));
+            with_options(a, |options| {
+                let options = AttentionOptions { mask: Some(mask.view()), ..options };
+                attention(q, k, v, &options, target::<Ix4>(out), None)
+            })
+        },
+    },
+    Kernel {
+        call: "attention_varlen",
+        signature: "q[T,H,D] k[S,G,D] v[S,G,E] -> out[T,H,E]",
+        cases: &[
+            case("three", "T=20 S=29 H=4 G=2 D=40 E=24", "causal=1 q_offsets=0,9,9,20 kv_offsets=0,12,14,29"),
+            case("long", "T=200 S=700 H=2 G=1 D=33 E=20", "causal=0 q_offsets=0,3,200 kv_offsets=0,600,700"),
+        ],
+        bound: 4e-6,
+        oracle: oracle::attention_varlen,
+        run: attend_packed,
+    },
+    Kernel {
+        call: "attention_varlen",
+        signature: "q[T,H,D] k[S,G,D] v[S,G,E] -> out[T,H,E]",
+        cases: &[case(
+            "bf16",
+            "T=20 S=290 H=4 G=2 D=40 E=24",
+            "causal=1 q_offsets=0,9,20 kv_offsets=0,150,290 storage=bf16",
+        )],
+        bound: NARROW,
+        oracle: oracle::attention_varlen,
+        run: attend_packed,
     },
     Kernel {
         call: "attention",
@@ -99,21 +225,11 @@ pub const KERNELS: &[Kernel] = &[
         bound: 1e-5,
         oracle: oracle::attention,
         run: |x, a, out| {
-            let numbers = |name| a.find(name).map(|_| a.list::<f32>(name));
-            let (slopes, sinks) = (numbers("alibi_slopes"), numbers("sinks"));
-            let options = AttentionOptions {
-                causal: a.text("causal") == "1",
-                scale: a.optional("scale"),
-                soft_cap: a.optional("soft_cap"),
-                window_left: a.optional("window_left"),
-                window_right: a.optional("window_right"),
-                alibi_slopes: slopes.as_deref(),
-                sinks: sinks.as_deref(),
-                bias: Some(view(&x[3])),
-                ..Default::default()
-            };
-            let [q, k, v] = [0, 1, 2].map(|i| view::<Ix4>(&x[i]));
-            attention(q, k, v, &options, target::<Ix4>(out), None)
+            let [q, k, v, bias] = [0, 1, 2, 3].map(|i| view::<Ix4>(&x[i]));
+            with_options(a, |options| {
+                let options = AttentionOptions { bias: Some(bias), ..options };
+                attention(q, k, v, &options, target::<Ix4>(out), None)
+            })
         },
     },
     Kernel {
@@ -136,8 +252,7 @@ pub const KERNELS: &[Kernel] = &[
                 block_table: Some(table.view()),
                 lengths: &lengths,
             };
-            let options = AttentionOptions { causal: a.text("causal") == "1", ..Default::default() };
-            attention_paged(q, &cache, &options, target::<Ix4>(out), None)
+            with_options(a, |options| attention_paged(q, &cache, &options, target::<Ix4>(out), None))
         },
     },
     Kernel {
@@ -181,6 +296,11 @@ pub const KERNELS: &[Kernel] = &[
         cases: &[
             case("gqa_causal", "B=2 H=4 G=2 L=17 S=23 D=40 E=24 K=5664", "causal=1"),
             case("tiles", "B=1 H=2 G=1 L=70 S=150 D=12 E=20 K=6480", "causal=0"),
+            case(
+                "options",
+                "B=2 H=2 G=1 L=17 S=40 D=12 E=20 K=1688",
+                "causal=0 window_left=9 window_right=3 soft_cap=2.5 alibi_slopes=0.125,-0.5 kv_lengths=40,23",
+            ),
         ],
         bound: 1e-5,
         oracle: oracle::attention_backward,
@@ -200,25 +320,15 @@ pub const KERNELS: &[Kernel] = &[
         bound: 2e-5,
         oracle: oracle::linear,
         run: |x, a, out| {
-            let [input, weight] = [0, 1].map(|i| view::<Ix2>(&x[i]));
-            let bias = Some(view::<Ix1>(&x[2]).into());
             let act = match a.text("activation") {
                 "silu" => Activation::Silu,
                 "gelu_tanh" => Activation::GeluTanh,
                 _ => Activation::None,
             };
-            let out = target::<Ix2>(out);
-            match a.text_or("storage", "f32") {
-                "bf16" => {
-                    let packed = PackedLinear::pack(weight.mapv(bf16::from_f32).view(), bias)?;
-                    linear(input.mapv(bf16::from_f32).view(), &packed, act, out)
-                }
-                "f16" => {
-                    let packed = PackedLinear::pack(weight.mapv(f16::from_f32).view(), bias)?;
-                    linear(input.mapv(f16::from_f32).view(), &packed, act, out)
-                }
-                _ => linear(input, &PackedLinear::pack(weight, bias)?, act, out),
-            }
+            let [input, weight] =
+                [0, 1].map(|i| Stored::<Ix2>::new(view(&x[i]), a.text_or("storage", "f32")));
+            let packed = PackedLinear::pack(weight.view(), Some(view::<Ix1>(&x[2]).into()))?;
+            linear(input.view(), &packed, act, target::<Ix2>(out))
         },
     },
     Kernel {

@@ -6,6 +6,7 @@ mod kernels;
 mod oracle;
 mod publish;
 mod runs;
+mod storage;
 
 use dgm_core::Result;
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, IxDyn};
@@ -64,7 +65,7 @@ impl Args {
     /// rows cannot be taken from the tensors alone.
     #[must_use]
     pub fn by_row(&self) -> bool {
-        self.0.iter().any(|a| matches!(a.0, "batch" | "first"))
+        self.0.iter().any(|a| matches!(a.0, "batch" | "first" | "kv_lengths" | "q_offsets"))
     }
 
     /// The text of an option that not every case has.

@@ -3,11 +3,11 @@
 // Compared within a bound, never by bits: the functions of the platform will do.
 #![allow(clippy::disallowed_methods)]
 
-use dgm_core::tensor::{bf16, f16};
-use ndarray::{ArrayD, Axis, Dimension, IxDyn};
+use ndarray::{ArrayD, Axis, Dimension, IxDyn, Slice};
 
 use crate::Args;
-use crate::kernels::{block_table, firsts};
+use crate::kernels::{block_table, firsts, seen};
+use crate::storage::rounded;
 
 pub fn silu(v: f64) -> f64 {
     v / (1.0 + (-v).exp())
@@ -20,43 +20,97 @@ pub fn gelu(v: f64, erf: bool) -> f64 {
     0.5 * v * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (v + 0.044715 * v * v * v)).tanh())
 }
 
-pub fn attention(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
-    let (q, k, v) = (&x[0], &x[1], &x[2]);
-    let (dim, groups, keys) = (q.shape()[3], k.shape()[1], k.shape()[2]);
+/// The keys that every query sees, and their scores: the call's `f(batch entry, head, keys and scores)`.
+fn every_query(x: &[ArrayD<f64>], a: &Args, mut f: impl FnMut(usize, usize, Vec<(usize, f64)>)) {
+    let (q, k) = (&x[0], &x[1]);
+    let [batch, heads, queries, dim] = *q.shape() else { panic!("four axes") };
+    let group = heads / k.shape()[1];
     let scale = a.optional("scale").unwrap_or(1.0 / (dim as f64).sqrt());
     let cap = a.optional::<f64>("soft_cap");
-    let per_head = |name: &str, h: usize| a.find(name).map(|_| a.list::<f64>(name)[h]);
     let right = if a.text("causal") == "1" { Some(0) } else { a.optional::<i64>("window_right") };
     let left = a.optional::<i64>("window_left");
-    let mut out = Vec::new();
-    for b in 0..o[0] {
-        for h in 0..o[1] {
-            let g = h / (o[1] / groups);
-            let slope = per_head("alibi_slopes", h).unwrap_or(0.0);
-            for i in 0..o[2] {
+    for b in 0..batch {
+        let keys = a.find("kv_lengths").map_or(k.shape()[2], |_| a.list("kv_lengths")[b]);
+        for h in 0..heads {
+            let slope = per_head(a, "alibi_slopes", h).unwrap_or(0.0);
+            for i in 0..queries {
                 // The last query stands at the last key.
-                let position = (i + keys) as i64 - o[2] as i64;
+                let position = (i + keys) as i64 - queries as i64;
                 let behind = |j: usize| position - j as i64;
-                let seen: Vec<usize> = (0..keys)
-                    .filter(|&j| right.is_none_or(|n| -behind(j) <= n) && left.is_none_or(|n| behind(j) <= n))
-                    .collect();
+                let seen = (0..keys).filter(|&j| {
+                    right.is_none_or(|n| -behind(j) <= n) && left.is_none_or(|n| behind(j) <= n)
+                });
                 let score = |j: usize| {
-                    let dot = (0..dim).map(|d| q[[b, h, i, d]] * k[[b, g, j, d]]).sum::<f64>() * scale;
+                    let dot =
+                        (0..dim).map(|d| q[[b, h, i, d]] * k[[b, h / group, j, d]]).sum::<f64>() * scale;
                     let capped = cap.map_or(dot, |cap| cap * (dot / cap).tanh());
-                    capped - slope * behind(j).abs() as f64 + x.get(3).map_or(0.0, |bias| bias[[0, h, i, j]])
+                    let bias = |bias: &ArrayD<f64>| bias[[b % bias.shape()[0], h % bias.shape()[1], i, j]];
+                    capped - slope * behind(j).abs() as f64 + x.get(3).map_or(0.0, bias)
                 };
-                let weights: Vec<f64> = seen.iter().map(|&j| score(j).exp()).collect();
-                let sink = per_head("sinks", h).map_or(0.0, f64::exp);
-                let total = weights.iter().sum::<f64>() + sink;
-                for e in 0..o[3] {
-                    out.push(
-                        seen.iter().zip(&weights).map(|(&j, w)| w * v[[b, g, j, e]]).sum::<f64>() / total,
-                    );
-                }
+                f(b, h, seen.map(|j| (j, score(j))).collect());
             }
         }
     }
+}
+
+fn per_head(a: &Args, name: &str, h: usize) -> Option<f64> {
+    a.find(name).map(|_| a.list::<f64>(name)[h])
+}
+
+/// The inputs as their types hold them.
+fn as_stored(x: &[ArrayD<f64>], a: &Args) -> Vec<ArrayD<f64>> {
+    let own = a.text_or("storage", "f32");
+    let dtype = |i| if i == 0 { own } else { a.text_or("kv_storage", own) };
+    x.iter().enumerate().map(|(i, x)| x.mapv(|v| if i < 3 { rounded(v, dtype(i)) } else { v })).collect()
+}
+
+pub fn attention(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    let x = as_stored(x, a);
+    let (v, heads) = (&x[2], x[0].shape()[1]);
+    let mut out = Vec::new();
+    every_query(&x, a, |b, h, scores| {
+        let g = h / (heads / v.shape()[1]);
+        let total =
+            scores.iter().map(|(_, s)| s.exp()).sum::<f64>() + per_head(a, "sinks", h).map_or(0.0, f64::exp);
+        let sum = |e: usize| scores.iter().map(|&(j, s)| s.exp() * v[[b, g, j, e]]).sum::<f64>();
+        // Without a key there is nothing to weigh: 0.
+        out.extend((0..o[3]).map(|e| if total == 0.0 { 0.0 } else { sum(e) / total }));
+    });
     out
+}
+
+pub fn attention_lse(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    let mut out = Vec::new();
+    every_query(&as_stored(x, a), a, |_, h, scores| {
+        let sink = per_head(a, "sinks", h).map_or(0.0, f64::exp);
+        out.push((scores.iter().map(|(_, s)| s.exp()).sum::<f64>() + sink).ln());
+    });
+    out
+}
+
+pub fn attention_masked(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    let mut x = x.to_vec();
+    x[3].mapv_inplace(|v| if seen(v) { 0.0 } else { f64::NEG_INFINITY });
+    attention(&x, a, o)
+}
+
+pub fn attention_varlen(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    let offsets = |i| a.list::<usize>(if i == 0 { "q_offsets" } else { "kv_offsets" });
+    let mut out = ArrayD::zeros(IxDyn(o));
+    for n in 0..offsets(0).len() - 1 {
+        // `[T, H, D]` as `[1, H, T, D]`.
+        let own = |i: usize| {
+            let rows = Slice::from(offsets(i)[n]..offsets(i)[n + 1]);
+            x[i].slice_axis(Axis(0), rows).permuted_axes(IxDyn(&[1, 0, 2])).insert_axis(Axis(0)).to_owned()
+        };
+        let own = [0, 1, 2].map(own);
+        let shape = [1, o[1], own[0].shape()[2], o[2]];
+        let result = ArrayD::from_shape_vec(IxDyn(&shape), attention(&own, a, &shape)).expect("the shape");
+        let rows = Slice::from(offsets(0)[n]..offsets(0)[n + 1]);
+        out.slice_axis_mut(Axis(0), rows)
+            .assign(&result.index_axis(Axis(0), 0).permuted_axes(IxDyn(&[1, 0, 2])));
+    }
+    out.into_raw_vec_and_offset().0
 }
 
 pub fn attention_paged(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
@@ -105,44 +159,35 @@ pub fn rope(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
 pub fn attention_backward(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
     let (q, k, v, dout) = (&x[0], &x[1], &x[2], &x[3]);
     let [batch, heads, queries, dim] = *q.shape() else { panic!("four axes") };
-    let (groups, keys, value_dim) = (k.shape()[1], k.shape()[2], v.shape()[3]);
-    let scale = 1.0 / (dim as f64).sqrt();
+    let (group, value_dim) = (heads / k.shape()[1], v.shape()[3]);
+    let (scale, cap) = (1.0 / (dim as f64).sqrt(), a.optional::<f64>("soft_cap"));
     let (mut dq, mut dk, mut dv) = (0.0 * q, 0.0 * k, 0.0 * v);
-    for b in 0..batch {
-        for h in 0..heads {
-            let g = h / (heads / groups);
-            for i in 0..queries {
-                let seen = if a.text("causal") == "1" { (i + 1 + keys - queries).min(keys) } else { keys };
-                let score = |j| (0..dim).map(|d| q[[b, h, i, d]] * k[[b, g, j, d]]).sum::<f64>();
-                let weights: Vec<f64> = (0..seen).map(|j| (score(j) * scale).exp()).collect();
-                let total: f64 = weights.iter().sum();
-                let p = |j: usize| weights[j] / total;
-                let dp = |j| (0..value_dim).map(|e| v[[b, g, j, e]] * dout[[b, h, i, e]]).sum::<f64>();
-                let delta: f64 = (0..seen).map(|j| p(j) * dp(j)).sum();
-                for j in 0..seen {
-                    let ds = p(j) * (dp(j) - delta) * scale;
-                    for d in 0..dim {
-                        dq[[b, h, i, d]] += ds * k[[b, g, j, d]];
-                        dk[[b, g, j, d]] += ds * q[[b, h, i, d]];
-                    }
-                    for e in 0..value_dim {
-                        dv[[b, g, j, e]] += p(j) * dout[[b, h, i, e]];
-                    }
-                }
+    let mut rows = 0..;
+    every_query(&x[..3], a, |b, h, scores| {
+        let (g, i) = (h / group, rows.next().expect("endless") % queries);
+        let total: f64 = scores.iter().map(|(_, s)| s.exp()).sum();
+        let dp = |j| (0..value_dim).map(|e| v[[b, g, j, e]] * dout[[b, h, i, e]]).sum::<f64>();
+        let delta: f64 = scores.iter().map(|&(j, s)| s.exp() / total * dp(j)).sum();
+        for (j, s) in scores {
+            let p = s.exp() / total;
+            let dot = (0..dim).map(|d| q[[b, h, i, d]] * k[[b, g, j, d]]).sum::<f64>() * scale;
+            let slope = cap.map_or(1.0, |cap| 1.0 - (dot / cap).tanh().powi(2));
+            let ds = p * (dp(j) - delta) * scale * slope;
+            for d in 0..dim {
+                dq[[b, h, i, d]] += ds * k[[b, g, j, d]];
+                dk[[b, g, j, d]] += ds * q[[b, h, i, d]];
+            }
+            for e in 0..value_dim {
+                dv[[b, g, j, e]] += p * dout[[b, h, i, e]];
             }
         }
-    }
+    });
     let entry = |b| [&dq, &dk, &dv].into_iter().flat_map(move |x| x.index_axis(Axis(0), b).to_owned());
     (0..batch).flat_map(entry).collect()
 }
 
 pub fn linear(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
-    // Inputs are f32. (From f64 the crate rounds some neighbours of a tie the wrong way.)
-    let stored = |x: &ArrayD<f64>| match a.text_or("storage", "f32") {
-        "bf16" => x.mapv(|v| bf16::from_f32(v as f32).to_f64()),
-        "f16" => x.mapv(|v| f16::from_f32(v as f32).to_f64()),
-        _ => x.clone(),
-    };
+    let stored = |x: &ArrayD<f64>| x.mapv(|v| rounded(v, a.text_or("storage", "f32")));
     let x = [stored(&x[0]), stored(&x[1]), x[2].clone()];
     let mut out = Vec::new();
     for r in 0..o[0] {

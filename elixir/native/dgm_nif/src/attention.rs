@@ -114,18 +114,18 @@ fn attention<'a>(
 #[allow(clippy::too_many_arguments)]
 fn attention_backward<'a>(
     env: Env<'a>,
-    q: Input<'a>,
-    k: Input<'a>,
-    v: Input<'a>,
-    out: Input<'a>,
+    q: TypedInput<'a>,
+    k: TypedInput<'a>,
+    v: TypedInput<'a>,
+    out: TypedInput<'a>,
     lse: Input<'a>,
-    dout: Input<'a>,
+    dout: TypedInput<'a>,
     options: Options<'a>,
 ) -> Reply<(Term<'a>, Term<'a>, Term<'a>, Option<Term<'a>>)> {
     let _fp = FpEnv::enter();
-    let (q, k, v) = (Tensor::new("q", &q)?, Tensor::new("k", &k)?, Tensor::new("v", &v)?);
-    let (out, lse, dout) =
-        (Tensor::new("out", &out)?, Tensor::new("lse", &lse)?, Tensor::new("dout", &dout)?);
+    let (q, k, v) = (Typed::new("q", &q, false)?, Typed::new("k", &k, false)?, Typed::new("v", &v, false)?);
+    let (out, dout) = (Typed::new("out", &out, false)?, Typed::new("dout", &dout, false)?);
+    let lse = Tensor::new("lse", &lse)?;
     let settings = Settings::new(&options)?;
     let mut dbias = match (&settings.bias, options.dbias) {
         (Some(bias), true) => Some(Output::new("dbias", bias.dims())?),
@@ -133,22 +133,22 @@ fn attention_backward<'a>(
         (_, false) => None,
     };
     // Results have the shapes of what they belong to, which the engine has not checked yet.
-    let views = (q.view::<Ix4>(QUERIES)?, k.view::<Ix4>(KEYS)?, v.view::<Ix4>(VALUES)?);
-    let mut dq = Output::new("dq", q.dims())?;
-    let mut dk = Output::new("dk", k.dims())?;
-    let mut dv = Output::new("dv", v.dims())?;
+    let views = (q.floats::<Ix4>(QUERIES)?, k.floats::<Ix4>(KEYS)?, v.floats::<Ix4>(VALUES)?);
+    let mut dq = TypedOutput::new("dq", q.dims(), q.dtype())?;
+    let mut dk = TypedOutput::new("dk", k.dims(), k.dtype())?;
+    let mut dv = TypedOutput::new("dv", v.dims(), v.dtype())?;
     let to_bias = dbias.as_mut().map(Output::view::<Ix4>).transpose()?;
     attention::attention_backward(
         views.0,
         views.1,
         views.2,
-        out.view::<Ix4>(OUTPUT)?,
+        out.floats::<Ix4>(OUTPUT)?,
         lse.view::<Ix3>("{batch, heads, queries}")?,
-        dout.view::<Ix4>(OUTPUT)?,
+        dout.floats::<Ix4>(OUTPUT)?,
         &settings.options()?,
-        dq.view::<Ix4>()?,
-        dk.view::<Ix4>()?,
-        dv.view::<Ix4>()?,
+        dq.floats::<Ix4>()?,
+        dk.floats::<Ix4>()?,
+        dv.floats::<Ix4>()?,
         to_bias,
     )?;
     Ok((dq.into_term(env), dk.into_term(env), dv.into_term(env), dbias.map(|x| x.into_term(env))))

@@ -7,7 +7,7 @@ use ndarray::{Ix1, Ix2};
 use rustler::{Env, Resource, ResourceArc, Term};
 
 use crate::failure::{Handle, Named, Reply};
-use crate::tensor::{Input, Output, Tensor};
+use crate::typed::{self, Typed, TypedInput, TypedOutput};
 
 /// An immutable packed layer, shared between processes.
 pub struct LinearRef(PackedLinear);
@@ -23,15 +23,14 @@ impl Named for LinearRef {
 /// `{resource, in_features, out_features, bytes}`
 #[rustler::nif(schedule = "DirtyCpu")]
 fn linear_pack<'a>(
-    weight: Input<'a>,
-    bias: Option<Input<'a>>,
+    weight: TypedInput<'a>,
+    bias: Option<TypedInput<'a>>,
 ) -> Reply<(ResourceArc<LinearRef>, usize, usize, usize)> {
     let _fp = FpEnv::enter();
-    let weight = Tensor::new("weight", &weight)?;
-    let bias = bias.as_ref().map(|b| Tensor::new("bias", b)).transpose()?;
-    let bias = bias.as_ref().map(|b| b.view::<Ix1>("{out_features}")).transpose()?;
-    let weight = weight.view::<Ix2>("{out_features, in_features}")?;
-    let packed = PackedLinear::pack(weight, bias.map(Into::into))?;
+    let weight = Typed::new("weight", &weight, false)?;
+    let bias = bias.as_ref().map(|b| Typed::new("bias", b, false)).transpose()?;
+    let bias = bias.as_ref().map(|b| b.floats::<Ix1>("{out_features}")).transpose()?;
+    let packed = PackedLinear::pack(weight.floats::<Ix2>("{out_features, in_features}")?, bias)?;
     let (inputs, outputs, bytes) = (packed.in_features(), packed.out_features(), packed.bytes());
     Ok((ResourceArc::new(LinearRef(packed)), inputs, outputs, bytes))
 }
@@ -40,17 +39,18 @@ fn linear_pack<'a>(
 fn linear_forward<'a>(
     env: Env<'a>,
     layer: Handle<LinearRef>,
-    x: Input<'a>,
+    x: TypedInput<'a>,
     activation: String,
+    dtype: String,
 ) -> Reply<Term<'a>> {
     let _fp = FpEnv::enter();
-    let x = Tensor::new("x", &x)?;
+    let x = Typed::new("x", &x, false)?;
     let rows = x.rows()?;
     let mut dims = x.dims().to_vec();
     if let Some(last) = dims.last_mut() {
         *last = layer.0.out_features();
     }
-    let mut out = Output::new("out", &dims)?;
+    let mut out = TypedOutput::new("out", &dims, typed::dtype("type", &dtype, false)?)?;
     linalg::linear(rows, &layer.0, parse(&activation)?, out.rows()?)?;
     Ok(out.into_term(env))
 }

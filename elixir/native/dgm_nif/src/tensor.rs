@@ -99,7 +99,7 @@ fn check_len(arg: &'static str, dims: &[usize], found: usize) -> Result<()> {
     }
 }
 
-fn flat(arg: &'static str, dims: &[usize]) -> Result<(usize, usize)> {
+pub fn flat(arg: &'static str, dims: &[usize]) -> Result<(usize, usize)> {
     match dims.split_last() {
         Some((&last, leading)) => Ok((len(arg, leading)?, last)),
         None => Err(Error::shape(arg, dims, "at least one dimension")),

@@ -7,11 +7,11 @@ use dgm_core::attention::{Pages, PagesMut};
 use dgm_core::tensor::{Dtype, Floats, FloatsMut, bf16, f16};
 use dgm_core::{Error, Result};
 use half::slice::HalfBitsSliceExt;
-use ndarray::{ArrayView, ArrayViewMut, Dimension, Ix4, IxDyn};
+use ndarray::{ArrayView, ArrayViewMut, Dimension, Ix2, Ix4, IxDyn};
 use rustler::types::tuple::make_tuple;
 use rustler::{Binary, Decoder, Encoder, Env, NifResult, OwnedBinary, Term};
 
-use crate::tensor::{allocate_bytes, copy};
+use crate::tensor::{allocate_bytes, copy, flat};
 
 /// A tensor argument: `{binary, [dim], type}`.
 pub struct TypedInput<'a> {
@@ -110,19 +110,37 @@ impl<'a> Typed<'a> {
     }
 
     fn array<'s, T, D: Dimension>(&self, data: &'s [T], expected: &str) -> Result<ArrayView<'s, T, D>> {
-        let view = ArrayView::from_shape(IxDyn(&self.dims), data)
-            .map_err(|_| Error::Overflow { arg: self.arg, got: format!("{:?}", self.dims) })?;
+        self.array_of(&self.dims, data, expected)
+    }
+
+    fn array_of<'s, T, D: Dimension>(
+        &self,
+        dims: &[usize],
+        data: &'s [T],
+        expected: &str,
+    ) -> Result<ArrayView<'s, T, D>> {
+        let view = ArrayView::from_shape(IxDyn(dims), data)
+            .map_err(|_| Error::Overflow { arg: self.arg, got: format!("{dims:?}") })?;
         view.into_dimensionality().map_err(|_| Error::shape(self.arg, &self.dims, expected))
+    }
+
+    fn floats_of<D: Dimension>(&self, dims: &[usize], expected: &str) -> Result<Floats<'_, D>> {
+        Ok(match &self.data {
+            Data::F32(x) => Floats::F32(self.array_of(dims, x, expected)?),
+            Data::F16(x) => Floats::F16(self.array_of(dims, x.reinterpret_cast(), expected)?),
+            Data::Bf16(x) => Floats::Bf16(self.array_of(dims, x.reinterpret_cast(), expected)?),
+            Data::I8(_) => return Err(Error::Internal(format!("{} was read as floats", self.arg))),
+        })
     }
 
     /// A view of fixed rank; `expected` describes the dimensions wanted.
     pub fn floats<D: Dimension>(&self, expected: &str) -> Result<Floats<'_, D>> {
-        Ok(match &self.data {
-            Data::F32(x) => Floats::F32(self.array(x, expected)?),
-            Data::F16(x) => Floats::F16(self.array(x.reinterpret_cast(), expected)?),
-            Data::Bf16(x) => Floats::Bf16(self.array(x.reinterpret_cast(), expected)?),
-            Data::I8(_) => return Err(Error::Internal(format!("{} was read as floats", self.arg))),
-        })
+        self.floats_of(&self.dims, expected)
+    }
+
+    /// All leading dimensions flattened: `[rows, last]`.
+    pub fn rows(&self) -> Result<Floats<'_, Ix2>> {
+        self.floats_of(&<[usize; 2]>::from(flat(self.arg, &self.dims)?), "{..., features}")
     }
 
     /// Pages of a cache; `order` puts its axes into `[pages, heads, tokens, dim]`.
@@ -165,14 +183,26 @@ impl TypedOutput {
             .map_err(|e| Error::Internal(format!("out: {e}")))
     }
 
+    fn floats_of<'s, D: Dimension>(
+        dims: &[usize],
+        bytes: &'s mut [u8],
+        dtype: Dtype,
+    ) -> Result<FloatsMut<'s, D>> {
+        Ok(match dtype {
+            Dtype::F16 => FloatsMut::F16(Self::array(dims, halves(bytes)?.reinterpret_cast_mut())?),
+            Dtype::Bf16 => FloatsMut::Bf16(Self::array(dims, halves(bytes)?.reinterpret_cast_mut())?),
+            _ => FloatsMut::F32(Self::array(dims, cast(bytes)?)?),
+        })
+    }
+
     /// A view of rank `D`, which must be the rank it was made with.
     pub fn floats<D: Dimension>(&mut self) -> Result<FloatsMut<'_, D>> {
-        let bytes = self.data.as_mut_slice();
-        Ok(match self.dtype {
-            Dtype::F16 => FloatsMut::F16(Self::array(&self.dims, halves(bytes)?.reinterpret_cast_mut())?),
-            Dtype::Bf16 => FloatsMut::Bf16(Self::array(&self.dims, halves(bytes)?.reinterpret_cast_mut())?),
-            _ => FloatsMut::F32(Self::array(&self.dims, cast(bytes)?)?),
-        })
+        Self::floats_of(&self.dims, self.data.as_mut_slice(), self.dtype)
+    }
+
+    /// All leading dimensions flattened: `[rows, last]`.
+    pub fn rows(&mut self) -> Result<FloatsMut<'_, Ix2>> {
+        Self::floats_of(&<[usize; 2]>::from(flat("out", &self.dims)?), self.data.as_mut_slice(), self.dtype)
     }
 
     /// Pages of a cache, as [`Typed::pages`].

@@ -7,7 +7,8 @@ use rustler::{Env, NifMap, Term};
 
 use crate::attention::single;
 use crate::failure::Reply;
-use crate::tensor::{Input, Output, Tensor};
+use crate::tensor::Output;
+use crate::typed::{Typed, TypedInput, TypedOutput};
 
 /// The options, as `DGM.attention_varlen/6` has checked their types.
 #[derive(NifMap)]
@@ -27,18 +28,19 @@ struct Options {
 #[allow(clippy::too_many_arguments)]
 fn attention_varlen<'a>(
     env: Env<'a>,
-    q: Input<'a>,
-    k: Input<'a>,
-    v: Input<'a>,
+    q: TypedInput<'a>,
+    k: TypedInput<'a>,
+    v: TypedInput<'a>,
     q_offsets: Vec<usize>,
     kv_offsets: Vec<usize>,
     options: Options,
 ) -> Reply<(Term<'a>, Option<Term<'a>>)> {
     let _fp = FpEnv::enter();
-    let (q, k, v) = (Tensor::new("q", &q)?, Tensor::new("k", &k)?, Tensor::new("v", &v)?);
-    let q = q.view::<Ix3>("{tokens, heads, dim}")?;
-    let k = k.view::<Ix3>("{tokens, kv_heads, dim}")?;
-    let v = v.view::<Ix3>("{tokens, kv_heads, value_dim}")?;
+    let (q, k, v) = (Typed::new("q", &q, false)?, Typed::new("k", &k, false)?, Typed::new("v", &v, false)?);
+    let dtype = q.dtype();
+    let q = q.floats::<Ix3>("{tokens, heads, dim}")?;
+    let k = k.floats::<Ix3>("{tokens, kv_heads, dim}")?;
+    let v = v.floats::<Ix3>("{tokens, kv_heads, value_dim}")?;
     let (slopes, sinks) = (single(options.alibi_slopes.as_ref()), single(options.sinks.as_ref()));
     let settings = AttentionOptions {
         scale: options.scale.map(|s| s as f32),
@@ -50,10 +52,10 @@ fn attention_varlen<'a>(
         sinks: sinks.as_deref(),
         ..AttentionOptions::default()
     };
-    let (tokens, heads, _) = q.dim();
-    let mut out = Output::new("out", &[tokens, heads, v.dim().2])?;
+    let (tokens, heads) = (q.shape()[0], q.shape()[1]);
+    let mut out = TypedOutput::new("out", &[tokens, heads, v.shape()[2]], dtype)?;
     let mut lse = if options.lse { Some(Output::new("lse", &[heads, tokens])?) } else { None };
     let lse_view = lse.as_mut().map(Output::view::<Ix2>).transpose()?;
-    run(q, k, v, &q_offsets, &kv_offsets, &settings, out.view::<Ix3>()?, lse_view)?;
+    run(q, k, v, &q_offsets, &kv_offsets, &settings, out.floats::<Ix3>()?, lse_view)?;
     Ok((out.into_term(env), lse.map(|l| l.into_term(env))))
 }
