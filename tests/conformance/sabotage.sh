@@ -57,5 +57,8 @@ sabotage wrong_argument_named core/src/attention/mod.rs 's/check_shape\("v", v\.
 sabotage row_seed_constant core/src/random/mod.rs 's/0xbf58_476d_1ce4_e5b9/0xbf58_476d_1ce4_e5bb/'
 sabotage unchecked_stride core/src/linalg/mod.rs 's/if !output \{/if !output || shape.len() > 1 {/'
 sabotage wrong_nan_rule core/src/arch/portable.rs 's/\|x, y\| if x > y \{ x \} else \{ y \}/f32::max/'
+sabotage keys_cut_where_the_window_begins core/src/attention/kernel.rs 's/split\.max\(used\.start \/ KEY_TILE \* KEY_TILE\)/split.max(used.start)/'
+sabotage lower_of_a_pair_first core/src/arch/simd.rs 's/let acc = self\.fma\(self\.upper_bf16\(a\), self\.upper_bf16\(b\), acc\);\n(\s*)self\.fma\(self\.lower_bf16\(a\), self\.lower_bf16\(b\), acc\)/let acc = self.fma(self.lower_bf16(a), self.lower_bf16(b), acc);\n$1self.fma(self.upper_bf16(a), self.upper_bf16(b), acc)/'
+sabotage keys_beyond_the_length core/src/attention/tiles.rs 's/map_or\(self\.k\.shape\(\)\[2\], \|n\| n\[batch\]\)/map_or(self.k.shape()[2], |_| self.k.shape()[2])/'
 sabotage unvalidated_offset core/src/models/weights.rs 's/!= Some\(length\)/== None/'
 exit $survived
