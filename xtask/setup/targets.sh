@@ -47,6 +47,7 @@ inside() {
       SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt CARGO_HTTP_CAINFO=/etc/ssl/certs/ca-certificates.crt \
       CC=aarch64-linux-gnu-gcc CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
       CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=/usr/bin/qemu-aarch64-static \
+      DGM_TEST_RUNNER=/usr/bin/qemu-aarch64-static \
       QEMU_LD_PREFIX=/usr/aarch64-linux-gnu sh -euc "cd /src && $1"' inside "$1"
 }
 

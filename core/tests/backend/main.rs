@@ -20,9 +20,19 @@ fn library() -> PathBuf {
     out
 }
 
-/// Runs one of the tests below, ignored by themselves, in a process with these variables.
+/// Runs one of the tests below, ignored by themselves, in a process with these variables; under the emulator
+/// `DGM_TEST_RUNNER`, if this process is emulated itself.
 fn run_with(test: &str, blas_library: &Path) {
-    let status = Command::new(std::env::current_exe().unwrap())
+    let own = std::env::current_exe().unwrap();
+    let mut command = match std::env::var_os("DGM_TEST_RUNNER") {
+        Some(runner) => {
+            let mut command = Command::new(runner);
+            command.arg(own);
+            command
+        }
+        None => Command::new(own),
+    };
+    let status = command
         .args([test, "--exact", "--ignored"])
         .envs([("DGM_BACKEND", "blas".as_ref()), ("DGM_BLAS_LIBRARY", blas_library)])
         .status();
