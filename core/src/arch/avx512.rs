@@ -398,9 +398,9 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     }
 
     #[inline(always)]
-    fn prefetch<T>(self, s: &[T]) {
+    fn prefetch_at(self, address: usize) {
         // SAFETY: a prefetch faults at no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(s.as_ptr().cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(address)) }
     }
 
     #[inline(always)]

@@ -116,6 +116,39 @@ impl<'a, T: Copy> Matrix<'a, T> {
     }
 }
 
+impl<'a, T: Copy> Matrix<'a, T> {
+    /// The block of `rows` rows and `cols` columns whose first element is (`row`, `col`), where it is inside
+    /// and the elements of a row lie side by side.
+    #[inline(always)]
+    pub(crate) fn block(&self, row: usize, col: usize, rows: usize, cols: usize) -> Option<Block<'a, T>> {
+        let inside = |at: usize, len: usize, all: usize| len > 0 && at < all && len <= all - at;
+        if self.col_stride != 1 || !inside(row, rows, self.rows) || !inside(col, cols, self.cols) {
+            return None;
+        }
+        // SAFETY: (row, col) is an element of the matrix.
+        let ptr = unsafe { self.ptr.offset(row as isize * self.row_stride + col as isize) };
+        Some(Block { ptr, rows, cols, stride: self.row_stride, owner: PhantomData })
+    }
+}
+
+/// Rows of adjacent elements: a [`Matrix`] that was checked once.
+pub(crate) struct Block<'a, T> {
+    ptr: *const T,
+    rows: usize,
+    cols: usize,
+    stride: isize,
+    owner: PhantomData<&'a T>,
+}
+
+impl<'a, T> Block<'a, T> {
+    #[inline(always)]
+    pub(crate) fn row(&self, row: usize) -> &'a [T] {
+        assert!(row < self.rows);
+        // SAFETY: the row is inside the matrix and its `cols` elements are adjacent ([`Matrix::block`]).
+        unsafe { std::slice::from_raw_parts(self.ptr.offset(row as isize * self.stride), self.cols) }
+    }
+}
+
 /// A read-only matrix whose elements are pairs of adjacent bfloat16 numbers.
 #[derive(Clone, Copy)]
 pub(crate) struct Pairs<'a> {
@@ -282,5 +315,43 @@ impl<'a, T: Copy> MatrixMut<'a, T> {
         Some(unsafe {
             std::slice::from_raw_parts_mut(self.ptr.offset(row as isize * self.row_stride), self.cols)
         })
+    }
+
+    /// The block of `rows` rows and `cols` columns whose first element is (`row`, `col`), where it is inside
+    /// and the elements of a row lie side by side.
+    #[inline(always)]
+    pub(crate) fn block(
+        &mut self,
+        row: usize,
+        col: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Option<BlockMut<'_, T>> {
+        let inside = |at: usize, len: usize, all: usize| len > 0 && at < all && len <= all - at;
+        if self.col_stride != 1 || !inside(row, rows, self.rows) || !inside(col, cols, self.cols) {
+            return None;
+        }
+        // SAFETY: (row, col) is an element of the matrix.
+        let ptr = unsafe { self.ptr.offset(row as isize * self.row_stride + col as isize) };
+        Some(BlockMut { ptr, rows, cols, stride: self.row_stride, owner: PhantomData })
+    }
+}
+
+/// Rows of adjacent elements to write: a [`MatrixMut`] that was checked once.
+pub(crate) struct BlockMut<'a, T> {
+    ptr: *mut T,
+    rows: usize,
+    cols: usize,
+    stride: isize,
+    owner: PhantomData<&'a mut T>,
+}
+
+impl<T> BlockMut<'_, T> {
+    #[inline(always)]
+    pub(crate) fn row(&mut self, row: usize) -> &mut [T] {
+        assert!(row < self.rows);
+        // SAFETY: the row is inside the exclusively borrowed matrix and its `cols` elements are adjacent
+        // ([`MatrixMut::block`]).
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.offset(row as isize * self.stride), self.cols) }
     }
 }

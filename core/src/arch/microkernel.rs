@@ -5,6 +5,8 @@
 //! are broadcast from memory of any strides; `b` is packed with its lanes side by side.
 //! With bfloat16 an element is a pair, and a step of the chain is [`Simd::dot_bf16`].
 
+use std::ops::Range;
+
 use super::matrix::{Matrix, Pairs};
 use super::simd::Simd;
 
@@ -148,6 +150,13 @@ fn sweep<S: Simd, A: Left<S>, const MAX: usize, const NV: usize>(
             row += 12;
         }
     }
+    if MAX == 8 {
+        while rows - row >= 8 {
+            let acc = block::<S, A, 8, NV>(s, a, row, b, ldb, sink.start(s, row, lane));
+            sink.put(s, row, lane, acc);
+            row += 8;
+        }
+    }
     while rows - row >= 6 {
         let acc = block::<S, A, 6, NV>(s, a, row, b, ldb, sink.start(s, row, lane));
         sink.put(s, row, lane, acc);
@@ -169,34 +178,51 @@ fn sweep<S: Simd, A: Left<S>, const MAX: usize, const NV: usize>(
     }
 }
 
-/// `a` times `b[k * width + lane]` for `width` lanes (16, or a multiple of 32), block by block.
+/// [`multiply_lanes`] for all lanes.
+#[inline(always)]
+pub(crate) fn multiply<S: Simd>(s: S, a: impl Left<S>, b: &[f32], width: usize, sink: &mut impl Sink<S>) {
+    multiply_lanes(s, a, b, width, 0..width, sink);
+}
+
+/// `a` times `b[k * width + lane]` for some lanes, a multiple of 16, block by block.
 ///
 /// Block shapes fill the registers: 24 accumulators of 32 registers, 12 of 16.
 #[inline(always)]
-pub(crate) fn multiply<S: Simd>(s: S, a: impl Left<S>, b: &[f32], width: usize, sink: &mut impl Sink<S>) {
-    let mut lane = 0;
+pub(crate) fn multiply_lanes<S: Simd>(
+    s: S,
+    a: impl Left<S>,
+    b: &[f32],
+    width: usize,
+    lanes: Range<usize>,
+    sink: &mut impl Sink<S>,
+) {
+    let Range { start: mut lane, end } = lanes;
     match S::LANES {
         16 => {
-            while width - lane >= 64 {
+            while end - lane >= 64 {
                 sweep::<S, _, 6, 4>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
                 lane += 64;
             }
-            while width - lane >= 32 {
+            if end - lane == 48 {
+                sweep::<S, _, 8, 3>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
+                return;
+            }
+            while end - lane >= 32 {
                 sweep::<S, _, 12, 2>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
                 lane += 32;
             }
-            if lane < width {
+            if lane < end {
                 sweep::<S, _, 12, 1>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
             }
         }
         8 => {
-            while lane < width {
+            while lane < end {
                 sweep::<S, _, 6, 2>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
                 lane += 16;
             }
         }
         _ => {
-            while lane < width {
+            while lane < end {
                 sweep::<S, _, 6, 4>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
                 lane += 4 * S::LANES;
             }

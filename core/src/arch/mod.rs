@@ -33,7 +33,7 @@ pub(crate) use level::dispatch_at;
 pub(crate) use level::{Kernel, dispatch};
 pub use level::{Level, available_levels, level, set_level};
 pub(crate) use matrix::{Matrix, MatrixMut, Pairs};
-pub(crate) use microkernel::{Sink, multiply};
+pub(crate) use microkernel::{Sink, multiply, multiply_lanes};
 pub(crate) use paged::{PagedRows, Slot};
 pub use peak::{dot_work, fma_work, read_work};
 pub(crate) use simd::Simd;

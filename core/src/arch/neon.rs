@@ -272,10 +272,10 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn prefetch<T>(self, s: &[T]) {
+    fn prefetch_at(self, address: usize) {
         // SAFETY: a prefetch faults at no address and writes nothing.
         unsafe {
-            std::arch::asm!("prfm pldl1keep, [{}]", in(reg) s.as_ptr(), options(nostack, readonly, preserves_flags));
+            std::arch::asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, readonly, preserves_flags));
         }
     }
 }

@@ -290,7 +290,13 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// Asks for the cache line of the first element; changes nothing.
     #[inline(always)]
-    fn prefetch<T>(self, _s: &[T]) {}
+    fn prefetch<T>(self, s: &[T]) {
+        self.prefetch_at(s.as_ptr().addr());
+    }
+
+    /// Asks for the cache line of an address, which need not be anybody's; changes nothing.
+    #[inline(always)]
+    fn prefetch_at(self, _address: usize) {}
 }
 
 /// `s` and zeros behind it.

@@ -15,7 +15,7 @@ use ndarray::{
     ArrayView1, ArrayView2, ArrayView4, ArrayViewMut, ArrayViewMut1, ArrayViewMut2, Axis, Dimension, Ix4, s,
 };
 
-use super::scores::all_finite;
+use super::scores::Finite;
 use super::tiles::{Call, Problem, log_sum_exp};
 use crate::arch::blas::{Blas, Operand};
 use crate::arch::{Kernel, Matrix, Simd, dispatch};
@@ -55,7 +55,7 @@ fn takes(p: &Problem, out: &FloatsMut<Ix4>) -> bool {
         && o.window_right.is_none()
         && every(k, adjacent)
         && every(v, adjacent)
-        && (!hides || every(v, all_finite))
+        && (!hides || every(v, |v| dispatch(Finite(v))))
 }
 
 /// Runs a call where that is asked for and possible; gives it back otherwise.

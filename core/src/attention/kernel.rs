@@ -4,6 +4,9 @@
 //! overwrite them and are the packed operand of the product with the values. Only the queries
 //! are packed.
 
+use std::ops::Range;
+
+use super::ahead::Ahead;
 use super::lanes::{Lanes, TileResult, Work};
 use super::products::Products;
 use super::scores::{Change, Hidden, KeyTile, Ranges};
@@ -24,6 +27,8 @@ pub(super) struct QueryTile<'a, 'b, 'c, P: Products> {
     pub lanes: Lanes,
     pub work: Work<'b>,
     pub result: &'c mut TileResult<'b>,
+    /// What to ask for on the way.
+    pub ahead: Ahead,
 }
 
 impl<P: Products> Kernel for QueryTile<'_, '_, '_, P> {
@@ -32,13 +37,12 @@ impl<P: Products> Kernel for QueryTile<'_, '_, '_, P> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let QueryTile { k, v, ranges, change, factor, lanes, mut work, result } = self;
+        let QueryTile { k, v, ranges, change, factor, lanes, mut work, result, mut ahead } = self;
         let width = lanes.width();
         let mut used = ranges.any_lane();
         if P::PAIRS {
             used.start -= used.start % 2;
         }
-        let shared = ranges.every_lane();
         let mut merged = false;
         // Key tiles lie at absolute positions; those that no lane sees, and the keys of a tile
         // that no lane sees, are left out: they would change nothing.
@@ -52,14 +56,23 @@ impl<P: Products> Kernel for QueryTile<'_, '_, '_, P> {
             while origin < end {
                 let first = origin.max(used.start);
                 let len = end.min(origin + KEY_TILE) - first;
-                let inside = shared.start <= first && first + len <= shared.end;
-                let tile = KeyTile { origin, first, len, ranges: (!inside).then_some(ranges) };
+                let tile = KeyTile::new(origin, first, len, ranges, width);
                 origin += KEY_TILE;
                 if !change.load(s, tile, width, work.bias, work.p) {
                     continue;
                 }
-                let (k, v) = (k.slice_rows(first, len), v.slice_rows(first, len));
-                key_tile::<S, P>(s, k, v, factor, width, tile, change, !begun, &mut work);
+                if !begun && tile.ranges.is_some() {
+                    // Not every lane may come to this tile.
+                    work.o.fill(0.0);
+                    begun = true;
+                }
+                for piece in tile.pieces(P::STEP, P::PAIRS) {
+                    let (k, v) = (k.slice_rows(piece.first, piece.len), v.slice_rows(piece.first, piece.len));
+                    let skipped = (piece.first - first) * width;
+                    key_tile::<S, P>(
+                        s, k, v, factor, width, piece, change, skipped, !begun, &mut work, &mut ahead,
+                    );
+                }
                 begun = true;
             }
             if begun {
@@ -79,7 +92,7 @@ impl<P: Products> Kernel for QueryTile<'_, '_, '_, P> {
     }
 }
 
-/// Scores, softmax and values of one key tile.
+/// Scores, softmax and values of one key tile; `skipped` is where its bias begins in the buffer.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn key_tile<S: Simd, P: Products>(
@@ -90,12 +103,16 @@ fn key_tile<S: Simd, P: Products>(
     width: usize,
     tile: KeyTile,
     change: &Change,
+    skipped: usize,
     first: bool,
     work: &mut Work,
+    ahead: &mut Ahead,
 ) {
     let keys = k.rows();
     let p = &mut work.p[..keys * width];
-    work.next.copy_from_slice(work.m);
+    let lanes = tile.lanes();
+    let bias = work.bias.get(skipped..).unwrap_or_default();
+    work.next[lanes.clone()].copy_from_slice(&work.m[lanes.clone()]);
     let plain = tile.ranges.is_none() && change.is_none();
     let factor = P::PAIRS.then_some(factor);
     P::scores(
@@ -103,14 +120,15 @@ fn key_tile<S: Simd, P: Products>(
         k,
         work.q,
         width,
+        lanes.clone(),
         work.room,
-        &mut Scores { p, next: work.next, width, factor, count: plain },
+        &mut Scores { p, next: work.next, width, factor, count: plain, ahead: &mut *ahead },
     );
     if !plain {
-        change.apply(s, tile, p, width, work.bias, work.next);
+        change.apply(s, tile, p, width, bias, work.next);
     }
-    let mut lane = 0;
-    while lane < width {
+    let Range { start: mut lane, end } = lanes.clone();
+    while lane < end {
         let m = s.load(&work.next[lane..]);
         let base = finite(s, m);
         let alpha = math::exp2(s, s.sub(s.load(&work.m[lane..]), base));
@@ -121,9 +139,10 @@ fn key_tile<S: Simd, P: Products>(
         s.store(alpha, &mut work.alpha[lane..]);
         lane += S::LANES;
     }
-    let hides = tile.ranges.is_some() || !work.bias.is_empty();
-    let hidden = hides.then_some(Hidden { tile, bias: work.bias });
-    P::values(s, v, p, width, hidden, work.room, &mut Values { o: work.o, alpha: work.alpha, width, first });
+    let hides = tile.ranges.is_some() || !bias.is_empty();
+    let hidden = hides.then_some(Hidden { tile, bias });
+    let mut to = Values { o: work.o, alpha: work.alpha, width, first, ahead };
+    P::values(s, v, p, width, lanes, hidden, work.room, &mut to);
 }
 
 /// `m`, or 0 where it is -inf: a lane without a score must not compute -inf minus -inf.
@@ -139,6 +158,7 @@ struct Scores<'a> {
     width: usize,
     factor: Option<f32>,
     count: bool,
+    ahead: &'a mut Ahead,
 }
 
 impl<S: Simd> Sink<S> for Scores<'_> {
@@ -150,6 +170,7 @@ impl<S: Simd> Sink<S> for Scores<'_> {
         lane: usize,
         mut acc: [[S::F; NV]; MR],
     ) {
+        self.ahead.some(s);
         if let Some(factor) = self.factor {
             for row in &mut acc {
                 for x in row {
@@ -183,6 +204,7 @@ struct Values<'a> {
     width: usize,
     /// The first tile of a split has nothing to rescale.
     first: bool,
+    ahead: &'a mut Ahead,
 }
 
 impl<S: Simd> Sink<S> for Values<'_> {
@@ -194,6 +216,7 @@ impl<S: Simd> Sink<S> for Values<'_> {
         lane: usize,
         acc: [[S::F; NV]; MR],
     ) {
+        self.ahead.some(s);
         let alpha = &self.alpha[lane..];
         for r in 0..MR {
             let o = &mut self.o[(row + r) * self.width + lane..];

@@ -65,9 +65,9 @@ impl Sizes {
 }
 
 impl Lanes {
-    /// Enough lanes for `rows` queries: 16, 32 or 64. More would only be wasted.
+    /// Enough lanes for `rows` queries: 16, 32, 48 or 64. More would only be wasted.
     pub(super) fn new(rows: usize) -> Self {
-        Lanes(rows.next_power_of_two().clamp(16, MAX_ROWS))
+        Lanes(rows.next_multiple_of(16).clamp(16, MAX_ROWS))
     }
 
     pub(super) fn width(self) -> usize {

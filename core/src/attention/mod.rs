@@ -28,6 +28,7 @@
 //! Since tiles lie at absolute positions and a query's position is counted from the last key, a
 //! prompt gives the same bits whole, in chunks or token by token.
 
+mod ahead;
 mod backward;
 mod blas;
 mod cache;

@@ -1,11 +1,12 @@
 //! The two products of a key tile, from the memory of the caller: as f32, or as pairs of bfloat16.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use half::bf16;
 
 use super::scores::Hidden;
-use crate::arch::{Matrix, Pairs, Simd, Sink, multiply};
+use crate::arch::{Matrix, Pairs, Simd, Sink, multiply_lanes};
 use crate::linalg::rows::{paired, widened};
 use crate::math;
 use crate::tensor::{Element, Row};
@@ -17,15 +18,20 @@ pub(super) trait Products {
     /// Whether products are of pairs of bfloat16. Tiles then begin at even keys, the queries are
     /// as they came, and the scores are yet to be multiplied by the factor.
     const PAIRS: bool;
+    /// Lanes that are asked for the keys they see together. Fewer would cut closer, but keys and values in
+    /// another form are made again for each.
+    const STEP: usize;
     /// Scores so much below the maximum have no probability.
     const LEAST: f32;
 
-    /// `[key][lane]`: keys times queries.
+    /// `[key][lane]`: keys times queries, for some of the lanes.
+    #[allow(clippy::too_many_arguments)]
     fn scores<S: Simd>(
         s: S,
         k: Matrix<Self::Stored>,
         q: &[f32],
         width: usize,
+        lanes: Range<usize>,
         room: &mut [f32],
         sink: &mut impl Sink<S>,
     );
@@ -34,13 +40,14 @@ pub(super) trait Products {
     /// returns `sum` and the probabilities added to it in the order of the keys.
     fn probabilities<S: Simd>(s: S, p: &mut [f32], width: usize, lane: usize, base: S::F, sum: S::F) -> S::F;
 
-    /// `[value][lane]`: values times probabilities. `hidden` tells which to leave out.
+    /// `[value][lane]`: values times probabilities, for some of the lanes. `hidden` tells which to leave out.
     #[allow(clippy::too_many_arguments)]
     fn values<S: Simd>(
         s: S,
         v: Matrix<Self::Stored>,
         p: &[f32],
         width: usize,
+        lanes: Range<usize>,
         hidden: Option<Hidden>,
         room: &mut [f32],
         sink: &mut impl Sink<S>,
@@ -53,6 +60,7 @@ pub(super) struct Wide<T>(PhantomData<T>);
 impl<T: Element> Products for Wide<T> {
     type Stored = T;
     const PAIRS: bool = false;
+    const STEP: usize = if size_of::<T>() == 4 { 16 } else { 32 };
     const LEAST: f32 = -126.0;
 
     #[inline(always)]
@@ -61,10 +69,11 @@ impl<T: Element> Products for Wide<T> {
         k: Matrix<T>,
         q: &[f32],
         width: usize,
+        lanes: Range<usize>,
         room: &mut [f32],
         sink: &mut impl Sink<S>,
     ) {
-        multiply(s, widened(s, k, room), q, width, sink);
+        multiply_lanes(s, widened(s, k, room), q, width, lanes, sink);
     }
 
     #[inline(always)]
@@ -92,6 +101,7 @@ impl<T: Element> Products for Wide<T> {
         v: Matrix<T>,
         p: &[f32],
         width: usize,
+        lanes: Range<usize>,
         hidden: Option<Hidden>,
         room: &mut [f32],
         sink: &mut impl Sink<S>,
@@ -99,12 +109,12 @@ impl<T: Element> Products for Wide<T> {
         let v = widened(s, v, room);
         // A hidden probability is 0, and adding 0 times a finite value changes nothing.
         match hidden {
-            Some(hidden) if !hidden.values_are_finite(v) => {
+            Some(hidden) if !hidden.values_are_finite(s, v) => {
                 hidden.leave_out(s, width, v.cols(), false, sink, |d, key, lane| {
                     (v.get(key, d), s.load(&p[key * width + lane..]))
                 })
             }
-            _ => multiply(s, v.transposed(), p, width, sink),
+            _ => multiply_lanes(s, v.transposed(), p, width, lanes, sink),
         }
     }
 }
@@ -116,6 +126,7 @@ pub(super) struct Dots;
 impl Products for Dots {
     type Stored = bf16;
     const PAIRS: bool = true;
+    const STEP: usize = 32;
     /// With probabilities of at least 2^-64 the products of all but the tiniest values are normal
     /// numbers, which the instruction does not take for zeros.
     const LEAST: f32 = -64.0;
@@ -126,6 +137,7 @@ impl Products for Dots {
         k: Matrix<bf16>,
         q: &[f32],
         width: usize,
+        lanes: Range<usize>,
         room: &mut [f32],
         sink: &mut impl Sink<S>,
     ) {
@@ -133,7 +145,7 @@ impl Products for Dots {
             Some(pairs) => pairs,
             None => paired(s, k, room),
         };
-        multiply(s, keys, q, width, sink);
+        multiply_lanes(s, keys, q, width, lanes, sink);
     }
 
     #[inline(always)]
@@ -168,19 +180,20 @@ impl Products for Dots {
         v: Matrix<bf16>,
         p: &[f32],
         width: usize,
+        lanes: Range<usize>,
         hidden: Option<Hidden>,
         room: &mut [f32],
         sink: &mut impl Sink<S>,
     ) {
         match hidden {
-            Some(hidden) if !hidden.values_are_finite(v) => {
+            Some(hidden) if !hidden.values_are_finite(s, v) => {
                 hidden.leave_out(s, width, v.cols(), true, sink, |d, key, lane| {
                     let pair = s.to_bits(s.load(&p[key / 2 * width + lane..]));
                     let p = if key % 2 == 0 { s.lower_bf16(pair) } else { s.upper_bf16(pair) };
                     (v.get(key, d).to_f32(), p)
                 })
             }
-            _ => multiply(s, interleaved(s, v, room).transposed(), p, width, sink),
+            _ => multiply_lanes(s, interleaved(s, v, room).transposed(), p, width, lanes, sink),
         }
     }
 }

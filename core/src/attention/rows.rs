@@ -3,7 +3,7 @@
 use ndarray::{ArrayView3, ArrayViewMut3, Axis};
 
 use crate::arch::{Kernel, Matrix, MatrixMut, Simd};
-use crate::linalg::rows::{self, store};
+use crate::linalg::rows::{self, store, store_row};
 use crate::tensor::Element;
 
 /// What can be brought into lanes.
@@ -108,6 +108,10 @@ impl<T: Lane> Kernel for Pack<'_, '_, T> {
         let (mut at, mut row) = (0, 0);
         let mut lane = 0;
         while lane < width {
+            let mut d = 0;
+            if at < heads && row + S::LANES <= queries {
+                d = squares(s, &head, row, dim, factor, &mut to[lane..], width);
+            }
             // The rows of this block of lanes; one that is missing is empty.
             let mut rows = [&[][..]; 16];
             let mut gathered = false;
@@ -128,10 +132,11 @@ impl<T: Lane> Kernel for Pack<'_, '_, T> {
                     }
                 }
             }
-            if gathered {
+            if d >= depth {
+                // Done.
+            } else if gathered {
                 scattered(&q, dim, block, S::LANES, factor, &mut to[lane..], width);
             } else {
-                let mut d = 0;
                 while d < depth {
                     let mut m = [s.splat(0.0); 16];
                     for i in 0..S::LANES {
@@ -153,6 +158,44 @@ impl<T: Lane> Kernel for Pack<'_, '_, T> {
             lane += S::LANES;
         }
     }
+}
+
+/// The whole squares of one block of lanes, all of whose rows are there; returns the depth they reach.
+#[inline(always)]
+fn squares<S: Simd, T: Lane>(
+    s: S,
+    rows: &Matrix<T>,
+    first: usize,
+    dim: usize,
+    factor: Option<f32>,
+    to: &mut [f32],
+    width: usize,
+) -> usize {
+    // Elements a lane takes.
+    let (depth, step) = if factor.is_some() { (dim, 1) } else { (dim / 2, 2) };
+    let by = s.splat(factor.unwrap_or(1.0));
+    let follows = rows.cols() > dim;
+    let mut d = 0;
+    while d + S::LANES <= depth {
+        let Some(square) = rows.block(first, step * d, S::LANES, step * S::LANES) else { break };
+        let mut m = [s.splat(0.0); 16];
+        for i in 0..S::LANES {
+            let row = square.row(i);
+            m[i] = match factor {
+                Some(_) => s.mul(T::load(s, row, 0), by),
+                None => T::load_pairs(s, row, 0),
+            };
+            if follows {
+                s.prefetch_at(row.as_ptr().wrapping_add(dim).addr());
+            }
+        }
+        m = s.transpose(m);
+        for i in 0..S::LANES {
+            s.store(m[i], &mut to[(d + i) * width..]);
+        }
+        d += S::LANES;
+    }
+    d
 }
 
 /// One block of lanes from rows whose elements are apart, element by element.
@@ -236,6 +279,15 @@ impl<T: Element> Kernel for Unpack<'_, '_, T> {
                         };
                     }
                     m = s.transpose(m);
+                    if count == S::LANES
+                        && let Some(mut square) = head.block(row, d, S::LANES, S::LANES)
+                    {
+                        for i in 0..S::LANES {
+                            store_row(s, m[i], square.row(i));
+                        }
+                        d += S::LANES;
+                        continue;
+                    }
                     for i in 0..count {
                         store(s, m[lane - first + i], &mut head, row + i, d);
                     }

@@ -10,6 +10,7 @@ use super::KEY_TILE;
 use super::rows::{Lane, Pack};
 use super::tiles::MAX_ROWS;
 use crate::arch::{Kernel, Matrix, Simd, Sink};
+use crate::linalg::rows::load;
 use crate::math;
 use crate::tensor::Element;
 
@@ -64,23 +65,85 @@ impl Ranges {
     }
 }
 
-/// One key tile: keys `first .. first + len` of the tile that begins at `origin`.
+/// One key tile: keys `first .. first + len` of the tile that begins at `origin`, for some of the lanes.
 #[derive(Clone, Copy)]
 pub(super) struct KeyTile<'a> {
     pub origin: usize,
     pub first: usize,
     pub len: usize,
-    /// Present where not every lane sees every key.
+    pub lane: usize,
+    pub lanes: usize,
+    /// Present where not every one of the lanes sees every key.
     pub ranges: Option<&'a Ranges>,
+    /// The keys that every one of the lanes sees.
+    every: (usize, usize),
 }
 
-impl KeyTile<'_> {
+impl<'a> KeyTile<'a> {
+    /// Keys `first .. first + len` for the first `width` lanes, which are all that count.
+    pub(super) fn new(origin: usize, first: usize, len: usize, ranges: &'a Ranges, width: usize) -> Self {
+        let every = ranges.every_lane();
+        let every = (every.start, every.end);
+        let inside = every.0 <= first && first + len <= every.1;
+        KeyTile { origin, first, len, lane: 0, lanes: width, ranges: (!inside).then_some(ranges), every }
+    }
+
+    pub(super) fn lanes(&self) -> Range<usize> {
+        self.lane..self.lane + self.lanes
+    }
+
+    /// Cuts a tile into lanes that see the same keys of it, as far as `step` lanes at a time can tell, with
+    /// those keys; the first of them is even where they count in `pairs`.
+    pub(super) fn pieces(self, step: usize, pairs: bool) -> impl Iterator<Item = KeyTile<'a>> {
+        let (whole, all) = (self.ranges.is_none().then_some(self), self.ranges);
+        let mut lane = self.lane;
+        let cut = std::iter::from_fn(move || {
+            let ranges = all?;
+            let mut piece: Option<KeyTile> = None;
+            while lane < self.lane + self.lanes {
+                let lanes = step.min(self.lane + self.lanes - lane);
+                let next = self.of_lanes(ranges, lane, lanes, pairs);
+                match &mut piece {
+                    Some(p) if (p.first, p.len) != (next.first, next.len) => break,
+                    Some(p) => {
+                        p.lanes += lanes;
+                        p.every = (p.every.0.max(next.every.0), p.every.1.min(next.every.1));
+                        p.ranges = p.ranges.or(next.ranges);
+                    }
+                    None if next.len > 0 => piece = Some(next),
+                    None => {}
+                }
+                lane += lanes;
+            }
+            piece
+        });
+        whole.into_iter().chain(cut)
+    }
+
+    fn of_lanes(self, ranges: &'a Ranges, lane: usize, lanes: usize, pairs: bool) -> KeyTile<'a> {
+        let end = self.first + self.len;
+        let (mut any, mut every) = ((end, self.first), (0, usize::MAX));
+        for i in lane..lane + lanes {
+            let (from, to) = (ranges.from[i], ranges.to[i]);
+            every = (every.0.max(from), every.1.min(to));
+            if from.max(self.first) < to.min(end) {
+                any = (any.0.min(from.max(self.first)), any.1.max(to.min(end)));
+            }
+        }
+        if pairs {
+            any.0 -= any.0 % 2;
+        }
+        let len = any.1.saturating_sub(any.0);
+        let inside = every.0 <= any.0 && any.1 <= every.1;
+        KeyTile { first: any.0, len, lane, lanes, ranges: (!inside).then_some(ranges), every, ..self }
+    }
+
     /// The keys, counted from the first, that every lane sees.
     #[inline(always)]
     fn shared(&self) -> Range<usize> {
-        let every = self.ranges.map_or(0..usize::MAX, Ranges::every_lane);
-        let end = every.end.clamp(self.first, self.first + self.len) - self.first;
-        (every.start.max(self.first) - self.first).min(end)..end
+        let every = if self.ranges.is_some() { self.every } else { (0, usize::MAX) };
+        let end = every.1.clamp(self.first, self.first + self.len) - self.first;
+        (every.0.max(self.first) - self.first).min(end)..end
     }
 }
 
@@ -171,8 +234,8 @@ impl Change<'_> {
         let log2_e = s.splat(LOG2_E);
         let offset = tile.first - tile.origin;
         let (plain, shared) = (self.is_none(), tile.shared());
-        let mut lane = 0;
-        while lane < width {
+        let Range { start: mut lane, end } = tile.lanes();
+        while lane < end {
             let seen = tile.ranges.map(|r| visible(s, r, lane, tile.origin));
             let alibi = self.alibi.as_ref().map(|a| {
                 let mut position = [0.0f32; 16];
@@ -264,14 +327,17 @@ fn visible<S: Simd>(s: S, ranges: &Ranges, lane: usize, origin: usize) -> (S::F,
 
 /// Whether no row of `v` holds an infinity or a NaN.
 #[inline(always)]
-pub(super) fn all_finite<T: Element>(v: Matrix<T>) -> bool {
+pub(super) fn all_finite<S: Simd, T: Element>(s: S, v: Matrix<T>) -> bool {
+    let infinity = s.splat(f32::INFINITY);
     let mut ok = true;
     let mut j = 0;
     while j < v.rows() {
         match v.row(j) {
             Some(row) => {
-                for x in row {
-                    ok &= x.to_f32().abs() < f32::INFINITY;
+                let mut d = 0;
+                while d < row.len() {
+                    ok &= s.all(s.lt(s.abs(load(s, row, d)), infinity));
+                    d += S::LANES;
                 }
             }
             None => {
@@ -285,6 +351,18 @@ pub(super) fn all_finite<T: Element>(v: Matrix<T>) -> bool {
     ok
 }
 
+/// [`all_finite`] as a kernel of its own.
+pub(super) struct Finite<'a, T>(pub Matrix<'a, T>);
+
+impl<T: Element> Kernel for Finite<'_, T> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> bool {
+        all_finite(s, self.0)
+    }
+}
+
 /// Which elements of a key tile are hidden.
 pub(super) struct Hidden<'a> {
     pub tile: KeyTile<'a>,
@@ -295,10 +373,11 @@ pub(super) struct Hidden<'a> {
 impl Hidden<'_> {
     /// Whether the values of keys that some lane does not see are finite.
     #[inline(always)]
-    pub(super) fn values_are_finite<T: Element>(&self, v: Matrix<T>) -> bool {
+    pub(super) fn values_are_finite<S: Simd, T: Element>(&self, s: S, v: Matrix<T>) -> bool {
         let shared = if self.bias.is_empty() { self.tile.shared() } else { 0..0 };
         let after = shared.end.max(shared.start);
-        all_finite(v.slice_rows(0, shared.start)) && all_finite(v.slice_rows(after, self.tile.len - after))
+        all_finite(s, v.slice_rows(0, shared.start))
+            && all_finite(s, v.slice_rows(after, self.tile.len - after))
     }
 
     /// The product with the values where a hidden key holds an infinity or a NaN: its steps are
@@ -314,10 +393,10 @@ impl Hidden<'_> {
         sink: &mut impl Sink<S>,
         factors: impl Fn(usize, usize, usize) -> (f32, S::F),
     ) {
-        let KeyTile { origin, first, len, ranges } = self.tile;
+        let KeyTile { origin, first, len, ranges, .. } = self.tile;
         let hidden = s.splat(f32::NEG_INFINITY);
-        let mut lane = 0;
-        while lane < width {
+        let Range { start: mut lane, end } = self.tile.lanes();
+        while lane < end {
             let seen = ranges.map(|r| visible(s, r, lane, origin));
             for d in 0..value_dim {
                 let mut acc = s.splat(0.0);

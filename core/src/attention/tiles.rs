@@ -3,15 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ndarray::{ArrayView4, ArrayViewMut3, Axis, Ix4, s};
+use ndarray::{ArrayView4, ArrayViewMut3, Axis, Ix3, Ix4, SliceInfo, SliceInfoElem, s};
 
+use super::ahead::Ahead;
 use super::kernel::QueryTile;
 use super::lanes::{Lanes, Sizes};
 use super::options::position;
 use super::products::{Dots, Products, Wide};
 use super::rows::{Fetch, Pack, Unpack};
 use super::scores::{Alibi, Change, Ranges};
-use super::{AttentionOptions, blas};
+use super::{AttentionOptions, KEY_TILE, blas};
 use crate::arch::{Matrix, dispatch};
 use crate::tensor::{Dtype, Floats, FloatsMut, each};
 use crate::threads;
@@ -75,7 +76,17 @@ pub(super) struct Rows<'a> {
     pub lse: Option<ArrayViewMut3<'a, f32>>,
 }
 
+/// Indices of `[heads, queries, D]` in an array of all.
+type Block = SliceInfo<[SliceInfoElem; 4], Ix4, Ix3>;
+
 impl Rows<'_> {
+    /// Where its queries are.
+    fn block(&self) -> Block {
+        let [b, h, i] = self.start;
+        let [_, heads, queries, _] = *self.out.shape() else { unreachable!("four axes") };
+        s![b, h..h + heads, i..i + queries, ..]
+    }
+
     fn split(self, axis: usize, at: usize) -> (Self, Self) {
         let (out, out_rest) = self.out.split_at(axis, at);
         let (lse, lse_rest) = self.lse.map(|l| l.split_at(Axis(axis), at)).unzip();
@@ -123,35 +134,119 @@ pub(super) fn tiles<'a>(rows: Rows<'a>, group: usize) -> impl Iterator<Item = Ro
 /// A validated call and its outputs.
 pub(super) type Call<'a, 'r, 'o> = (Problem<'a, 'r, 'o>, FloatsMut<'a, Ix4>, Option<ArrayViewMut3<'a, f32>>);
 
+/// Floating-point operations of a task, where there are enough for all threads: tiles that follow each
+/// other share one, so that each can ask for the memory of the next.
+const TASK_WORK: u64 = 8_000_000;
+const MAX_TILES: usize = 16;
+
+/// Consecutive tiles, so many at a time.
+struct Groups<I> {
+    tiles: I,
+    size: usize,
+}
+
+impl<I: Iterator> Iterator for Groups<I> {
+    type Item = Vec<I::Item>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let first = self.tiles.next()?;
+        let mut group = Vec::with_capacity(self.size);
+        group.push(first);
+        group.extend(self.tiles.by_ref().take(self.size - 1));
+        Some(group)
+    }
+}
+
+/// Tiles of one task in a call with `tiles` of them.
+fn group_size(work: u64, tiles: usize) -> usize {
+    let wanted = TASK_WORK / (work / tiles.max(1) as u64).max(1);
+    let most = if threads::is_parallel(work) { tiles / (4 * threads::num_threads()) } else { tiles };
+    (wanted as usize).min(most).clamp(1, MAX_TILES)
+}
+
 /// Runs calls side by side.
 pub(super) fn run(calls: Vec<Call>) {
     let calls: Vec<Call> = calls.into_iter().filter_map(blas::run).collect();
     let work = calls.iter().fold(0u64, |w, (p, ..)| w.saturating_add(p.work()));
+    let count = calls.iter().map(|(_, out, _)| tile_count(out.shape())).fold(0, usize::saturating_add);
+    let size = group_size(work, count);
     let tasks =
         calls.into_iter().filter(|(_, out, _)| !out.shape().contains(&0)).flat_map(|(p, out, lse)| {
             let group = p.q.shape()[1] / p.k.shape()[1];
             let p = Arc::new(p);
-            tiles(Rows { start: [0; 3], out, lse }, group).map(move |r| (p.clone(), group, r))
+            let tiles = tiles(Rows { start: [0; 3], out, lse }, group);
+            Groups { tiles, size }.map(move |tiles| (p.clone(), group, tiles))
         });
-    threads::for_each(tasks, work, |(p, group, r)| match (&p.q, &p.k, &p.v) {
-        (Floats::Bf16(_), Floats::Bf16(k), Floats::Bf16(v)) => one::<Dots>(&p, *k, *v, group, r),
-        (_, Floats::F32(k), Floats::F32(v)) => one::<Wide<_>>(&p, *k, *v, group, r),
-        (_, Floats::F16(k), Floats::F16(v)) => one::<Wide<_>>(&p, *k, *v, group, r),
-        (_, Floats::Bf16(k), Floats::Bf16(v)) => one::<Wide<_>>(&p, *k, *v, group, r),
+    threads::for_each(tasks, work, |(p, group, tiles)| match (&p.q, &p.k, &p.v) {
+        (Floats::Bf16(_), Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Dots>(&p, *k, *v, group, tiles),
+        (_, Floats::F32(k), Floats::F32(v)) => each_tile::<Wide<_>>(&p, *k, *v, group, tiles),
+        (_, Floats::F16(k), Floats::F16(v)) => each_tile::<Wide<_>>(&p, *k, *v, group, tiles),
+        (_, Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Wide<_>>(&p, *k, *v, group, tiles),
         _ => unreachable!("keys and values have one type"),
     });
 }
 
-fn one<P: Products>(
+/// How many tiles an output has, were its heads not to share any.
+fn tile_count(shape: &[usize]) -> usize {
+    shape[0].saturating_mul(shape[1]).saturating_mul(shape[2].div_ceil(MAX_ROWS))
+}
+
+/// The tiles of one task, one after the other.
+fn each_tile<P: Products>(
     p: &Problem,
     k: ArrayView4<P::Stored>,
     v: ArrayView4<P::Stored>,
     group: usize,
-    rows: Rows,
+    tiles: Vec<Rows>,
 ) {
+    let mut tiles = tiles.into_iter().peekable();
+    // Whose keys and values were read last; whether somebody has asked for what the tile needs.
+    let (mut keys_of, mut asked) = (None, false);
+    while let Some(rows) = tiles.next() {
+        let head = |rows: &Rows| [rows.start[0], rows.start[1] / group];
+        let [b, kv] = head(&rows);
+        let k_own = k.slice(s![b, kv..kv + 1, .., ..]);
+        let v_own = v.slice(s![b, kv..kv + 1, .., ..]);
+        if !asked {
+            fetch(p, &rows);
+            if keys_of != Some([b, kv]) {
+                dispatch(Fetch(Matrix::new(k_own.index_axis(Axis(0), 0))));
+                dispatch(Fetch(Matrix::new(v_own.index_axis(Axis(0), 0))));
+            }
+        }
+        keys_of = Some([b, kv]);
+        let next = tiles.peek();
+        asked = next.is_some();
+        let ahead = next.map_or_else(Ahead::default, |next| {
+            let mut ahead = Ahead::default();
+            let [b, kv] = head(next);
+            each!(Floats, &p.q, q => ahead.add(&q.slice(next.block())));
+            if keys_of != Some([b, kv]) {
+                ahead.add(&k.slice(s![b, kv..kv + 1, .., ..]));
+                ahead.add(&v.slice(s![b, kv..kv + 1, .., ..]));
+            }
+            each!(FloatsMut, &next.out, out => ahead.add(&out.index_axis(Axis(0), 0)));
+            ahead
+        });
+        let k = Matrix::new(k_own.index_axis_move(Axis(0), 0));
+        let v = Matrix::new(v_own.index_axis_move(Axis(0), 0));
+        one::<P>(p, k, v, rows, ahead);
+    }
+}
+
+/// Asks for the queries and the output of a tile.
+fn fetch(p: &Problem, rows: &Rows) {
+    each!(Floats, &p.q, q => for head in q.slice(rows.block()).outer_iter() {
+        dispatch(Fetch(Matrix::new(head)));
+    });
+    each!(FloatsMut, &rows.out, out => for head in out.index_axis(Axis(0), 0).outer_iter() {
+        dispatch(Fetch(Matrix::new(head)));
+    });
+}
+
+fn one<P: Products>(p: &Problem, k: Matrix<P::Stored>, v: Matrix<P::Stored>, rows: Rows, ahead: Ahead) {
     let [b, h, i] = rows.start;
     let [_, heads, queries, value_dim] = *rows.out.shape() else { return };
-    let kv = h / group;
     let lanes = Lanes::new(heads * queries);
     let ranges = if p.is_uniform() {
         Ranges::uniform(p.keys(b))
@@ -159,30 +254,22 @@ fn one<P: Products>(
         Ranges::new((0..heads).flat_map(|_| (i..i + queries).map(|i| p.range(b, i))))
     };
     let full = [p.q.shape()[0], p.q.shape()[1], p.q.shape()[2], p.k.shape()[2]];
-    let block = s![b, h..h + heads, i..i + queries, ..];
     let change = change(p.options, p.cap, full, [b, h, i], [heads, queries], p.keys(b));
-    let k = Matrix::new(k.slice_move(s![b, kv, .., ..]));
-    let v = Matrix::new(v.slice_move(s![b, kv, .., ..]));
     let narrow = p.k.dtype() != Dtype::F32;
     let size = Sizes { dim: k.cols(), value_dim, with_bias: change.has_bias(), narrow, pairs: P::PAIRS };
+    // As often as blocks of six rows are done in the first key tile.
+    let ahead = ahead.over((k.rows().min(KEY_TILE) + value_dim) / 6);
+    let block = rows.block();
     let (mut out, mut lse) = (rows.out, rows.lse);
     threads::with_scratch(lanes.scratch(size), |scratch| {
         let (work, mut result) = lanes.split(scratch, size);
         let factor = (!P::PAIRS).then_some(p.factor);
         each!(Floats, &p.q, q => {
             let (q, columns) = (q.slice(block), k.cols());
-            for head in q.outer_iter() {
-                dispatch(Fetch(Matrix::new(head)));
-            }
-            dispatch(Fetch(k));
-            dispatch(Fetch(v));
-            each!(FloatsMut, &out, out => for head in out.index_axis(Axis(0), 0).outer_iter() {
-                dispatch(Fetch(Matrix::new(head)));
-            });
             dispatch(Pack { q, columns, factor, width: lanes.width(), to: &mut *work.q });
         });
         let (ranges, change, factor) = (&ranges, &change, p.factor);
-        dispatch(QueryTile::<P> { k, v, ranges, change, factor, lanes, work, result: &mut result });
+        dispatch(QueryTile::<P> { k, v, ranges, change, factor, lanes, work, result: &mut result, ahead });
         each!(FloatsMut, &mut out, out => {
             let out = out.index_axis_mut(Axis(0), 0);
             dispatch(Unpack { from: result.o, sums: Some(result.l), width: lanes.width(), out });

@@ -56,6 +56,16 @@ pub(crate) fn store<S: Simd, T: Element>(s: S, v: S::F, out: &mut MatrixMut<T>, 
     }
 }
 
+/// Writes all lanes to the beginning of a row, which is long enough.
+#[inline(always)]
+pub(crate) fn store_row<S: Simd, T: Element>(s: S, v: S::F, to: &mut [T]) {
+    match T::row_mut(to) {
+        RowMut::F32(to) => s.store(v, to),
+        RowMut::F16(to) => s.store_f16(v, to),
+        RowMut::Bf16(to) => s.store_bf16(v, to),
+    }
+}
+
 /// The matrix as f32: itself, or its elements one row after the other in `room`.
 #[inline(always)]
 pub(crate) fn widened<'a, S: Simd, T: Element>(s: S, m: Matrix<'a, T>, room: &'a mut [f32]) -> Matrix<'a> {

@@ -200,7 +200,7 @@ impl Kernel for Products<'_, '_, '_, '_> {
         }
         if queries {
             let mut add = Add { to: work.dq, width };
-            if all_finite(k) {
+            if all_finite(s, k) {
                 multiply(s, k.transposed(), ds, width, &mut add);
             } else {
                 queries_skipping(s, k, p, ds, width, &mut add);

@@ -130,15 +130,14 @@ impl<'c> QueryTile<'c> {
         wide: &mut Wide,
         mut f: impl FnMut(KeyTile, Matrix, &mut Work<'w>),
     ) {
-        let (any, shared) = (self.ranges.any_lane(), self.ranges.every_lane());
+        let any = self.ranges.any_lane();
         // Keys that no lane sees are left out: they would change nothing.
         let used = any.start.max(keys.start)..any.end.min(keys.end);
         let mut origin = used.start / KEY_TILE * KEY_TILE;
         while origin < used.end {
             let first = origin.max(used.start);
             let len = used.end.min(origin + KEY_TILE) - first;
-            let inside = shared.start <= first && first + len <= shared.end;
-            let tile = KeyTile { origin, first, len, ranges: (!inside).then_some(&self.ranges) };
+            let tile = KeyTile::new(origin, first, len, &self.ranges, work.width);
             origin += KEY_TILE;
             let (change, width) = (&self.change, work.width);
             if !dispatch(Load { change, tile, width, to: work.bias, room: work.p }) {
