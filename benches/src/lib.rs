@@ -76,36 +76,38 @@ fn attention_cases() -> Vec<Case> {
     cases
 }
 
-/// Every option on the same shape, beside none; work counts the elements that are seen.
+/// Every option on the same shape, beside none, but the window on a longer one; work counts the elements that
+/// are seen.
 fn option_cases() -> Vec<Case> {
     const HEADS: usize = 4;
-    const TOKENS: usize = 1024;
     const DIM: usize = 64;
-    const WINDOW: usize = 256;
+    const WINDOW: usize = 511;
     let names = ["plain", "gqa", "lengths", "window", "soft_cap", "alibi", "sinks", "mask", "bias"];
     names
         .into_iter()
         .map(|option| {
+            let tokens = if option == "window" { 8192 } else { 1024 };
             let kv_heads = if option == "gqa" { 1 } else { HEADS };
             let tensor = |seed: usize, heads: usize| {
-                Array4::from_shape_fn((1, heads, TOKENS, DIM), |(_, h, l, d)| {
-                    wave(seed + (h * TOKENS + l) * DIM + d)
+                Array4::from_shape_fn((1, heads, tokens, DIM), |(_, h, l, d)| {
+                    wave(seed + (h * tokens + l) * DIM + d)
                 })
             };
             let (q, k, v) = (tensor(1, HEADS), tensor(2, kv_heads), tensor(3, kv_heads));
-            let bias = Array4::from_shape_fn((1, HEADS, TOKENS, TOKENS), |(_, h, i, j)| wave(h + i * 3 + j));
-            let mask =
-                Array4::from_shape_fn((1, 1, TOKENS, TOKENS), |(_, _, i, j)| u8::from((i + j) % 3 > 0));
-            let mut out = Array4::<f32>::zeros((1, HEADS, TOKENS, DIM));
+            let square = |name: &str| if option == name { tokens } else { 1 };
+            let (n, m) = (square("bias"), square("mask"));
+            let bias = Array4::from_shape_fn((1, HEADS, n, n), |(_, h, i, j)| wave(h + i * 3 + j));
+            let mask = Array4::from_shape_fn((1, 1, m, m), |(_, _, i, j)| u8::from((i + j) % 3 > 0));
+            let mut out = Array4::<f32>::zeros((1, HEADS, tokens, DIM));
             let pairs = match option {
-                "lengths" => TOKENS * 700,
-                "window" => (0..TOKENS).map(|i| (i + 1).min(WINDOW + 1)).sum(),
-                _ => TOKENS * TOKENS,
+                "lengths" => tokens * 700,
+                "window" => (0..tokens).map(|i| (i + 1).min(WINDOW + 1)).sum(),
+                _ => tokens * tokens,
             };
             Case {
                 kernel: "attention",
                 dtype: "f32",
-                name: format!("h{HEADS} l{TOKENS}x{TOKENS} d{DIM} option {option}"),
+                name: format!("h{HEADS} l{tokens}x{tokens} d{DIM} option {option}"),
                 work: (4 * HEADS * pairs * DIM) as u64,
                 bytes: None,
                 call: Box::new(move || {
