@@ -20,6 +20,8 @@ use crate::threads;
 const EPS: f32 = 1e-6;
 /// The longest period of the sinusoidal time embedding.
 const MAX_PERIOD: f32 = 10_000.0;
+/// Rows of a linear layer that are worth reading its weights for.
+const FEWEST_ROWS: usize = 128;
 
 struct Block {
     modulation: PackedLinear,
@@ -194,9 +196,11 @@ impl Dit {
         // Images are independent, so a batch is split over threads as a whole: one fork for
         // the forward instead of one a layer. A small batch leaves the layers to the threads.
         let work = c.flops().saturating_mul(batch as u64);
-        let parts = threads::num_threads() * 4;
-        let chunk = if threads::is_parallel(work) && batch >= threads::num_threads() {
-            batch.div_ceil(parts)
+        let threads = threads::num_threads();
+        let chunk = if threads::is_parallel(work) && batch >= threads {
+            // Several parts a thread even the load, but few rows read all weights for little work.
+            let rows_enough = FEWEST_ROWS.div_ceil(c.tokens());
+            batch.div_ceil(4 * threads).max(rows_enough.min(batch.div_ceil(threads)))
         } else {
             batch
         };
