@@ -11,7 +11,7 @@ const RUST_FOLDERS: [&str; 5] = ["core", "capi", "elixir/native", "xtask/src", "
 
 pub(crate) fn run(root: &Path) -> Result<()> {
     type Check = fn(&Path) -> Result<()>;
-    let checks: [(&str, Check); 7] = [
+    let checks: [(&str, Check); 8] = [
         ("dgm.h, the Julia bindings and docs/SAMPLERS.md are what the source says", |root| {
             crate::generated(root, true)
         }),
@@ -20,6 +20,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         ("the repository names no machine", no_machine_paths),
         ("NUMERICS.md defines every listed kernel and this version", numerics),
         ("the C names in the documents exist", names_exist),
+        ("the workspaces beside this one lock the engine's crates", lock_files_agree),
         ("the README's programs run", readme::run_blocks),
     ];
     let mut failed = 0;
@@ -127,6 +128,23 @@ fn foreign_tables(page: &str, source: &str) -> Vec<String> {
         foreign.push("tables of constants".to_string());
     }
     foreign
+}
+
+/// The workspaces that `cargo build` never reads have lock files of their own, which are used with `--locked`.
+fn lock_files_agree(root: &Path) -> Result<()> {
+    let needs = |lock: &str| -> Option<String> {
+        let (_, rest) = lock.split_once("name = \"dgm-core\"\n")?;
+        rest.split("[[package]]").next().map(|block| block.trim().to_string())
+    };
+    let own = needs(&fs::read_to_string(root.join("Cargo.lock"))?);
+    let mut stale = Vec::new();
+    for folder in ["fuzz", "julia/jlrs"] {
+        let theirs = needs(&fs::read_to_string(root.join(folder).join("Cargo.lock"))?);
+        if own.is_none() || theirs != own {
+            stale.push(format!("{folder}/Cargo.lock is stale: cargo metadata there"));
+        }
+    }
+    if stale.is_empty() { Ok(()) } else { Err(stale.join(", ").into()) }
 }
 
 /// Every `dgm_...` name in a Markdown file of `docs` or the root is one of `dgm.h`.
