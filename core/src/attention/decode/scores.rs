@@ -27,87 +27,126 @@ pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
     p: &mut [f32],
     soon: PagedRows<T>,
 ) {
-    let (dim, step) = (k.cols(), T::PACK * S::LANES);
     let mut j = 0;
+    // Bytes take more arithmetic than memory: two blocks of keys side by side have chains enough not to
+    // wait for each other. Other types wait for the memory, and longer for more rows at a time.
+    while T::PACK == 4 && j + S::LANES < tile.len {
+        keys::<S, T, DOT, 2>(s, k, tile, j, q, stride, &mut p[j..], soon);
+        j += 2 * S::LANES;
+    }
     while j < tile.len {
-        let mut keys: [&[T]; 16] = [&[]; 16];
+        keys::<S, T, DOT, 1>(s, k, tile, j, q, stride, &mut p[j..], soon);
+        j += S::LANES;
+    }
+}
+
+/// `G` blocks of keys from key `j` on.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn keys<S: Simd, T: Stored, const DOT: bool, const G: usize>(
+    s: S,
+    k: PagedRows<T>,
+    tile: &Tile,
+    j: usize,
+    q: &[f32],
+    stride: usize,
+    p: &mut [f32],
+    soon: PagedRows<T>,
+) {
+    let (dim, step) = (k.cols(), T::PACK * S::LANES);
+    let mut keys: [[&[T]; 16]; G] = [[&[]; 16]; G];
+    for g in 0..G {
         let mut i = 0;
         while i < S::LANES {
-            let slot = tile.slots[(j + i).min(tile.len - 1)];
-            keys[i] = k.row(slot);
+            let slot = tile.slots[(j + g * S::LANES + i).min(tile.len - 1)];
+            keys[g][i] = k.row(slot);
             prefetch_row(s, soon.row(slot));
             i += 1;
         }
-        let mut d = 0;
-        while d < dim {
-            let mut words = [s.splat(0.0); 16];
+    }
+    let mut d = 0;
+    while d < dim {
+        let mut words = [[s.splat(0.0); 16]; G];
+        for g in 0..G {
             let mut i = 0;
             if d + step <= dim {
                 while i < S::LANES {
-                    words[i] = T::words(s, &keys[i][d..]);
+                    words[g][i] = T::words(s, &keys[g][i][d..]);
                     i += 1;
                 }
             } else {
                 while i < S::LANES {
-                    words[i] = T::words_partial(s, &keys[i][d..]);
+                    words[g][i] = T::words_partial(s, &keys[g][i][d..]);
                     i += 1;
                 }
             }
-            let words = s.transpose(words);
-            let (mut q, mut p) = (&q[if DOT { d / 2 } else { d }..], &mut p[j..]);
-            let mut left = tile.rows;
-            while left >= 4 {
-                (q, p) = block::<S, T, DOT, 4>(s, &words, q, stride, p, d == 0);
-                left -= 4;
-            }
-            if left >= 2 {
-                (q, p) = block::<S, T, DOT, 2>(s, &words, q, stride, p, d == 0);
-                left -= 2;
-            }
-            if left >= 1 {
-                block::<S, T, DOT, 1>(s, &words, q, stride, p, d == 0);
-            }
-            d += step;
+            words[g] = s.transpose(words[g]);
         }
-        j += S::LANES;
+        let (mut q, mut p) = (&q[if DOT { d / 2 } else { d }..], &mut p[..]);
+        let mut left = tile.rows;
+        while left >= 4 {
+            (q, p) = block::<S, T, DOT, 4, G>(s, &words, q, stride, p, d == 0);
+            left -= 4;
+        }
+        if left >= 2 {
+            (q, p) = block::<S, T, DOT, 2, G>(s, &words, q, stride, p, d == 0);
+            left -= 2;
+        }
+        if left >= 1 {
+            block::<S, T, DOT, 1, G>(s, &words, q, stride, p, d == 0);
+        }
+        d += step;
     }
 }
 
 /// Continues the chains of `MR` query rows by the elements in `words`; gives back what follows
 /// those rows in `q` and `p`.
 #[inline(always)]
-fn block<'q, 'p, S: Simd, T: Stored, const DOT: bool, const MR: usize>(
+fn block<'q, 'p, S: Simd, T: Stored, const DOT: bool, const MR: usize, const G: usize>(
     s: S,
-    words: &[S::F; 16],
+    words: &[[S::F; 16]; G],
     q: &'q [f32],
     stride: usize,
     p: &'p mut [f32],
     first: bool,
 ) -> (&'q [f32], &'p mut [f32]) {
-    let mut acc = [s.splat(0.0); MR];
+    let mut acc = [[s.splat(0.0); G]; MR];
     let mut rows: [&[f32]; MR] = [&[]; MR];
     for r in 0..MR {
         rows[r] = &q[r * stride..r * stride + if DOT { 1 } else { T::PACK } * S::LANES];
         if !first {
-            acc[r] = s.load(&p[r * KEY_TILE..]);
+            for g in 0..G {
+                acc[r][g] = s.load(&p[r * KEY_TILE + g * S::LANES..]);
+            }
         }
     }
     for i in 0..S::LANES {
         if DOT {
             for r in 0..MR {
-                acc[r] = s.dot_bf16(acc[r], s.to_bits(words[i]), s.isplat(rows[r][i].to_bits() as i32));
+                let weight = s.isplat(rows[r][i].to_bits() as i32);
+                for g in 0..G {
+                    acc[r][g] = s.dot_bf16(acc[r][g], s.to_bits(words[g][i]), weight);
+                }
             }
             continue;
         }
         for n in 0..T::PACK {
-            let x = T::element(s, words[i], n);
+            let mut x = [s.splat(0.0); G];
+            for g in 0..G {
+                x[g] = T::element(s, words[g][i], n);
+            }
             for r in 0..MR {
-                acc[r] = s.fma(x, s.splat(rows[r][i * T::PACK + n]), acc[r]);
+                let weight = s.splat(rows[r][i * T::PACK + n]);
+                for g in 0..G {
+                    acc[r][g] = s.fma(x[g], weight, acc[r][g]);
+                }
             }
         }
     }
     for r in 0..MR {
-        s.store(acc[r], &mut p[r * KEY_TILE..]);
+        for g in 0..G {
+            s.store(acc[r][g], &mut p[r * KEY_TILE + g * S::LANES..]);
+        }
     }
     (q.get(MR * stride..).unwrap_or_default(), p.get_mut(MR * KEY_TILE..).unwrap_or_default())
 }
