@@ -4,7 +4,7 @@ use dgm_core::attention::{
     KvCache, KvCacheMut, Pages, PagesMut, attention_merge, attention_paged, cache_append, cache_fork,
     cache_truncate,
 };
-use dgm_core::nn::{Rope, rope, rope_tables};
+use dgm_core::nn::{Rope, rope, rope_axial_tables, rope_tables};
 use dgm_core::tensor::Dtype;
 use dgm_core::{Error, Result};
 use ndarray::{Ix2, Ix3, Ix4};
@@ -281,6 +281,33 @@ pub unsafe extern "C" fn dgm_rope_tables(
         let cos = Tensor::read("cos", cos, Some(2), TABLE)?;
         let sin = Tensor::read("sin", sin, Some(2), TABLE)?;
         rope_tables(first, theta, cos.output::<Ix2>(&[])?, sin.output::<Ix2>(&[&cos])?)
+    })
+}
+
+/// Fills tables of a rotary embedding over several axes: row n holds, one axis after the other, cosine and
+/// sine of positions[n][a] theta^(-i / (dims[a] / 2)) for i below dims[a] / 2.
+///
+/// @param positions f32 [tokens, axes]
+/// @param dims      for each axis how many numbers of a head it turns, even
+/// @param theta     the base, 10000 as a rule
+/// @param cos       f32 [tokens, sum of dims / 2]
+/// @param sin       f32 [tokens, sum of dims / 2]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_rope_axial_tables(
+    positions: *const dgm_tensor,
+    dims: *const i64,
+    theta: f32,
+    cos: *mut dgm_tensor,
+    sin: *mut dgm_tensor,
+) -> i32 {
+    // SAFETY: the caller gives valid descriptors and a number for each axis, or NULL.
+    entry(|| unsafe {
+        let positions = Tensor::read("positions", positions, Some(2), "[tokens, axes]")?;
+        let dims = read_counts("dims", dims, positions.shape()[1])?;
+        let cos = Tensor::read("cos", cos, Some(2), "[tokens, sum of dims / 2]")?;
+        let sin = Tensor::read("sin", sin, Some(2), "[tokens, sum of dims / 2]")?;
+        let (c, s) = (cos.output::<Ix2>(&[&positions])?, sin.output::<Ix2>(&[&positions, &cos])?);
+        rope_axial_tables(positions.view::<Ix2>()?, &dims, theta, c, s)
     })
 }
 

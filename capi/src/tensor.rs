@@ -207,6 +207,37 @@ impl<'a> Tensor<'a> {
         unsafe { Tensor::read(arg, ptr, Some(rank), names) }.map(Some)
     }
 
+    /// [`Tensor::read`] of f32, f16 or bf16.
+    ///
+    /// # Safety
+    /// As [`Tensor::read`].
+    pub(crate) unsafe fn read_floats(
+        arg: &'static str,
+        ptr: *const dgm_tensor,
+        rank: Option<usize>,
+        names: &'static str,
+    ) -> Result<Self> {
+        // SAFETY: the caller's promise.
+        unsafe { Tensor::read_any(arg, ptr, rank, names, FLOATS) }
+    }
+
+    /// [`Tensor::read_floats`] of a tensor that may be absent.
+    ///
+    /// # Safety
+    /// As [`Tensor::read`].
+    pub(crate) unsafe fn read_optional_floats(
+        arg: &'static str,
+        ptr: *const dgm_tensor,
+        rank: usize,
+        names: &'static str,
+    ) -> Result<Option<Self>> {
+        if ptr.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { Tensor::read_floats(arg, ptr, Some(rank), names) }.map(Some)
+    }
+
     /// The type.
     pub(crate) fn dtype(&self) -> Dtype {
         self.dtype
@@ -306,7 +337,7 @@ impl<'a> Tensor<'a> {
         }
     }
 
-    /// Whether the two are the very same view: then an elementwise kernel works in place.
+    /// Whether the two are the very same view of one type: then an elementwise kernel works in place.
     ///
     /// # Errors
     /// [`Error::Alias`] for any other overlap.
@@ -314,7 +345,7 @@ impl<'a> Tensor<'a> {
         if !self.span.overlaps(out.span) {
             return Ok(false);
         }
-        if self.lowest != out.lowest || !self.layout.same_view(&out.layout) {
+        if self.lowest != out.lowest || self.dtype != out.dtype || !self.layout.same_view(&out.layout) {
             return Err(Error::Alias { arg: out.arg, other: self.arg });
         }
         Ok(true)

@@ -147,14 +147,14 @@ fn norms_and_modulation() {
     let (w, b) = (g.one("layer_norm.weight"), g.one("layer_norm.bias"));
     nn::layer_norm(x.view(), None, None, 1e-6, out.view_mut()).unwrap();
     close(&out, &g.two("layer_norm.out"), 2e-6, "layer_norm");
-    nn::layer_norm(x.view(), Some(w.view()), Some(b.view()), 1e-6, out.view_mut()).unwrap();
+    nn::layer_norm(x.view(), Some(w.view().into()), Some(b.view().into()), 1e-6, out.view_mut()).unwrap();
     close(&out, &g.two("layer_norm.affine_out"), 2e-6, "layer_norm affine");
     let x = g.two("rms_norm.x");
     let w = g.one("rms_norm.weight");
     let mut out = Array2::zeros(x.raw_dim());
     nn::rms_norm(x.view(), None, 1e-6, out.view_mut()).unwrap();
     close(&out, &g.two("rms_norm.out"), 2e-6, "rms_norm");
-    nn::rms_norm(x.view(), Some(w.view()), 1e-6, out.view_mut()).unwrap();
+    nn::rms_norm(x.view(), Some(w.view().into()), 1e-6, out.view_mut()).unwrap();
     close(&out, &g.two("rms_norm.affine_out"), 2e-6, "rms_norm affine");
     let x = g.three("modulate.x");
     let mut out = Array3::zeros(x.raw_dim());

@@ -11,8 +11,9 @@ defmodule DGM do
     * `DGM.Telemetry` - the events it emits
     * `DGM.Tensor` - what goes in and comes out; `Nx` tensors do as well
 
-  Every tensor argument may be a `DGM.Tensor` or an `Nx` tensor of type f32 (a mask: u8), mixed as you
-  like. A result is of the kind of the first tensor argument: with `Nx` in, `Nx` comes out, at one copy
+  Every tensor argument may be a `DGM.Tensor` or an `Nx` tensor of type f32 (a mask: u8; norms, activations,
+  softmax, embeddings, patches and attention also f16 and bf16, each tensor for itself: computed in f32, rounded
+  once), mixed as you like. A result is of the kind and the type of the first tensor argument: with `Nx` in, `Nx` comes out, at one copy
   in each direction. Functions without a tensor argument (`DGM.Random.normal/3`,
   `DGM.Random.uniform/3`) return a `DGM.Tensor`; `DGM.Random.categorical/3` returns a list.
 
@@ -196,6 +197,32 @@ defmodule DGM do
   end
 
   @doc """
+  The tables `{cos, sin}` of a rotary embedding over several axes, `{tokens, sum of dims / 2}` each: row `n`
+  holds, one axis after the other, cosine and sine of `positions[n][a] * theta ^ (-i / (dims[a] / 2))`.
+
+  `positions` is `{tokens, axes}`, `dims` a list with the numbers of a head that each axis turns, all even. With
+  `rope/4` token `n` has row `n`, so `first` is 0.
+
+  ## Options
+
+    * `:theta` - default `10_000`
+
+  ## Example
+
+      iex> {cos, sin} = DGM.rope_axial_tables(DGM.Tensor.new([[0, 0]]), [2, 4])
+      iex> {DGM.Tensor.to_list(cos), DGM.Tensor.to_list(sin)}
+      {[[1.0, 1.0, 1.0]], [[0.0, 0.0, 0.0]]}
+  """
+  @spec rope_axial_tables(Tensor.input(), [non_neg_integer], keyword) ::
+          {Tensor.input(), Tensor.input()}
+  def rope_axial_tables(positions, dims, opts \\ []) do
+    theta = Check.number(Check.keyword(opts, theta: 10_000)[:theta], "theta")
+    {native, dims} = {Tensor.native(positions, "positions"), Check.counts(dims, "dims")}
+    {cos, sin} = Native.value!(Native.rope_axial_tables(native, dims, theta))
+    {Tensor.like(positions, cos), Tensor.like(positions, sin)}
+  end
+
+  @doc """
   Turns queries or keys `{batch, heads, tokens, dim}` by their positions: token `i` of batch entry `b`
   stands at position `first[b] + i` of the tables `{cos, sin}`.
 
@@ -327,10 +354,10 @@ defmodule DGM do
   @spec layer_norm(Tensor.input(), keyword) :: Tensor.input()
   def layer_norm(x, opts \\ []) do
     opts = Check.keyword(opts, weight: nil, bias: nil, eps: 1.0e-5)
-    weight = Tensor.native_or_nil(opts[:weight], "weight")
-    bias = Tensor.native_or_nil(opts[:bias], "bias")
+    weight = Tensor.floats_or_nil(opts[:weight], "weight")
+    bias = Tensor.floats_or_nil(opts[:bias], "bias")
     eps = Check.number(opts[:eps], "eps")
-    result(x, Native.layer_norm(Tensor.native(x, "x"), weight, bias, eps))
+    result(x, Native.layer_norm(Tensor.typed(x, "x"), weight, bias, eps))
   end
 
   @doc """
@@ -344,8 +371,61 @@ defmodule DGM do
   @spec rms_norm(Tensor.input(), keyword) :: Tensor.input()
   def rms_norm(x, opts \\ []) do
     opts = Check.keyword(opts, weight: nil, eps: 1.0e-6)
-    weight = Tensor.native_or_nil(opts[:weight], "weight")
-    result(x, Native.rms_norm(Tensor.native(x, "x"), weight, Check.number(opts[:eps], "eps")))
+    weight = Tensor.floats_or_nil(opts[:weight], "weight")
+    result(x, Native.rms_norm(Tensor.typed(x, "x"), weight, Check.number(opts[:eps], "eps")))
+  end
+
+  @doc """
+  The end of a residual branch and the next norm in one pass: `sum = x + residual`, `out` its
+  `rms_norm/2`; returns `{sum, out}`. The norm sees the sum as it is stored, in the type of `x`.
+
+  ## Options
+
+    * `:weight` - `{d}`, default none
+    * `:eps` - added to the mean square, default `1.0e-6`
+
+  ## Example
+
+      iex> x = DGM.Tensor.new([[1, -1]])
+      iex> {sum, out} = DGM.rms_norm_residual(x, DGM.Tensor.new([[2, -2]]), eps: 0)
+      iex> {DGM.Tensor.to_list(sum), DGM.Tensor.to_list(out)}
+      {[[3.0, -3.0]], [[1.0, -1.0]]}
+  """
+  @spec rms_norm_residual(Tensor.input(), Tensor.input(), keyword) ::
+          {Tensor.input(), Tensor.input()}
+  def rms_norm_residual(x, residual, opts \\ []) do
+    opts = Check.keyword(opts, weight: nil, eps: 1.0e-6)
+    weight = Tensor.floats_or_nil(opts[:weight], "weight")
+    {nx, nr} = {Tensor.typed(x, "x"), Tensor.typed(residual, "residual")}
+    answer = Native.rms_norm_residual(nx, nr, weight, Check.number(opts[:eps], "eps"))
+    {sum, out} = Native.value!(answer)
+    {Tensor.like_typed(x, sum), Tensor.like_typed(x, out)}
+  end
+
+  @doc """
+  Group normalisation of `x` `{batch, channels, ...}`: every one of the `groups` of channels of each batch
+  entry, with all its places, less its mean, over its deviation.
+
+  ## Options
+
+    * `:weight`, `:bias` - `{channels}`, default none
+    * `:eps` - added to the variance, default `1.0e-5`
+    * `:silu` - `true` for SiLU of the result, default `false`
+
+  ## Example
+
+      iex> x = DGM.Tensor.new([[[1, 3], [5, 5]]])
+      iex> DGM.Tensor.to_list(DGM.group_norm(x, 2, eps: 3))
+      [[[-0.5, 0.5], [0.0, 0.0]]]
+  """
+  @spec group_norm(Tensor.input(), pos_integer, keyword) :: Tensor.input()
+  def group_norm(x, groups, opts \\ []) do
+    opts = Check.keyword(opts, weight: nil, bias: nil, eps: 1.0e-5, silu: false)
+    weight = Tensor.floats_or_nil(opts[:weight], "weight")
+    bias = Tensor.floats_or_nil(opts[:bias], "bias")
+    {eps, silu} = {Check.number(opts[:eps], "eps"), Check.boolean(opts[:silu], "silu")}
+    groups = Check.count(groups, "groups")
+    result(x, Native.group_norm(Tensor.typed(x, "x"), groups, weight, bias, eps, silu))
   end
 
   @doc """
@@ -358,8 +438,8 @@ defmodule DGM do
   """
   @spec modulate(Tensor.input(), Tensor.input(), Tensor.input()) :: Tensor.input()
   def modulate(x, shift, scale) do
-    {shift, scale} = {Tensor.native(shift, "shift"), Tensor.native(scale, "scale")}
-    result(x, Native.modulate(Tensor.native(x, "x"), shift, scale))
+    {shift, scale} = {Tensor.typed(shift, "shift"), Tensor.typed(scale, "scale")}
+    result(x, Native.modulate(Tensor.typed(x, "x"), shift, scale))
   end
 
   @doc """
@@ -373,8 +453,8 @@ defmodule DGM do
           Tensor.input()
   def layer_norm_modulate(x, shift, scale, opts \\ []) do
     eps = Check.number(Check.keyword(opts, eps: 1.0e-6)[:eps], "eps")
-    {shift, scale} = {Tensor.native(shift, "shift"), Tensor.native(scale, "scale")}
-    result(x, Native.layer_norm_modulate(Tensor.native(x, "x"), shift, scale, eps))
+    {shift, scale} = {Tensor.typed(shift, "shift"), Tensor.typed(scale, "scale")}
+    result(x, Native.layer_norm_modulate(Tensor.typed(x, "x"), shift, scale, eps))
   end
 
   @doc """
@@ -386,8 +466,8 @@ defmodule DGM do
   """
   @spec gate_residual(Tensor.input(), Tensor.input(), Tensor.input()) :: Tensor.input()
   def gate_residual(residual, y, gate) do
-    {ny, gate} = {Tensor.native(y, "y"), Tensor.native(gate, "gate")}
-    result(residual, Native.gate_residual(Tensor.native(residual, "residual"), ny, gate))
+    {ny, gate} = {Tensor.typed(y, "y"), Tensor.typed(gate, "gate")}
+    result(residual, Native.gate_residual(Tensor.typed(residual, "residual"), ny, gate))
   end
 
   @doc """
@@ -397,7 +477,7 @@ defmodule DGM do
       [0.0]
   """
   @spec silu(Tensor.input()) :: Tensor.input()
-  def silu(x), do: result(x, Native.silu(Tensor.native(x, "x")))
+  def silu(x), do: result(x, Native.silu(Tensor.typed(x, "x")))
 
   @doc """
   The Gaussian error linear unit, elementwise.
@@ -409,7 +489,91 @@ defmodule DGM do
   @spec gelu(Tensor.input(), keyword) :: Tensor.input()
   def gelu(x, opts \\ []) do
     kind = Check.name(Check.keyword(opts, kind: :tanh)[:kind], "kind")
-    result(x, Native.gelu(Tensor.native(x, "x"), kind))
+    result(x, Native.gelu(Tensor.typed(x, "x"), kind))
+  end
+
+  @doc """
+  `silu(gate) * up`, elementwise. Without `up`, the last dimension of `gate` holds both, the gate first.
+
+      iex> x = DGM.Tensor.new([[0, 0, 5, 7]])
+      iex> DGM.Tensor.to_list(DGM.swiglu(x))
+      [[0.0, 0.0]]
+  """
+  @spec swiglu(Tensor.input(), Tensor.input() | nil) :: Tensor.input()
+  def swiglu(gate, up \\ nil),
+    do:
+      result(gate, Native.gated(Tensor.typed(gate, "gate"), Tensor.floats_or_nil(up, "up"), nil))
+
+  @doc """
+  `gelu(gate) * up`, elementwise; as `swiglu/2`.
+
+  ## Options
+
+    * `:kind` - `:tanh` (the approximation, default) or `:erf` (exact)
+
+  ## Example
+
+      iex> x = DGM.Tensor.new([[0, 5]])
+      iex> DGM.Tensor.to_list(DGM.geglu(x, nil, kind: :erf))
+      [[0.0]]
+  """
+  @spec geglu(Tensor.input(), Tensor.input() | nil, keyword) :: Tensor.input()
+  def geglu(gate, up \\ nil, opts \\ []) do
+    kind = Check.name(Check.keyword(opts, kind: :tanh)[:kind], "kind")
+    {ngate, nup} = {Tensor.typed(gate, "gate"), Tensor.floats_or_nil(up, "up")}
+    result(gate, Native.gated(ngate, nup, kind))
+  end
+
+  @doc """
+  `exp(x) / sum(exp(x))` over the last dimension. A row of `:neg_infinity` alone gives 0.
+
+      iex> DGM.Tensor.to_list(DGM.softmax(DGM.Tensor.new([[1000, 1000]])))
+      [[0.5, 0.5]]
+  """
+  @spec softmax(Tensor.input()) :: Tensor.input()
+  def softmax(x), do: result(x, Native.softmax(Tensor.typed(x, "x"), false))
+
+  @doc """
+  `x - log(sum(exp(x)))` over the last dimension.
+
+      iex> DGM.Tensor.to_list(DGM.log_softmax(DGM.Tensor.new([[7]])))
+      [[0.0]]
+  """
+  @spec log_softmax(Tensor.input()) :: Tensor.input()
+  def log_softmax(x), do: result(x, Native.softmax(Tensor.typed(x, "x"), true))
+
+  @doc """
+  Rows of `table` `{rows, d}` by their numbers, from 0: `{length(indices), d}`.
+
+      iex> table = DGM.Tensor.new([[1, 2], [3, 4]])
+      iex> DGM.Tensor.to_list(DGM.embedding(table, [1, 0, 1]))
+      [[3.0, 4.0], [1.0, 2.0], [3.0, 4.0]]
+  """
+  @spec embedding(Tensor.input(), [non_neg_integer]) :: Tensor.input()
+  def embedding(table, indices) do
+    result(table, Native.embedding(Tensor.typed(table, "table"), Check.indices(indices)))
+  end
+
+  @doc """
+  Classifier-free guidance, `scale * cond + (1 - scale) * uncond`, of tensors `{rows, ...}`: the bits of a
+  `DGM.Plan` with this guidance.
+
+  ## Options
+
+    * `:rescale` - 0 to 1: each row times `1 - rescale + rescale * (deviation of cond / of the result)`;
+      default 0
+
+  ## Example
+
+      iex> {cond, uncond} = {DGM.Tensor.new([[2, 4]]), DGM.Tensor.new([[1, 1]])}
+      iex> DGM.Tensor.to_list(DGM.cfg_combine(cond, uncond, 3))
+      [[4.0, 10.0]]
+  """
+  @spec cfg_combine(Tensor.input(), Tensor.input(), number, keyword) :: Tensor.input()
+  def cfg_combine(cond, uncond, scale, opts \\ []) do
+    rescale = Check.number(Check.keyword(opts, rescale: 0)[:rescale], "rescale")
+    {a, b} = {Tensor.typed(cond, "cond"), Tensor.typed(uncond, "uncond")}
+    result(cond, Native.cfg_combine(a, b, Check.number(scale, "scale"), rescale))
   end
 
   @doc """
@@ -427,7 +591,7 @@ defmodule DGM do
   @spec timestep_embedding(Tensor.input(), pos_integer, keyword) :: Tensor.input()
   def timestep_embedding(t, dim, opts \\ []) do
     period = Check.number(Check.keyword(opts, max_period: 10_000)[:max_period], "max_period")
-    result(t, Native.timestep_embedding(Tensor.native(t, "t"), Check.count(dim, "dim"), period))
+    result(t, Native.timestep_embedding(Tensor.typed(t, "t"), Check.count(dim, "dim"), period))
   end
 
   @doc """
@@ -440,7 +604,7 @@ defmodule DGM do
   """
   @spec patchify(Tensor.input(), pos_integer) :: Tensor.input()
   def patchify(x, patch) do
-    result(x, Native.patchify(Tensor.native(x, "x"), Check.count(patch, "patch")))
+    result(x, Native.patchify(Tensor.typed(x, "x"), Check.count(patch, "patch")))
   end
 
   @doc """
@@ -455,10 +619,10 @@ defmodule DGM do
   def unpatchify(x, patch, {height, width}) do
     {height, width} = {Check.count(height, "height"), Check.count(width, "width")}
     patch = Check.count(patch, "patch")
-    result(x, Native.unpatchify(Tensor.native(x, "x"), patch, height, width))
+    result(x, Native.unpatchify(Tensor.typed(x, "x"), patch, height, width))
   end
 
   def unpatchify(_x, _patch, size), do: Check.fail("size", size, "{height, width}")
 
-  defp result(like, answer), do: Tensor.like(like, Native.value!(answer))
+  defp result(like, answer), do: Tensor.like_typed(like, Native.value!(answer))
 end

@@ -1,13 +1,14 @@
 """
 Sampling and attention kernels of deep generative models, for the CPU.
 
-Arrays are `Float32` in Julia's order, so what other languages call `[B, H, L, D]` is `(D, L, H, B)`
+Arrays are `Float32` (kernels also take `Float16` and `DGMKernels.BF16`) in Julia's order, so what other languages call `[B, H, L, D]` is `(D, L, H, B)`
 here, and images are `(W, H, C, B)`; nothing is copied. The same input gives the same bits for any
 number of threads, any batch and in any of the languages that share the engine.
 
 - Kernels: [`attention`](@ref) and [`attention_backward`](@ref), [`layer_norm`](@ref), [`rms_norm`](@ref), [`modulate`](@ref), [`layer_norm_modulate`](@ref),
-  [`gate_residual`](@ref), [`timestep_embedding`](@ref), [`patchify`](@ref), [`unpatchify`](@ref),
-  `DGMKernels.silu`, `DGMKernels.gelu`, `DGMKernels.Linear`; each has a twin with `!` that fills an
+  [`rms_norm_residual`](@ref), [`group_norm`](@ref), [`gate_residual`](@ref), [`swiglu`](@ref), [`geglu`](@ref),
+  [`timestep_embedding`](@ref), [`embedding`](@ref), [`patchify`](@ref), [`unpatchify`](@ref), [`cfg_combine`](@ref),
+  `DGMKernels.softmax`, `DGMKernels.logsoftmax`, `DGMKernels.silu`, `DGMKernels.gelu`, `DGMKernels.Linear`; each has a twin with `!` that fills an
   array of yours. `DGMKernels.dot_product_attention` is attention in the layout of NNlib.
 - Random numbers: [`row_seeds`](@ref), `DGMKernels.normal!`, `DGMKernels.uniform!`,
   `DGMKernels.categorical`.
@@ -47,15 +48,17 @@ export attention, attention!, attention_backward, attention_backward!, attention
 export layer_norm, layer_norm!, layer_norm_modulate, layer_norm_modulate!, rms_norm, rms_norm!, modulate, modulate!
 export attention_paged, attention_paged!, attention_merge, attention_merge!, cache_append!, cache_fork!, cache_truncate!
 export gate_residual, gate_residual!, timestep_embedding, timestep_embedding!
+export rms_norm_residual, rms_norm_residual!, group_norm, group_norm!, swiglu, swiglu!, geglu, geglu!
+export embedding, embedding!, cfg_combine, cfg_combine!
 export patchify, patchify!, unpatchify, unpatchify!
 export row_seeds, ask, tell!, export_run, import_run
 
 # Part of the interface, but with names that others export too.
 const PUBLIC = (:Grid, :KVCache, :Linear, :Plan, :Request, :Run, :categorical, :cpu_info, :describe, :dot_product_attention,
                 :element_pointer,
-                :element_strides, :forward!, :gelu, :gelu!, :generate, :BF16, :is_strided, :isdone, :library, :linear!,
+                :element_strides, :forward!, :gelu, :gelu!, :generate, :BF16, :is_strided, :isdone, :library, :linear!, :logsoftmax, :logsoftmax!,
                 :metadata, :normal!, :num_threads, :numerics_version, :result, :sample, :sample!,
-                :rope, :rope!, :Rope, :set_backend!, :set_num_threads!, :silu, :silu!, :start, :step!, :uniform!)
+                :rope, :rope!, :Rope, :set_backend!, :set_num_threads!, :silu, :silu!, :softmax, :softmax!, :start, :step!, :uniform!)
 @static if VERSION >= v"1.11"
     eval(Expr(:public, PUBLIC...))
 end

@@ -121,7 +121,7 @@ Base.:(==)(a::BF16, b::BF16) = Float32(a) == Float32(b)
 Base.isnan(x::BF16) = isnan(Float32(x))
 Base.show(io::IO, x::BF16) = print(io, "DGMKernels.BF16(", Float32(x), ")")
 
-"The element types that attention and linear layers take."
+"The element types that kernels take."
 const Floats = Union{Float32,Float16,BF16}
 
 # The number of an element type in the C interface.

@@ -157,6 +157,32 @@ function Rope(positions::Integer, r::Integer; theta = 10_000, first::Integer = 0
     return Rope(cos, sin; interleaved = interleaved)
 end
 
+"""
+    DGMKernels.Rope(positions, dims::Tuple; theta = 10_000, interleaved = false)
+
+Tables of tokens with several coordinates, `Float32` `positions` `(axes, tokens)`: `dims[a]` numbers of a head,
+even, are turned by coordinate `a`, one axis after the other. Token `n` has column `n` of the tables, so
+[`DGMKernels.rope`](@ref) takes `first` 0. Images have two axes, video three; Flux has `dims` `(16, 56, 56)` and
+`interleaved = true`.
+
+# Examples
+```julia
+places = Float32[a == 1 ? (n - 1) ÷ 4 : (n - 1) % 4 for a in 1:2, n in 1:16]     # a grid of 4 x 4
+tables = DGMKernels.Rope(places, (8, 8))
+```
+"""
+function Rope(positions::AbstractMatrix, dims::Tuple{Vararg{Integer}}; theta = 10_000, interleaved::Bool = false)
+    check_dims("positions", positions, 2, "(axes, tokens)")
+    length(dims) == size(positions, 1) ||
+        throw(DimensionMismatch("dims has length $(length(dims)), expected that of the axes, $(size(positions, 1))"))
+    all(d -> d >= 0 && iseven(d), dims) || throw(ArgumentError("dims is $dims, expected even integers from 0"))
+    positive("theta", theta)
+    cos, sin = ntuple(_ -> Array{Float32}(undef, sum(dims) ÷ 2, size(positions, 2)), 2)
+    numbers = collect(Int64, dims)
+    check(LibDGM.dgm_rope_axial_tables(Tensor(positions), numbers, theta, Tensor(cos), Tensor(sin)))
+    return Rope(cos, sin; interleaved = interleaved)
+end
+
 Base.show(io::IO, r::Rope) = print(io, "Rope($(2 * size(r.cos, 1)) numbers of $(size(r.cos, 2)) positions)")
 
 with_rope(f, ::Nothing) = f(C_NULL)

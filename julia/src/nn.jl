@@ -2,6 +2,9 @@
     layer_norm(x; weight = nothing, bias = nothing, eps = 1f-5)
     layer_norm!(out, x; ...)
 
+Arrays here and below are `Float32`, `Float16` or `DGMKernels.BF16`, each for itself: everything is computed in
+`Float32` and rounded once. Results that are not given have the type of the first array.
+
 Every column of `x` (its first dimension, `d`) less its mean, over its standard deviation
 `√(variance + eps)`, times `weight` plus `bias` (`d` each). `out` must not overlap `x`.
 Method: Ba, Kiros, Hinton 2016, arXiv:1607.06450; the variance takes a second pass.
@@ -17,10 +20,10 @@ layer_norm(x; options...) = layer_norm!(output(x), x; options...)
 "See [`layer_norm`](@ref)."
 function layer_norm!(out, x; weight = nothing, bias = nothing, eps = 1f-5)
     check_rows(out, x)
-    weight === nothing || check_size("weight", weight, (size(x, 1),))
-    bias === nothing || check_size("bias", bias, (size(x, 1),))
+    weight === nothing || float_size("weight", weight, (size(x, 1),))
+    bias === nothing || float_size("bias", bias, (size(x, 1),))
     w, b = optional(weight), optional(bias)
-    by_rows((o, i) -> check(LibDGM.dgm_layer_norm(i, w, b, eps, o)), out, x)
+    check(LibDGM.dgm_layer_norm(Tensor(x), w, b, eps, Tensor(out)))
     return out
 end
 
@@ -29,7 +32,8 @@ end
     rms_norm!(out, x; ...)
 
 Every column of `x` (first dimension, `d`) over its root mean square `√(mean(x²) + eps)`, times
-`weight` (`d`). `out` must not overlap `x`. Method: Zhang, Sennrich 2019, arXiv:1910.07467.
+`weight` (`d`). `out` must not overlap `x`. With queries or keys `(D, L, H, B)`, a `PermutedDimsArray` too,
+this is QK-norm. Method: Zhang, Sennrich 2019, arXiv:1910.07467.
 
 # Examples
 ```julia
@@ -41,9 +45,9 @@ rms_norm(x; options...) = rms_norm!(output(x), x; options...)
 "See [`rms_norm`](@ref)."
 function rms_norm!(out, x; weight = nothing, eps = 1f-6)
     check_rows(out, x)
-    weight === nothing || check_size("weight", weight, (size(x, 1),))
+    weight === nothing || float_size("weight", weight, (size(x, 1),))
     w = optional(weight)
-    by_rows((o, i) -> check(LibDGM.dgm_rms_norm(i, w, eps, o)), out, x)
+    check(LibDGM.dgm_rms_norm(Tensor(x), w, eps, Tensor(out)))
     return out
 end
 
@@ -106,10 +110,10 @@ gate_residual(residual, y, gate) = gate_residual!(output(residual), residual, y,
 
 "See [`gate_residual`](@ref)."
 function gate_residual!(out, residual, y, gate)
-    check_dims("residual", residual, 3, "(d, T, B)")
-    check_size("y", y, size(residual))
-    check_size("gate", gate, (size(residual, 1), size(residual, 3)))
-    check_size("out", out, size(residual))
+    float_dims("residual", residual, 3, "(d, T, B)")
+    float_size("y", y, size(residual))
+    float_size("gate", gate, (size(residual, 1), size(residual, 3)))
+    float_size("out", out, size(residual))
     check(LibDGM.dgm_gate_residual(Tensor(residual), Tensor(y), Tensor(gate), Tensor(out)))
     return out
 end
@@ -129,8 +133,8 @@ silu(x) = silu!(output(x), x)
 
 "See [`silu`](@ref)."
 function silu!(out, x)
-    check_array("x", x)
-    check_size("out", out, size(x))
+    check_floats("x", x)
+    float_size("out", out, size(x))
     check(LibDGM.dgm_silu(Tensor(x), Tensor(out)))
     return out
 end
@@ -155,9 +159,206 @@ gelu(x; kind = :tanh) = gelu!(output(x), x; kind = kind)
 "See [`gelu`](@ref)."
 function gelu!(out, x; kind = :tanh)
     number = choice("kind", kind, GELUS)
-    check_array("x", x)
-    check_size("out", out, size(x))
+    check_floats("x", x)
+    float_size("out", out, size(x))
     check(LibDGM.dgm_gelu(Tensor(x), number, Tensor(out)))
+    return out
+end
+
+"""
+    DGMKernels.softmax(x)
+    DGMKernels.softmax!(out, x)
+
+`exp.(x) ./ sum(exp, x)` of every column of `x` (its first dimension). A column of `-Inf` alone gives 0.
+`out` must not overlap `x`.
+
+# Examples
+```julia
+p = DGMKernels.softmax(randn(Float32, 10, 3))
+```
+"""
+softmax(x) = softmax!(output(x), x)
+
+"See [`DGMKernels.softmax`](@ref)."
+function softmax!(out, x)
+    check_rows(out, x)
+    check(LibDGM.dgm_softmax(Tensor(x), Tensor(out)))
+    return out
+end
+
+"""
+    DGMKernels.logsoftmax(x)
+    DGMKernels.logsoftmax!(out, x)
+
+`x .- log(sum(exp, x))` of every column of `x` (its first dimension). `out` must not overlap `x`.
+
+# Examples
+```julia
+l = DGMKernels.logsoftmax(randn(Float32, 10, 3))
+```
+"""
+logsoftmax(x) = logsoftmax!(output(x), x)
+
+"See [`DGMKernels.logsoftmax`](@ref)."
+function logsoftmax!(out, x)
+    check_rows(out, x)
+    check(LibDGM.dgm_log_softmax(Tensor(x), Tensor(out)))
+    return out
+end
+
+"""
+    rms_norm_residual(x, residual; weight = nothing, eps = 1f-6) -> (sum, out)
+    rms_norm_residual!(sum, out, x, residual; ...)
+
+`sum = x + residual` and `out = rms_norm(sum)` in one pass over memory. The norm sees the sum as it is
+stored, in the type of `sum`; `sum` may be `residual`. See [`rms_norm`](@ref).
+
+# Examples
+```julia
+h, y = rms_norm_residual(randn(Float32, 64, 10), randn(Float32, 64, 10); weight = ones(Float32, 64))
+```
+"""
+rms_norm_residual(x, residual; options...) = rms_norm_residual!(output(x), output(x), x, residual; options...)
+
+"See [`rms_norm_residual`](@ref)."
+function rms_norm_residual!(sum, out, x, residual; weight = nothing, eps = 1f-6)
+    check_rows(out, x)
+    float_size("residual", residual, size(x))
+    float_size("sum", sum, size(x))
+    weight === nothing || float_size("weight", weight, (size(x, 1),))
+    w = optional(weight)
+    check(LibDGM.dgm_rms_norm_residual(Tensor(x), Tensor(residual), w, eps, Tensor(sum), Tensor(out)))
+    return sum, out
+end
+
+"""
+    group_norm(x, groups; weight = nothing, bias = nothing, eps = 1f-5, silu = false)
+    group_norm!(out, x, groups; ...)
+
+`x` is `(..., C, B)`. Every one of the `groups` of channels of each batch item, with all its places, less its
+mean, over its standard deviation `√(variance + eps)`, times `weight` plus `bias` (`C` each); with `silu`, SiLU
+of that. `out` must not overlap `x`. Method: Wu, He 2018, arXiv:1803.08494.
+
+# Examples
+```julia
+y = group_norm(randn(Float32, 8, 8, 32, 2), 4; silu = true)
+```
+"""
+group_norm(x, groups::Integer; options...) = group_norm!(output(x), x, groups; options...)
+
+"See [`group_norm`](@ref)."
+function group_norm!(out, x, groups::Integer; weight = nothing, bias = nothing, eps = 1f-5, silu::Bool = false)
+    groups >= 1 || throw(ArgumentError("groups is $groups, expected at least 1"))
+    n = ndims(x)
+    n >= 2 && size(x, n - 1) % groups == 0 || wrong_size("x", x, "(..., C, B) with C a multiple of groups $groups")
+    check_floats("x", x)
+    float_size("out", out, size(x))
+    weight === nothing || float_size("weight", weight, (size(x, n - 1),))
+    bias === nothing || float_size("bias", bias, (size(x, n - 1),))
+    w, b = optional(weight), optional(bias)
+    check(LibDGM.dgm_group_norm(Tensor(x), groups, w, b, eps, Int32(silu), Tensor(out)))
+    return out
+end
+
+"""
+    swiglu(gate, up)
+    swiglu(x)
+    swiglu!(out, gate, up)
+
+`silu(gate) * up` of every element; `x` holds the gate in the first half of its first dimension, `up` in the
+second. `out` may be `gate` or `up`. Method: Shazeer 2020, arXiv:2002.05202.
+
+# Examples
+```julia
+y = swiglu(randn(Float32, 128, 10))     # (64, 10)
+```
+"""
+swiglu(gate, up) = swiglu!(output(gate), gate, up)
+swiglu(x) = swiglu(halves(x)...)
+
+"See [`swiglu`](@ref)."
+function swiglu!(out, gate, up)
+    check_gated(out, gate, up)
+    check(LibDGM.dgm_swiglu(Tensor(gate), Tensor(up), Tensor(out)))
+    return out
+end
+
+"""
+    geglu(gate, up; kind = :tanh)
+    geglu(x; kind = :tanh)
+    geglu!(out, gate, up; kind = :tanh)
+
+`gelu(gate; kind) * up` of every element; as [`swiglu`](@ref). Method: Shazeer 2020, arXiv:2002.05202.
+
+# Examples
+```julia
+y = geglu(randn(Float32, 64, 10), randn(Float32, 64, 10); kind = :erf)
+```
+"""
+geglu(gate, up; kind = :tanh) = geglu!(output(gate), gate, up; kind = kind)
+geglu(x; kind = :tanh) = geglu(halves(x)...; kind = kind)
+
+"See [`geglu`](@ref)."
+function geglu!(out, gate, up; kind = :tanh)
+    number = choice("kind", kind, GELUS)
+    check_gated(out, gate, up)
+    check(LibDGM.dgm_geglu(Tensor(gate), Tensor(up), number, Tensor(out)))
+    return out
+end
+
+"""
+    embedding(table, indices)
+    embedding!(out, table, indices)
+
+Column `indices[n]` (from 1) of `table`, `(d, V)`, as column `n` of the result, `(d, N)`.
+
+# Examples
+```julia
+e = embedding(randn(Float32, 64, 1000), [3, 1, 1000])     # (64, 3)
+```
+"""
+function embedding(table, indices)
+    float_dims("table", table, 2, "(d, V)")
+    return embedding!(Array{eltype(table)}(undef, size(table, 1), length(indices)), table, indices)
+end
+
+"See [`embedding`](@ref)."
+function embedding!(out, table, indices)
+    float_dims("table", table, 2, "(d, V)")
+    float_size("out", out, (size(table, 1), length(indices)))
+    for i in indices
+        i isa Integer && 1 <= i <= size(table, 2) ||
+            throw(ArgumentError("indices has $(repr(i)), expected integers from 1 to $(size(table, 2))"))
+    end
+    rows = Int64[i - 1 for i in indices]
+    check(LibDGM.dgm_embedding(Tensor(table), rows, length(rows), Tensor(out)))
+    return out
+end
+
+"""
+    cfg_combine(cond, uncond, scale; rescale = 0)
+    cfg_combine!(out, cond, uncond, scale; rescale = 0)
+
+Classifier-free guidance, `scale * cond + (1 - scale) * uncond`, of arrays `(..., B)`: the bits of a
+`DGMKernels.Plan` with this guidance. With `rescale` up to 1 each batch item is multiplied by
+`1 - rescale + rescale * (deviation of cond / deviation of the result)`. `out` must not overlap the others.
+Methods: Ho, Salimans 2022, arXiv:2207.12598; Lin et al. 2023, arXiv:2305.08891.
+
+# Examples
+```julia
+e = cfg_combine(randn(Float32, 8, 8, 3, 2), randn(Float32, 8, 8, 3, 2), 5; rescale = 0.7)
+```
+"""
+cfg_combine(cond, uncond, scale; rescale = 0) =
+    cfg_combine!(output(cond), cond, uncond, scale; rescale = rescale)
+
+"See [`cfg_combine`](@ref)."
+function cfg_combine!(out, cond, uncond, scale; rescale = 0)
+    ndims(cond) >= 1 || wrong_size("cond", cond, "(..., B)")
+    check_floats("cond", cond)
+    float_size("uncond", uncond, size(cond))
+    float_size("out", out, size(cond))
+    check(LibDGM.dgm_cfg_combine(Tensor(cond), Tensor(uncond), scale, rescale, Tensor(out)))
     return out
 end
 
@@ -176,13 +377,13 @@ e = timestep_embedding(Float32[0, 250, 999], 128)     # (128, 3)
 """
 function timestep_embedding(t, dim::Integer; max_period = 10_000)
     (dim > 0 && iseven(dim)) || throw(ArgumentError("dim is $dim, expected an even number above 0"))
-    return timestep_embedding!(Array{Float32}(undef, dim, length(t)), t; max_period = max_period)
+    return timestep_embedding!(Array{eltype(t)}(undef, dim, length(t)), t; max_period = max_period)
 end
 
 "See [`timestep_embedding`](@ref)."
 function timestep_embedding!(out, t; max_period = 10_000)
-    check_dims("t", t, 1, "(B,)")
-    check_dims("out", out, 2, "(dim, B)")
+    float_dims("t", t, 1, "(B,)")
+    float_dims("out", out, 2, "(dim, B)")
     iseven(size(out, 1)) && size(out, 2) == length(t) ||
         wrong_size("out", out, "(dim, B) with dim even and B = $(length(t))")
     check(LibDGM.dgm_timestep_embedding(Tensor(t), max_period, Tensor(out)))
@@ -203,12 +404,12 @@ tokens = patchify(randn(Float32, 32, 32, 3, 1), 2)     # (12, 256, 1)
 ```
 """
 function patchify(x, p::Integer)
-    return patchify!(Array{Float32}(undef, token_dims("x", x, p)), x, p)
+    return patchify!(Array{eltype(x)}(undef, token_dims("x", x, p)), x, p)
 end
 
 "See [`patchify`](@ref)."
 function patchify!(out, x, p::Integer)
-    check_size("out", out, token_dims("x", x, p))
+    float_size("out", out, token_dims("x", x, p))
     check(LibDGM.dgm_patchify(Tensor(x), p, Tensor(out)))
     return out
 end
@@ -227,39 +428,53 @@ x = unpatchify(randn(Float32, 12, 256, 1), 2, 32, 32)     # (32, 32, 3, 1)
 ```
 """
 function unpatchify(tokens, p::Integer, w::Integer, h::Integer)
-    check_dims("tokens", tokens, 3, "(C * p * p, T, B)")
+    float_dims("tokens", tokens, 3, "(C * p * p, T, B)")
     p > 0 && size(tokens, 1) % (p * p) == 0 ||
         wrong_size("tokens", tokens, "(C * p * p, T, B) for the patch size $p")
-    return unpatchify!(Array{Float32}(undef, w, h, size(tokens, 1) ÷ (p * p), size(tokens, 3)), tokens, p)
+    return unpatchify!(Array{eltype(tokens)}(undef, w, h, size(tokens, 1) ÷ (p * p), size(tokens, 3)), tokens, p)
 end
 
 "See [`unpatchify`](@ref)."
 function unpatchify!(out, tokens, p::Integer)
-    check_dims("tokens", tokens, 3, "(C * p * p, T, B)")
-    check_size("tokens", tokens, token_dims("out", out, p))
+    float_dims("tokens", tokens, 3, "(C * p * p, T, B)")
+    float_size("tokens", tokens, token_dims("out", out, p))
     check(LibDGM.dgm_unpatchify(Tensor(tokens), p, Tensor(out)))
     return out
 end
 
 "The dimensions of the tokens of images `(W, H, C, B)`, whose sides must be multiples of `p`."
 function token_dims(name, images, p)
-    check_dims(name, images, 4, "(W, H, C, B)")
+    float_dims(name, images, 4, "(W, H, C, B)")
     w, h, c, b = size(images)
     p > 0 && w % p == 0 && h % p == 0 || wrong_size(name, images, "W and H to be multiples of the patch size $p")
     return (c * p * p, (w ÷ p) * (h ÷ p), b)
 end
 
-output(x) = Array{Float32}(undef, size(x))
+output(x) = Array{eltype(x)}(undef, size(x))
 
 function check_modulation(out, x, shift, scale)
-    check_dims("x", x, 3, "(d, T, B)")
-    check_size("shift", shift, (size(x, 1), size(x, 3)))
-    check_size("scale", scale, (size(x, 1), size(x, 3)))
-    check_size("out", out, size(x))
+    float_dims("x", x, 3, "(d, T, B)")
+    float_size("shift", shift, (size(x, 1), size(x, 3)))
+    float_size("scale", scale, (size(x, 1), size(x, 3)))
+    float_size("out", out, size(x))
+end
+
+function check_gated(out, gate, up)
+    check_floats("gate", gate)
+    float_size("up", up, size(gate))
+    float_size("out", out, size(gate))
+end
+
+"The two halves of the first dimension."
+function halves(x)
+    check_floats("x", x)
+    ndims(x) >= 1 && iseven(size(x, 1)) || wrong_size("x", x, "(2 d, ...)")
+    d, rest = size(x, 1) ÷ 2, ntuple(_ -> :, ndims(x) - 1)
+    return view(x, 1:d, rest...), view(x, d+1:2*d, rest...)
 end
 
 function check_rows(out, x)
     ndims(x) >= 1 || wrong_size("x", x, "(d, ...)")
-    check_array("x", x)
-    check_size("out", out, size(x))
+    check_floats("x", x)
+    float_size("out", out, size(x))
 end

@@ -182,6 +182,23 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn store_bf16(self, v: Self::F, s: &mut [u16]) {
+        let p = s[..N].as_mut_ptr();
+        // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe {
+            let bits = _mm256_castps_si256(v);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+            let bits = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan));
+            // Packs within halves of 128 bits.
+            let packed = _mm256_permute4x64_epi64::<0b00_00_10_00>(_mm256_packus_epi32(bits, bits));
+            _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(packed));
+        }
+    }
+
+    #[inline(always)]
     fn store_f16(self, v: Self::F, s: &mut [u16]) {
         let p = s[..N].as_mut_ptr();
         // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.

@@ -60,19 +60,6 @@ impl<U: Function> Kernel for Map<'_, U> {
     }
 }
 
-struct MapInPlace<'a, U>(U, &'a mut [f32]);
-
-impl<U: Function> Kernel for MapInPlace<'_, U> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let MapInPlace(f, x) = self;
-        for x in x.chunks_mut(S::LANES) {
-            s.store_partial(f.eval(s, s.load_partial(x, 0.0)), x);
-        }
-    }
-}
-
 /// Values a task takes at a time: enough to hide the hand-out, small enough to share evenly.
 const CHUNK: usize = 16 * 1024;
 
@@ -80,12 +67,6 @@ const CHUNK: usize = 16 * 1024;
 pub(crate) fn map<U: Function>(f: U, x: &[f32], out: &mut [f32]) {
     let work = U::COST * out.len() as u64;
     threads::for_each(x.chunks(CHUNK).zip(out.chunks_mut(CHUNK)), work, |(x, out)| dispatch(Map(f, x, out)));
-}
-
-/// `x[i] = f(x[i])`
-pub(crate) fn map_in_place<U: Function>(f: U, x: &mut [f32]) {
-    let work = U::COST * x.len() as u64;
-    threads::for_each(x.chunks_mut(CHUNK), work, |x| dispatch(MapInPlace(f, x)));
 }
 
 fn check_len(arg: &'static str, got: usize, expected: usize) -> Result<()> {

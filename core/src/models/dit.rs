@@ -316,7 +316,7 @@ impl Dit {
         for (scaled, &t) in space.times.iter_mut().zip(t) {
             *scaled = t * self.config.time_scale;
         }
-        nn::timestep_embedding((&*space.times).into(), MAX_PERIOD, view2_mut(space.frequencies, b, f)?)?;
+        nn::timestep_embedding(&*space.times, MAX_PERIOD, view2_mut(space.frequencies, b, f)?)?;
         let hidden = &mut space.modulation[..b * d];
         linear_rows(space.frequencies, b, &self.time1, Activation::Silu, hidden);
         linear_rows(hidden, b, &self.time2, Activation::None, space.cond);
@@ -325,7 +325,7 @@ impl Dit {
             let class = &self.class_table[label as usize * d..][..d];
             row.iter_mut().zip(class).for_each(|(x, e)| *x += e);
         }
-        nn::silu_inplace(&mut *space.cond);
+        nn::silu_inplace(&mut *space.cond)?;
         Ok(())
     }
 

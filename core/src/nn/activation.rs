@@ -1,10 +1,12 @@
 //! Activation functions, element by element.
 
-use ndarray::{ArrayViewD, ArrayViewMut, ArrayViewMutD, Axis, Dimension};
+use ndarray::Dimension;
 
+use super::rows::{Operands, Row, RowOp, fill, for_rows, lend, load};
+use crate::arch::Simd;
 use crate::error::{Result, check_shape};
-use crate::math::slice::{Function, GeluErf, GeluTanh, Silu, map, map_in_place};
-use crate::threads;
+use crate::math::slice::{Function, GeluErf, GeluTanh, Silu};
+use crate::tensor::{Floats, FloatsMut};
 
 /// Which GELU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +17,7 @@ pub enum Gelu {
     Erf,
 }
 
-/// `x / (1 + e^-x)` for every element; any shape, any strides.
+/// `x / (1 + e^-x)` for every element; any shape, any strides, f32, f16 or bf16.
 ///
 /// ```
 /// use ndarray::{Array, arr1};
@@ -27,11 +29,14 @@ pub enum Gelu {
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
-pub fn silu(x: ArrayViewD<f32>, out: ArrayViewMutD<f32>) -> Result<()> {
-    elementwise(Silu, x, out)
+pub fn silu<'a, 'o, D: Dimension>(
+    x: impl Into<Floats<'a, D>>,
+    out: impl Into<FloatsMut<'o, D>>,
+) -> Result<()> {
+    apart(Silu, x.into(), out.into())
 }
 
-/// GELU for every element; any shape, any strides.
+/// GELU for every element; any shape, any strides, f32, f16 or bf16.
 ///
 /// ```
 /// use dgm_core::nn::{Gelu, gelu};
@@ -44,10 +49,14 @@ pub fn silu(x: ArrayViewD<f32>, out: ArrayViewMutD<f32>) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
-pub fn gelu(x: ArrayViewD<f32>, kind: Gelu, out: ArrayViewMutD<f32>) -> Result<()> {
+pub fn gelu<'a, 'o, D: Dimension>(
+    x: impl Into<Floats<'a, D>>,
+    kind: Gelu,
+    out: impl Into<FloatsMut<'o, D>>,
+) -> Result<()> {
     match kind {
-        Gelu::Tanh => elementwise(GeluTanh, x, out),
-        Gelu::Erf => elementwise(GeluErf, x, out),
+        Gelu::Tanh => apart(GeluTanh, x.into(), out.into()),
+        Gelu::Erf => apart(GeluErf, x.into(), out.into()),
     }
 }
 
@@ -55,71 +64,216 @@ pub fn gelu(x: ArrayViewD<f32>, kind: Gelu, out: ArrayViewMutD<f32>) -> Result<(
 ///
 /// ```
 /// let mut x = [0.0, -200.0];
-/// dgm_core::nn::silu_inplace(&mut x);
+/// dgm_core::nn::silu_inplace(&mut x[..])?;
 /// assert_eq!(x, [0.0, 0.0]);
+/// # Ok::<(), dgm_core::Error>(())
 /// ```
-pub fn silu_inplace<'a, D: Dimension>(x: impl Into<ArrayViewMut<'a, f32, D>>) {
-    in_place(Silu, x.into().into_dyn());
+///
+/// # Errors
+/// None: the signature is that of its siblings.
+pub fn silu_inplace<'o, D: Dimension>(x: impl Into<FloatsMut<'o, D>>) -> Result<()> {
+    in_place(Silu, x.into())
 }
 
 /// [`gelu`] in place: a slice, or a view with any strides.
 ///
 /// ```
 /// let mut x = [0.0, -40.0];
-/// dgm_core::nn::gelu_inplace(&mut x, dgm_core::nn::Gelu::Erf);
+/// dgm_core::nn::gelu_inplace(&mut x[..], dgm_core::nn::Gelu::Erf)?;
 /// assert_eq!(x, [0.0, 0.0]);
+/// # Ok::<(), dgm_core::Error>(())
 /// ```
-pub fn gelu_inplace<'a, D: Dimension>(x: impl Into<ArrayViewMut<'a, f32, D>>, kind: Gelu) {
+///
+/// # Errors
+/// None: the signature is that of its siblings.
+pub fn gelu_inplace<'o, D: Dimension>(x: impl Into<FloatsMut<'o, D>>, kind: Gelu) -> Result<()> {
     match kind {
-        Gelu::Tanh => in_place(GeluTanh, x.into().into_dyn()),
-        Gelu::Erf => in_place(GeluErf, x.into().into_dyn()),
+        Gelu::Tanh => in_place(GeluTanh, x.into()),
+        Gelu::Erf => in_place(GeluErf, x.into()),
     }
 }
 
-fn in_place<U: Function>(f: U, mut x: ArrayViewMutD<f32>) {
-    if let Some(x) = x.as_slice_memory_order_mut() {
-        return map_in_place(f, x);
-    }
-    let work = U::COST.saturating_mul(x.len() as u64);
-    threads::for_each(x.rows_mut().into_iter(), work, |mut x| match x.as_slice_mut() {
-        Some(x) => map_in_place(f, x),
-        None => {
-            let mut values = [0.0; 256];
-            for mut x in x.axis_chunks_iter_mut(Axis(0), values.len()) {
-                let values = &mut values[..x.len()];
-                values.iter_mut().zip(&x).for_each(|(v, x)| *v = *x);
-                map_in_place(f, values);
-                x.iter_mut().zip(&*values).for_each(|(x, v)| *x = *v);
-            }
-        }
-    });
+/// `SiLU(gate) * up` for every element; any shape, any strides, each array f32, f16 or bf16. The halves of
+/// one array are two views.
+///
+/// N. Shazeer, arXiv:2002.05202 (SwiGLU without its linear maps).
+///
+/// ```
+/// use ndarray::{Array2, arr2, s};
+/// let both = arr2(&[[0.0, 0.0, 5.0, 7.0]]);
+/// let mut out = Array2::<f32>::zeros((1, 2));
+/// dgm_core::nn::swiglu(both.slice(s![.., ..2]), both.slice(s![.., 2..]), out.view_mut())?;
+/// assert_eq!(out, arr2(&[[0.0, 0.0]]));
+/// # Ok::<(), dgm_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+pub fn swiglu<'a, 'o, D: Dimension>(
+    gate: impl Into<Floats<'a, D>>,
+    up: impl Into<Floats<'a, D>>,
+    out: impl Into<FloatsMut<'o, D>>,
+) -> Result<()> {
+    gated(Silu, Some(gate.into()), Some(up.into()), out.into())
 }
 
-fn elementwise<U: Function>(f: U, x: ArrayViewD<f32>, mut out: ArrayViewMutD<f32>) -> Result<()> {
+/// `GELU(gate) * up` for every element; as [`swiglu`].
+///
+/// N. Shazeer, arXiv:2002.05202 (GEGLU without its linear maps).
+///
+/// ```
+/// use dgm_core::nn::{Gelu, geglu};
+/// let (gate, up, mut out) = ([1.0, 0.0], [2.0, 3.0], [0.0; 2]);
+/// geglu(&gate[..], &up[..], Gelu::Erf, &mut out[..])?;
+/// assert!((out[0] - 1.682_689f32).abs() < 1e-6 && out[1] == 0.0);
+/// # Ok::<(), dgm_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+pub fn geglu<'a, 'o, D: Dimension>(
+    gate: impl Into<Floats<'a, D>>,
+    up: impl Into<Floats<'a, D>>,
+    kind: Gelu,
+    out: impl Into<FloatsMut<'o, D>>,
+) -> Result<()> {
+    match kind {
+        Gelu::Tanh => gated(GeluTanh, Some(gate.into()), Some(up.into()), out.into()),
+        Gelu::Erf => gated(GeluErf, Some(gate.into()), Some(up.into()), out.into()),
+    }
+}
+
+/// [`swiglu`] that leaves its result in `gate`, with the same bits.
+///
+/// ```
+/// let (mut gate, up) = ([0.0, 0.0], [2.0, 3.0]);
+/// dgm_core::nn::swiglu_inplace(&mut gate[..], &up[..])?;
+/// assert_eq!(gate, [0.0, 0.0]);
+/// # Ok::<(), dgm_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+pub fn swiglu_inplace<'a, 'o, D: Dimension>(
+    gate: impl Into<FloatsMut<'o, D>>,
+    up: impl Into<Floats<'a, D>>,
+) -> Result<()> {
+    gated(Silu, None, Some(up.into()), gate.into())
+}
+
+/// [`swiglu`] that leaves its result in `up`, with the same bits. Without a gate, `up` is that as well.
+///
+/// ```
+/// let (gate, mut up) = ([0.0, 0.0], [2.0, 3.0]);
+/// dgm_core::nn::swiglu_onto_up(Some((&gate[..]).into()), &mut up[..])?;
+/// assert_eq!(up, [0.0, 0.0]);
+/// # Ok::<(), dgm_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+pub fn swiglu_onto_up<'o, D: Dimension>(
+    gate: Option<Floats<D>>,
+    up: impl Into<FloatsMut<'o, D>>,
+) -> Result<()> {
+    gated(Silu, gate, None, up.into())
+}
+
+/// [`geglu`] that leaves its result in `gate`, with the same bits.
+///
+/// ```
+/// use dgm_core::nn::{Gelu, geglu_inplace};
+/// let (mut gate, up) = ([0.0, 0.0], [2.0, 3.0]);
+/// geglu_inplace(&mut gate[..], &up[..], Gelu::Tanh)?;
+/// assert_eq!(gate, [0.0, 0.0]);
+/// # Ok::<(), dgm_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+pub fn geglu_inplace<'a, 'o, D: Dimension>(
+    gate: impl Into<FloatsMut<'o, D>>,
+    up: impl Into<Floats<'a, D>>,
+    kind: Gelu,
+) -> Result<()> {
+    match kind {
+        Gelu::Tanh => gated(GeluTanh, None, Some(up.into()), gate.into()),
+        Gelu::Erf => gated(GeluErf, None, Some(up.into()), gate.into()),
+    }
+}
+
+/// [`geglu`] that leaves its result in `up`, with the same bits. Without a gate, `up` is that as well.
+///
+/// ```
+/// use dgm_core::nn::{Gelu, geglu_onto_up};
+/// let (gate, mut up) = ([0.0, 0.0], [2.0, 3.0]);
+/// geglu_onto_up(Some((&gate[..]).into()), &mut up[..], Gelu::Erf)?;
+/// assert_eq!(up, [0.0, 0.0]);
+/// # Ok::<(), dgm_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+pub fn geglu_onto_up<'o, D: Dimension>(
+    gate: Option<Floats<D>>,
+    up: impl Into<FloatsMut<'o, D>>,
+    kind: Gelu,
+) -> Result<()> {
+    match kind {
+        Gelu::Tanh => gated(GeluTanh, gate, None, up.into()),
+        Gelu::Erf => gated(GeluErf, gate, None, up.into()),
+    }
+}
+
+/// `f(x)`
+#[derive(Clone, Copy)]
+struct Each<U>(U);
+
+impl<U: Function> RowOp for Each<U> {
+    const COST: u64 = U::COST;
+    const ELEMENTWISE: bool = true;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
+        fill(s, out, |out, at| self.0.eval(s, load(s, row.x, out, at)));
+    }
+}
+
+/// `f(x) * y`
+#[derive(Clone, Copy)]
+struct Gated<U>(U);
+
+impl<U: Function> RowOp for Gated<U> {
+    const COST: u64 = U::COST + 1;
+    const OPERANDS: usize = 2;
+    const ELEMENTWISE: bool = true;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
+        fill(s, out, |out, at| s.mul(self.0.eval(s, load(s, row.x, out, at)), load(s, row.y, out, at)));
+    }
+}
+
+fn in_place<U: Function, D: Dimension>(f: U, x: FloatsMut<D>) -> Result<()> {
+    for_rows(Each(f), Operands::new(None::<Floats<D>>), x.into_dyn())
+}
+
+fn apart<U: Function, D: Dimension>(f: U, x: Floats<D>, out: FloatsMut<D>) -> Result<()> {
     check_shape("out", out.shape(), x.shape())?;
-    if out.is_empty() {
-        return Ok(()); // the other dimensions may be anything
+    for_rows(Each(f), Operands::new(Some(x)), out.into_dyn())
+}
+
+/// Where an operand is missing, `out` holds it.
+fn gated<U: Function, D: Dimension>(
+    f: U,
+    gate: Option<Floats<D>>,
+    up: Option<Floats<D>>,
+    out: FloatsMut<D>,
+) -> Result<()> {
+    if let Some(up) = &up {
+        check_shape("up", up.shape(), gate.as_ref().map_or(out.shape(), Floats::shape))?;
     }
-    // Equal strides without gaps: the elements correspond in memory order, whatever it is.
-    if x.strides() == out.strides()
-        && let (Some(x), Some(out)) = (x.as_slice_memory_order(), out.as_slice_memory_order_mut())
-    {
-        map(f, x, out);
-        return Ok(());
+    if let Some(gate) = &gate {
+        check_shape(if up.is_some() { "out" } else { "up" }, out.shape(), gate.shape())?;
     }
-    let work = U::COST.saturating_mul(out.len() as u64);
-    threads::for_each(x.rows().into_iter().zip(out.rows_mut()), work, |(x, mut out)| {
-        if let (Some(x), Some(out)) = (x.as_slice(), out.as_slice_mut()) {
-            return map(f, x, out);
-        }
-        let mut values = [0.0; 256];
-        let chunks = (x.axis_chunks_iter(Axis(0), 256)).zip(out.axis_chunks_iter_mut(Axis(0), 256));
-        for (x, mut out) in chunks {
-            let values = &mut values[..x.len()];
-            values.iter_mut().zip(&x).for_each(|(v, x)| *v = *x);
-            map_in_place(f, values);
-            out.iter_mut().zip(&*values).for_each(|(o, v)| *o = *v);
-        }
-    });
-    Ok(())
+    let operands = Operands { y: up.and_then(lend), ..Operands::new(gate.map(Floats::reborrow)) };
+    for_rows(Gated(f), operands, out.into_dyn())
 }

@@ -1,23 +1,38 @@
-//! Building blocks of transformers for images: norms, modulation, activations, embeddings,
-//! patches.
+//! Building blocks of transformers and U-nets: norms, modulation, softmax, activations, embeddings,
+//! positions, patches.
 //!
-//! Every function takes views with any strides and writes the caller's output; rows whose
-//! elements lie side by side are computed in place, others through a row of scratch, with the
-//! same bits. A row never depends on the other rows.
+//! Every function takes views with any strides and writes the caller's output. Each array is f32, f16 or
+//! bf16 for itself: inputs are widened exactly, everything is computed in f32, and a result is rounded once,
+//! in one pass over memory. Rows whose elements lie side by side as f32 are computed in place, others through
+//! scratch, with the same bits. A row never depends on the other rows.
 
 mod activation;
 mod embedding;
+mod group_norm;
+mod lookup;
 mod modulate;
+#[cfg(test)]
+mod new_tests;
 mod norm;
 mod patch;
 mod rope;
-mod rows;
+pub(crate) mod rows;
+mod softmax;
+#[cfg(test)]
+mod storage_tests;
+mod sum;
 #[cfg(test)]
 mod tests;
 
-pub use activation::{Gelu, gelu, gelu_inplace, silu, silu_inplace};
+pub use activation::{
+    Gelu, geglu, geglu_inplace, geglu_onto_up, gelu, gelu_inplace, silu, silu_inplace, swiglu,
+    swiglu_inplace, swiglu_onto_up,
+};
 pub use embedding::timestep_embedding;
+pub use group_norm::group_norm;
+pub use lookup::embedding;
 pub use modulate::{gate_residual, gate_residual_inplace, gate_residual_onto_y, modulate, modulate_inplace};
-pub use norm::{layer_norm, layer_norm_modulate, rms_norm};
+pub use norm::{layer_norm, layer_norm_modulate, rms_norm, rms_norm_residual, rms_norm_residual_inplace};
 pub use patch::{patchify, unpatchify};
-pub use rope::{Rope, rope, rope_tables};
+pub use rope::{Rope, rope, rope_axial_tables, rope_tables};
+pub use softmax::{log_softmax, softmax};

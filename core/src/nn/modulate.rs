@@ -1,29 +1,27 @@
 //! Modulation and gated residuals of adaptive layer norm (W. Peebles and S. Xie, arXiv:2212.09748).
 
-use ndarray::{ArrayView2, ArrayView3, ArrayViewMut3};
+use ndarray::{Ix2, Ix3, IxDyn};
 
-use super::rows::{Operands, Row, RowOp, for_rows};
+use super::rows::{Operands, Row, RowOp, fill, for_rows, lend, load};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
+use crate::tensor::{Floats, FloatsMut};
 
-/// Checks `[B, d]` parameters and a `[B, T, d]` output against `x` `[B, T, d]`.
+/// Checks `[B, d]` parameters and a `[B, T, d]` output against the shape `[B, T, d]` of `x`.
 pub(super) fn check_modulation(
-    x: &ArrayView3<f32>,
-    parameters: &[(&'static str, ArrayView2<f32>)],
-    out: &ArrayViewMut3<f32>,
+    x: &[usize],
+    parameters: &[(&'static str, &[usize])],
+    out: &[usize],
 ) -> Result<()> {
-    let (batch, _, d) = x.dim();
     for (name, p) in parameters {
-        check_shape(name, p.shape(), &[batch, d])?;
+        check_shape(name, p, &[x[0], x[2]])?;
     }
-    check_shape("out", out.shape(), x.shape())
+    check_shape("out", out, x)
 }
 
-/// A vector of an operand, or of the output where that is the operand.
-#[inline(always)]
-fn load<S: Simd>(s: S, operand: Option<&[f32]>, out: &[f32], at: usize) -> S::F {
-    let row = operand.unwrap_or(out);
-    s.load_partial(&row[at..row.len().min(at + S::LANES)], 0.0)
+/// `[B, d]` as `[B, 1, d]`, which every token of a batch entry repeats.
+pub(super) fn by_batch<'a, 'b: 'a>(parameter: Floats<'b, Ix2>) -> Option<Floats<'a, IxDyn>> {
+    lend(parameter.insert_axis_at(1))
 }
 
 /// `x * (1 + scale) + shift`
@@ -32,25 +30,22 @@ struct Modulate;
 
 impl RowOp for Modulate {
     const COST: u64 = 4;
+    const ELEMENTWISE: bool = true;
     #[inline(always)]
     fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        let mut at = 0;
-        while at < out.len() {
+        fill(s, out, |out, at| {
             let scale = s.add(s.splat(1.0), load(s, row.scale, out, at));
-            let y = s.fma(load(s, row.x, out, at), scale, load(s, row.shift, out, at));
-            let end = out.len().min(at + S::LANES);
-            s.store_partial(y, &mut out[at..end]);
-            at = end;
-        }
+            s.fma(load(s, row.x, out, at), scale, load(s, row.shift, out, at))
+        });
     }
 }
 
 /// `out = x * (1 + scale) + shift`, one fused multiply-add; `x` and `out` `[B, T, d]`, `shift`
-/// and `scale` `[B, d]`.
+/// and `scale` `[B, d]`, each f32, f16 or bf16.
 ///
 /// ```
 /// use ndarray::{Array3, array};
-/// let mut out = Array3::zeros((1, 2, 1));
+/// let mut out = Array3::<f32>::zeros((1, 2, 1));
 /// let x = array![[[1.0], [2.0]]];
 /// dgm_core::nn::modulate(x.view(), array![[0.5]].view(), array![[1.0]].view(), out.view_mut())?;
 /// assert_eq!(out, array![[[2.5], [4.5]]]);
@@ -59,15 +54,27 @@ impl RowOp for Modulate {
 ///
 /// # Errors
 /// [`Error::Shape`] when `shift`, `scale` or `out` does not fit `x`.
-pub fn modulate(
-    x: ArrayView3<f32>,
-    shift: ArrayView2<f32>,
-    scale: ArrayView2<f32>,
-    out: ArrayViewMut3<f32>,
+pub fn modulate<'a, 'o>(
+    x: impl Into<Floats<'a, Ix3>>,
+    shift: impl Into<Floats<'a, Ix2>>,
+    scale: impl Into<Floats<'a, Ix2>>,
+    out: impl Into<FloatsMut<'o, Ix3>>,
 ) -> Result<()> {
-    check_modulation(&x, &[("shift", shift), ("scale", scale)], &out)?;
-    for_rows(Modulate, Operands { x: Some(x), y: None, scale: Some(scale), shift: Some(shift) }, out);
-    Ok(())
+    let (x, out) = (x.into(), out.into());
+    modulated(x.shape().to_vec(), Some(x), shift.into(), scale.into(), out)
+}
+
+fn modulated(
+    shape: Vec<usize>,
+    x: Option<Floats<Ix3>>,
+    shift: Floats<Ix2>,
+    scale: Floats<Ix2>,
+    out: FloatsMut<Ix3>,
+) -> Result<()> {
+    check_modulation(&shape, &[("shift", shift.shape()), ("scale", scale.shape())], out.shape())?;
+    let (scale, shift) = (by_batch(scale), by_batch(shift));
+    let operands = Operands { scale, shift, ..Operands::new(x.map(Floats::reborrow)) };
+    for_rows(Modulate, operands, out.into_dyn())
 }
 
 /// [`modulate`] in place, with the same bits.
@@ -82,10 +89,13 @@ pub fn modulate(
 ///
 /// # Errors
 /// [`Error::Shape`] when `shift` or `scale` does not fit `x`.
-pub fn modulate_inplace(x: ArrayViewMut3<f32>, shift: ArrayView2<f32>, scale: ArrayView2<f32>) -> Result<()> {
-    check_modulation(&x.view(), &[("shift", shift), ("scale", scale)], &x)?;
-    for_rows(Modulate, Operands { x: None, y: None, scale: Some(scale), shift: Some(shift) }, x);
-    Ok(())
+pub fn modulate_inplace<'a, 'o>(
+    x: impl Into<FloatsMut<'o, Ix3>>,
+    shift: impl Into<Floats<'a, Ix2>>,
+    scale: impl Into<Floats<'a, Ix2>>,
+) -> Result<()> {
+    let x = x.into();
+    modulated(x.shape().to_vec(), None, shift.into(), scale.into(), x)
 }
 
 /// `gate * y + x`, where `x` is the residual.
@@ -94,25 +104,22 @@ struct GateResidual;
 
 impl RowOp for GateResidual {
     const COST: u64 = 4;
+    const OPERANDS: usize = 2;
+    const ELEMENTWISE: bool = true;
     #[inline(always)]
     fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        let mut at = 0;
-        while at < out.len() {
-            let term = (load(s, row.scale, out, at), load(s, row.y, out, at));
-            let sum = s.fma(term.0, term.1, load(s, row.x, out, at));
-            let end = out.len().min(at + S::LANES);
-            s.store_partial(sum, &mut out[at..end]);
-            at = end;
-        }
+        fill(s, out, |out, at| {
+            s.fma(load(s, row.scale, out, at), load(s, row.y, out, at), load(s, row.x, out, at))
+        });
     }
 }
 
 /// `out = residual + gate * y`, one fused multiply-add; `residual`, `y` and `out` `[B, T, d]`,
-/// `gate` `[B, d]`.
+/// `gate` `[B, d]`, each f32, f16 or bf16.
 ///
 /// ```
 /// use ndarray::{Array3, array};
-/// let mut out = Array3::zeros((1, 1, 2));
+/// let mut out = Array3::<f32>::zeros((1, 1, 2));
 /// let (residual, y) = (array![[[1.0, 1.0]]], array![[[2.0, 4.0]]]);
 /// dgm_core::nn::gate_residual(residual.view(), y.view(), array![[0.5, 0.0]].view(), out.view_mut())?;
 /// assert_eq!(out, array![[[2.0, 1.0]]]);
@@ -121,16 +128,27 @@ impl RowOp for GateResidual {
 ///
 /// # Errors
 /// [`Error::Shape`] when `y`, `gate` or `out` does not fit `residual`.
-pub fn gate_residual(
-    residual: ArrayView3<f32>,
-    y: ArrayView3<f32>,
-    gate: ArrayView2<f32>,
-    out: ArrayViewMut3<f32>,
+pub fn gate_residual<'a, 'o>(
+    residual: impl Into<Floats<'a, Ix3>>,
+    y: impl Into<Floats<'a, Ix3>>,
+    gate: impl Into<Floats<'a, Ix2>>,
+    out: impl Into<FloatsMut<'o, Ix3>>,
 ) -> Result<()> {
+    let (residual, y, gate, out) = (residual.into(), y.into(), gate.into(), out.into());
     check_shape("y", y.shape(), residual.shape())?;
-    check_modulation(&residual, &[("gate", gate)], &out)?;
-    for_rows(GateResidual, Operands { x: Some(residual), y: Some(y), scale: Some(gate), shift: None }, out);
-    Ok(())
+    check_modulation(residual.shape(), &[("gate", gate.shape())], out.shape())?;
+    gated(Some(residual), Some(y), gate, out)
+}
+
+fn gated(
+    residual: Option<Floats<Ix3>>,
+    y: Option<Floats<Ix3>>,
+    gate: Floats<Ix2>,
+    out: FloatsMut<Ix3>,
+) -> Result<()> {
+    let (y, scale) = (y.and_then(lend), by_batch(gate));
+    let operands = Operands { y, scale, ..Operands::new(residual.map(Floats::reborrow)) };
+    for_rows(GateResidual, operands, out.into_dyn())
 }
 
 /// [`gate_residual`] onto the residual itself, with the same bits.
@@ -145,17 +163,17 @@ pub fn gate_residual(
 ///
 /// # Errors
 /// [`Error::Shape`] when `residual` or `gate` does not fit `y`.
-pub fn gate_residual_inplace(
-    residual: ArrayViewMut3<f32>,
-    y: ArrayView3<f32>,
-    gate: ArrayView2<f32>,
+pub fn gate_residual_inplace<'a, 'o>(
+    residual: impl Into<FloatsMut<'o, Ix3>>,
+    y: impl Into<Floats<'a, Ix3>>,
+    gate: impl Into<Floats<'a, Ix2>>,
 ) -> Result<()> {
+    let (residual, y, gate) = (residual.into(), y.into(), gate.into());
     if residual.shape() != y.shape() {
         return Err(Error::shape("residual", residual.shape(), format!("{:?}, as y", y.shape())));
     }
-    check_modulation(&y, &[("gate", gate)], &residual)?;
-    for_rows(GateResidual, Operands { x: None, y: Some(y), scale: Some(gate), shift: None }, residual);
-    Ok(())
+    check_modulation(y.shape(), &[("gate", gate.shape())], residual.shape())?;
+    gated(None, Some(y), gate, residual)
 }
 
 /// [`gate_residual`] that leaves its result in `y`, with the same bits. Without a residual, `y` is that
@@ -165,7 +183,7 @@ pub fn gate_residual_inplace(
 /// use ndarray::array;
 /// let mut y = array![[[2.0, 4.0]]];
 /// let residual = array![[[1.0, 1.0]]];
-/// dgm_core::nn::gate_residual_onto_y(Some(residual.view()), y.view_mut(), array![[0.5, 0.0]].view())?;
+/// dgm_core::nn::gate_residual_onto_y(Some(residual.view().into()), y.view_mut(), array![[0.5, 0.0]].view())?;
 /// assert_eq!(y, array![[[2.0, 1.0]]]);
 /// dgm_core::nn::gate_residual_onto_y(None, y.view_mut(), array![[0.5, 0.0]].view())?;
 /// assert_eq!(y, array![[[3.0, 1.0]]]);
@@ -174,15 +192,15 @@ pub fn gate_residual_inplace(
 ///
 /// # Errors
 /// [`Error::Shape`] when `y` or `gate` does not fit `residual`, or `gate` not `y`.
-pub fn gate_residual_onto_y(
-    residual: Option<ArrayView3<f32>>,
-    y: ArrayViewMut3<f32>,
-    gate: ArrayView2<f32>,
+pub fn gate_residual_onto_y<'a, 'o>(
+    residual: Option<Floats<Ix3>>,
+    y: impl Into<FloatsMut<'o, Ix3>>,
+    gate: impl Into<Floats<'a, Ix2>>,
 ) -> Result<()> {
+    let (y, gate) = (y.into(), gate.into());
     if let Some(residual) = &residual {
         check_shape("y", y.shape(), residual.shape())?;
     }
-    check_modulation(&y.view(), &[("gate", gate)], &y)?;
-    for_rows(GateResidual, Operands { x: residual, y: None, scale: Some(gate), shift: None }, y);
-    Ok(())
+    check_modulation(y.shape(), &[("gate", gate.shape())], y.shape())?;
+    gated(residual, None, gate, y)
 }

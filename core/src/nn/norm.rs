@@ -1,50 +1,13 @@
 //! Layer norm and RMS norm, with a learned affine map or a modulation.
 
-use ndarray::{ArrayView1, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
+use ndarray::{Dimension, Ix1, Ix2, Ix3};
 
-use super::modulate::check_modulation;
-use super::rows::{Operands, Row, RowOp, for_rows};
+use super::modulate::{by_batch, check_modulation};
+use super::rows::{Operands, Row, RowOp, fill, for_rows, lend, load};
+use super::sum::row_sum;
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
-
-/// Virtual lanes of a row sum: a multiple of every vector width.
-const LANES: usize = 32;
-
-/// Elements summed before the lanes are combined.
-const BLOCK: usize = 4096;
-
-/// Sum over a row of what `term` adds to an accumulator for each element, in an order that is
-/// part of the definition: element `i` goes to virtual lane `i % 32`; a block of 4096 elements
-/// combines its lanes by halving (lane `i` += lane `i + 16`, then 8, 4, 2, 1); block sums are
-/// added in order. An element equal to `neutral` must add 0.
-#[inline(always)]
-fn row_sum<S: Simd>(s: S, x: &[f32], neutral: f32, term: impl Fn(S::F, S::F) -> S::F) -> f32 {
-    let mut total = 0.0;
-    for block in x.chunks(BLOCK) {
-        // LANES / S::LANES of them are used; four lanes is the narrowest vector.
-        let mut sums = [s.splat(0.0); LANES / 4];
-        let mut groups = block.chunks_exact(LANES);
-        for group in &mut groups {
-            for v in 0..LANES / S::LANES {
-                sums[v] = term(sums[v], s.load(&group[v * S::LANES..]));
-            }
-        }
-        for (sum, rest) in sums.iter_mut().zip(groups.remainder().chunks(S::LANES)) {
-            *sum = term(*sum, s.load_partial(rest, neutral));
-        }
-        let mut lanes = [0.0f32; LANES];
-        for v in 0..LANES / S::LANES {
-            s.store(sums[v], &mut lanes[v * S::LANES..]);
-        }
-        for half in [16, 8, 4, 2, 1] {
-            for i in 0..half {
-                lanes[i] += lanes[i + half];
-            }
-        }
-        total += lanes[0];
-    }
-    total
-}
+use crate::tensor::{Floats, FloatsMut};
 
 /// Which statistics a norm uses.
 #[derive(Clone, Copy)]
@@ -69,7 +32,7 @@ impl RowOp for Norm {
     #[inline(always)]
     fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
         let n = out.len() as f32;
-        let x = row.x.unwrap_or_default();
+        let x = row.x.unwrap_or(out);
         let mean = match self.statistics {
             Statistics::Layer => row_sum(s, x, 0.0, |sum, x| s.add(sum, x)) / n,
             Statistics::Rms => 0.0,
@@ -81,23 +44,21 @@ impl RowOp for Norm {
         });
         let inverse = s.splat(1.0 / (squares / n + self.eps).sqrt());
         let one = s.splat(if self.one_plus { 1.0 } else { 0.0 });
-        for (i, (x, out)) in x.chunks(S::LANES).zip(out.chunks_mut(S::LANES)).enumerate() {
-            let at = i * S::LANES;
-            let load = |p: &[f32]| s.load_partial(&p[at..at + x.len()], 0.0);
-            let y = s.mul(s.sub(s.load_partial(x, 0.0), center), inverse);
-            let scale = row.scale.map(|w| s.add(one, load(w)));
-            let y = match (scale, row.shift) {
-                (Some(w), Some(b)) => s.fma(y, w, load(b)),
+        fill(s, out, |out, at| {
+            let y = s.mul(s.sub(load(s, row.x, out, at), center), inverse);
+            let scale = row.scale.map(|w| s.add(one, load(s, Some(w), out, at)));
+            let shift = row.shift.map(|b| load(s, Some(b), out, at));
+            match (scale, shift) {
+                (Some(w), Some(b)) => s.fma(y, w, b),
                 (Some(w), None) => s.mul(y, w),
-                (None, Some(b)) => s.add(y, load(b)),
+                (None, Some(b)) => s.add(y, b),
                 (None, None) => y,
-            };
-            s.store_partial(y, out);
-        }
+            }
+        });
     }
 }
 
-fn check_eps(eps: f32) -> Result<()> {
+pub(super) fn check_eps(eps: f32) -> Result<()> {
     if eps.is_finite() && eps >= 0.0 {
         Ok(())
     } else {
@@ -105,34 +66,36 @@ fn check_eps(eps: f32) -> Result<()> {
     }
 }
 
-fn norm_rows(
-    norm: Norm,
-    x: ArrayView2<f32>,
-    weight: Option<ArrayView1<f32>>,
-    bias: Option<ArrayView1<f32>>,
-    out: ArrayViewMut2<f32>,
+/// The checks that all norms over the last axis share; a parameter may be absent.
+fn check_norm(
+    x: &[usize],
+    parameters: &[(&'static str, Option<&[usize]>)],
+    eps: f32,
+    outputs: &[(&'static str, &[usize])],
 ) -> Result<()> {
-    check_eps(norm.eps)?;
-    let (_, d) = x.dim();
-    check_shape("out", out.shape(), x.shape())?;
-    if let Some(w) = weight {
-        check_shape("weight", w.shape(), &[d])?;
-    }
-    if let Some(b) = bias {
-        check_shape("bias", b.shape(), &[d])?;
-    }
-    let operands = Operands {
-        x: Some(x.insert_axis(Axis(0))),
-        y: None,
-        scale: weight.map(|w| w.insert_axis(Axis(0))),
-        shift: bias.map(|b| b.insert_axis(Axis(0))),
+    check_eps(eps)?;
+    let Some(&d) = x.last() else {
+        return Err(Error::shape("x", x, "at least one axis"));
     };
-    for_rows(norm, operands, out.insert_axis(Axis(0)));
+    for (name, shape) in outputs {
+        check_shape(name, shape, x)?;
+    }
+    for (name, shape) in parameters {
+        if let Some(shape) = shape {
+            check_shape(name, shape, &[d])?;
+        }
+    }
     Ok(())
 }
 
-/// Layer norm of each row of `x` `[rows, d]`:
-/// `(x - mean) / sqrt(variance + eps) * weight + bias`, weight and bias `[d]` or absent.
+/// The shape of a parameter that may be absent.
+pub(super) fn shape_of<'s>(parameter: &'s Option<Floats<Ix1>>) -> Option<&'s [usize]> {
+    parameter.as_ref().map(Floats::shape)
+}
+
+/// Layer norm over the last axis of `x` `[..., d]`:
+/// `(x - mean) / sqrt(variance + eps) * weight + bias`, weight and bias `[d]` or absent. `out` has the
+/// shape of `x`; each array is f32, f16 or bf16.
 ///
 /// The variance is that of the population, computed in a second pass; the order of the sums is
 /// part of the definition (32 lanes, blocks of 4096). J. L. Ba, J. R. Kiros, G. E. Hinton,
@@ -141,7 +104,7 @@ fn norm_rows(
 /// ```
 /// use ndarray::{Array2, arr2};
 /// let x = arr2(&[[1.0, 3.0], [5.0, 5.0]]);
-/// let mut out = Array2::zeros((2, 2));
+/// let mut out = Array2::<f32>::zeros((2, 2));
 /// dgm_core::nn::layer_norm(x.view(), None, None, 1e-6, out.view_mut())?;
 /// assert!((out[[0, 1]] - 1.0f32).abs() < 1e-6);
 /// assert_eq!(out[[1, 0]], 0.0);
@@ -151,24 +114,35 @@ fn norm_rows(
 /// # Errors
 /// [`Error::Shape`] when `out`, `weight` or `bias` does not fit `x`; [`Error::Range`] for a
 /// negative or non-finite `eps`.
-pub fn layer_norm(
-    x: ArrayView2<f32>,
-    weight: Option<ArrayView1<f32>>,
-    bias: Option<ArrayView1<f32>>,
+pub fn layer_norm<'a, 'o, D: Dimension>(
+    x: impl Into<Floats<'a, D>>,
+    weight: Option<Floats<Ix1>>,
+    bias: Option<Floats<Ix1>>,
     eps: f32,
-    out: ArrayViewMut2<f32>,
+    out: impl Into<FloatsMut<'o, D>>,
 ) -> Result<()> {
-    norm_rows(Norm { statistics: Statistics::Layer, eps, one_plus: false }, x, weight, bias, out)
+    let (x, out) = (x.into(), out.into());
+    check_norm(
+        x.shape(),
+        &[("weight", shape_of(&weight)), ("bias", shape_of(&bias))],
+        eps,
+        &[("out", out.shape())],
+    )?;
+    let (scale, shift) = (weight.and_then(lend), bias.and_then(lend));
+    let operands = Operands { scale, shift, ..Operands::new(Some(x.reborrow())) };
+    for_rows(Norm { statistics: Statistics::Layer, eps, one_plus: false }, operands, out.into_dyn())
 }
 
-/// RMS norm of each row of `x` `[rows, d]`: `x / sqrt(mean(x^2) + eps) * weight`, weight `[d]`
-/// or absent.
+/// RMS norm over the last axis of `x` `[..., d]`: `x / sqrt(mean(x^2) + eps) * weight`, weight `[d]`
+/// or absent. `out` has the shape of `x`; each array is f32, f16 or bf16.
 ///
+/// With queries or keys `[B, H, L, D]`, in whatever order their heads lie, this is QK-norm (A. Henry et al.,
+/// arXiv:2010.04245; M. Dehghani et al., arXiv:2302.05442).
 /// B. Zhang and R. Sennrich, arXiv:1910.07467; the order of the sum is that of [`layer_norm`].
 ///
 /// ```
 /// use ndarray::{Array2, arr2};
-/// let mut out = Array2::zeros((1, 2));
+/// let mut out = Array2::<f32>::zeros((1, 2));
 /// dgm_core::nn::rms_norm(arr2(&[[3.0, -3.0]]).view(), None, 0.0, out.view_mut())?;
 /// assert_eq!(out, arr2(&[[1.0, -1.0]]));
 /// # Ok::<(), dgm_core::Error>(())
@@ -176,25 +150,97 @@ pub fn layer_norm(
 ///
 /// # Errors
 /// As [`layer_norm`].
-pub fn rms_norm(
-    x: ArrayView2<f32>,
-    weight: Option<ArrayView1<f32>>,
+pub fn rms_norm<'a, 'o, D: Dimension>(
+    x: impl Into<Floats<'a, D>>,
+    weight: Option<Floats<Ix1>>,
     eps: f32,
-    out: ArrayViewMut2<f32>,
+    out: impl Into<FloatsMut<'o, D>>,
 ) -> Result<()> {
-    norm_rows(Norm { statistics: Statistics::Rms, eps, one_plus: false }, x, weight, None, out)
+    let (x, out) = (x.into(), out.into());
+    check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &[("out", out.shape())])?;
+    let operands = Operands { scale: weight.and_then(lend), ..Operands::new(Some(x.reborrow())) };
+    for_rows(Norm { statistics: Statistics::Rms, eps, one_plus: false }, operands, out.into_dyn())
+}
+
+/// The end of a residual branch and the norm before the next one, in one pass: `sum = x + residual`, then
+/// `out = rms_norm(sum)`; everything `[..., d]`, weight `[d]` or absent.
+///
+/// The norm sees the sum as it is stored, rounded to the type of `sum`: the bits are those of an addition
+/// followed by [`rms_norm`]. Each array is f32, f16 or bf16.
+///
+/// ```
+/// use ndarray::{Array2, arr2};
+/// let (mut sum, mut out) = (Array2::<f32>::zeros((1, 2)), Array2::<f32>::zeros((1, 2)));
+/// let (x, residual) = (arr2(&[[1.0, -1.0]]), arr2(&[[2.0, -2.0]]));
+/// dgm_core::nn::rms_norm_residual(x.view(), residual.view(), None, 0.0, sum.view_mut(), out.view_mut())?;
+/// assert_eq!((sum, out), (arr2(&[[3.0, -3.0]]), arr2(&[[1.0, -1.0]])));
+/// # Ok::<(), dgm_core::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`layer_norm`].
+pub fn rms_norm_residual<'a, 'o, D: Dimension>(
+    x: impl Into<Floats<'a, D>>,
+    residual: impl Into<Floats<'a, D>>,
+    weight: Option<Floats<Ix1>>,
+    eps: f32,
+    sum: impl Into<FloatsMut<'o, D>>,
+    out: impl Into<FloatsMut<'o, D>>,
+) -> Result<()> {
+    let (x, residual, sum, out) = (x.into(), residual.into(), sum.into(), out.into());
+    check_shape("residual", residual.shape(), x.shape())?;
+    let outputs = [("sum", sum.shape()), ("out", out.shape())];
+    check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &outputs)?;
+    let operands = Operands {
+        y: lend(residual),
+        scale: weight.and_then(lend),
+        sum: Some(sum.into_dyn().reborrow()),
+        ..Operands::new(Some(x.reborrow()))
+    };
+    for_rows(Norm { statistics: Statistics::Rms, eps, one_plus: false }, operands, out.into_dyn())
+}
+
+/// [`rms_norm_residual`] whose sum replaces the residual, with the same bits.
+///
+/// ```
+/// use ndarray::{Array2, arr2};
+/// let (mut residual, mut out) = (arr2(&[[2.0, -2.0]]), Array2::<f32>::zeros((1, 2)));
+/// let x = arr2(&[[1.0, -1.0]]);
+/// dgm_core::nn::rms_norm_residual_inplace(x.view(), residual.view_mut(), None, 0.0, out.view_mut())?;
+/// assert_eq!((residual, out), (arr2(&[[3.0, -3.0]]), arr2(&[[1.0, -1.0]])));
+/// # Ok::<(), dgm_core::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`layer_norm`].
+pub fn rms_norm_residual_inplace<'a, 'o, D: Dimension>(
+    x: impl Into<Floats<'a, D>>,
+    residual: impl Into<FloatsMut<'o, D>>,
+    weight: Option<Floats<Ix1>>,
+    eps: f32,
+    out: impl Into<FloatsMut<'o, D>>,
+) -> Result<()> {
+    let (x, sum, out) = (x.into(), residual.into(), out.into());
+    let outputs = [("residual", sum.shape()), ("out", out.shape())];
+    check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &outputs)?;
+    let operands = Operands {
+        scale: weight.and_then(lend),
+        sum: Some(sum.into_dyn().reborrow()),
+        ..Operands::new(Some(x.reborrow()))
+    };
+    for_rows(Norm { statistics: Statistics::Rms, eps, one_plus: false }, operands, out.into_dyn())
 }
 
 /// [`layer_norm`] without an affine map, then [`modulate`](super::modulate()): the same bits in one pass.
 ///
-/// `x` and `out` are `[B, T, d]`, `shift` and `scale` `[B, d]`. W. Peebles and S. Xie,
+/// `x` and `out` are `[B, T, d]`, `shift` and `scale` `[B, d]`, each f32, f16 or bf16. W. Peebles and S. Xie,
 /// arXiv:2212.09748 (adaLN).
 ///
 /// ```
 /// use ndarray::{Array2, Array3, array};
 /// let x = array![[[1.0, 3.0]]];
 /// let (shift, scale) = (array![[0.5, 0.5]], array![[1.0, 1.0]]);
-/// let mut out = Array3::zeros((1, 1, 2));
+/// let mut out = Array3::<f32>::zeros((1, 1, 2));
 /// dgm_core::nn::layer_norm_modulate(x.view(), shift.view(), scale.view(), 0.0, out.view_mut())?;
 /// assert_eq!(out, array![[[-1.5, 2.5]]]);
 /// # Ok::<(), dgm_core::Error>(())
@@ -203,16 +249,17 @@ pub fn rms_norm(
 /// # Errors
 /// [`Error::Shape`] when `out`, `shift` or `scale` does not fit `x`; [`Error::Range`] for a
 /// negative or non-finite `eps`.
-pub fn layer_norm_modulate(
-    x: ArrayView3<f32>,
-    shift: ArrayView2<f32>,
-    scale: ArrayView2<f32>,
+pub fn layer_norm_modulate<'a, 'o>(
+    x: impl Into<Floats<'a, Ix3>>,
+    shift: impl Into<Floats<'a, Ix2>>,
+    scale: impl Into<Floats<'a, Ix2>>,
     eps: f32,
-    out: ArrayViewMut3<f32>,
+    out: impl Into<FloatsMut<'o, Ix3>>,
 ) -> Result<()> {
     check_eps(eps)?;
-    check_modulation(&x, &[("shift", shift), ("scale", scale)], &out)?;
-    let operands = Operands { x: Some(x), y: None, scale: Some(scale), shift: Some(shift) };
-    for_rows(Norm { statistics: Statistics::Layer, eps, one_plus: true }, operands, out);
-    Ok(())
+    let (x, shift, scale, out) = (x.into(), shift.into(), scale.into(), out.into());
+    check_modulation(x.shape(), &[("shift", shift.shape()), ("scale", scale.shape())], out.shape())?;
+    let (scale, shift) = (by_batch(scale), by_batch(shift));
+    let operands = Operands { scale, shift, ..Operands::new(Some(x.reborrow())) };
+    for_rows(Norm { statistics: Statistics::Layer, eps, one_plus: true }, operands, out.into_dyn())
 }

@@ -1,6 +1,6 @@
 //! Rotary position embedding (J. Su et al., arXiv:2104.09864).
 
-use ndarray::{ArrayView2, ArrayViewMut2, Axis, Ix4};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, Ix4, s};
 
 use crate::error::{Error, Result, check_shape};
 use crate::linalg::check_strides;
@@ -48,6 +48,20 @@ impl Rope<'_> {
     }
 }
 
+fn check_theta(theta: f32) -> Result<()> {
+    if theta.is_finite() && theta > 0.0 {
+        Ok(())
+    } else {
+        Err(Error::range("theta", theta, "a finite positive number"))
+    }
+}
+
+/// `theta^(-i / half)` for `i` below `half`.
+fn frequencies(theta: f32, half: usize) -> impl Iterator<Item = f32> {
+    let rate = -libm::log(f64::from(theta));
+    (0..half).map(move |i| libm::exp(rate * i as f64 / half as f64) as f32)
+}
+
 /// Fills the tables of positions `first`, `first + 1`, ...: row `n` holds cosine and sine of
 /// `(first + n) * theta^(-i / (R / 2))` for `i` below `R / 2`.
 ///
@@ -71,22 +85,75 @@ pub fn rope_tables(
     mut cos: ArrayViewMut2<f32>,
     mut sin: ArrayViewMut2<f32>,
 ) -> Result<()> {
-    if !(theta.is_finite() && theta > 0.0) {
-        return Err(Error::range("theta", theta, "a finite positive number"));
-    }
+    check_theta(theta)?;
     let (rows, half) = cos.dim();
     check_shape("sin", sin.shape(), &[rows, half])?;
     if first.checked_add(rows).is_none_or(|end| end as u64 > 1 << 53) {
         return Err(Error::range("first", first, "positions below 2^53"));
     }
-    let rate = -libm::log(f64::from(theta));
-    let frequencies: Vec<f32> = (0..half).map(|i| libm::exp(rate * i as f64 / half as f64) as f32).collect();
+    let frequencies: Vec<f32> = frequencies(theta, half).collect();
     let work = 200 * (rows * half) as u64;
     let rows = cos.axis_iter_mut(Axis(0)).zip(sin.axis_iter_mut(Axis(0))).enumerate();
     threads::for_each(rows, work, |(n, (mut cos, mut sin))| {
         for (&f, (c, s)) in frequencies.iter().zip(cos.iter_mut().zip(&mut sin)) {
             let (sine, cosine) = libm::sincos((first + n) as f64 * f64::from(f));
             (*c, *s) = (cosine as f32, sine as f32);
+        }
+    });
+    Ok(())
+}
+
+/// Fills the tables of tokens with several coordinates: row `n` holds, one axis after the other, cosine and
+/// sine of `positions[n][a] * theta^(-i / (dims[a] / 2))` for `i` below `dims[a] / 2`.
+///
+/// `positions` is `[tokens, axes]`, `dims` the numbers of a head that each axis turns, all even, and the tables
+/// are `[tokens, sum of dims / 2]`: two axes for images, three for video or for images behind text. Positions
+/// may be fractions. Frequencies, angles and roundings are those of [`rope_tables`]; [`rope()`] with `first` 0
+/// uses row `n` for token `n`. B. Heo et al., arXiv:2403.13298 (axial frequencies); Flux takes
+/// dims 16, 56, 56 and interleaved pairs.
+///
+/// ```
+/// use ndarray::{Array2, array};
+/// let (mut cos, mut sin) = (Array2::zeros((1, 3)), Array2::zeros((1, 3)));
+/// let positions = array![[0.0, 0.5]];
+/// dgm_core::nn::rope_axial_tables(positions.view(), &[2, 4], 10_000.0, cos.view_mut(), sin.view_mut())?;
+/// assert_eq!((cos[[0, 0]], sin[[0, 1]]), (1.0, 0.479_425_55));
+/// # Ok::<(), dgm_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] when `dims` has not a number for each axis or a table does not fit; [`Error::Range`] when a
+/// number of `dims` is odd or `theta` not finite and positive.
+pub fn rope_axial_tables(
+    positions: ArrayView2<f32>,
+    dims: &[usize],
+    theta: f32,
+    mut cos: ArrayViewMut2<f32>,
+    mut sin: ArrayViewMut2<f32>,
+) -> Result<()> {
+    check_theta(theta)?;
+    let (rows, axes) = positions.dim();
+    check_shape("dims", &[dims.len()], &[axes])?;
+    if let Some(odd) = dims.iter().find(|&&d| d % 2 != 0) {
+        return Err(Error::range("dims", odd, "even numbers"));
+    }
+    let half = dims.iter().try_fold(0usize, |sum, d| sum.checked_add(d / 2));
+    let half = half.ok_or_else(|| Error::Overflow { arg: "dims", got: format!("{dims:?}") })?;
+    check_shape("cos", cos.shape(), &[rows, half])?;
+    check_shape("sin", sin.shape(), &[rows, half])?;
+    let frequencies: Vec<f32> = dims.iter().flat_map(|d| frequencies(theta, d / 2)).collect();
+    let work = 200 * (rows * half) as u64;
+    let rows = cos.axis_iter_mut(Axis(0)).zip(sin.axis_iter_mut(Axis(0))).zip(positions.outer_iter());
+    threads::for_each(rows, work, |((mut cos, mut sin), positions)| {
+        let mut at = 0;
+        for (&position, d) in positions.iter().zip(dims) {
+            let end = at + d / 2;
+            let tables = cos.slice_mut(s![at..end]).into_iter().zip(sin.slice_mut(s![at..end]));
+            for (&f, (c, s)) in frequencies[at..end].iter().zip(tables) {
+                let (sine, cosine) = libm::sincos(f64::from(position) * f64::from(f));
+                (*c, *s) = (cosine as f32, sine as f32);
+            }
+            at = end;
         }
     });
     Ok(())

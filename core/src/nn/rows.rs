@@ -1,16 +1,19 @@
-//! Running an operation over the rows of `[B, T, d]` views: tasks, strides, scratch.
+//! Running an operation over the rows of arrays: tasks, strides, widening and rounding.
 
-use ndarray::{ArrayView1, ArrayView2, ArrayView3, ArrayViewMut1, ArrayViewMut2, ArrayViewMut3, Axis, s};
+use ndarray::{Axis, Dimension, Ix4, IxDyn};
 
-use crate::arch::{Kernel, Simd, dispatch};
+use crate::arch::{Kernel, Matrix, MatrixMut, Simd, dispatch};
+use crate::error::{Error, Result};
+use crate::linalg::rows::{narrow, widen};
+use crate::tensor::{Dtype, Element, Floats, FloatsMut, bf16, f16};
 use crate::threads;
 
-/// The inputs of one row, contiguous.
+/// The inputs of one row or of a part of it, as adjacent f32.
 #[derive(Clone, Copy)]
-pub(super) struct Row<'a> {
-    /// The row of the first operand; without one it is what `out` holds.
+pub(crate) struct Row<'a> {
+    /// The first operand; without it that is what `out` holds.
     pub x: Option<&'a [f32]>,
-    /// The row of the second operand; without one it is what `out` holds.
+    /// The second operand; without it that is what `out` holds.
     pub y: Option<&'a [f32]>,
     /// What multiplies: weight, scale or gate.
     pub scale: Option<&'a [f32]>,
@@ -19,123 +22,441 @@ pub(super) struct Row<'a> {
 }
 
 /// An operation from the inputs of a row to a row.
-pub(super) trait RowOp: Copy + Send + Sync {
+pub(crate) trait RowOp: Copy + Send + Sync {
     /// Roughly how many operations an element costs.
     const COST: u64;
-    /// Fills `out`, which holds its former values. Implementations are `#[inline(always)]`.
+    /// How many operands (`x`, then `y`) it reads.
+    const OPERANDS: usize = 1;
+    /// Whether an element depends on what lies at its place alone: then rows may be cut.
+    const ELEMENTWISE: bool = false;
+    /// Fills `out`, which holds the operand that is missing. Implementations are `#[inline(always)]`.
     fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]);
 }
 
-/// The operands: `x` and `y` are `[B, T, d]`, `scale` and `shift` `[B, d]`.
-#[derive(Clone, Copy)]
-pub(super) struct Operands<'a> {
-    pub x: Option<ArrayView3<'a, f32>>,
-    pub y: Option<ArrayView3<'a, f32>>,
-    pub scale: Option<ArrayView2<'a, f32>>,
-    pub shift: Option<ArrayView2<'a, f32>>,
+/// A vector of an operand, or of the output where that is the operand.
+#[inline(always)]
+pub(crate) fn load<S: Simd>(s: S, operand: Option<&[f32]>, out: &[f32], at: usize) -> S::F {
+    let row = operand.unwrap_or(out);
+    s.load_partial(&row[at..row.len().min(at + S::LANES)], 0.0)
+}
+
+/// `out[i] = f(i)`, a vector of them at a time; `f` gets what `out` held.
+#[inline(always)]
+pub(crate) fn fill<S: Simd>(s: S, out: &mut [f32], f: impl Fn(&[f32], usize) -> S::F) {
+    let mut at = 0;
+    while at < out.len() {
+        let y = f(out, at);
+        let end = out.len().min(at + S::LANES);
+        s.store_partial(y, &mut out[at..end]);
+        at = end;
+    }
+}
+
+const INPUTS: usize = 4;
+
+/// The arrays of a call. The inputs may have axes of one element, or lack leading axes, where the
+/// output repeats them.
+pub(crate) struct Operands<'a> {
+    /// The first operand.
+    pub x: Option<Floats<'a, IxDyn>>,
+    /// The second operand.
+    pub y: Option<Floats<'a, IxDyn>>,
+    /// What multiplies.
+    pub scale: Option<Floats<'a, IxDyn>>,
+    /// What is added.
+    pub shift: Option<Floats<'a, IxDyn>>,
+    /// Where `x + y` goes, rounded to its type; then that is the operand `x`.
+    pub sum: Option<FloatsMut<'a, IxDyn>>,
+}
+
+impl<'a> Operands<'a> {
+    /// One operand.
+    pub fn new<D: Dimension>(x: Option<Floats<'a, D>>) -> Self {
+        Operands { x: x.map(Floats::into_dyn), y: None, scale: None, shift: None, sum: None }
+    }
+}
+
+/// An operand, for as long as the call.
+pub(crate) fn lend<'a, 'b: 'a, D: Dimension>(x: Floats<'b, D>) -> Option<Floats<'a, IxDyn>> {
+    Some(x.into_dyn().reborrow())
 }
 
 /// Elements of a task: enough to hide the hand-out.
-const TASK: usize = 16 * 1024;
+pub(crate) const TASK: usize = 16 * 1024;
 
-/// Applies `op` to every row. The caller has checked the shapes.
-pub(super) fn for_rows<O: RowOp>(op: O, operands: Operands, out: ArrayViewMut3<f32>) {
-    let (_, _, d) = out.dim();
-    if out.is_empty() {
-        return;
+/// Elements of a row that are widened at a time where it may be cut: they stay in the first cache.
+pub(crate) const PART: usize = 1024;
+
+/// Applies `op` to every row (the last axis) of `out`. The caller has checked the shapes.
+pub(crate) fn for_rows<O: RowOp>(op: O, operands: Operands, out: FloatsMut<IxDyn>) -> Result<()> {
+    if out.shape().contains(&0) {
+        return Ok(());
     }
-    let work = O::COST.saturating_mul(out.len() as u64);
-    let tasks = Tasks { whole: Some(out), current: None, batch: 0, token: 0, tokens: (TASK / d).max(1) };
-    threads::for_each(tasks, work, |(batch, token, out)| {
-        threads::with_scratch(5 * d, |scratch| dispatch(Run { op, operands, batch, token, out, scratch }));
-    });
+    let shape = out.shape().to_vec();
+    let mut inputs = [const { None }; INPUTS];
+    for (input, given) in inputs.iter_mut().zip([&operands.x, &operands.y, &operands.scale, &operands.shift])
+    {
+        if let Some(x) = given {
+            let fitting = x.broadcast(&shape);
+            let unfit = || Error::Internal(format!("{:?} does not repeat to {shape:?}", x.shape()));
+            *input = Some(fitting.ok_or_else(unfit)?);
+        }
+    }
+    let work = O::COST.saturating_mul(shape.iter().product::<usize>() as u64);
+    let (out, sum) = (out.reborrow(), operands.sum.map(FloatsMut::reborrow));
+    All { inputs, out, sum }.arranged(O::ELEMENTWISE).run(op, work);
+    Ok(())
 }
 
-/// Cuts a non-empty `[B, T, d]` view into runs of rows of one batch entry:
-/// (batch, first token, rows).
+/// Arrays of one shape.
+struct All<'a> {
+    inputs: [Option<Floats<'a, IxDyn>>; INPUTS],
+    out: FloatsMut<'a, IxDyn>,
+    sum: Option<FloatsMut<'a, IxDyn>>,
+}
+
+impl<'a> All<'a> {
+    /// With as few axes as the strides allow, in the order of memory. Only elementwise operations may
+    /// see their last axis changed.
+    fn arranged(mut self, elementwise: bool) -> Self {
+        let rank = self.out.shape().len();
+        let free = if elementwise { rank } else { rank.saturating_sub(1) };
+        let mut order: Vec<usize> = (0..rank).collect();
+        let strides = self.out.strides();
+        order[..free].sort_by_key(|&i| std::cmp::Reverse(strides[i].unsigned_abs()));
+        if !order.is_sorted() {
+            let axes = IxDyn(&order);
+            self.inputs = self.inputs.map(|x| x.map(|x| x.permuted_axes(axes.clone())));
+            self.out = self.out.permuted_axes(axes.clone());
+            self.sum = self.sum.map(|x| x.permuted_axes(axes));
+        }
+        for into in 1..free {
+            if self.merges(into) {
+                self.inputs.iter_mut().flatten().for_each(|x| x.merge_axes(into - 1, into));
+                self.out.merge_axes(into - 1, into);
+                self.sum.iter_mut().for_each(|x| x.merge_axes(into - 1, into));
+            }
+        }
+        for axis in (0..free).rev() {
+            if self.out.shape()[axis] == 1 && self.out.shape().len() > 1 {
+                self.inputs = self.inputs.map(|x| x.map(|x| x.remove_axis(axis)));
+                self.out = self.out.remove_axis(axis);
+                self.sum = self.sum.map(|x| x.remove_axis(axis));
+            }
+        }
+        while self.out.shape().len() < 4 {
+            self.inputs = self.inputs.map(|x| x.map(Floats::insert_axis));
+            self.out = self.out.insert_axis();
+            self.sum = self.sum.map(FloatsMut::insert_axis);
+        }
+        self
+    }
+
+    /// Whether the axis before `into` can become part of it, in every array.
+    fn merges(&self, into: usize) -> bool {
+        let shape = self.out.shape();
+        let (take, len) = (shape[into - 1], shape[into]);
+        let fits = |strides: &[isize]| strides[into - 1] == len as isize * strides[into];
+        take == 1
+            || len == 1
+            || (self.inputs.iter().flatten().all(|x| fits(x.strides()))
+                && fits(self.out.strides())
+                && self.sum.as_ref().is_none_or(|x| fits(x.strides())))
+    }
+
+    fn run<O: RowOp>(mut self, op: O, work: u64) {
+        if self.out.shape().len() > 4 {
+            // Rare: five axes that no common step joins.
+            let work = work / self.out.shape()[0] as u64;
+            for i in 0..self.out.shape()[0] {
+                let (first, rest) = self.out.split_at(0, 1);
+                let (sum, sums) = self.sum.map(|x| x.split_at(0, 1)).unzip();
+                let inputs = self.inputs.each_ref();
+                let inputs = inputs.map(|x| x.clone().map(|x| x.split_at(0, i).1.remove_axis(0)));
+                All { inputs, out: first.remove_axis(0), sum: sum.map(|x| x.remove_axis(0)) }.run(op, work);
+                (self.out, self.sum) = (rest, sums);
+            }
+            return;
+        }
+        let inputs = self.inputs.map(|x| x.and_then(Floats::into_rank::<Ix4>));
+        let (Some(out), sum) = (self.out.into_rank::<Ix4>(), self.sum.and_then(FloatsMut::into_rank)) else {
+            unreachable!("four axes were made")
+        };
+        let width = out.shape()[3];
+        let plain = |dtype, strides: &[isize]| dtype == Dtype::F32 && strides[3] == 1;
+        let direct = inputs.iter().flatten().all(|x| plain(x.dtype(), x.strides()))
+            && plain(out.dtype(), out.strides())
+            && sum.as_ref().is_none_or(|x| plain(x.dtype(), x.strides()));
+        let part = if O::ELEMENTWISE && !direct { width.min(PART) } else { width };
+        let scratch = if direct { 0 } else { (INPUTS + 2) * part };
+        let whole = Piece { at: [0; 4], out, sum };
+        let axes = if O::ELEMENTWISE { 4 } else { 3 };
+        let tasks = Tasks { stack: [Some(whole), None, None, None], axes };
+        let inputs = &inputs;
+        threads::for_each(tasks, work, |piece| {
+            threads::with_scratch(scratch, |scratch| dispatch(Run { op, inputs, piece, part, scratch }));
+        });
+    }
+}
+
+/// A box of the output that begins at `at`.
+struct Piece<'a> {
+    at: [usize; 4],
+    out: FloatsMut<'a, Ix4>,
+    sum: Option<FloatsMut<'a, Ix4>>,
+}
+
+/// Cuts a box along its first `axes` axes into boxes of at most [`TASK`] elements, in order.
 struct Tasks<'a> {
-    whole: Option<ArrayViewMut3<'a, f32>>,
-    /// What is left of the current batch entry.
-    current: Option<ArrayViewMut2<'a, f32>>,
-    batch: usize,
-    token: usize,
-    /// Rows of a task.
-    tokens: usize,
+    /// What is left, the next on top: at most one for each axis.
+    stack: [Option<Piece<'a>>; 4],
+    axes: usize,
 }
 
 impl<'a> Iterator for Tasks<'a> {
-    type Item = (usize, usize, ArrayViewMut2<'a, f32>);
+    type Item = Piece<'a>;
 
-    fn next(&mut self) -> Option<Self::Item> {
-        let current = match self.current.take() {
-            Some(rest) => rest,
-            None => {
-                let (first, rest) = self.whole.take()?.split_at(Axis(0), 1);
-                self.whole = (rest.len_of(Axis(0)) > 0).then_some(rest);
-                first.index_axis_move(Axis(0), 0)
+    fn next(&mut self) -> Option<Piece<'a>> {
+        let top = self.stack.iter().rposition(Option::is_some)?;
+        let mut piece = self.stack[top].take()?;
+        let mut free = top;
+        for axis in 0..self.axes {
+            let shape = piece.out.shape();
+            let keep = (TASK / shape[axis + 1..].iter().product::<usize>()).max(1);
+            if shape[axis] <= keep {
+                continue;
             }
-        };
-        let (batch, token) = (self.batch, self.token);
-        let n = current.nrows().min(self.tokens);
-        let (rows, rest) = current.split_at(Axis(0), n);
-        if rest.nrows() > 0 {
-            self.current = Some(rest);
-            self.token += n;
-        } else {
-            (self.batch, self.token) = (batch + 1, 0);
+            let (out, rest) = piece.out.split_at(axis, keep);
+            let (sum, sums) = piece.sum.map(|x| x.split_at(axis, keep)).unzip();
+            let mut at = piece.at;
+            at[axis] += keep;
+            self.stack[free] = Some(Piece { at, out: rest, sum: sums });
+            free += 1;
+            piece = Piece { at: piece.at, out, sum };
         }
-        Some((batch, token, rows))
+        Some(piece)
     }
 }
 
-struct Run<'a, 'b, O> {
-    op: O,
-    operands: Operands<'a>,
-    batch: usize,
-    token: usize,
-    out: ArrayViewMut2<'b, f32>,
-    /// Five rows.
-    scratch: &'b mut [f32],
+/// Rows of one of the types.
+#[derive(Clone, Copy)]
+pub(crate) enum Rows<'a> {
+    F32(Matrix<'a, f32>),
+    F16(Matrix<'a, f16>),
+    Bf16(Matrix<'a, bf16>),
 }
 
-impl<'a, O: RowOp> Kernel for Run<'a, '_, O> {
+impl<'a> Rows<'a> {
+    /// The rows at `at` of the first two axes.
+    pub(crate) fn new(x: &Floats<'a, Ix4>, at: [usize; 2]) -> Self {
+        macro_rules! rows {
+            ($x:expr) => {
+                Matrix::new($x.clone().index_axis_move(Axis(0), at[0]).index_axis_move(Axis(0), at[1]))
+            };
+        }
+        match x {
+            Floats::F32(x) => Rows::F32(rows!(x)),
+            Floats::F16(x) => Rows::F16(rows!(x)),
+            Floats::Bf16(x) => Rows::Bf16(rows!(x)),
+        }
+    }
+
+    /// `len` elements of a row from `from` on where they lie side by side as f32, else widened in
+    /// `buffer`; as they are there already where `kept`.
+    #[inline(always)]
+    pub(crate) fn fetch<'b, S: Simd>(
+        &self,
+        s: S,
+        (row, from, len): (usize, usize, usize),
+        buffer: &'b mut [f32],
+        kept: bool,
+    ) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        if let Rows::F32(x) = self
+            && let Some(x) = x.row(row)
+        {
+            return &x[from..from + len];
+        }
+        let buffer = &mut buffer[..len];
+        if !kept {
+            match self {
+                Rows::F32(x) => gather(*x, row, from, buffer),
+                Rows::F16(x) => bring(s, *x, row, from, buffer),
+                Rows::Bf16(x) => bring(s, *x, row, from, buffer),
+            }
+        }
+        buffer
+    }
+}
+
+#[inline(always)]
+fn bring<S: Simd, T: Element>(s: S, x: Matrix<T>, row: usize, from: usize, to: &mut [f32]) {
+    match x.row(row) {
+        Some(x) => widen(s, T::row(&x[from..from + to.len()]), to),
+        None => gather(x, row, from, to),
+    }
+}
+
+fn gather<T: Element>(x: Matrix<T>, row: usize, from: usize, to: &mut [f32]) {
+    for (i, to) in to.iter_mut().enumerate() {
+        *to = x.get(row, from + i).to_f32();
+    }
+}
+
+/// [`Rows`], to write.
+pub(crate) enum RowsMut<'a> {
+    F32(MatrixMut<'a, f32>),
+    F16(MatrixMut<'a, f16>),
+    Bf16(MatrixMut<'a, bf16>),
+}
+
+impl<'a> RowsMut<'a> {
+    /// The rows at `at` of the first two axes.
+    pub(crate) fn new(x: &'a mut FloatsMut<'_, Ix4>, at: [usize; 2]) -> Self {
+        macro_rules! rows {
+            ($x:expr) => {
+                MatrixMut::new($x.view_mut().index_axis_move(Axis(0), at[0]).index_axis_move(Axis(0), at[1]))
+            };
+        }
+        match x {
+            FloatsMut::F32(x) => RowsMut::F32(rows!(x)),
+            FloatsMut::F16(x) => RowsMut::F16(rows!(x)),
+            FloatsMut::Bf16(x) => RowsMut::Bf16(rows!(x)),
+        }
+    }
+
+    /// `len` elements of a row from `from` on, where they lie side by side as f32.
+    #[inline(always)]
+    fn direct(&mut self, (row, from, len): (usize, usize, usize)) -> Option<&mut [f32]> {
+        match self {
+            RowsMut::F32(x) => x.row(row).map(|x| &mut x[from..from + len]),
+            _ => None,
+        }
+    }
+
+    /// Widens the elements of a row from `from` on.
+    #[inline(always)]
+    fn read<S: Simd>(&mut self, s: S, row: usize, from: usize, to: &mut [f32]) {
+        #[inline(always)]
+        fn one<S: Simd, T: Element>(s: S, x: &mut MatrixMut<T>, row: usize, from: usize, to: &mut [f32]) {
+            match x.row(row) {
+                Some(x) => widen(s, T::row(&x[from..from + to.len()]), to),
+                None => to.iter_mut().enumerate().for_each(|(i, to)| *to = x.get(row, from + i).to_f32()),
+            }
+        }
+        match self {
+            RowsMut::F32(x) => one(s, x, row, from, to),
+            RowsMut::F16(x) => one(s, x, row, from, to),
+            RowsMut::Bf16(x) => one(s, x, row, from, to),
+        }
+    }
+
+    /// Rounds numbers to the elements of a row from `from` on.
+    #[inline(always)]
+    pub(crate) fn write<S: Simd>(&mut self, s: S, row: usize, from: usize, numbers: &[f32]) {
+        #[inline(always)]
+        fn one<S: Simd, T: Element>(s: S, x: &mut MatrixMut<T>, row: usize, from: usize, numbers: &[f32]) {
+            match x.row(row) {
+                Some(x) => narrow(s, numbers, T::row_mut(&mut x[from..from + numbers.len()])),
+                None => numbers.iter().enumerate().for_each(|(i, &n)| x.set(row, from + i, T::from_f32(n))),
+            }
+        }
+        match self {
+            RowsMut::F32(x) => one(s, x, row, from, numbers),
+            RowsMut::F16(x) => one(s, x, row, from, numbers),
+            RowsMut::Bf16(x) => one(s, x, row, from, numbers),
+        }
+    }
+}
+
+struct Run<'r, 'a, 'b, O> {
+    op: O,
+    inputs: &'r [Option<Floats<'a, Ix4>>; INPUTS],
+    piece: Piece<'b>,
+    /// Elements of a row at a time.
+    part: usize,
+    /// A part for each input, the output and the sum, or nothing where all rows are adjacent f32.
+    scratch: &'r mut [f32],
+}
+
+impl<O: RowOp> Kernel for Run<'_, '_, '_, O> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Run { op, operands, batch, token, mut out, scratch } = self;
-        let (n, d) = out.dim();
-        let mut buffers = scratch.chunks_exact_mut(d);
+        let Run { op, inputs, piece, part, scratch } = self;
+        let Piece { at, mut out, mut sum } = piece;
+        let [outer, inner, rows, width] = *out.shape() else { unreachable!("four axes") };
+        let mut buffers = scratch.chunks_exact_mut(part);
         let mut buffer = || buffers.next().unwrap_or_default();
-        let (bx, by, bscale, bshift, bout) = (buffer(), buffer(), buffer(), buffer(), buffer());
-        let parameters = |p: Option<ArrayView2<'a, f32>>| p.map(|p| p.index_axis_move(Axis(0), batch));
-        let (scale, shift) = (parameters(operands.scale), parameters(operands.shift));
-        let scale = scale.as_ref().map(|p| contiguous(p, bscale));
-        let shift = shift.as_ref().map(|p| contiguous(p, bshift));
-        for t in 0..n {
-            let row_of = |x: ArrayView3<'a, f32>| x.slice_move(s![batch, token + t, ..]);
-            let (x, y) = (operands.x.map(row_of), operands.y.map(row_of));
-            let x = x.as_ref().map(|x| contiguous(x, bx));
-            let y = y.as_ref().map(|y| contiguous(y, by));
-            let row = Row { x, y, scale, shift };
-            let mut out: ArrayViewMut1<f32> = out.row_mut(t);
-            if let Some(out) = out.as_slice_mut() {
-                op.run(s, row, out);
-            } else {
-                bout.iter_mut().zip(&out).for_each(|(b, o)| *b = *o);
-                op.run(s, row, bout);
-                out.iter_mut().zip(&*bout).for_each(|(o, b)| *o = *b);
+        let (bx, by, bscale, bshift, bout, bsum) =
+            (buffer(), buffer(), buffer(), buffer(), buffer(), buffer());
+        let whole = part >= width;
+        let repeats = inputs.each_ref().map(|x| whole && x.as_ref().is_some_and(|x| x.strides()[2] == 0));
+        // What `out` holds counts where an operand is missing.
+        let in_place = inputs[..O::OPERANDS].iter().any(Option::is_none);
+        for (i, j) in (0..outer).flat_map(|i| (0..inner).map(move |j| (i, j))) {
+            let [x, y, scale, shift] =
+                inputs.each_ref().map(|x| x.as_ref().map(|x| Rows::new(x, [at[0] + i, at[1] + j])));
+            let mut out = RowsMut::new(&mut out, [i, j]);
+            let mut sum = sum.as_mut().map(|sum| RowsMut::new(sum, [i, j]));
+            for row in 0..rows {
+                let mut from = 0;
+                while from < width {
+                    let len = part.min(width - from);
+                    let here = (at[2] + row, at[3] + from, len);
+                    let kept = repeats.map(|r| r && row > 0);
+                    let mut numbers = Row {
+                        x: x.as_ref().map(|x| x.fetch(s, here, bx, kept[0])),
+                        y: y.as_ref().map(|y| y.fetch(s, here, by, kept[1])),
+                        scale: scale.as_ref().map(|x| x.fetch(s, here, bscale, kept[2])),
+                        shift: shift.as_ref().map(|x| x.fetch(s, here, bshift, kept[3])),
+                    };
+                    let there = (row, from, len);
+                    if let Some(sum) = &mut sum {
+                        numbers.x = Some(add(s, numbers, sum, there, bsum));
+                    }
+                    match out.direct(there) {
+                        Some(out) => op.run(s, numbers, out),
+                        None => {
+                            let to = &mut bout[..len];
+                            if in_place {
+                                out.read(s, row, from, to);
+                            }
+                            op.run(s, numbers, to);
+                            out.write(s, row, from, to);
+                        }
+                    }
+                    from += len;
+                }
             }
         }
     }
 }
 
-/// The row itself where its elements lie side by side, else its copy in `buffer`.
-fn contiguous<'a>(row: &'a ArrayView1<f32>, buffer: &'a mut [f32]) -> &'a [f32] {
-    match row.to_slice() {
-        Some(slice) => slice,
-        None => {
-            buffer.iter_mut().zip(row).for_each(|(b, r)| *b = *r);
-            buffer
-        }
+/// Writes `x + y` and returns what was written.
+#[inline(always)]
+fn add<'a, S: Simd>(
+    s: S,
+    numbers: Row,
+    sum: &'a mut RowsMut,
+    there: (usize, usize, usize),
+    buffer: &'a mut [f32],
+) -> &'a [f32] {
+    let total = |old: &[f32], at| s.add(load(s, numbers.x, old, at), load(s, numbers.y, old, at));
+    let (row, from, len) = there;
+    if matches!(sum, RowsMut::F32(_)) && sum.direct(there).is_some() {
+        let to = sum.direct(there).unwrap_or_default();
+        fill(s, to, total);
+        return to;
     }
+    let to = &mut buffer[..len];
+    if numbers.x.is_none() || numbers.y.is_none() {
+        sum.read(s, row, from, to);
+    }
+    fill(s, to, total);
+    sum.write(s, row, from, to);
+    sum.read(s, row, from, to);
+    to
 }

@@ -8,27 +8,29 @@ use crate::arch::{available_levels, level, set_level};
 use crate::threads::set_num_threads;
 
 /// Normal numbers, the same on every machine.
-fn noise(shape: &[usize], seed: u64) -> ArrayD<f32> {
+pub(super) fn noise(shape: &[usize], seed: u64) -> ArrayD<f32> {
     let len = shape.iter().product();
-    let mut a = Array2::zeros((1, len));
+    let mut a = Array2::<f32>::zeros((1, len));
     crate::random::normal(&[seed], 9, 0, a.view_mut()).unwrap();
     ArrayD::from_shape_vec(IxDyn(shape), a.into_raw_vec_and_offset().0).unwrap()
 }
 
-fn noise2(shape: [usize; 2], seed: u64) -> Array2<f32> {
+pub(super) fn noise2(shape: [usize; 2], seed: u64) -> Array2<f32> {
     noise(&shape, seed).into_dimensionality().unwrap()
 }
 
-fn noise3(shape: [usize; 3], seed: u64) -> Array3<f32> {
+pub(super) fn noise3(shape: [usize; 3], seed: u64) -> Array3<f32> {
     noise(&shape, seed).into_dimensionality().unwrap()
 }
 
-fn bits<D: ndarray::Dimension>(a: &ndarray::Array<f32, D>) -> Vec<u32> {
+pub(super) fn bits<D: ndarray::Dimension>(a: &ndarray::Array<f32, D>) -> Vec<u32> {
     a.iter().map(|x| x.to_bits()).collect()
 }
 
 /// Runs `f` at every level and with 1 and 3 threads; all results must have equal bits.
-fn everywhere<D: ndarray::Dimension>(f: impl Fn() -> ndarray::Array<f32, D>) -> ndarray::Array<f32, D> {
+pub(super) fn everywhere<D: ndarray::Dimension>(
+    f: impl Fn() -> ndarray::Array<f32, D>,
+) -> ndarray::Array<f32, D> {
     let best = level();
     let expected = f();
     for l in available_levels() {
@@ -43,7 +45,7 @@ fn everywhere<D: ndarray::Dimension>(f: impl Fn() -> ndarray::Array<f32, D>) -> 
 }
 
 /// The order of a row sum, in scalars.
-fn row_sum(terms: &[f32], square: bool) -> f32 {
+pub(super) fn row_sum(terms: &[f32], square: bool) -> f32 {
     let mut total = 0.0f32;
     for block in terms.chunks(4096) {
         let mut lanes = [0.0f32; 32];
@@ -81,7 +83,7 @@ fn layer_norm_follows_definition_and_oracle() {
     for d in [1, 2, 7, 31, 32, 33, 64, 100, 4096, 4097, 9000] {
         let x = noise2([3, d], d as u64) + 2.0;
         let out = everywhere(|| {
-            let mut out = Array2::zeros((3, d));
+            let mut out = Array2::<f32>::zeros((3, d));
             layer_norm(x.view(), None, None, 1e-5, out.view_mut()).unwrap();
             out
         });
@@ -105,8 +107,15 @@ fn affine_maps_are_one_operation_each() {
         (w.into_dimensionality().unwrap(), b.into_dimensionality().unwrap());
     let norm = |w: Option<&Array1<f32>>, b: Option<&Array1<f32>>| {
         everywhere(|| {
-            let mut out = Array2::zeros(x.dim());
-            layer_norm(x.view(), w.map(|w| w.view()), b.map(|b| b.view()), 1e-6, out.view_mut()).unwrap();
+            let mut out = Array2::<f32>::zeros(x.dim());
+            layer_norm(
+                x.view(),
+                w.map(|w| w.view().into()),
+                b.map(|b| b.view().into()),
+                1e-6,
+                out.view_mut(),
+            )
+            .unwrap();
             out
         })
     };
@@ -124,8 +133,8 @@ fn rms_norm_follows_definition_and_oracle() {
     for d in [1, 5, 32, 77, 5000] {
         let (x, w) = (noise2([3, d], 4), noise(&[d], 5).into_dimensionality::<ndarray::Ix1>().unwrap());
         let out = everywhere(|| {
-            let mut out = Array2::zeros((3, d));
-            rms_norm(x.view(), Some(w.view()), 1e-6, out.view_mut()).unwrap();
+            let mut out = Array2::<f32>::zeros((3, d));
+            rms_norm(x.view(), Some(w.view().into()), 1e-6, out.view_mut()).unwrap();
             out
         });
         for (x, out) in x.outer_iter().zip(out.outer_iter()) {
@@ -145,16 +154,16 @@ fn rms_norm_follows_definition_and_oracle() {
 fn fused_modulation_has_the_bits_of_its_parts() {
     let (x, shift, scale) = (noise3([3, 50, 70], 6), noise2([3, 70], 7), noise2([3, 70], 8));
     let fused = everywhere(|| {
-        let mut out = Array3::zeros(x.dim());
+        let mut out = Array3::<f32>::zeros(x.dim());
         layer_norm_modulate(x.view(), shift.view(), scale.view(), 1e-6, out.view_mut()).unwrap();
         out
     });
-    let mut normed = Array3::zeros(x.dim());
+    let mut normed = Array3::<f32>::zeros(x.dim());
     for (x, out) in x.outer_iter().zip(normed.outer_iter_mut()) {
         layer_norm(x, None, None, 1e-6, out).unwrap();
     }
     let parts = everywhere(|| {
-        let mut out = Array3::zeros(x.dim());
+        let mut out = Array3::<f32>::zeros(x.dim());
         modulate(normed.view(), shift.view(), scale.view(), out.view_mut()).unwrap();
         out
     });
@@ -167,7 +176,7 @@ fn fused_modulation_has_the_bits_of_its_parts() {
 #[test]
 fn modulation_in_place_has_the_same_bits() {
     let (x, shift, scale) = (noise3([3, 50, 70], 16), noise2([3, 70], 17), noise2([3, 70], 18));
-    let mut expected = Array3::zeros(x.dim());
+    let mut expected = Array3::<f32>::zeros(x.dim());
     modulate(x.view(), shift.view(), scale.view(), expected.view_mut()).unwrap();
     let inplace = everywhere(|| {
         let mut x = x.clone();
@@ -185,7 +194,7 @@ fn modulation_in_place_has_the_same_bits() {
 fn gated_residual_is_one_fma_in_place_or_not() {
     let (x, y, gate) = (noise3([2, 20, 45], 9), noise3([2, 20, 45], 10), noise2([2, 45], 11));
     let out = everywhere(|| {
-        let mut out = Array3::zeros(x.dim());
+        let mut out = Array3::<f32>::zeros(x.dim());
         gate_residual(x.view(), y.view(), gate.view(), out.view_mut()).unwrap();
         out
     });
@@ -200,7 +209,7 @@ fn gated_residual_is_one_fma_in_place_or_not() {
     assert_eq!(bits(&inplace), bits(&out));
     let onto_y = everywhere(|| {
         let mut y = y.clone();
-        gate_residual_onto_y(Some(x.view()), y.view_mut(), gate.view()).unwrap();
+        gate_residual_onto_y(Some(x.view().into()), y.view_mut(), gate.view()).unwrap();
         y
     });
     assert_eq!(bits(&onto_y), bits(&out));
@@ -220,9 +229,9 @@ fn gated_residual_is_one_fma_in_place_or_not() {
 /// The same values in memory orders and gaps that a caller may hand over.
 fn layouts(x: &Array3<f32>) -> Vec<Array3<f32>> {
     let (b, t, d) = x.dim();
-    let mut permuted = Array3::zeros((d, b, t)).permuted_axes([1, 2, 0]);
+    let mut permuted = Array3::<f32>::zeros((d, b, t)).permuted_axes([1, 2, 0]);
     permuted.assign(x);
-    let mut middle = Array3::zeros((t, b, d)).permuted_axes([1, 0, 2]);
+    let mut middle = Array3::<f32>::zeros((t, b, d)).permuted_axes([1, 0, 2]);
     middle.assign(x);
     let gaps = Array3::from_shape_fn((b, t, 3 * d), |(b, t, c)| x[[b, t, c / 3]]);
     vec![permuted, middle, gaps.slice_move(s![.., .., ..;3]), {
@@ -237,13 +246,13 @@ fn layouts(x: &Array3<f32>) -> Vec<Array3<f32>> {
 #[test]
 fn strides_do_not_matter() {
     let (x, shift, scale) = (noise3([2, 9, 50], 12), noise2([2, 50], 13), noise2([2, 50], 14));
-    let mut expected = Array3::zeros(x.dim());
+    let mut expected = Array3::<f32>::zeros(x.dim());
     layer_norm_modulate(x.view(), shift.view(), scale.view(), 1e-6, expected.view_mut()).unwrap();
-    let mut active = ArrayD::zeros(x.shape());
+    let mut active = ArrayD::<f32>::zeros(x.shape());
     silu(x.view().into_dyn(), active.view_mut()).unwrap();
     let columns = scale.t().as_standard_layout().into_owned();
     for x in layouts(&x) {
-        for mut out in layouts(&Array3::zeros(x.dim())) {
+        for mut out in layouts(&Array3::<f32>::zeros(x.dim())) {
             layer_norm_modulate(x.view(), shift.view(), columns.t(), 1e-6, out.view_mut()).unwrap();
             assert_eq!(out, expected);
             silu(x.view().into_dyn(), out.view_mut().into_dyn()).unwrap();
@@ -253,7 +262,7 @@ fn strides_do_not_matter() {
     // One row of parameters for the whole batch.
     let row = scale.slice(s![..1, ..]);
     let broadcast = row.broadcast((2, 50)).unwrap();
-    let mut out = Array3::zeros(x.dim());
+    let mut out = Array3::<f32>::zeros(x.dim());
     modulate(x.view(), broadcast, broadcast, out.view_mut()).unwrap();
     assert_eq!(out[[1, 3, 4]], x[[1, 3, 4]].mul_add(1.0 + row[[0, 4]], row[[0, 4]]));
 }
@@ -261,10 +270,10 @@ fn strides_do_not_matter() {
 #[test]
 fn rows_do_not_depend_on_the_batch() {
     let x = noise2([700, 96], 15);
-    let mut all = Array2::zeros(x.dim());
+    let mut all = Array2::<f32>::zeros(x.dim());
     layer_norm(x.view(), None, None, 1e-6, all.view_mut()).unwrap();
     for r in [0, 1, 169, 170, 171, 699] {
-        let mut one = Array2::zeros((1, 96));
+        let mut one = Array2::<f32>::zeros((1, 96));
         layer_norm(x.slice(s![r..=r, ..]), None, None, 1e-6, one.view_mut()).unwrap();
         assert_eq!(one.row(0), all.row(r));
     }
@@ -282,7 +291,7 @@ fn activations_match_their_formulas() {
     };
     for kind in [None, Some(Gelu::Tanh), Some(Gelu::Erf)] {
         let out = everywhere(|| {
-            let mut out = ArrayD::zeros(x.shape());
+            let mut out = ArrayD::<f32>::zeros(x.shape());
             match kind {
                 None => silu(x.view(), out.view_mut()).unwrap(),
                 Some(kind) => gelu(x.view(), kind, out.view_mut()).unwrap(),
@@ -295,30 +304,30 @@ fn activations_match_their_formulas() {
         }
         let mut same: Vec<f32> = x.iter().copied().collect();
         match kind {
-            None => silu_inplace(&mut same),
-            Some(kind) => gelu_inplace(&mut same, kind),
+            None => silu_inplace(&mut same[..]).unwrap(),
+            Some(kind) => gelu_inplace(&mut same[..], kind).unwrap(),
         }
         assert_eq!(same, out.iter().copied().collect::<Vec<_>>());
         // Elements apart: those between stay as they are.
         let mut wide = Array2::from_elem((x.len(), 2), 7.0);
         wide.column_mut(0).iter_mut().zip(&x).for_each(|(w, x)| *w = *x);
         match kind {
-            None => silu_inplace(wide.column_mut(0)),
-            Some(kind) => gelu_inplace(wide.column_mut(0), kind),
+            None => silu_inplace(wide.column_mut(0)).unwrap(),
+            Some(kind) => gelu_inplace(wide.column_mut(0), kind).unwrap(),
         }
         assert!(wide.column(0).iter().eq(&out) && wide.column(1).iter().all(|&v| v == 7.0));
         // Columns as rows of three axes, and nothing at all.
         let cube: Vec<f32> = x.iter().copied().take(6 * 50).collect();
         let mut cube = Array3::from_shape_vec((2, 3, 50), cube).unwrap();
         match kind {
-            None => silu_inplace(cube.slice_mut(s![.., .., ..;-2])),
-            Some(kind) => gelu_inplace(cube.slice_mut(s![.., .., ..;-2]), kind),
+            None => silu_inplace(cube.slice_mut(s![.., .., ..;-2])).unwrap(),
+            Some(kind) => gelu_inplace(cube.slice_mut(s![.., .., ..;-2]), kind).unwrap(),
         }
         for (i, &v) in cube.iter().enumerate() {
             let flat = |a: &ArrayD<f32>| *a.iter().nth(i).unwrap();
             assert_eq!(v, if i % 2 == 1 { flat(&out) } else { flat(&x) });
         }
-        silu_inplace(Array2::zeros((0, 3)).view_mut());
+        silu_inplace(Array2::<f32>::zeros((0, 3)).view_mut()).unwrap();
     }
 }
 
@@ -326,7 +335,7 @@ fn activations_match_their_formulas() {
 fn embedding_follows_its_formula() {
     let t = ndarray::arr1(&[0.0, 0.5, 1.0, 999.0, 123_456.0, -3.0]);
     let out = everywhere(|| {
-        let mut out = Array2::zeros((6, 10));
+        let mut out = Array2::<f32>::zeros((6, 10));
         timestep_embedding(t.view(), 10_000.0, out.view_mut()).unwrap();
         out
     });
@@ -345,10 +354,10 @@ fn embedding_follows_its_formula() {
 fn patches_follow_their_index_formulas() {
     let (b, c, h, w, p) = (2, 3, 6, 4, 2);
     let x: Array4<f32> = noise(&[b, c, h, w], 17).into_dimensionality().unwrap();
-    let mut tokens = Array3::zeros((b, 6, c * p * p));
+    let mut tokens = Array3::<f32>::zeros((b, 6, c * p * p));
     patchify(x.view(), p, tokens.view_mut()).unwrap();
     let patches = noise3([b, 6, p * p * c], 18);
-    let mut image = Array4::zeros((b, c, h, w));
+    let mut image = Array4::<f32>::zeros((b, c, h, w));
     unpatchify(patches.view(), p, image.view_mut()).unwrap();
     for ((n, ch, i, j), &v) in x.indexed_iter() {
         let (t, ph, pw) = ((i / p) * (w / p) + j / p, i % p, j % p);
@@ -368,7 +377,10 @@ fn wrong_arguments_are_errors_and_leave_the_output() {
     let short = Array3::<f32>::zeros((2, 2, 4));
     assert_eq!(gate_residual(x.view(), short.view(), p.view(), out.view_mut()).unwrap_err().code(), -200);
     assert_eq!(gate_residual_inplace(out.view_mut(), short.view(), p.view()).unwrap_err().code(), -200);
-    assert_eq!(gate_residual_onto_y(Some(short.view()), out.view_mut(), p.view()).unwrap_err().code(), -200);
+    assert_eq!(
+        gate_residual_onto_y(Some(short.view().into()), out.view_mut(), p.view()).unwrap_err().code(),
+        -200
+    );
     assert_eq!(gate_residual_onto_y(None, out.view_mut(), wrong.view()).unwrap_err().code(), -200);
     let error = modulate_inplace(out.view_mut(), p.view(), wrong.view()).unwrap_err();
     assert_eq!(error.to_string(), "scale has shape [1, 4], expected [2, 4]");
@@ -380,19 +392,25 @@ fn wrong_arguments_are_errors_and_leave_the_output() {
 
     let x = Array2::<f32>::zeros((2, 4));
     let w = Array1::<f32>::zeros(3);
-    let mut out = Array2::zeros((2, 4));
-    assert_eq!(layer_norm(x.view(), Some(w.view()), None, 0.0, out.view_mut()).unwrap_err().code(), -200);
-    assert_eq!(layer_norm(x.view(), None, Some(w.view()), 0.0, out.view_mut()).unwrap_err().code(), -200);
+    let mut out = Array2::<f32>::zeros((2, 4));
+    assert_eq!(
+        layer_norm(x.view(), Some(w.view().into()), None, 0.0, out.view_mut()).unwrap_err().code(),
+        -200
+    );
+    assert_eq!(
+        layer_norm(x.view(), None, Some(w.view().into()), 0.0, out.view_mut()).unwrap_err().code(),
+        -200
+    );
     assert_eq!(rms_norm(x.view(), None, 0.0, out.slice_mut(s![..1, ..])).unwrap_err().code(), -200);
     assert_eq!(silu(x.view().into_dyn(), out.slice_mut(s![..1, ..]).into_dyn()).unwrap_err().code(), -200);
 
     let t = Array1::<f32>::zeros(2);
-    let mut odd = Array2::zeros((2, 3));
+    let mut odd = Array2::<f32>::zeros((2, 3));
     assert_eq!(timestep_embedding(t.view(), 1e4, odd.view_mut()).unwrap_err().code(), -200);
     assert_eq!(timestep_embedding(t.view(), 0.0, out.view_mut()).unwrap_err().code(), -500);
 
     let image = Array4::<f32>::zeros((1, 2, 4, 6));
-    let mut tokens = Array3::zeros((1, 6, 8));
+    let mut tokens = Array3::<f32>::zeros((1, 6, 8));
     assert_eq!(patchify(image.view(), 0, tokens.view_mut()).unwrap_err().code(), -500);
     assert_eq!(patchify(image.view(), 4, tokens.view_mut()).unwrap_err().code(), -200);
     patchify(image.view(), 2, tokens.view_mut()).unwrap();
@@ -403,23 +421,36 @@ fn wrong_arguments_are_errors_and_leave_the_output() {
 fn empty_views_are_fine() {
     let empty = |shape: (usize, usize, usize)| {
         let p = Array2::<f32>::zeros((shape.0, shape.2));
-        let (x, mut out) = (Array3::<f32>::zeros(shape), Array3::zeros(shape));
+        let (x, mut out) = (Array3::<f32>::zeros(shape), Array3::<f32>::zeros(shape));
         layer_norm_modulate(x.view(), p.view(), p.view(), 1e-6, out.view_mut()).unwrap();
         silu(x.view().into_dyn(), out.view_mut().into_dyn()).unwrap();
     };
     empty((0, 3, 4));
     empty((2, 0, 4));
     empty((2, 3, 0));
-    timestep_embedding(Array1::zeros(2).view(), 1e4, Array2::zeros((2, 0)).view_mut()).unwrap();
+    timestep_embedding(Array1::<f32>::zeros(2).view(), 1e4, Array2::<f32>::zeros((2, 0)).view_mut()).unwrap();
     // Dimensions of nothing cost nothing, neither memory nor time.
     const HUGE: usize = 1 << 46;
     let nothing = ArrayD::<f32>::zeros(IxDyn(&[HUGE, 0, 4]));
-    silu(nothing.view(), ArrayD::zeros(IxDyn(&[HUGE, 0, 4])).view_mut()).unwrap();
+    silu(nothing.view(), ArrayD::<f32>::zeros(IxDyn(&[HUGE, 0, 4])).view_mut()).unwrap();
     empty((0, HUGE, 4));
     empty((0, 4, HUGE));
-    timestep_embedding(Array1::zeros(0).view(), 1e4, Array2::zeros((0, HUGE)).view_mut()).unwrap();
-    patchify(Array4::zeros((HUGE, 1, 0, 0)).view(), 2, Array3::zeros((HUGE, 0, 4)).view_mut()).unwrap();
-    patchify(Array4::zeros((1, HUGE, 0, 4)).view(), 2, Array3::zeros((1, 0, 4 * HUGE)).view_mut()).unwrap();
-    unpatchify(Array3::zeros((HUGE, 0, 4)).view(), 2, Array4::zeros((HUGE, 1, 0, 0)).view_mut()).unwrap();
-    patchify(Array4::zeros((0, 2, 4, 4)).view(), 2, Array3::zeros((0, 4, 8)).view_mut()).unwrap();
+    timestep_embedding(Array1::<f32>::zeros(0).view(), 1e4, Array2::<f32>::zeros((0, HUGE)).view_mut())
+        .unwrap();
+    patchify(Array4::<f32>::zeros((HUGE, 1, 0, 0)).view(), 2, Array3::<f32>::zeros((HUGE, 0, 4)).view_mut())
+        .unwrap();
+    patchify(
+        Array4::<f32>::zeros((1, HUGE, 0, 4)).view(),
+        2,
+        Array3::<f32>::zeros((1, 0, 4 * HUGE)).view_mut(),
+    )
+    .unwrap();
+    unpatchify(
+        Array3::<f32>::zeros((HUGE, 0, 4)).view(),
+        2,
+        Array4::<f32>::zeros((HUGE, 1, 0, 0)).view_mut(),
+    )
+    .unwrap();
+    patchify(Array4::<f32>::zeros((0, 2, 4, 4)).view(), 2, Array3::<f32>::zeros((0, 4, 8)).view_mut())
+        .unwrap();
 }

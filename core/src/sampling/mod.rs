@@ -18,7 +18,7 @@
 //! | `plan`, `run`, `codec` | compiled table, changing part, both as bytes |
 //! | `exec`, `lanes`, `measure`, `adaptive` | the interpreter, its arithmetic, numbers of whole rows, step-size control |
 //! | `catalogue`, `presets` | the page that lists all methods, options by model |
-//! | `driver` | the callback loop |
+//! | `driver`, `combine` | the callback loop, guidance for loops without a plan |
 //!
 //! All coefficients are f64 and rounded once to f32; a linear combination is one FMA chain in
 //! table order; random numbers of a row depend on its seed, purpose, step and element alone.
@@ -31,6 +31,7 @@ mod builder;
 mod catalogue;
 mod choices;
 mod codec;
+mod combine;
 mod driver;
 mod exec;
 mod fields;
@@ -52,6 +53,7 @@ mod tests;
 mod validate;
 
 pub use catalogue::catalogue;
+pub use combine::cfg_combine;
 pub use driver::{drive, sample};
 pub use fields::Value as OptionValue;
 pub use options::{

@@ -333,7 +333,7 @@ impl PlanOptions {
 }
 
 /// Checks that a number is finite and inside `[low, high]`.
-fn within(arg: &'static str, value: f64, low: f64, high: f64) -> Result<()> {
+pub(super) fn within(arg: &'static str, value: f64, low: f64, high: f64) -> Result<()> {
     if (low..=high).contains(&value) {
         Ok(())
     } else {

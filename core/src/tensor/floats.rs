@@ -2,7 +2,7 @@
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension};
+use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension, Ix1, IxDyn};
 
 use super::Dtype;
 
@@ -164,11 +164,35 @@ macro_rules! common {
 
             /// With an axis of one element in front.
             pub(crate) fn insert_axis(self) -> $kind<'a, D::Larger> {
-                map!($kind, self, x => x.insert_axis(Axis(0)))
+                self.insert_axis_at(0)
             }
 
-            /// The elements before `at` along an axis, and the rest.
-            pub(crate) fn split_at(self, axis: usize, at: usize) -> (Self, Self) {
+            /// With an axis of one element before the axis `at`.
+            pub(crate) fn insert_axis_at(self, at: usize) -> $kind<'a, D::Larger> {
+                map!($kind, self, x => x.insert_axis(Axis(at)))
+            }
+
+            /// For a shorter time, which the compiler does not find by itself.
+            pub(crate) fn reborrow<'b>(self) -> $kind<'b, D>
+            where
+                'a: 'b,
+            {
+                map!($kind, self, x => x.reborrow())
+            }
+
+            /// With a rank that is known at run time.
+            pub(crate) fn into_dyn(self) -> $kind<'a, IxDyn> {
+                map!($kind, self, x => x.into_dyn())
+            }
+
+            /// Lets the axis `take`, where its steps lead from the end of `into` to its beginning, become part
+            /// of it; `take` stays with one element. The caller has seen that this is so.
+            pub(crate) fn merge_axes(&mut self, take: usize, into: usize) {
+                each!($kind, self, x => x.merge_axes(Axis(take), Axis(into)));
+            }
+
+            /// The elements before `at` along an axis, and the rest. Panics where there are fewer.
+            pub fn split_at(self, axis: usize, at: usize) -> (Self, Self) {
                 match self {
                     $kind::F32(x) => {
                         let (a, b) = x.split_at(Axis(axis), at);
@@ -206,3 +230,51 @@ macro_rules! common {
 
 common!(Floats, ArrayView);
 common!(FloatsMut, ArrayViewMut);
+
+macro_rules! dynamic {
+    ($kind:ident) => {
+        impl<'a> $kind<'a, IxDyn> {
+            /// Without the axis, of which the first element stays.
+            pub(crate) fn remove_axis(self, axis: usize) -> Self {
+                map!($kind, self, x => x.index_axis_move(Axis(axis), 0))
+            }
+
+            /// With as many axes as `D` has; `None` where there are others.
+            pub(crate) fn into_rank<D: Dimension>(self) -> Option<$kind<'a, D>> {
+                Some(map!($kind, self, x => x.into_dimensionality().ok()?))
+            }
+        }
+    };
+}
+
+dynamic!(Floats);
+dynamic!(FloatsMut);
+
+impl<D: Dimension> Floats<'_, D> {
+    /// The same numbers again and again along new axes and those of one element; `None` where the shapes
+    /// do not fit.
+    pub(crate) fn broadcast(&self, shape: &[usize]) -> Option<Floats<'_, IxDyn>> {
+        Some(map!(Floats, self, x => x.broadcast(shape)?))
+    }
+}
+
+macro_rules! slices {
+    ($($element:ty, $kind:ident;)*) => {$(
+        impl<'a> From<&'a [$element]> for Floats<'a, Ix1> {
+            fn from(x: &'a [$element]) -> Self {
+                Floats::$kind(x.into())
+            }
+        }
+        impl<'a> From<&'a mut [$element]> for FloatsMut<'a, Ix1> {
+            fn from(x: &'a mut [$element]) -> Self {
+                FloatsMut::$kind(x.into())
+            }
+        }
+    )*};
+}
+
+slices! {
+    f32, F32;
+    f16, F16;
+    bf16, Bf16;
+}

@@ -33,6 +33,7 @@ defmodule DGM.Check do
   def numbers(list, name), do: list(list, name, &number/2, "a list of numbers")
   def booleans(list, name), do: list(list, name, &boolean/2, "a list of booleans")
   def seeds(list), do: list(list, "seeds", &u64/2, "a list of 64-bit integers, not negative")
+  def indices(list), do: list(list, "indices", &label/2, "a list of integers")
   def labels(list), do: list(list, "labels", &label/2, "a list of integers")
 
   @doc "The rows of a block table."

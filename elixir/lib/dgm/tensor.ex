@@ -9,7 +9,8 @@ defmodule DGM.Tensor do
       [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
 
   Every kernel takes these or `Nx` tensors of type `f32` and returns the kind that it was
-  given; attention and its caches also take `{:f, 16}` and `{:bf, 16}` (`as_type/2`). An `Nx` tensor costs one copy in each direction; a `DGM.Tensor` none, unless its
+  given; attention, its caches, norms and the other functions of `DGM` also take `{:f, 16}` and `{:bf, 16}`
+  (`as_type/2`). An `Nx` tensor costs one copy in each direction; a `DGM.Tensor` none, unless its
   binary starts at an address that is not a multiple of four bytes (a slice of another binary
   may), which costs one.
   """
@@ -295,8 +296,13 @@ defmodule DGM.Tensor do
     do: DGM.Check.fail(name, other, "a DGM.Tensor or an Nx tensor")
 
   @doc false
-  def typed_or_nil(nil, _name), do: nil
-  def typed_or_nil(tensor, name), do: typed(tensor, name, [{:f, 32}])
+  def typed_or_nil(tensor, name, types \\ [{:f, 32}])
+  def typed_or_nil(nil, _name, _types), do: nil
+  def typed_or_nil(tensor, name, types), do: typed(tensor, name, types)
+
+  @doc false
+  # One of the three types of floats, or nothing.
+  def floats_or_nil(tensor, name), do: typed_or_nil(tensor, name, @floats)
 
   @doc false
   # A result in the kind of `input`, of its type unless another is given.

@@ -338,7 +338,8 @@ pub const KERNELS: &[Kernel] = &[
         bound: 1e-5,
         oracle: oracle::layer_norm,
         run: |x, a, out| {
-            nn::layer_norm(view(&x[0]), Some(view(&x[1])), Some(view(&x[2])), a.number("eps"), target(out))
+            let [weight, bias] = [1, 2].map(|i| Some(view::<Ix1>(&x[i]).into()));
+            nn::layer_norm(view::<Ix2>(&x[0]), weight, bias, a.number("eps"), target(out))
         },
     },
     Kernel {
@@ -347,7 +348,10 @@ pub const KERNELS: &[Kernel] = &[
         cases: &[case("odd", "R=5 D=37", "eps=1e-5"), case("threads", "R=1001 D=513", "eps=1e-6")],
         bound: 1e-5,
         oracle: oracle::rms_norm,
-        run: |x, a, out| nn::rms_norm(view(&x[0]), Some(view(&x[1])), a.number("eps"), target(out)),
+        run: |x, a, out| {
+            let weight = Some(view::<Ix1>(&x[1]).into());
+            nn::rms_norm(view::<Ix2>(&x[0]), weight, a.number("eps"), target(out))
+        },
     },
     Kernel {
         call: "modulate",
@@ -355,7 +359,9 @@ pub const KERNELS: &[Kernel] = &[
         cases: &[case("odd", "B=3 T=5 D=37", ""), case("threads", "B=8 T=257 D=513", "")],
         bound: 1e-6,
         oracle: oracle::modulate,
-        run: |x, _, out| nn::modulate(view(&x[0]), view(&x[1]), view(&x[2]), target(out)),
+        run: |x, _, out| {
+            nn::modulate(view::<Ix3>(&x[0]), view::<Ix2>(&x[1]), view::<Ix2>(&x[2]), target::<Ix3>(out))
+        },
     },
     Kernel {
         call: "layer_norm_modulate",
@@ -364,8 +370,8 @@ pub const KERNELS: &[Kernel] = &[
         bound: 1e-5,
         oracle: oracle::layer_norm_modulate,
         run: |x, a, out| {
-            let [shift, scale] = [1, 2].map(|i| view(&x[i]));
-            nn::layer_norm_modulate(view(&x[0]), shift, scale, a.number("eps"), target(out))
+            let [shift, scale] = [1, 2].map(|i| view::<Ix2>(&x[i]));
+            nn::layer_norm_modulate(view::<Ix3>(&x[0]), shift, scale, a.number("eps"), target::<Ix3>(out))
         },
     },
     Kernel {
@@ -374,7 +380,10 @@ pub const KERNELS: &[Kernel] = &[
         cases: &[case("odd", "B=3 T=5 D=37", ""), case("threads", "B=8 T=257 D=513", "")],
         bound: 1e-6,
         oracle: oracle::gate_residual,
-        run: |x, _, out| nn::gate_residual(view(&x[0]), view(&x[1]), view(&x[2]), target(out)),
+        run: |x, _, out| {
+            let [residual, y] = [0, 1].map(|i| view::<Ix3>(&x[i]));
+            nn::gate_residual(residual, y, view::<Ix2>(&x[2]), target::<Ix3>(out))
+        },
     },
     Kernel {
         call: "silu",
@@ -405,7 +414,9 @@ pub const KERNELS: &[Kernel] = &[
         cases: &[case("two", "B=5 D=2", "max_period=10000"), case("wide", "B=65 D=128", "max_period=10000")],
         bound: 1e-6,
         oracle: oracle::timestep_embedding,
-        run: |x, a, out| nn::timestep_embedding(view(&x[0]), a.number("max_period"), target(out)),
+        run: |x, a, out| {
+            nn::timestep_embedding(view::<Ix1>(&x[0]), a.number("max_period"), target::<Ix2>(out))
+        },
     },
     Kernel {
         call: "patchify",
@@ -416,7 +427,9 @@ pub const KERNELS: &[Kernel] = &[
         ],
         bound: 0.0,
         oracle: oracle::patchify,
-        run: |x, a, out| -> Result<()> { nn::patchify(view(&x[0]), a.number("patch"), target(out)) },
+        run: |x, a, out| -> Result<()> {
+            nn::patchify(view::<Ix4>(&x[0]), a.number("patch"), target::<Ix3>(out))
+        },
     },
     Kernel {
         call: "unpatchify",
@@ -427,6 +440,6 @@ pub const KERNELS: &[Kernel] = &[
         ],
         bound: 0.0,
         oracle: oracle::unpatchify,
-        run: |x, a: &Args, out| nn::unpatchify(view(&x[0]), a.number("patch"), target(out)),
+        run: |x, a: &Args, out| nn::unpatchify(view::<Ix3>(&x[0]), a.number("patch"), target::<Ix4>(out)),
     },
 ];

@@ -54,6 +54,38 @@ fn rescaled_guidance() {
 }
 
 #[test]
+fn combining_has_the_bits_of_a_plan() {
+    use crate::tensor::{bf16, f16};
+    let rows = |f: fn(usize) -> f32| ndarray::Array2::from_shape_fn((2, N), |(r, i)| f(i) + r as f32);
+    let (c, u) = (rows(cond), rows(uncond));
+    for (g, phi) in [(5.0, 0.0), (5.0, 0.7), (-0.5, 1.0), (0.0, 0.0), (1.0, 0.0)] {
+        let mut out = ndarray::Array2::<f32>::zeros((2, N));
+        cfg_combine(c.view(), u.view(), g, phi, out.view_mut()).unwrap();
+        let found = guided(PlanOptions { guidance: g, guidance_rescale: phi, ..Default::default() });
+        for (i, x) in found.iter().enumerate() {
+            assert_eq!(f64::from(out[[0, i]]), *x, "{g} {phi} {i}");
+        }
+        // Other types and strides: the bits of f32 on what they hold, rounded once.
+        let (half, brain) = (c.mapv(f16::from_f32), u.mapv(bf16::from_f32));
+        let (wide, wide_u) = (half.mapv(f16::to_f32), brain.mapv(bf16::to_f32));
+        cfg_combine(wide.view(), wide_u.view(), g, phi, out.view_mut()).unwrap();
+        let mut far = ndarray::Array2::from_elem((N, 2), bf16::ONE);
+        let columns = half.t().as_standard_layout().into_owned();
+        cfg_combine(columns.t(), brain.view(), g, phi, far.view_mut().reversed_axes()).unwrap();
+        assert_eq!(far.t(), out.mapv(bf16::from_f32), "{g} {phi}");
+    }
+    let mut out = ndarray::Array2::<f32>::from_elem((2, N), 7.0);
+    for (g, phi) in [(f64::NAN, 0.0), (2.0, 1.5)] {
+        assert_eq!(cfg_combine(c.view(), u.view(), g, phi, out.view_mut()).unwrap_err().code(), -500);
+    }
+    let less = out.slice_mut(ndarray::s![..1, ..]);
+    assert_eq!(cfg_combine(c.view(), u.view(), 2.0, 0.0, less).unwrap_err().code(), -200);
+    let short = u.slice(ndarray::s![.., 1..]);
+    assert_eq!(cfg_combine(c.view(), short, 2.0, 0.0, out.view_mut()).unwrap_err().code(), -200);
+    assert!(out.iter().all(|&x| x == 7.0));
+}
+
+#[test]
 fn optimised_scale() {
     let (c, u) = outputs();
     let s = dot(&c, &u) / (dot(&u, &u) + 1e-8);

@@ -1,0 +1,83 @@
+//! Rows of a table by their numbers.
+
+use ndarray::{Ix2, Ix4};
+
+use super::rows::{PART, Rows, RowsMut, TASK};
+use crate::arch::{Kernel, Simd, dispatch};
+use crate::error::{Error, Result, check_shape};
+use crate::tensor::{Floats, FloatsMut};
+use crate::threads;
+
+/// `out[n] = table[indices[n]]`, with `table` `[V, d]` and `out` `[N, d]`, f32, f16 or bf16 each.
+///
+/// Where the types are the same this is a copy, else numbers are widened exactly and rounded once.
+///
+/// ```
+/// use ndarray::{Array2, array};
+/// let table = array![[1.0, 2.0], [3.0, 4.0]];
+/// let mut out = Array2::<f32>::zeros((3, 2));
+/// dgm_core::nn::embedding(table.view(), &[1, 0, 1], out.view_mut())?;
+/// assert_eq!(out, array![[3.0, 4.0], [1.0, 2.0], [3.0, 4.0]]);
+/// # Ok::<(), dgm_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] when `out` is not `[N, d]`; [`Error::Range`] for an index outside the table.
+pub fn embedding<'a, 'o>(
+    table: impl Into<Floats<'a, Ix2>>,
+    indices: &[i64],
+    out: impl Into<FloatsMut<'o, Ix2>>,
+) -> Result<()> {
+    let (table, out) = (table.into(), out.into());
+    let &[rows, d] = table.shape() else { unreachable!("two axes") };
+    check_shape("out", out.shape(), &[indices.len(), d])?;
+    let inside = |i: i64| usize::try_from(i).is_ok_and(|i| i < rows);
+    if let Some(at) = indices.iter().position(|&i| !inside(i)) {
+        let got = format!("{} (element {at})", indices[at]);
+        return Err(Error::range("indices", got, format!("numbers of rows, 0 to {}", rows as i64 - 1)));
+    }
+    if indices.is_empty() || d == 0 {
+        return Ok(());
+    }
+    let table = table.insert_axis().insert_axis();
+    let out = out.insert_axis().insert_axis();
+    let count = (TASK / d).max(1);
+    let work = 2 * (indices.len() * d) as u64;
+    let mut rest = Some((indices, out));
+    let tasks = std::iter::from_fn(|| {
+        let (indices, out) = rest.take()?;
+        let count = count.min(indices.len());
+        let ((now, later), (to, after)) = (indices.split_at(count), out.split_at(2, count));
+        rest = (!later.is_empty()).then_some((later, after));
+        Some((now, to))
+    });
+    threads::for_each(tasks, work, |(indices, out)| dispatch(Copy { table: &table, indices, out }));
+    Ok(())
+}
+
+struct Copy<'r, 'a, 'o> {
+    table: &'r Floats<'a, Ix4>,
+    indices: &'r [i64],
+    out: FloatsMut<'o, Ix4>,
+}
+
+impl Kernel for Copy<'_, '_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Copy { table, indices, mut out } = self;
+        let d = table.shape()[3];
+        let (table, mut out) = (Rows::new(table, [0, 0]), RowsMut::new(&mut out, [0, 0]));
+        let mut room = [0.0; PART];
+        for (n, &index) in indices.iter().enumerate() {
+            let mut from = 0;
+            while from < d {
+                let len = PART.min(d - from);
+                // The index was checked.
+                let numbers = table.fetch(s, (index as usize, from, len), &mut room, false);
+                out.write(s, n, from, numbers);
+                from += len;
+            }
+        }
+    }
+}
