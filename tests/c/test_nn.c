@@ -179,6 +179,187 @@ static void patches(void)
     FAILS(DGM_ERROR_NULL, "out is null", dgm_unpatchify(&tc, 2, NULL));
 }
 
+static void softmaxes(void)
+{
+    dgm_tensor tx = f32_tensor(x, 2, rows_shape), to = f32_tensor(out, 2, rows_shape);
+    OK(dgm_softmax(&tx, &to));
+    for (int r = 0; r < ROWS; r++) {
+        double sum = 0;
+        for (int i = 0; i < W; i++)
+            sum += exp((double)x[r * W + i]);
+        for (int i = 0; i < W; i++)
+            NEAR(out[r * W + i], exp((double)x[r * W + i]) / sum);
+    }
+    OK(dgm_log_softmax(&tx, &to));
+    for (int r = 0; r < ROWS; r++) {
+        double sum = 0;
+        for (int i = 0; i < W; i++)
+            sum += exp((double)x[r * W + i]);
+        for (int i = 0; i < W; i++)
+            NEAR(out[r * W + i], (double)x[r * W + i] - log(sum));
+    }
+    FAILS(DGM_ERROR_ALIAS, "out overlaps x", dgm_softmax(&tx, &tx));
+    FAILS(DGM_ERROR_NULL, "x is null", dgm_log_softmax(NULL, &to));
+    dgm_tensor scalar = f32_tensor(x, 0, rows_shape), one = f32_tensor(out, 0, rows_shape);
+    STATUS(DGM_ERROR_SHAPE, dgm_softmax(&scalar, &one));
+}
+
+static void gated(void)
+{
+    /* The halves of one tensor [4, 6] are [4, 3] with the stride of the whole row. */
+    int64_t half[] = {ROWS, W / 2}, strides[] = {W, 1};
+    dgm_tensor gate = f32_tensor(x, 2, half), up = f32_tensor(x + W / 2, 2, half), to = f32_tensor(out, 2, half);
+    gate.strides = up.strides = strides;
+    OK(dgm_swiglu(&gate, &up, &to));
+    for (int i = 0; i < ROWS * W / 2; i++) {
+        double g = (double)x[i / (W / 2) * W + i % (W / 2)], u = (double)x[i / (W / 2) * W + i % (W / 2) + W / 2];
+        NEAR(out[i], g / (1 + exp(-g)) * u);
+    }
+    float want[ROWS * W / 2], place[ROWS * W];
+    memcpy(want, out, sizeof want);
+    memcpy(place, x, sizeof place);
+    dgm_tensor g2 = gate, u2 = up;
+    g2.data = place;
+    u2.data = place + W / 2;
+    OK(dgm_swiglu(&g2, &u2, &g2));
+    for (int i = 0; i < ROWS * W / 2; i++)
+        CHECK(place[i / (W / 2) * W + i % (W / 2)] == want[i]);
+    memcpy(place, x, sizeof place);
+    OK(dgm_swiglu(&g2, &u2, &u2));
+    for (int i = 0; i < ROWS * W / 2; i++)
+        CHECK(place[i / (W / 2) * W + i % (W / 2) + W / 2] == want[i]);
+    OK(dgm_geglu(&gate, &up, DGM_GELU_ERF, &to));
+    for (int i = 0; i < ROWS * W / 2; i++) {
+        double g = (double)x[i / (W / 2) * W + i % (W / 2)], u = (double)x[i / (W / 2) * W + i % (W / 2) + W / 2];
+        NEAR(out[i], g / 2 * (1 + erf(g / sqrt(2))) * u);
+    }
+    memcpy(place, x, sizeof place);
+    OK(dgm_geglu(&g2, &g2, DGM_GELU_TANH, &g2));
+    STATUS(DGM_ERROR_ARGUMENT, dgm_geglu(&gate, &up, 2, &to));
+    dgm_tensor whole = f32_tensor(x, 2, rows_shape);
+    FAILS(DGM_ERROR_SHAPE, "up has shape", dgm_swiglu(&gate, &whole, &to));
+    FAILS(DGM_ERROR_NULL, "up is null", dgm_geglu(&gate, NULL, DGM_GELU_TANH, &to));
+}
+
+static void residuals_and_groups(void)
+{
+    dgm_tensor tx = f32_tensor(x, 2, rows_shape), ty = f32_tensor(y, 2, rows_shape), to = f32_tensor(out, 2, rows_shape);
+    float sum[ROWS * W], want[ROWS * W], place[ROWS * W], second[ROWS * W];
+    dgm_tensor ts = f32_tensor(sum, 2, rows_shape), tw = f32_tensor(want, 2, rows_shape);
+    dgm_tensor tp = f32_tensor(place, 2, rows_shape), t2 = f32_tensor(second, 2, rows_shape), weight = f32_tensor(a, 1, vector_shape);
+    OK(dgm_rms_norm_residual(&tx, &ty, &weight, 1e-5f, &ts, &to));
+    for (int i = 0; i < ROWS * W; i++)
+        CHECK(sum[i] == x[i] + y[i]);
+    OK(dgm_rms_norm(&ts, &weight, 1e-5f, &tw));
+    CHECK(memcmp(out, want, sizeof want) == 0);
+    memcpy(place, y, sizeof place);
+    OK(dgm_rms_norm_residual(&tx, &tp, &weight, 1e-5f, &tp, &t2));
+    CHECK(memcmp(place, sum, sizeof sum) == 0 && memcmp(second, want, sizeof want) == 0);
+    FAILS(DGM_ERROR_ALIAS, "sum overlaps x", dgm_rms_norm_residual(&tx, &ty, NULL, 1e-5f, &tx, &to));
+    FAILS(DGM_ERROR_ALIAS, "out overlaps sum", dgm_rms_norm_residual(&tx, &ty, NULL, 1e-5f, &to, &to));
+    FAILS(DGM_ERROR_NULL, "sum is null", dgm_rms_norm_residual(&tx, &ty, NULL, 1e-5f, NULL, &to));
+
+    /* [2, 4, 3] in two groups of six elements each are [4, 6] in rows. */
+    int64_t image[] = {2, 4, 3}, four[] = {4};
+    dgm_tensor ti = f32_tensor(x, 3, image), tg = f32_tensor(out, 3, image), w = f32_tensor(a, 1, four);
+    OK(dgm_group_norm(&ti, 2, NULL, NULL, 1e-5f, 0, &tg));
+    OK(dgm_layer_norm(&tx, NULL, NULL, 1e-5f, &tw));
+    CHECK(memcmp(out, want, sizeof want) == 0);
+    OK(dgm_group_norm(&ti, 2, &w, &w, 1e-5f, 1, &tg));
+    for (int i = 0; i < ROWS * W; i++)
+        want[i] = fmaf(want[i], a[i / 3 % 4], a[i / 3 % 4]);
+    OK(dgm_silu(&tw, &ts));
+    CHECK(memcmp(out, sum, sizeof sum) == 0);
+    STATUS(DGM_ERROR_RANGE, dgm_group_norm(&ti, 0, NULL, NULL, 1e-5f, 0, &tg));
+    STATUS(DGM_ERROR_RANGE, dgm_group_norm(&ti, -1, NULL, NULL, 1e-5f, 0, &tg));
+    FAILS(DGM_ERROR_SHAPE, "x has shape", dgm_group_norm(&ti, 3, NULL, NULL, 1e-5f, 0, &tg));
+    FAILS(DGM_ERROR_SHAPE, "weight has shape", dgm_group_norm(&ti, 2, &weight, NULL, 1e-5f, 0, &tg));
+    FAILS(DGM_ERROR_ARGUMENT, "silu is 2", dgm_group_norm(&ti, 2, NULL, NULL, 1e-5f, 2, &tg));
+}
+
+static void tables_and_guidance(void)
+{
+    int64_t indices[] = {3, 0, 3, 1}, wrong[] = {0, 4};
+    dgm_tensor table = f32_tensor(x, 2, rows_shape), to = f32_tensor(out, 2, rows_shape);
+    OK(dgm_embedding(&table, indices, ROWS, &to));
+    for (int n = 0; n < ROWS; n++)
+        CHECK(memcmp(out + n * W, x + indices[n] * W, W * sizeof *x) == 0);
+    int64_t two[] = {2, W};
+    dgm_tensor short_out = f32_tensor(out, 2, two);
+    FAILS(DGM_ERROR_RANGE, "indices is 4 (element 1)", dgm_embedding(&table, wrong, 2, &short_out));
+    FAILS(DGM_ERROR_SHAPE, "out has shape", dgm_embedding(&table, indices, ROWS, &short_out));
+    FAILS(DGM_ERROR_NULL, "indices is null", dgm_embedding(&table, NULL, 2, &short_out));
+    int64_t both[W] = {0};
+    dgm_tensor over = f32_tensor((float *)(void *)both, 2, two);
+    FAILS(DGM_ERROR_ALIAS, "out overlaps indices", dgm_embedding(&table, both, 2, &over));
+
+    dgm_tensor ty = f32_tensor(y, 2, rows_shape);
+    OK(dgm_cfg_combine(&table, &ty, 3, 0, &to));
+    for (int i = 0; i < ROWS * W; i++)
+        CHECK(out[i] == fmaf(y[i], -2, x[i] * 3));
+    OK(dgm_cfg_combine(&table, &ty, 3, 0.5, &to));
+    STATUS(DGM_ERROR_RANGE, dgm_cfg_combine(&table, &ty, 3, 2, &to));
+    STATUS(DGM_ERROR_RANGE, dgm_cfg_combine(&table, &ty, NAN, 0, &to));
+    FAILS(DGM_ERROR_ALIAS, "out overlaps cond", dgm_cfg_combine(&table, &ty, 3, 0, &table));
+
+    float places[] = {0, 1, 2, 0.5f}, cos_[6], sin_[6];
+    int64_t at[] = {2, 2}, columns[] = {2, 3}, dims[] = {2, 4}, odd[] = {2, 3};
+    dgm_tensor tp = f32_tensor(places, 2, at), tc = f32_tensor(cos_, 2, columns), ts = f32_tensor(sin_, 2, columns);
+    OK(dgm_rope_axial_tables(&tp, dims, 100, &tc, &ts));
+    double angles[] = {0, 1, 0.1, 2, 0.5, 0.05};
+    for (int i = 0; i < 6; i++) {
+        NEAR(cos_[i], cos(angles[i]));
+        NEAR(sin_[i], sin(angles[i]));
+    }
+    FAILS(DGM_ERROR_RANGE, "dims is 3", dgm_rope_axial_tables(&tp, odd, 100, &tc, &ts));
+    FAILS(DGM_ERROR_SHAPE, "cos has shape", dgm_rope_axial_tables(&tp, dims, 100, &tp, &ts));
+    FAILS(DGM_ERROR_NULL, "dims is null", dgm_rope_axial_tables(&tp, NULL, 100, &tc, &ts));
+}
+
+static uint16_t bf16_of(float v)
+{
+    uint32_t u;
+    memcpy(&u, &v, sizeof u);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+/* bf16 in, bf16 out: the f32 call on what the numbers are, rounded once; mixed types too. */
+static void sixteen_bits(void)
+{
+    uint16_t narrow[ROWS * W], got[ROWS * W];
+    float wide[ROWS * W];
+    for (int i = 0; i < ROWS * W; i++) {
+        narrow[i] = bf16_of(x[i]);
+        uint32_t u = (uint32_t)narrow[i] << 16;
+        memcpy(wide + i, &u, 4);
+    }
+    dgm_tensor tn = f32_tensor((float *)(void *)narrow, 2, rows_shape), tg = tn;
+    tn.dtype_code = DGM_DTYPE_BFLOAT;
+    tn.dtype_bits = 16;
+    tg = tn;
+    tg.data = got;
+    dgm_tensor tw = f32_tensor(wide, 2, rows_shape), to = f32_tensor(out, 2, rows_shape), weight = f32_tensor(a, 1, vector_shape);
+    OK(dgm_rms_norm(&tw, &weight, 1e-5f, &to));
+    OK(dgm_rms_norm(&tn, &weight, 1e-5f, &tg));
+    for (int i = 0; i < ROWS * W; i++)
+        CHECK(got[i] == bf16_of(out[i]));
+    OK(dgm_silu(&tw, &to));
+    OK(dgm_silu(&tn, &tg));
+    for (int i = 0; i < ROWS * W; i++)
+        CHECK(got[i] == bf16_of(out[i]));
+    memcpy(got, narrow, sizeof got);
+    OK(dgm_silu(&tg, &tg));
+    for (int i = 0; i < ROWS * W; i++)
+        CHECK(got[i] == bf16_of(out[i]));
+    /* The same memory as another type is not the same view. */
+    dgm_tensor half = tg;
+    half.dtype_code = DGM_DTYPE_FLOAT;
+    FAILS(DGM_ERROR_ALIAS, "out overlaps x", dgm_silu(&tg, &half));
+    dgm_tensor doubles = tg;
+    doubles.dtype_code = DGM_DTYPE_INT;
+    FAILS(DGM_ERROR_DTYPE, "x has dtype", dgm_silu(&doubles, &tg));
+}
+
 int main(void)
 {
     for (int i = 0; i < ROWS * W; i++) {
@@ -194,5 +375,10 @@ int main(void)
     activations();
     embedding();
     patches();
+    softmaxes();
+    gated();
+    residuals_and_groups();
+    tables_and_guidance();
+    sixteen_bits();
     return finish("test_nn");
 }
