@@ -127,33 +127,81 @@ defmodule DGM.ConformanceTest do
     |> DGM.Linear.forward(input, activation: String.to_atom(activation), type: {:f, 32})
   end
 
-  defp call("layer_norm", x, %{"eps" => eps}, _out),
+  defp call("rope_axial_tables", x, args, _out) do
+    theta = number(args["theta"])
+    {cos, sin} = DGM.rope_axial_tables(x["positions"], integers(args["dims"]), theta: theta)
+    side_by_side(cos, sin)
+  end
+
+  defp call(name, x, args, out) do
+    x = Map.new(x, fn {name, tensor} -> {name, stored(tensor, args["storage"])} end)
+    widened(typed(name, x, args, out))
+  end
+
+  defp typed("layer_norm", x, %{"eps" => eps}, _out),
     do: DGM.layer_norm(x["x"], weight: x["weight"], bias: x["bias"], eps: number(eps))
 
-  defp call("rms_norm", x, %{"eps" => eps}, _out),
+  defp typed("rms_norm", x, %{"eps" => eps}, _out),
     do: DGM.rms_norm(x["x"], weight: x["weight"], eps: number(eps))
 
-  defp call("modulate", x, _args, _out), do: DGM.modulate(x["x"], x["shift"], x["scale"])
+  defp typed("rms_norm_residual", x, %{"eps" => eps}, _out) do
+    options = [weight: x["weight"], eps: number(eps)]
+    {sum, out} = DGM.rms_norm_residual(x["x"], x["residual"], options)
+    side_by_side(sum, out)
+  end
 
-  defp call("layer_norm_modulate", x, %{"eps" => eps}, _out),
+  defp typed("group_norm", x, %{"groups" => groups, "eps" => eps, "silu" => silu}, _out) do
+    options = [weight: x["weight"], bias: x["bias"], eps: number(eps), silu: silu == "1"]
+    DGM.group_norm(x["x"], String.to_integer(groups), options)
+  end
+
+  defp typed("modulate", x, _args, _out), do: DGM.modulate(x["x"], x["shift"], x["scale"])
+
+  defp typed("layer_norm_modulate", x, %{"eps" => eps}, _out),
     do: DGM.layer_norm_modulate(x["x"], x["shift"], x["scale"], eps: number(eps))
 
-  defp call("gate_residual", x, _args, _out),
+  defp typed("gate_residual", x, _args, _out),
     do: DGM.gate_residual(x["residual"], x["y"], x["gate"])
 
-  defp call("silu", x, _args, _out), do: DGM.silu(x["x"])
+  defp typed("silu", x, _args, _out), do: DGM.silu(x["x"])
 
-  defp call("gelu", x, %{"kind" => kind}, _out),
+  defp typed("gelu", x, %{"kind" => kind}, _out),
     do: DGM.gelu(x["x"], kind: String.to_atom(kind))
 
-  defp call("timestep_embedding", x, %{"max_period" => period}, [_, dim]),
+  defp typed("swiglu", x, _args, _out), do: DGM.swiglu(x["gate"], x["up"])
+
+  defp typed("geglu", x, %{"kind" => kind}, _out),
+    do: DGM.geglu(x["gate"], x["up"], kind: String.to_atom(kind))
+
+  defp typed("softmax", x, _args, _out), do: DGM.softmax(x["x"])
+  defp typed("log_softmax", x, _args, _out), do: DGM.log_softmax(x["x"])
+
+  defp typed("embedding", x, %{"indices" => indices}, _out),
+    do: DGM.embedding(x["table"], integers(indices))
+
+  defp typed("cfg_combine", x, %{"scale" => scale, "rescale" => rescale}, _out),
+    do: DGM.cfg_combine(x["cond"], x["uncond"], number(scale), rescale: number(rescale))
+
+  defp typed("timestep_embedding", x, %{"max_period" => period}, [_, dim]),
     do: DGM.timestep_embedding(x["t"], dim, max_period: number(period))
 
-  defp call("patchify", x, %{"patch" => patch}, _out),
+  defp typed("patchify", x, %{"patch" => patch}, _out),
     do: DGM.patchify(x["x"], String.to_integer(patch))
 
-  defp call("unpatchify", x, %{"patch" => patch}, [_, _, height, width]),
+  defp typed("unpatchify", x, %{"patch" => patch}, [_, _, height, width]),
     do: DGM.unpatchify(x["x"], String.to_integer(patch), {height, width})
+
+  # The rows of two matrices, one beside the other.
+  defp side_by_side(%Tensor{shape: {rows, columns}} = a, b) do
+    size = div(byte_size(a.data), rows)
+
+    data =
+      for r <- 0..(rows - 1), %{data: data} <- [a, b], into: <<>> do
+        binary_part(data, r * size, size)
+      end
+
+    %{a | data: data, shape: {rows, 2 * columns}}
+  end
 
   # The options of attention; what is not one of them is read elsewhere.
   defp options(%{args: args}) do

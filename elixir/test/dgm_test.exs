@@ -44,6 +44,64 @@ defmodule DGMTest do
     assert out == read("unpatchify_head.out")
   end
 
+  test "16-bit tensors have the bits of f32, rounded once" do
+    x = DGM.Random.normal(DGM.Random.row_seeds(3, 6), 40)
+    y = DGM.Random.normal(DGM.Random.row_seeds(4, 6), 40)
+    w = Tensor.reshape(DGM.Random.normal(DGM.Random.row_seeds(5, 1), 40), {40})
+
+    for type <- [{:f, 16}, {:bf, 16}] do
+      [nx, ny, nw] = for t <- [x, y, w], do: Tensor.as_type(t, type)
+      [fx, fy, fw] = for t <- [nx, ny, nw], do: Tensor.as_type(t, {:f, 32})
+      images = &Tensor.reshape(&1, {1, 6, 4, 10})
+
+      for f <- [
+            fn x, _, w -> DGM.layer_norm(x, weight: w, bias: w) end,
+            fn x, _, w -> DGM.rms_norm(x, weight: w) end,
+            fn x, y, w -> elem(DGM.rms_norm_residual(x, y, weight: w), 0) end,
+            fn x, _, _ -> DGM.group_norm(images.(x), 3, silu: true) end,
+            fn x, _, _ -> DGM.silu(x) end,
+            fn x, _, _ -> DGM.gelu(x, kind: :erf) end,
+            fn x, y, _ -> DGM.swiglu(x, y) end,
+            fn x, _, _ -> DGM.geglu(x) end,
+            fn x, _, _ -> DGM.softmax(x) end,
+            fn x, _, _ -> DGM.log_softmax(x) end,
+            fn x, _, _ -> DGM.embedding(x, [5, 0]) end,
+            fn x, y, _ -> DGM.cfg_combine(x, y, 2.5, rescale: 0.5) end,
+            fn x, _, _ -> DGM.patchify(images.(x), 2) end,
+            fn _, _, w -> DGM.timestep_embedding(w, 8) end
+          ] do
+        assert f.(nx, ny, nw) == Tensor.as_type(f.(fx, fy, fw), type)
+      end
+
+      # Each tensor for itself; the first decides the type of the result.
+      assert DGM.swiglu(fx, ny) == DGM.swiglu(fx, fy)
+    end
+  end
+
+  test "halves, sums and tables" do
+    x = DGM.Random.normal(DGM.Random.row_seeds(3, 6), 40)
+    [gate, up] = for part <- 0..1, do: columns(x, part * 20, 20)
+    assert DGM.swiglu(x) == DGM.swiglu(gate, up)
+    assert DGM.geglu(x, nil, kind: :erf) == DGM.geglu(gate, up, kind: :erf)
+    {sum, out} = DGM.rms_norm_residual(gate, up)
+    assert out == DGM.rms_norm(sum)
+    {cos, sin} = DGM.rope_axial_tables(Tensor.new([[1, 3]]), [4, 2])
+    {cos1, sin1} = DGM.rope_tables(4, 4)
+    {cos2, _} = DGM.rope_tables(4, 2)
+    assert columns(cos, 0, 2).data == binary_part(cos1.data, 8, 8)
+    assert columns(sin, 0, 2).data == binary_part(sin1.data, 8, 8)
+    assert columns(cos, 2, 1).data == binary_part(cos2.data, 12, 4)
+  end
+
+  defp columns(%Tensor{shape: {rows, width}} = x, first, count) do
+    data =
+      for r <- 0..(rows - 1), into: <<>> do
+        binary_part(x.data, 4 * (r * width + first), 4 * count)
+      end
+
+    %{x | data: data, shape: {rows, count}}
+  end
+
   test "unaligned binaries, any rank" do
     x = read("layer_norm.x")
     <<_::8, shifted::binary>> = <<7>> <> x.data
@@ -106,6 +164,32 @@ defmodule DGMTest do
       {~r/^x is 1/, fn -> DGM.silu(1) end},
       {~r/^x is nil/, fn -> DGM.gelu(nil) end},
       {~r/^kind is relu/, fn -> DGM.gelu(x, kind: :relu) end},
+      {~r/^residual has shape/, fn -> DGM.rms_norm_residual(x, bd) end},
+      {~r/^residual is nil/, fn -> DGM.rms_norm_residual(x, nil) end},
+      {~r/^groups is 0/, fn -> DGM.group_norm(x, 0) end},
+      {~r/^groups is :a/, fn -> DGM.group_norm(x, :a) end},
+      {~r/^x has shape/, fn -> DGM.group_norm(x, 3) end},
+      {~r/^x has shape/, fn -> DGM.group_norm(d, 1) end},
+      {~r/^weight has shape/, fn -> DGM.group_norm(x, 2, weight: bd) end},
+      {~r/^silu is nil/, fn -> DGM.group_norm(x, 2, silu: nil) end},
+      {~r/^gate is nil/, fn -> DGM.swiglu(nil) end},
+      {~r/^gate has shape/, fn -> DGM.swiglu(Tensor.new([[1, 2, 3]])) end},
+      {~r/^gate has shape/, fn -> DGM.swiglu(Tensor.new([1], {})) end},
+      {~r/^up has shape/, fn -> DGM.swiglu(x, bd) end},
+      {~r/^kind is relu/, fn -> DGM.geglu(x, x, kind: :relu) end},
+      {~r/^x has shape \[\]/, fn -> DGM.softmax(Tensor.new([1], {})) end},
+      {~r/^x is 1/, fn -> DGM.log_softmax(1) end},
+      {~r/^indices is 1 /, fn -> DGM.embedding(bd, [0, 1]) end},
+      {~r/^indices is -1 /, fn -> DGM.embedding(bd, [-1]) end},
+      {~r/^indices is :a/, fn -> DGM.embedding(bd, [:a]) end},
+      {~r/^table has shape/, fn -> DGM.embedding(x, [0]) end},
+      {~r/^uncond has shape/, fn -> DGM.cfg_combine(x, bd, 2) end},
+      {~r/^scale is 2000/, fn -> DGM.cfg_combine(x, x, 2000) end},
+      {~r/^rescale is 2/, fn -> DGM.cfg_combine(x, x, 2, rescale: 2) end},
+      {~r/^positions has shape/, fn -> DGM.rope_axial_tables(x, [2, 2]) end},
+      {~r/^dims has shape/, fn -> DGM.rope_axial_tables(bd, [2]) end},
+      {~r/^dims is 3/, fn -> DGM.rope_axial_tables(bd, [2, 3]) end},
+      {~r/^dims is -2/, fn -> DGM.rope_axial_tables(bd, [2, -2]) end},
       {~r/^t is nil/, fn -> DGM.timestep_embedding(nil, 4) end},
       {~r/^t has shape/, fn -> DGM.timestep_embedding(bd, 4) end},
       {~r/^dim is "4"/, fn -> DGM.timestep_embedding(d, "4") end},

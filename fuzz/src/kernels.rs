@@ -183,18 +183,18 @@ fn norm(b: &mut Bytes, call: &mut Call) {
     let (rows, d) = (b.below(8), b.below(70));
     let layer = b.rarely(2);
     let eps = if b.rarely(4) { b.float() as f32 } else { 1e-5 };
-    let x = call.input(b, &[rows, d], F32);
+    let x = call.input(b, &[rows, d], FLOATS);
     let mut learned = || {
         let before = call.inputs();
-        let t = call.optional(b, &[d], F32);
+        let t = call.optional(b, &[d], FLOATS);
         (t, before)
     };
     let (weight, w) = learned();
     let (bias, s) = if layer { learned() } else { (null_mut(), 0) };
-    let out = call.output(b, &[rows, d], F32);
+    let out = call.output(b, &[rows, d], FLOATS);
     let xs = call.shape(0);
-    let fit = |t: *mut _, n: usize| (t as *const u8).is_null() || call.shape(n) == xs[1..];
-    let fits = xs.len() == 2 && call.output_shape(0) == xs && fit(weight, w) && fit(bias, s);
+    let fit = |t: *mut _, n: usize| (t as *const u8).is_null() || call.shape(n) == xs[xs.len() - 1..];
+    let fits = !xs.is_empty() && call.output_shape(0) == xs && fit(weight, w) && fit(bias, s);
     // SAFETY: as in `attend`.
     call.check(fits, || unsafe {
         if layer { dgm_layer_norm(x, weight, bias, eps, out) } else { dgm_rms_norm(x, weight, eps, out) }
@@ -205,11 +205,11 @@ fn modulation(b: &mut Bytes, call: &mut Call) {
     call.elementwise = true;
     let (batch, tokens, d) = (b.below(4), b.below(6), b.below(40));
     let gated = b.rarely(2);
-    let x = call.input(b, &[batch, tokens, d], F32);
+    let x = call.input(b, &[batch, tokens, d], FLOATS);
     let (wide, narrow) = ([batch, tokens, d], [batch, d]);
-    let y = call.input(b, if gated { &wide } else { &narrow }, F32);
-    let z = call.input(b, &[batch, d], F32);
-    let out = call.output(b, &[batch, tokens, d], F32);
+    let y = call.input(b, if gated { &wide } else { &narrow }, FLOATS);
+    let z = call.input(b, &[batch, d], FLOATS);
+    let out = call.output(b, &[batch, tokens, d], FLOATS);
     call.in_place(b);
     let xs = call.shape(0);
     let narrow = |n: usize| call.shape(n) == [xs[0], xs[2]];
@@ -232,8 +232,8 @@ fn activation(b: &mut Bytes, call: &mut Call) {
         1 => Some(b.below(2) as i32),
         _ => Some(b.number() as i32),
     };
-    let x = call.input(b, &shape, F32);
-    let out = call.output(b, &shape, F32);
+    let x = call.input(b, &shape, FLOATS);
+    let out = call.output(b, &shape, FLOATS);
     call.in_place(b);
     let fits = call.shape(0) == call.output_shape(0) && kind.is_none_or(|k| k == 0 || k == 1);
     // SAFETY: as in `attend`.
@@ -245,11 +245,93 @@ fn activation(b: &mut Bytes, call: &mut Call) {
     });
 }
 
+/// SwiGLU and GEGLU.
+fn gates(b: &mut Bytes, call: &mut Call) {
+    call.elementwise = true;
+    let rank = b.below(9);
+    let shape: Vec<usize> = (0..rank).map(|_| b.below(4)).collect();
+    let kind = if b.rarely(2) { None } else { Some(b.below(3) as i32) };
+    let gate = call.input(b, &shape, FLOATS);
+    let up = call.input(b, &shape, FLOATS);
+    let out = call.output(b, &shape, FLOATS);
+    call.in_place(b);
+    let fits = call.shape(0) == call.output_shape(0)
+        && call.shape(1) == call.output_shape(0)
+        && kind.is_none_or(|k| k == 0 || k == 1);
+    // SAFETY: as in `attend`.
+    call.check(fits, || unsafe {
+        match kind {
+            None => dgm_swiglu(gate, up, out),
+            Some(kind) => dgm_geglu(gate, up, kind, out),
+        }
+    });
+}
+
+/// Softmax, its logarithm, guidance, the norm with a residual.
+fn rows(b: &mut Bytes, call: &mut Call) {
+    let rank = b.below(5);
+    let shape: Vec<usize> = (0..rank).map(|_| b.below(5)).collect();
+    let what = b.below(4);
+    let (scale, rescale) = if b.rarely(4) { (b.float(), b.float()) } else { (2.5, 0.5) };
+    let x = call.input(b, &shape, FLOATS);
+    let y = if what > 1 { call.input(b, &shape, FLOATS) } else { null_mut() };
+    let out = call.output(b, &shape, FLOATS);
+    // The sum may be the very view of the residual.
+    call.elementwise = what == 3;
+    let normed = if what == 3 { call.output(b, &shape, FLOATS) } else { null_mut() };
+    let xs = call.shape(0);
+    let fits = !xs.is_empty()
+        && call.output_shape(0) == xs
+        && (what < 2 || call.shape(1) == xs)
+        && (what < 3 || call.output_shape(1) == xs);
+    // SAFETY: as in `attend`.
+    call.check(fits, || unsafe {
+        match what {
+            0 => dgm_softmax(x, out),
+            1 => dgm_log_softmax(x, out),
+            2 => dgm_cfg_combine(x, y, scale, rescale, out),
+            _ => dgm_rms_norm_residual(x, y, null(), 1e-5, out, normed),
+        }
+    });
+}
+
+fn groups(b: &mut Bytes, call: &mut Call) {
+    let (batch, groups, channels) = (b.below(3), 1 + b.below(3), b.below(3));
+    let space: Vec<usize> = (0..b.below(3)).map(|_| b.below(6)).collect();
+    let shape: Vec<usize> = [batch, groups * channels].into_iter().chain(space).collect();
+    let groups = if b.rarely(6) { b.number() } else { groups as i64 };
+    let x = call.input(b, &shape, FLOATS);
+    let (with_weight, weight) = (call.inputs(), call.optional(b, &[shape[1]], FLOATS));
+    let out = call.output(b, &shape, FLOATS);
+    let silu = if b.rarely(6) { b.number() as i32 } else { b.below(2) as i32 };
+    let xs = call.shape(0);
+    let fits = xs.len() > 1
+        && groups > 0
+        && xs[1] % groups == 0
+        && call.output_shape(0) == xs
+        && (silu == 0 || silu == 1)
+        && (weight.is_null() || call.shape(with_weight) == [xs[1]]);
+    // SAFETY: as in `attend`.
+    call.check(fits, || unsafe { dgm_group_norm(x, groups, weight, null(), 1e-5, silu, out) });
+}
+
+fn lookup(b: &mut Bytes, call: &mut Call) {
+    let (rows, d, count) = (1 + b.below(6), b.below(20), b.below(7));
+    let index = |b: &mut Bytes| if b.rarely(16) { b.number() } else { b.below(rows) as i64 };
+    let indices: Vec<i64> = (0..count).map(|_| index(b)).collect();
+    let table = call.input(b, &[rows, d], FLOATS);
+    let out = call.output(b, &[count, d], FLOATS);
+    let (ts, os) = (call.shape(0), call.output_shape(0));
+    let fits = ts.len() == 2 && os == [count as i64, ts[1]] && indices.iter().all(|i| (0..ts[0]).contains(i));
+    // SAFETY: as in `attend`; as many indices as said.
+    call.check(fits, || unsafe { dgm_embedding(table, indices.as_ptr(), count, out) });
+}
+
 fn embedding(b: &mut Bytes, call: &mut Call) {
     let (batch, dim) = (b.below(8), b.below(40));
     let period = if b.rarely(3) { b.float() as f32 } else { 10_000.0 };
-    let t = call.input(b, &[batch], F32);
-    let out = call.output(b, &[batch, dim], F32);
+    let t = call.input(b, &[batch], FLOATS);
+    let out = call.output(b, &[batch, dim], FLOATS);
     let (ts, os) = (call.shape(0), call.output_shape(0));
     let fits = ts.len() == 1 && os.len() == 2 && os[0] == ts[0];
     // SAFETY: as in `attend`.
@@ -263,8 +345,8 @@ fn patches(b: &mut Bytes, call: &mut Call) {
     let image = [batch, channels, rows * side, cols * side];
     let tokens = [batch, rows * cols, channels * side * side];
     let cut = b.rarely(2);
-    let x = call.input(b, if cut { &image[..] } else { &tokens }, F32);
-    let out = call.output(b, if cut { &tokens[..] } else { &image }, F32);
+    let x = call.input(b, if cut { &image[..] } else { &tokens }, FLOATS);
+    let out = call.output(b, if cut { &tokens[..] } else { &image }, FLOATS);
     let (mut i, mut t) = (call.shape(0), call.output_shape(0));
     if !cut {
         (i, t) = (t, i);
@@ -320,8 +402,21 @@ fn noise(b: &mut Bytes, call: &mut Call) {
 
 /// One call of one entry.
 pub fn one(b: &mut Bytes) {
-    const ALL: [fn(&mut Bytes, &mut Call); 9] =
-        [attend, attend_packed, linear, norm, modulation, activation, embedding, patches, noise];
+    const ALL: [fn(&mut Bytes, &mut Call); 13] = [
+        attend,
+        attend_packed,
+        linear,
+        norm,
+        modulation,
+        activation,
+        embedding,
+        patches,
+        noise,
+        gates,
+        rows,
+        groups,
+        lookup,
+    ];
     let kernel = ALL[b.below(ALL.len())];
     let mut call = Call::new(b);
     kernel(b, &mut call);

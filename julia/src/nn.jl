@@ -222,9 +222,11 @@ rms_norm_residual(x, residual; options...) = rms_norm_residual!(output(x), outpu
 
 "See [`rms_norm_residual`](@ref)."
 function rms_norm_residual!(sum, out, x, residual; weight = nothing, eps = 1f-6)
-    check_rows(out, x)
+    ndims(x) >= 1 || wrong_size("x", x, "(d, ...)")
+    check_floats("x", x)
     float_size("residual", residual, size(x))
     float_size("sum", sum, size(x))
+    float_size("out", out, size(x))
     weight === nothing || float_size("weight", weight, (size(x, 1),))
     w = optional(weight)
     check(LibDGM.dgm_rms_norm_residual(Tensor(x), Tensor(residual), w, eps, Tensor(sum), Tensor(out)))

@@ -67,7 +67,7 @@ function each_case(f, path = CASES_FILE)
 end
 
 number(case, name) = parse(Float64, case.args[name])
-affine(case, names...) = (; (n => case.inputs[string(n)] for n in names if haskey(case.inputs, string(n)))...)
+affine(case, names...) = (; (n => own(case, string(n)) for n in names if haskey(case.inputs, string(n)))...)
 
 # Entry (n, b) of the block table is page batch * (most - 1 - n) + b; all places but `short` are filled.
 function paged_cache(c, k, v)
@@ -100,6 +100,8 @@ attention_options(c) = (packed_options(c)..., bias = get(c.inputs, "bias", nothi
 
 const STORAGE = Dict("f32" => Float32, "f16" => Float16, "bf16" => D.BF16)
 stored(c, x, name = "storage") = STORAGE[get(c.args, name, get(c.args, "storage", "f32"))].(x)
+
+own(c, name) = stored(c, c.inputs[name])
 
 # `f` with an output of the case's type, widened into `out`.
 function into(f, out, c)
@@ -138,16 +140,44 @@ const CALLS = Dict(
         layer = D.Linear(transpose(stored(c, x("weight"))), get(c.inputs, "bias", nothing))
         D.linear!(out, layer, stored(c, x("x")); activation = Symbol(c.args["activation"]))
     end,
-    "layer_norm" => (out, c, x) -> layer_norm!(out, x("x"); eps = number(c, "eps"), affine(c, :weight, :bias)...),
-    "rms_norm" => (out, c, x) -> rms_norm!(out, x("x"); eps = number(c, "eps"), affine(c, :weight)...),
-    "modulate" => (out, c, x) -> modulate!(out, x("x"), x("shift"), x("scale")),
-    "layer_norm_modulate" => (out, c, x) -> layer_norm_modulate!(out, x("x"), x("shift"), x("scale"); eps = number(c, "eps")),
-    "gate_residual" => (out, c, x) -> gate_residual!(out, x("residual"), x("y"), x("gate")),
-    "silu" => (out, c, x) -> D.silu!(out, x("x")),
-    "gelu" => (out, c, x) -> D.gelu!(out, x("x"); kind = Symbol(c.args["kind"])),
-    "timestep_embedding" => (out, c, x) -> timestep_embedding!(out, x("t"); max_period = number(c, "max_period")),
-    "patchify" => (out, c, x) -> patchify!(out, x("x"), Int(number(c, "patch"))),
-    "unpatchify" => (out, c, x) -> unpatchify!(out, x("x"), Int(number(c, "patch"))),
+    "layer_norm" => (out, c, x) -> into(y -> layer_norm!(y, own(c, "x"); eps = number(c, "eps"), affine(c, :weight, :bias)...), out, c),
+    "rms_norm" => (out, c, x) -> into(y -> rms_norm!(y, own(c, "x"); eps = number(c, "eps"), affine(c, :weight)...), out, c),
+    # The sum and the norm of each row side by side.
+    "rms_norm_residual" => (out, c, x) -> into(out, c) do y
+        d = size(y, 1) ÷ 2
+        rms_norm_residual!(view(y, 1:d, :), view(y, d+1:2*d, :), own(c, "x"), own(c, "residual");
+                           eps = number(c, "eps"), affine(c, :weight)...)
+    end,
+    "group_norm" => (out, c, x) -> into(out, c) do y
+        group_norm!(y, own(c, "x"), Int(number(c, "groups")); eps = number(c, "eps"), silu = number(c, "silu") != 0,
+                    affine(c, :weight, :bias)...)
+    end,
+    "modulate" => (out, c, x) -> into(y -> modulate!(y, own(c, "x"), own(c, "shift"), own(c, "scale")), out, c),
+    "layer_norm_modulate" => (out, c, x) -> into(out, c) do y
+        layer_norm_modulate!(y, own(c, "x"), own(c, "shift"), own(c, "scale"); eps = number(c, "eps"))
+    end,
+    "gate_residual" => (out, c, x) -> into(y -> gate_residual!(y, own(c, "residual"), own(c, "y"), own(c, "gate")), out, c),
+    "silu" => (out, c, x) -> into(y -> D.silu!(y, own(c, "x")), out, c),
+    "gelu" => (out, c, x) -> into(y -> D.gelu!(y, own(c, "x"); kind = Symbol(c.args["kind"])), out, c),
+    "swiglu" => (out, c, x) -> into(y -> swiglu!(y, own(c, "gate"), own(c, "up")), out, c),
+    "geglu" => (out, c, x) -> into(y -> geglu!(y, own(c, "gate"), own(c, "up"); kind = Symbol(c.args["kind"])), out, c),
+    "softmax" => (out, c, x) -> into(y -> D.softmax!(y, own(c, "x")), out, c),
+    "log_softmax" => (out, c, x) -> into(y -> D.logsoftmax!(y, own(c, "x")), out, c),
+    # Indices begin with 1 here.
+    "embedding" => (out, c, x) -> into(y -> embedding!(y, own(c, "table"), list(Int, c, "indices") .+ 1), out, c),
+    "cfg_combine" => (out, c, x) -> into(out, c) do y
+        cfg_combine!(y, own(c, "cond"), own(c, "uncond"), number(c, "scale"); rescale = number(c, "rescale"))
+    end,
+    # Cosines and sines of each row side by side; the tables have the size of the positions, so none can be wrong.
+    "rope_axial_tables" => (out, c, x) -> begin
+        tables = D.Rope(x("positions"), Tuple(list(Int, c, "dims")); theta = number(c, "theta"))
+        both = vcat(tables.cos, tables.sin)
+        size(both) == size(out) || throw(DimensionMismatch("cos has the size of $(size(both)), expected $(size(out))"))
+        out .= both
+    end,
+    "timestep_embedding" => (out, c, x) -> into(y -> timestep_embedding!(y, own(c, "t"); max_period = number(c, "max_period")), out, c),
+    "patchify" => (out, c, x) -> into(y -> patchify!(y, own(c, "x"), Int(number(c, "patch"))), out, c),
+    "unpatchify" => (out, c, x) -> into(y -> unpatchify!(y, own(c, "x"), Int(number(c, "patch"))), out, c),
 )
 
 # Arguments with another name here than in the C interface.

@@ -37,6 +37,25 @@ const ARRAY_FUNCTIONS = (
     ("silu!", D.silu!, "out" => f32(4, 3), "x" => f32(4, 3)),
     ("gelu", D.gelu, "x" => f32(4, 3)),
     ("gelu!", D.gelu!, "out" => f32(4, 3), "x" => f32(4, 3)),
+    ("swiglu", swiglu, "gate" => f32(4, 3), "up" => f32(4, 3)),
+    ("swiglu!", swiglu!, "out" => f32(4, 3), "gate" => f32(4, 3), "up" => f32(4, 3)),
+    ("geglu", geglu, "gate" => f32(4, 3), "up" => f32(4, 3)),
+    ("geglu!", geglu!, "out" => f32(4, 3), "gate" => f32(4, 3), "up" => f32(4, 3)),
+    ("swiglu(x)", x -> swiglu(x), "x" => f32(4, 3)),
+    ("softmax", D.softmax, "x" => f32(4, 3)),
+    ("softmax!", D.softmax!, "out" => f32(4, 3), "x" => f32(4, 3)),
+    ("logsoftmax", D.logsoftmax, "x" => f32(4, 3)),
+    ("logsoftmax!", D.logsoftmax!, "out" => f32(4, 3), "x" => f32(4, 3)),
+    ("rms_norm_residual", rms_norm_residual, "x" => f32(4, 3), "residual" => f32(4, 3)),
+    ("rms_norm_residual!", (s, o, x, r, w) -> rms_norm_residual!(s, o, x, r; weight = w),
+     "sum" => f32(4, 3), "out" => f32(4, 3), "x" => f32(4, 3), "residual" => f32(4, 3), "weight" => f32(4)),
+    ("group_norm!", (o, x, w, b) -> group_norm!(o, x, 2; weight = w, bias = b),
+     "out" => f32(3, 4, 2), "x" => f32(3, 4, 2), "weight" => f32(4), "bias" => f32(4)),
+    ("embedding", t -> embedding(t, [1, 3]), "table" => f32(4, 3)),
+    ("embedding!", (o, t) -> embedding!(o, t, [1, 3]), "out" => f32(4, 2), "table" => f32(4, 3)),
+    ("cfg_combine", (c, u) -> cfg_combine(c, u, 2), "cond" => f32(4, 3), "uncond" => f32(4, 3)),
+    ("cfg_combine!", (o, c, u) -> cfg_combine!(o, c, u, 2), "out" => f32(4, 3), "cond" => f32(4, 3), "uncond" => f32(4, 3)),
+    ("Rope(positions, dims)", p -> D.Rope(p, (2, 4)), "positions" => f32(2, 3)),
     ("timestep_embedding", t -> timestep_embedding(t, 4), "t" => f32(3)),
     ("timestep_embedding!", timestep_embedding!, "out" => f32(4, 3), "t" => f32(3)),
     ("patchify", x -> patchify(x, 2), "x" => f32(4, 4, 1, 2)),
@@ -78,7 +97,7 @@ names_argument(error, name) = occursin(Regex("\\b$name\\b"), sprint(showerror, e
         # One dimension more: wrong, except where any shape is allowed and nothing else fixes it. Where the
         # shape of x is free, it is out that does not fit x.
         error = replaced_by(reshape(x, size(x)..., 1))
-        free = length(arguments) == 1 && name in ("layer_norm", "rms_norm", "silu", "gelu", "(::Linear)", "normal!", "uniform!")
+        free = length(arguments) == 1 && name in ("layer_norm", "rms_norm", "silu", "gelu", "softmax", "logsoftmax", "swiglu(x)", "(::Linear)", "normal!", "uniform!")
         fits = free ? error === nothing : error isa DimensionMismatch && any(n -> names_argument(error, n), (argument, "out"))
         fits || @error "unexpected" name argument error
         @test fits
@@ -106,6 +125,15 @@ end
         @test refused(() -> D.Plan(process = :vp_linear, prediction = :epsilon, solver = :ddim, beta_start = bad), "beta_start")
         @test refused(() -> D.Plan(guidance = bad === -1 ? NaN : bad), "guidance")
     end
+    for bad in (0, -1, 3, typemin(Int))
+        @test refused(() -> group_norm(f32(3, 4, 2), bad), bad == 3 ? "x" : "groups")
+        @test refused(() -> embedding(f32(4, 2), [1, bad]), "indices")
+    end
+    for bad in (NaN, Inf, 1e4)
+        @test refused(() -> cfg_combine(t, t, bad), "scale") && refused(() -> cfg_combine(t, t, 2; rescale = bad), "rescale")
+    end
+    @test refused(() -> embedding(f32(4, 2), [1.5]), "indices") && refused(() -> swiglu(f32(3, 2)), "x")
+    @test refused(() -> D.Rope(f32(2, 3), (2, 3)), "dims") && refused(() -> D.Rope(f32(2, 3), (2,)), "dims")
     @test refused(() -> row_seeds(1, -1), "n")
     @test refused(() -> D.Plan(steps = 0), "steps") && refused(() -> D.Plan(steps = typemax(Int)), "steps")
     @test refused(() -> D.start(1, PLAN, (0, 1)), "dims") && refused(() -> D.start(1, PLAN, (-4, 1)), "dims")

@@ -245,6 +245,57 @@ end
     @test_throws ArgumentError gate_residual(residual, y, Int32.(round.(gate)))
 end
 
+@testset "softmax, gates, groups" begin
+    x = 2 .* randn(Float32, 6, 4, 3)
+    e = exp.(Float64.(x))
+    p = D.softmax(x)
+    @test near(p, Float32.(e ./ sum(e; dims = 1))) && near(D.logsoftmax(x), Float32.(x .- log.(sum(e; dims = 1))))
+    @test all(y -> D.softmax(y) == p, layouts(x)) && D.softmax(fill(-Inf32, 3)) == zeros(Float32, 3)
+    gate, up = x[1:3, :, :], x[4:6, :, :]
+    @test swiglu(x) == swiglu(gate, up) == D.silu(gate) .* up
+    @test geglu(x; kind = :erf) == geglu(gate, up; kind = :erf) == D.gelu(gate; kind = :erf) .* up
+    @test (y = copy(gate); swiglu!(y, y, up)) == (y = copy(up); swiglu!(y, gate, y)) == swiglu(x)
+    r = randn(Float32, 6, 4, 3)
+    h, y = rms_norm_residual(x, r)
+    @test h == x .+ r && y == rms_norm(h)
+    @test (s = copy(r); rms_norm_residual!(s, zero(r), x, s)) == (h, y)
+    weight, bias = randn(Float32, 4), randn(Float32, 4)
+    g = group_norm(x, 2; weight = weight, bias = bias)
+    plain = reshape(layer_norm(reshape(x, 12, 2, 3)), 6, 4, 3)
+    @test group_norm(x, 2) == plain && near(g, plain .* weight' .+ bias')
+    @test group_norm(x, 2; weight = weight, bias = bias, silu = true) == D.silu(g)
+    @test all(y -> group_norm(y, 2; weight = weight, bias = bias) == g, layouts(x))
+    # QK-norm: heads beside the numbers or beside the tokens.
+    heads = PermutedDimsArray(randn(Float32, 8, 3, 5, 2), (1, 3, 2, 4))
+    @test rms_norm(heads) == rms_norm(Array(heads))
+    @test embedding(x[:, :, 1], [4, 1, 4]) == x[:, [4, 1, 4], 1] && size(embedding(x[:, :, 1], Int[])) == (6, 0)
+    @test cfg_combine(x, r, 1) == x && near(cfg_combine(x, r, 3), 3 .* x .- 2 .* r)
+    std(x) = sqrt(sum(abs2, x .- sum(x) / length(x)))
+    c, u = x[:, :, 1], r[:, :, 1]
+    mixed = 3 .* c .- 2 .* u
+    @test near(cfg_combine(x, r, 3; rescale = 1)[:, :, 1], mixed .* (std(c) / std(mixed)))
+    places = Float32[0 0 1; 0 2 3]
+    tables, one, two = D.Rope(places, (4, 2)), D.Rope(4, 4), D.Rope(4, 2)
+    @test tables.cos == vcat(one.cos[:, [1, 1, 2]], two.cos[:, [1, 3, 4]])
+    @test tables.sin == vcat(one.sin[:, [1, 1, 2]], two.sin[:, [1, 3, 4]])
+end
+
+@testset "16-bit norms and activations" for T in (Float16, D.BF16)
+    x, y = T.(randn(Float32, 6, 4, 3)), T.(randn(Float32, 6, 4, 3))
+    wide, other, p = Float32.(x), Float32.(y), T.(randn(Float32, 6, 3))
+    weight = T.(randn(Float32, 6))
+    for (got, want) in ((layer_norm(x), layer_norm(wide)), (rms_norm(x; weight = weight), rms_norm(wide; weight = Float32.(weight))),
+                        (modulate(x, p, p), modulate(wide, Float32.(p), Float32.(p))), (D.silu(x), D.silu(wide)),
+                        (gate_residual(x, y, p), gate_residual(wide, other, Float32.(p))), (D.gelu(x), D.gelu(wide)),
+                        (swiglu(x, y), swiglu(wide, other)), (D.softmax(x), D.softmax(wide)),
+                        (group_norm(x, 2; silu = true), group_norm(wide, 2; silu = true)),
+                        (cfg_combine(x, y, 2), cfg_combine(wide, other, 2)), (embedding(x[:, :, 1], [2]), wide[:, 2:2, 1]),
+                        (patchify(reshape(x, 6, 4, 3, 1), 2), patchify(reshape(wide, 6, 4, 3, 1), 2)))
+        @test eltype(got) === T && got == T.(want)
+    end
+    @test layer_norm!(zeros(Float32, 6, 4, 3), x) == layer_norm(wide)     # types may differ
+end
+
 @testset "activations" begin
     x = golden("activation.x")
     @test all(isapprox.(D.silu(x), golden("silu.out"); rtol = 1e-6, atol = 1e-37))

@@ -415,55 +415,196 @@ static int32_t call_linear(conformance_case *c, dgm_tensor *out)
     return widen(status, &x, NULL);
 }
 
+/* The inputs of a call and its result in the type of the case. */
+typedef struct typed_case {
+    dgm_tensor t[3], out, *result;
+    int n;
+} typed_case;
+
+static typed_case typed(conformance_case *c, dgm_tensor *result, const char *a, const char *b, const char *third)
+{
+    const char *const names[] = {a, b, third}, *own = arg(c, "storage", "f32");
+    typed_case all;
+    memset(&all, 0, sizeof all);
+    for (; all.n < 3 && names[all.n]; all.n++)
+        all.t[all.n] = stored(in(c, names[all.n]), own);
+    all.out = stored(result, own);
+    all.result = result;
+    return all;
+}
+
+static int32_t finished(typed_case *all, int32_t status)
+{
+    for (int i = 0; i < all->n; i++)
+        widen(status, &all->t[i], NULL);
+    return widen(status, &all->out, all->result);
+}
+
 static int32_t call_layer_norm(conformance_case *c, dgm_tensor *out)
 {
-    return dgm_layer_norm(in(c, "x"), in(c, "weight"), in(c, "bias"), number(c, "eps", "nan"), out);
+    typed_case x = typed(c, out, "x", "weight", "bias");
+    return finished(&x, dgm_layer_norm(&x.t[0], &x.t[1], &x.t[2], number(c, "eps", "nan"), &x.out));
 }
 
 static int32_t call_rms_norm(conformance_case *c, dgm_tensor *out)
 {
-    return dgm_rms_norm(in(c, "x"), in(c, "weight"), number(c, "eps", "nan"), out);
+    typed_case x = typed(c, out, "x", "weight", NULL);
+    return finished(&x, dgm_rms_norm(&x.t[0], &x.t[1], number(c, "eps", "nan"), &x.out));
+}
+
+/* Two results of `out`'s type, each with half of its columns: side by side they are `out`. */
+typedef struct halves {
+    dgm_tensor first, second;
+    int64_t shape[2];
+    size_t row;
+    char *memory;
+} halves;
+
+static void split(halves *h, const dgm_tensor *out)
+{
+    h->shape[0] = out->shape[0];
+    h->shape[1] = out->shape[1] / 2;
+    h->row = (size_t)h->shape[1] * (out->dtype_bits / 8);
+    h->memory = (char *)malloc(2 * (size_t)h->shape[0] * h->row + 1);
+    if (h->memory == NULL)
+        die("no memory", "halves");
+    h->first = h->second = *out;
+    h->first.shape = h->second.shape = h->shape;
+    h->first.data = h->memory;
+    h->second.data = h->memory + (size_t)h->shape[0] * h->row;
+}
+
+static int32_t join(halves *h, int32_t status, const dgm_tensor *out)
+{
+    for (size_t r = 0; status == DGM_OK && r < (size_t)h->shape[0]; r++) {
+        memcpy((char *)out->data + 2 * r * h->row, (char *)h->first.data + r * h->row, h->row);
+        memcpy((char *)out->data + (2 * r + 1) * h->row, (char *)h->second.data + r * h->row, h->row);
+    }
+    free(h->memory);
+    return status;
+}
+
+/* The sum and the norm of each row side by side. */
+static int32_t call_rms_norm_residual(conformance_case *c, dgm_tensor *out)
+{
+    typed_case x = typed(c, out, "x", "residual", "weight");
+    halves h;
+    split(&h, &x.out);
+    float eps = number(c, "eps", "nan");
+    int32_t status = dgm_rms_norm_residual(&x.t[0], &x.t[1], &x.t[2], eps, &h.first, &h.second);
+    return finished(&x, join(&h, status, &x.out));
+}
+
+static int32_t call_group_norm(conformance_case *c, dgm_tensor *out)
+{
+    typed_case x = typed(c, out, "x", "weight", "bias");
+    int64_t groups = atoll(arg(c, "groups", "0"));
+    int32_t silu = atoi(arg(c, "silu", "0"));
+    return finished(&x, dgm_group_norm(&x.t[0], groups, &x.t[1], &x.t[2], number(c, "eps", "nan"), silu, &x.out));
 }
 
 static int32_t call_modulate(conformance_case *c, dgm_tensor *out)
 {
-    return dgm_modulate(in(c, "x"), in(c, "shift"), in(c, "scale"), out);
+    typed_case x = typed(c, out, "x", "shift", "scale");
+    return finished(&x, dgm_modulate(&x.t[0], &x.t[1], &x.t[2], &x.out));
 }
 
 static int32_t call_layer_norm_modulate(conformance_case *c, dgm_tensor *out)
 {
-    return dgm_layer_norm_modulate(in(c, "x"), in(c, "shift"), in(c, "scale"), number(c, "eps", "nan"), out);
+    typed_case x = typed(c, out, "x", "shift", "scale");
+    return finished(&x, dgm_layer_norm_modulate(&x.t[0], &x.t[1], &x.t[2], number(c, "eps", "nan"), &x.out));
 }
 
 static int32_t call_gate_residual(conformance_case *c, dgm_tensor *out)
 {
-    return dgm_gate_residual(in(c, "residual"), in(c, "y"), in(c, "gate"), out);
+    typed_case x = typed(c, out, "residual", "y", "gate");
+    return finished(&x, dgm_gate_residual(&x.t[0], &x.t[1], &x.t[2], &x.out));
 }
 
 static int32_t call_silu(conformance_case *c, dgm_tensor *out)
 {
-    return dgm_silu(in(c, "x"), out);
+    typed_case x = typed(c, out, "x", NULL, NULL);
+    return finished(&x, dgm_silu(&x.t[0], &x.out));
+}
+
+static int32_t gelu_kind(conformance_case *c)
+{
+    static const char *const names[] = {"tanh", "erf"};
+    return choice(arg(c, "kind", ""), names, 2);
 }
 
 static int32_t call_gelu(conformance_case *c, dgm_tensor *out)
 {
-    static const char *const names[] = {"tanh", "erf"};
-    return dgm_gelu(in(c, "x"), choice(arg(c, "kind", ""), names, 2), out);
+    typed_case x = typed(c, out, "x", NULL, NULL);
+    return finished(&x, dgm_gelu(&x.t[0], gelu_kind(c), &x.out));
+}
+
+static int32_t call_swiglu(conformance_case *c, dgm_tensor *out)
+{
+    typed_case x = typed(c, out, "gate", "up", NULL);
+    return finished(&x, dgm_swiglu(&x.t[0], &x.t[1], &x.out));
+}
+
+static int32_t call_geglu(conformance_case *c, dgm_tensor *out)
+{
+    typed_case x = typed(c, out, "gate", "up", NULL);
+    return finished(&x, dgm_geglu(&x.t[0], &x.t[1], gelu_kind(c), &x.out));
+}
+
+static int32_t call_softmax(conformance_case *c, dgm_tensor *out)
+{
+    typed_case x = typed(c, out, "x", NULL, NULL);
+    return finished(&x, dgm_softmax(&x.t[0], &x.out));
+}
+
+static int32_t call_log_softmax(conformance_case *c, dgm_tensor *out)
+{
+    typed_case x = typed(c, out, "x", NULL, NULL);
+    return finished(&x, dgm_log_softmax(&x.t[0], &x.out));
+}
+
+static int32_t call_embedding(conformance_case *c, dgm_tensor *out)
+{
+    int64_t indices[MOST], count = 0;
+    counts(c, "indices", indices, &count);
+    typed_case x = typed(c, out, "table", NULL, NULL);
+    return finished(&x, dgm_embedding(&x.t[0], indices, (size_t)count, &x.out));
+}
+
+static int32_t call_cfg_combine(conformance_case *c, dgm_tensor *out)
+{
+    typed_case x = typed(c, out, "cond", "uncond", NULL);
+    double scale = strtod(arg(c, "scale", "nan"), NULL), rescale = strtod(arg(c, "rescale", "nan"), NULL);
+    return finished(&x, dgm_cfg_combine(&x.t[0], &x.t[1], scale, rescale, &x.out));
+}
+
+/* Cosines and sines of each row side by side. */
+static int32_t call_rope_axial_tables(conformance_case *c, dgm_tensor *out)
+{
+    int64_t dims[MOST];
+    const int64_t *given = counts(c, "dims", dims, NULL);
+    halves h;
+    split(&h, out);
+    float theta = number(c, "theta", "nan");
+    return join(&h, dgm_rope_axial_tables(in(c, "positions"), given, theta, &h.first, &h.second), out);
 }
 
 static int32_t call_timestep_embedding(conformance_case *c, dgm_tensor *out)
 {
-    return dgm_timestep_embedding(in(c, "t"), number(c, "max_period", "nan"), out);
+    typed_case x = typed(c, out, "t", NULL, NULL);
+    return finished(&x, dgm_timestep_embedding(&x.t[0], number(c, "max_period", "nan"), &x.out));
 }
 
 static int32_t call_patchify(conformance_case *c, dgm_tensor *out)
 {
-    return dgm_patchify(in(c, "x"), atoll(arg(c, "patch", "0")), out);
+    typed_case x = typed(c, out, "x", NULL, NULL);
+    return finished(&x, dgm_patchify(&x.t[0], atoll(arg(c, "patch", "0")), &x.out));
 }
 
 static int32_t call_unpatchify(conformance_case *c, dgm_tensor *out)
 {
-    return dgm_unpatchify(in(c, "x"), atoll(arg(c, "patch", "0")), out);
+    typed_case x = typed(c, out, "x", NULL, NULL);
+    return finished(&x, dgm_unpatchify(&x.t[0], atoll(arg(c, "patch", "0")), &x.out));
 }
 
 static const struct {
@@ -479,11 +620,20 @@ static const struct {
     {"linear", call_linear},
     {"layer_norm", call_layer_norm},
     {"rms_norm", call_rms_norm},
+    {"rms_norm_residual", call_rms_norm_residual},
+    {"group_norm", call_group_norm},
     {"modulate", call_modulate},
     {"layer_norm_modulate", call_layer_norm_modulate},
     {"gate_residual", call_gate_residual},
     {"silu", call_silu},
     {"gelu", call_gelu},
+    {"swiglu", call_swiglu},
+    {"geglu", call_geglu},
+    {"softmax", call_softmax},
+    {"log_softmax", call_log_softmax},
+    {"embedding", call_embedding},
+    {"cfg_combine", call_cfg_combine},
+    {"rope_axial_tables", call_rope_axial_tables},
     {"timestep_embedding", call_timestep_embedding},
     {"patchify", call_patchify},
     {"unpatchify", call_unpatchify},

@@ -154,6 +154,82 @@ def norm(x, weight, bias, eps, center):
     return y * weight if bias is None else fma(y, weight, bias)
 
 
+def softmax(x, log_of_it):
+    rows, d = x.shape
+    m = np.max(x, axis=1, keepdims=True, initial=F(-np.inf))
+    shifted = x - np.where(m == -np.inf, F(0), m)
+    e = exp(shifted)
+    total = row_sum(lambda acc, i: acc + e[:, i], d, rows)
+    if log_of_it:
+        return shifted - np.where(total == 0, F(0), log(total))
+    return e * np.where(total == 0, F(0), F(1) / total)
+
+
+def group_norm(x, weight, bias, a):
+    batch, channels = x.shape[:2]
+    per = channels // int(a["groups"])
+    places = x.size // (batch * channels)
+    affine = [np.tile(np.repeat(p, places).reshape(-1, per * places), (batch, 1)) for p in (weight, bias)]
+    y = norm(x.reshape(-1, per * places), *affine, a["eps"], True).reshape(x.shape)
+    return silu(y) if a["silu"] == "1" else y
+
+
+def cfg_combine(cond, uncond, scale, rescale):
+    def sums(a, b):
+        """Chunks of 1024 in 32 accumulators, in f64."""
+        total = 0.0
+        for first in range(0, len(a), 1024):
+            terms = a[first : first + 1024] * b[first : first + 1024]
+            acc = np.zeros(32)
+            for i in range(0, len(terms), 32):
+                part = terms[i : i + 32]
+                acc[: len(part)] += part
+            for h in (16, 8, 4, 2, 1):
+                acc[:h] += acc[h : 2 * h]
+            total = total + acc[0]
+        return total
+
+    out, g = np.zeros(cond.shape, F), scale
+    for row, (c, u) in enumerate(zip(cond, uncond)):
+        factor = 1.0
+        if rescale:
+            a, b, n = c.astype(np.float64), u.astype(np.float64), float(len(c))
+            one, variance = np.ones(len(c)), lambda square, total: max(square - total * total / n, 0.0)
+            sa, sb, aa, ab, bb = sums(a, one), sums(b, one), sums(a, a), sums(a, b), sums(b, b)
+            square = g * g * aa + 2.0 * g * (1.0 - g) * ab + (1.0 - g) * (1.0 - g) * bb
+            of_cond, of_all = variance(aa, sa), variance(square, g * sa + (1.0 - g) * sb)
+            factor = 1.0 - rescale + rescale * (math.sqrt(of_cond / of_all) if of_all > 0 else 1.0)
+        for x, k in ((c, g), (u, 1.0 - g)):
+            if k != 0:
+                out[row] = fma(x, F(k * factor), out[row])
+    return out
+
+
+def rope_axial_tables(positions, dims, theta):
+    angles = []
+    for a, d in enumerate(dims):
+        rate = -math.log(theta)
+        frequency = np.array([math.exp(rate * i / (d // 2)) for i in range(d // 2)]).astype(F)
+        angles.append(positions[:, a, None].astype(np.float64) * frequency.astype(np.float64))
+    angles = np.concatenate(angles, 1)
+    return np.concatenate([np.cos(angles), np.sin(angles)], 1).astype(F)
+
+
+def in_storage(f):
+    """`f` of inputs rounded to the type of the case, its result rounded too."""
+
+    def call(a, shape, *inputs):
+        own = STORAGE[a.get("storage", "f32")]
+        return own(f(a, shape, *map(own, inputs)))
+
+    return call
+
+
+def rms_norm_residual(a, shape, x, residual, weight):
+    total = STORAGE[a.get("storage", "f32")](x + residual)
+    return np.concatenate([total, norm(total, weight, None, a["eps"], False)], 1)
+
+
 def to_bf16(x):
     """To the nearest number with the lower 16 bits zero, ties to even."""
     u = np.asarray(x, F).view(np.uint32)
@@ -469,8 +545,17 @@ RUN = {
     "rope": lambda a, shape, x, cos, sin: rope(x, cos, sin, a),
     "attention_backward": lambda a, shape, q, k, v, dout: attention_backward(a, q, k, v, dout),
     "linear": lambda a, shape, x, w, b: linear(x, w, b, a["activation"], a.get("storage", "f32")),
+    "rope_axial_tables": lambda a, shape, p: rope_axial_tables(
+        p, list(map(int, a["dims"].split(","))), float(a["theta"])
+    ),
+}
+
+# These in the type of the case.
+TYPED = {
     "layer_norm": lambda a, shape, x, w, b: norm(x, w, b, a["eps"], True),
-    "rms_norm": lambda a, shape, x, w: norm(x, w, None, a["eps"], False),
+    "rms_norm": lambda a, shape, x, w: norm(x.reshape(-1, shape[-1]), w, None, a["eps"], False).reshape(shape),
+    "rms_norm_residual": rms_norm_residual,
+    "group_norm": lambda a, shape, x, w, b: group_norm(x, w, b, a),
     "modulate": lambda a, shape, x, shift, scale: fma(x, F(1) + scale[:, None], shift[:, None]),
     "layer_norm_modulate": lambda a, shape, x, shift, scale: norm(
         x.reshape(-1, shape[2]),
@@ -482,10 +567,17 @@ RUN = {
     "gate_residual": lambda a, shape, x, y, gate: fma(gate[:, None], y, x),
     "silu": lambda a, shape, x: silu(x),
     "gelu": lambda a, shape, x: gelu(x, a["kind"]),
+    "swiglu": lambda a, shape, gate, up: silu(gate) * up,
+    "geglu": lambda a, shape, gate, up: gelu(gate, a["kind"]) * up,
+    "softmax": lambda a, shape, x: softmax(x, False),
+    "log_softmax": lambda a, shape, x: softmax(x, True),
+    "embedding": lambda a, shape, table: table[list(map(int, a["indices"].split(",")))],
+    "cfg_combine": lambda a, shape, c, u: cfg_combine(c, u, float(a["scale"]), float(a["rescale"])),
     "timestep_embedding": lambda a, shape, t: timestep_embedding(t, shape[1], float(a["max_period"])),
     "patchify": lambda a, shape, x: patchify(x, int(a["patch"])),
     "unpatchify": lambda a, shape, x: unpatchify(x, shape, int(a["patch"])),
 }
+RUN.update({name: in_storage(f) for name, f in TYPED.items()})
 
 
 def values(shape, seed):

@@ -2,7 +2,8 @@
 
 use ndarray::{Ix2, Ix4};
 
-use super::rows::{PART, Rows, RowsMut, TASK};
+use super::rows::{PART, TASK};
+use super::stored::{Rows, RowsMut};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
 use crate::tensor::{Floats, FloatsMut};

@@ -20,6 +20,7 @@ pub(crate) mod rows;
 mod softmax;
 #[cfg(test)]
 mod storage_tests;
+mod stored;
 mod sum;
 #[cfg(test)]
 mod tests;

@@ -204,7 +204,13 @@ pub fn linear(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
     out
 }
 
+/// All inputs as the type of the case holds them.
+fn own(x: &[ArrayD<f64>], a: &Args) -> Vec<ArrayD<f64>> {
+    x.iter().map(|x| x.mapv(|v| rounded(v, a.text_or("storage", "f32")))).collect()
+}
+
 pub fn layer_norm(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    let x = own(x, a);
     let eps: f64 = a.number("eps");
     let n = o[1] as f64;
     let mut out = Vec::new();
@@ -219,20 +225,23 @@ pub fn layer_norm(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
 }
 
 pub fn rms_norm(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    let x = own(x, a);
     let eps: f64 = a.number("eps");
     let mut out = Vec::new();
-    for row in x[0].outer_iter() {
-        let square = row.iter().map(|v| v * v).sum::<f64>() / o[1] as f64;
+    for row in x[0].rows() {
+        let square = row.iter().map(|v| v * v).sum::<f64>() / o[o.len() - 1] as f64;
         out.extend(row.iter().enumerate().map(|(d, v)| v / (square + eps).sqrt() * x[1][[d]]));
     }
     out
 }
 
-pub fn modulate(x: &[ArrayD<f64>], _: &Args, _: &[usize]) -> Vec<f64> {
+pub fn modulate(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    let x = own(x, a);
     x[0].indexed_iter().map(|(i, v)| v * (1.0 + x[2][[i[0], i[2]]]) + x[1][[i[0], i[2]]]).collect()
 }
 
 pub fn layer_norm_modulate(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    let x = own(x, a);
     let eps: f64 = a.number("eps");
     let n = o[2] as f64;
     let mut out = Vec::new();
@@ -248,11 +257,13 @@ pub fn layer_norm_modulate(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64>
     out
 }
 
-pub fn gate_residual(x: &[ArrayD<f64>], _: &Args, _: &[usize]) -> Vec<f64> {
+pub fn gate_residual(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    let x = own(x, a);
     x[0].indexed_iter().map(|(i, v)| v + x[2][[i[0], i[2]]] * x[1][[i[0], i[1], i[2]]]).collect()
 }
 
 pub fn timestep_embedding(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    let x = own(x, a);
     let (period, half): (f64, usize) = (a.number("max_period"), o[1] / 2);
     let angle = |t: f64, i: usize| t * period.powf(-((i % half) as f64) / half as f64);
     let one = |t: f64, i: usize| if i < half { angle(t, i).cos() } else { angle(t, i).sin() };
@@ -260,6 +271,7 @@ pub fn timestep_embedding(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> 
 }
 
 pub fn patchify(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    let x = own(x, a);
     let (p, columns): (usize, usize) = (a.number("patch"), x[0].shape()[3] / a.number::<usize>("patch"));
     let at = |b, n, k| x[0][[b, k / (p * p), n / columns * p + k / p % p, n % columns * p + k % p]];
     let mut out = Vec::new();
@@ -272,6 +284,7 @@ pub fn patchify(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
 }
 
 pub fn unpatchify(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    let x = own(x, a);
     let p: usize = a.number("patch");
     let mut out = Vec::new();
     for b in 0..o[0] {
@@ -282,6 +295,110 @@ pub fn unpatchify(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
                 }
             }
         }
+    }
+    out
+}
+
+/// The sum and the norm of each row side by side; the norm sees the sum as it is stored.
+pub fn rms_norm_residual(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    let x = own(x, a);
+    let dtype = a.text_or("storage", "f32");
+    // The sum of two numbers of 16 bits is exact in f32, which the rounding begins with.
+    let sum = (&x[0] + &x[1]).mapv(|v| rounded(v, dtype));
+    let normed = rms_norm(&[sum.clone(), x[2].clone()], a, &[o[0], o[1] / 2]);
+    let normed = normed.chunks(o[1] / 2);
+    sum.rows()
+        .into_iter()
+        .zip(normed)
+        .flat_map(|(s, n)| s.iter().chain(n).copied().collect::<Vec<_>>())
+        .collect()
+}
+
+pub fn group_norm(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    let x = own(x, a);
+    let (eps, groups): (f64, usize) = (a.number("eps"), a.number("groups"));
+    let channels = o[1] / groups;
+    let mut out = Vec::new();
+    for b in 0..o[0] {
+        for g in 0..groups {
+            let image = x[0].index_axis(Axis(0), b);
+            let group = image.slice_axis(Axis(0), Slice::from(g * channels..(g + 1) * channels));
+            let n = group.len() as f64;
+            let mean = group.sum() / n;
+            let variance = group.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n;
+            for (i, v) in group.indexed_iter() {
+                let channel = g * channels + i[0];
+                let y = (v - mean) / (variance + eps).sqrt() * x[1][[channel]] + x[2][[channel]];
+                out.push(if a.text("silu") == "1" { silu(y) } else { y });
+            }
+        }
+    }
+    out
+}
+
+pub fn silus(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    own(x, a)[0].iter().map(|&v| silu(v)).collect()
+}
+
+pub fn gelus(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    own(x, a)[0].iter().map(|&v| gelu(v, a.text("kind") == "erf")).collect()
+}
+
+pub fn swiglu(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    let x = own(x, a);
+    x[0].iter().zip(&x[1]).map(|(&gate, up)| silu(gate) * up).collect()
+}
+
+pub fn geglu(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    let x = own(x, a);
+    x[0].iter().zip(&x[1]).map(|(&gate, up)| gelu(gate, a.text("kind") == "erf") * up).collect()
+}
+
+pub fn softmax(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    log_softmax(x, a, o).into_iter().map(f64::exp).collect()
+}
+
+pub fn log_softmax(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    let mut out = Vec::new();
+    for row in own(x, a)[0].rows() {
+        let total = row.iter().map(|v| v.exp()).sum::<f64>();
+        out.extend(row.iter().map(|v| v - total.ln()));
+    }
+    out
+}
+
+pub fn embedding(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    let table = &own(x, a)[0];
+    a.list::<usize>("indices").into_iter().flat_map(|i| table.index_axis(Axis(0), i).to_owned()).collect()
+}
+
+pub fn cfg_combine(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    let x = own(x, a);
+    let (scale, rescale): (f64, f64) = (a.number("scale"), a.number("rescale"));
+    let deviation = |row: &[f64]| {
+        let mean = row.iter().sum::<f64>() / row.len() as f64;
+        row.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>().sqrt()
+    };
+    let mut out = Vec::new();
+    for (cond, uncond) in x[0].rows().into_iter().zip(x[1].rows()) {
+        let guided: Vec<f64> = cond.iter().zip(uncond).map(|(c, u)| u + scale * (c - u)).collect();
+        let ratio = deviation(&cond.to_vec()) / deviation(&guided);
+        out.extend(guided.iter().map(|g| g * (1.0 - rescale + rescale * ratio)));
+    }
+    out
+}
+
+/// Cosines, then sines.
+pub fn rope_axial_tables(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    let (dims, theta): (Vec<usize>, f64) = (a.list("dims"), a.number("theta"));
+    let mut out = Vec::new();
+    for position in x[0].rows() {
+        let angle = |(p, d): (&f64, &usize)| -> Vec<f64> {
+            (0..d / 2).map(|i| p * theta.powf(-(i as f64) / (d / 2) as f64)).collect()
+        };
+        let angles: Vec<f64> = position.iter().zip(&dims).flat_map(angle).collect();
+        out.extend(angles.iter().map(|a| a.cos()));
+        out.extend(angles.iter().map(|a| a.sin()));
     }
     out
 }
