@@ -1520,6 +1520,22 @@ int32_t dgm_attention_merge(const dgm_tensor *out1,
 int32_t dgm_rope_tables(int64_t first, float theta, dgm_tensor *cos, dgm_tensor *sin);
 
 /**
+ * Fills tables of a rotary embedding over several axes: row n holds, one axis after the other, cosine and
+ * sine of positions[n][a] theta^(-i / (dims[a] / 2)) for i below dims[a] / 2.
+ *
+ * @param positions f32 [tokens, axes]
+ * @param dims      for each axis how many numbers of a head it turns, even
+ * @param theta     the base, 10000 as a rule
+ * @param cos       f32 [tokens, sum of dims / 2]
+ * @param sin       f32 [tokens, sum of dims / 2]
+ */
+int32_t dgm_rope_axial_tables(const dgm_tensor *positions,
+                              const int64_t *dims,
+                              float theta,
+                              dgm_tensor *cos,
+                              dgm_tensor *sin);
+
+/**
  * Turns queries or keys by their positions (rotary embedding): token i of batch entry b stands at
  * position first[b] + i. Computed in f32, rounded once.
  *
@@ -1534,13 +1550,16 @@ int32_t dgm_rope(const dgm_tensor *x,
                  dgm_tensor *out);
 
 /**
- * Layer normalisation of each row: (x - mean) / sqrt(variance + eps) * weight + bias.
+ * Layer normalisation over the last axis: (x - mean) / sqrt(variance + eps) * weight + bias.
  *
- * @param x      [rows, d]
+ * Here and below every tensor is f32, f16 or bf16 for itself: inputs are widened exactly, everything is
+ * computed in f32, and the result is rounded once.
+ *
+ * @param x      [..., d]
  * @param weight [d]; NULL means 1
  * @param bias   [d]; NULL means 0
  * @param eps    added to the variance, positive
- * @param out    [rows, d]
+ * @param out    the shape of x
  */
 int32_t dgm_layer_norm(const dgm_tensor *x,
                        const dgm_tensor *weight,
@@ -1549,12 +1568,12 @@ int32_t dgm_layer_norm(const dgm_tensor *x,
                        dgm_tensor *out);
 
 /**
- * Root-mean-square normalisation of each row: x / sqrt(mean(x^2) + eps) * weight.
+ * Root-mean-square normalisation over the last axis: x / sqrt(mean(x^2) + eps) * weight.
  *
- * @param x      [rows, d]
+ * @param x      [..., d]; queries or keys [B, H, L, D] with any strides for QK-norm
  * @param weight [d]; NULL means 1
  * @param eps    added to the mean square, positive
- * @param out    [rows, d]
+ * @param out    the shape of x
  */
 int32_t dgm_rms_norm(const dgm_tensor *x, const dgm_tensor *weight, float eps, dgm_tensor *out);
 
@@ -1615,6 +1634,108 @@ int32_t dgm_silu(const dgm_tensor *x, dgm_tensor *out);
  * @param out  the shape of x
  */
 int32_t dgm_gelu(const dgm_tensor *x, int32_t kind, dgm_tensor *out);
+
+/**
+ * Softmax over the last axis: exp(x) / sum exp(x). A row of -infinity alone gives 0.
+ *
+ * @param x   [..., d]
+ * @param out the shape of x
+ */
+int32_t dgm_softmax(const dgm_tensor *x, dgm_tensor *out);
+
+/**
+ * Logarithm of the softmax over the last axis: x - log(sum exp(x)).
+ *
+ * @param x   [..., d]
+ * @param out the shape of x
+ */
+int32_t dgm_log_softmax(const dgm_tensor *x, dgm_tensor *out);
+
+/**
+ * The residual, then dgm_rms_norm() of it in one pass: sum = x + residual, out = rms_norm(sum).
+ *
+ * The norm sees the sum as it is stored, in the type of sum.
+ *
+ * @param x        [..., d]
+ * @param residual the shape of x
+ * @param weight   [d]; NULL means 1
+ * @param eps      added to the mean square, not negative
+ * @param sum      the shape of x; may be residual
+ * @param out      the shape of x
+ */
+int32_t dgm_rms_norm_residual(const dgm_tensor *x,
+                              const dgm_tensor *residual,
+                              const dgm_tensor *weight,
+                              float eps,
+                              dgm_tensor *sum,
+                              dgm_tensor *out);
+
+/**
+ * Group normalisation, then SiLU if asked: each group of channels of each batch entry, with all that
+ * follows the channel axis, less its mean, over its deviation, * weight + bias.
+ *
+ * @param x      [B, C, ...]
+ * @param groups divides C
+ * @param weight [C]; NULL means 1
+ * @param bias   [C]; NULL means 0
+ * @param eps    added to the variance, not negative
+ * @param silu   1 for SiLU of the result, 0
+ * @param out    the shape of x
+ */
+int32_t dgm_group_norm(const dgm_tensor *x,
+                       int64_t groups,
+                       const dgm_tensor *weight,
+                       const dgm_tensor *bias,
+                       float eps,
+                       int32_t silu,
+                       dgm_tensor *out);
+
+/**
+ * SwiGLU: silu(gate) * up. Elementwise: out may be gate or up.
+ *
+ * @param gate any shape; the halves of one tensor are two descriptors
+ * @param up   the shape of gate
+ * @param out  the shape of gate
+ */
+int32_t dgm_swiglu(const dgm_tensor *gate, const dgm_tensor *up, dgm_tensor *out);
+
+/**
+ * GEGLU: gelu(gate) * up. Elementwise: out may be gate or up.
+ *
+ * @param gate any shape; the halves of one tensor are two descriptors
+ * @param up   the shape of gate
+ * @param kind DGM_GELU_TANH or DGM_GELU_ERF
+ * @param out  the shape of gate
+ */
+int32_t dgm_geglu(const dgm_tensor *gate, const dgm_tensor *up, int32_t kind, dgm_tensor *out);
+
+/**
+ * Rows of a table by their numbers: out[n] = table[indices[n]].
+ *
+ * @param table   [V, d]
+ * @param indices count numbers, each at least 0 and below V
+ * @param count   how many
+ * @param out     [count, d]
+ */
+int32_t dgm_embedding(const dgm_tensor *table,
+                      const int64_t *indices,
+                      size_t count,
+                      dgm_tensor *out);
+
+/**
+ * Classifier-free guidance: scale * cond + (1 - scale) * uncond, the bits of a plan with this guidance.
+ *
+ * @param cond    [rows, ...]
+ * @param uncond  the shape of cond
+ * @param scale   -1000 to 1000
+ * @param rescale 0, or up to 1: each row times 1 - rescale + rescale * (deviation of cond / of the result)
+ * @param out     the shape of cond
+ */
+int32_t dgm_cfg_combine(const dgm_tensor *cond,
+                        const dgm_tensor *uncond,
+                        double scale,
+                        double rescale,
+                        dgm_tensor *out);
 
 /**
  * Sinusoidal embedding of times: cosines first, then sines, of t * max_period^(-2i/dim).
