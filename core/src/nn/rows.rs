@@ -1,5 +1,7 @@
 //! Running an operation over the rows of arrays: tasks, strides, widening and rounding.
 
+use std::cmp::Reverse;
+
 use ndarray::{Dimension, Ix4, IxDyn};
 
 use super::stored::{Rows, RowsMut};
@@ -92,12 +94,12 @@ pub(crate) fn for_rows<O: RowOp>(op: O, operands: Operands, out: FloatsMut<IxDyn
     if out.shape().contains(&0) {
         return Ok(());
     }
-    let shape = out.shape().to_vec();
+    let shape = out.shape();
     let mut inputs = [const { None }; INPUTS];
     for (input, given) in inputs.iter_mut().zip([&operands.x, &operands.y, &operands.scale, &operands.shift])
     {
         if let Some(x) = given {
-            let fitting = x.broadcast(&shape);
+            let fitting = x.broadcast(shape);
             let unfit = || Error::Internal(format!("{:?} does not repeat to {shape:?}", x.shape()));
             *input = Some(fitting.ok_or_else(unfit)?);
         }
@@ -121,10 +123,10 @@ impl<'a> All<'a> {
     fn arranged(mut self, elementwise: bool) -> Self {
         let rank = self.out.shape().len();
         let free = if elementwise { rank } else { rank.saturating_sub(1) };
-        let mut order: Vec<usize> = (0..rank).collect();
         let strides = self.out.strides();
-        order[..free].sort_by_key(|&i| std::cmp::Reverse(strides[i].unsigned_abs()));
-        if !order.is_sorted() {
+        if !strides[..free].is_sorted_by_key(|s| Reverse(s.unsigned_abs())) {
+            let mut order: Vec<usize> = (0..rank).collect();
+            order[..free].sort_by_key(|&i| Reverse(strides[i].unsigned_abs()));
             let axes = IxDyn(&order);
             self.inputs = self.inputs.map(|x| x.map(|x| x.permuted_axes(axes.clone())));
             self.out = self.out.permuted_axes(axes.clone());
