@@ -41,6 +41,17 @@ static int32_t norm_modulate(dgm_tensor *const *t) { return dgm_layer_norm_modul
 static int32_t gate_residual(dgm_tensor *const *t) { return dgm_gate_residual(t[0], t[1], t[2], t[3]); }
 static int32_t silu(dgm_tensor *const *t) { return dgm_silu(t[0], t[1]); }
 static int32_t gelu(dgm_tensor *const *t) { return dgm_gelu(t[0], DGM_GELU_ERF, t[1]); }
+static int32_t swiglu(dgm_tensor *const *t) { return dgm_swiglu(t[0], t[1], t[2]); }
+static int32_t geglu(dgm_tensor *const *t) { return dgm_geglu(t[0], t[1], DGM_GELU_TANH, t[2]); }
+static int32_t softmax(dgm_tensor *const *t) { return dgm_softmax(t[0], t[1]); }
+static int32_t log_softmax(dgm_tensor *const *t) { return dgm_log_softmax(t[0], t[1]); }
+static int32_t group_norm(dgm_tensor *const *t) { return dgm_group_norm(t[0], 2, t[1], t[2], 1e-5f, 1, t[3]); }
+static int32_t cfg_combine(dgm_tensor *const *t) { return dgm_cfg_combine(t[0], t[1], 3, 0.5, t[2]); }
+static int32_t axial_tables(dgm_tensor *const *t)
+{
+    static const int64_t dims[] = {2, 4, 2};
+    return dgm_rope_axial_tables(t[0], dims, 10000, t[1], t[2]);
+}
 static int32_t embedding(dgm_tensor *const *t) { return dgm_timestep_embedding(t[0], 10000, t[1]); }
 static int32_t patchify(dgm_tensor *const *t) { return dgm_patchify(t[0], 2, t[1]); }
 static int32_t unpatchify(dgm_tensor *const *t) { return dgm_unpatchify(t[0], 2, t[1]); }
@@ -102,6 +113,16 @@ static struct entry {
      {{"residual", 0, 0, 3, {2, 3, 9}, 0, 0}, {"y", 0, 0, 3, {2, 3, 9}, 0, 0}, {"gate", 0, 0, 2, {2, 9}, 0, 0}, {"out", 1, 0, 3, {2, 3, 9}, 0, 0}}},
     {"silu", silu, 1, -1, 2, {{"x", 0, 0, 3, {2, 3, 5}, 0, 0}, {"out", 1, 0, 3, {2, 3, 5}, 0, 0}}},
     {"gelu", gelu, 1, -1, 2, {{"x", 0, 0, 3, {2, 3, 5}, 0, 0}, {"out", 1, 0, 3, {2, 3, 5}, 0, 0}}},
+    {"swiglu", swiglu, 2, -1, 3, {{"gate", 0, 0, 3, {2, 3, 5}, 0, 0}, {"up", 0, 0, 3, {2, 3, 5}, 0, 0}, {"out", 1, 0, 3, {2, 3, 5}, 0, 0}}},
+    {"geglu", geglu, 2, -1, 3, {{"gate", 0, 0, 3, {2, 3, 5}, 0, 0}, {"up", 0, 0, 3, {2, 3, 5}, 0, 0}, {"out", 1, 0, 3, {2, 3, 5}, 0, 0}}},
+    {"softmax", softmax, 0, -1, 2, {{"x", 0, 0, 3, {2, 3, 5}, 0, 0}, {"out", 1, 0, 3, {2, 3, 5}, 0, 0}}},
+    {"log_softmax", log_softmax, 0, -1, 2, {{"x", 0, 0, 3, {2, 3, 5}, 0, 0}, {"out", 1, 0, 3, {2, 3, 5}, 0, 0}}},
+    {"group_norm", group_norm, 0, -1, 4,
+     {{"x", 0, 0, 3, {2, 4, 5}, 0, 0}, {"weight", 0, 1, 1, {4}, 0, 0}, {"bias", 0, 1, 1, {4}, 0, 0}, {"out", 1, 0, 3, {2, 4, 5}, 0, 0}}},
+    {"cfg_combine", cfg_combine, 0, -1, 3,
+     {{"cond", 0, 0, 2, {3, 7}, 0, 0}, {"uncond", 0, 0, 2, {3, 7}, 0, 0}, {"out", 1, 0, 2, {3, 7}, 0, 0}}},
+    {"rope_axial_tables", axial_tables, 0, -1, 3,
+     {{"positions", 0, 0, 2, {4, 2}, 0, 0}, {"cos", 1, 0, 2, {4, 3}, 0, 0}, {"sin", 1, 0, 2, {4, 3}, 0, 0}}},
     {"timestep_embedding", embedding, 0, -1, 2, {{"t", 0, 0, 1, {3}, 0, 0}, {"out", 1, 0, 2, {3, 8}, 0, 0}}},
     {"patchify", patchify, 0, -1, 2, {{"x", 0, 0, 4, {2, 3, 4, 6}, 0, 0}, {"out", 1, 0, 3, {2, 6, 12}, 0, 0}}},
     {"unpatchify", unpatchify, 0, -1, 2, {{"x", 0, 0, 3, {2, 6, 12}, 0, 0}, {"out", 1, 0, 4, {2, 3, 4, 6}, 0, 0}}},

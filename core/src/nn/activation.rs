@@ -4,7 +4,7 @@ use ndarray::Dimension;
 
 use super::rows::{Operands, Row, RowOp, fill, for_rows, lend, load};
 use crate::arch::Simd;
-use crate::error::{Result, check_shape};
+use crate::error::{Error, Result, check_shape};
 use crate::math::slice::{Function, GeluErf, GeluTanh, Silu};
 use crate::tensor::{Floats, FloatsMut};
 
@@ -28,7 +28,7 @@ pub enum Gelu {
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+/// [`Error::Shape`] when the shapes differ.
 pub fn silu<'a, 'o, D: Dimension>(
     x: impl Into<Floats<'a, D>>,
     out: impl Into<FloatsMut<'o, D>>,
@@ -48,7 +48,7 @@ pub fn silu<'a, 'o, D: Dimension>(
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+/// [`Error::Shape`] when the shapes differ.
 pub fn gelu<'a, 'o, D: Dimension>(
     x: impl Into<Floats<'a, D>>,
     kind: Gelu,
@@ -108,7 +108,7 @@ pub fn gelu_inplace<'o, D: Dimension>(x: impl Into<FloatsMut<'o, D>>, kind: Gelu
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+/// [`Error::Shape`] when the shapes differ.
 pub fn swiglu<'a, 'o, D: Dimension>(
     gate: impl Into<Floats<'a, D>>,
     up: impl Into<Floats<'a, D>>,
@@ -130,7 +130,7 @@ pub fn swiglu<'a, 'o, D: Dimension>(
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+/// [`Error::Shape`] when the shapes differ.
 pub fn geglu<'a, 'o, D: Dimension>(
     gate: impl Into<Floats<'a, D>>,
     up: impl Into<Floats<'a, D>>,
@@ -153,7 +153,7 @@ pub fn geglu<'a, 'o, D: Dimension>(
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+/// [`Error::Shape`] when the shapes differ.
 pub fn swiglu_inplace<'a, 'o, D: Dimension>(
     gate: impl Into<FloatsMut<'o, D>>,
     up: impl Into<Floats<'a, D>>,
@@ -171,7 +171,7 @@ pub fn swiglu_inplace<'a, 'o, D: Dimension>(
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+/// [`Error::Shape`] when the shapes differ.
 pub fn swiglu_onto_up<'o, D: Dimension>(
     gate: Option<Floats<D>>,
     up: impl Into<FloatsMut<'o, D>>,
@@ -190,7 +190,7 @@ pub fn swiglu_onto_up<'o, D: Dimension>(
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+/// [`Error::Shape`] when the shapes differ.
 pub fn geglu_inplace<'a, 'o, D: Dimension>(
     gate: impl Into<FloatsMut<'o, D>>,
     up: impl Into<Floats<'a, D>>,
@@ -213,7 +213,7 @@ pub fn geglu_inplace<'a, 'o, D: Dimension>(
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+/// [`Error::Shape`] when the shapes differ.
 pub fn geglu_onto_up<'o, D: Dimension>(
     gate: Option<Floats<D>>,
     up: impl Into<FloatsMut<'o, D>>,
@@ -268,11 +268,17 @@ fn gated<U: Function, D: Dimension>(
     up: Option<Floats<D>>,
     out: FloatsMut<D>,
 ) -> Result<()> {
-    if let Some(up) = &up {
-        check_shape("up", up.shape(), gate.as_ref().map_or(out.shape(), Floats::shape))?;
-    }
-    if let Some(gate) = &gate {
-        check_shape(if up.is_some() { "out" } else { "up" }, out.shape(), gate.shape())?;
+    let check = |arg, got: &[usize], gate: &[usize]| match got == gate {
+        true => Ok(()),
+        false => Err(Error::shape(arg, got, format!("{gate:?}, as gate"))),
+    };
+    let shape = gate.as_ref().map_or(out.shape(), Floats::shape);
+    match &up {
+        Some(up) => {
+            check("up", up.shape(), shape)?;
+            check("out", out.shape(), shape)?;
+        }
+        None => check("up", out.shape(), shape)?,
     }
     let operands = Operands { y: up.and_then(lend), ..Operands::new(gate.map(Floats::reborrow)) };
     for_rows(Gated(f), operands, out.into_dyn())

@@ -88,7 +88,7 @@ fn gated_activations_are_a_product() {
     }
     let mut out = Array2::<f32>::from_elem((7, 45), 7.0);
     let error = swiglu(gate, both.slice(s![.., 46..]), out.view_mut()).unwrap_err();
-    assert_eq!(error.to_string(), "up has shape [7, 44], expected [7, 45]");
+    assert_eq!(error.to_string(), "up has shape [7, 44], expected [7, 45], as gate");
     assert_eq!(geglu(gate, up, Gelu::Erf, out.slice_mut(s![..3, ..])).unwrap_err().code(), -200);
     assert!(out.iter().all(|&x| x == 7.0));
 }

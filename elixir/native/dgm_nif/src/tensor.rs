@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use dgm_core::{Error, Result};
-use ndarray::{ArrayView, ArrayView2, ArrayViewD, ArrayViewMut, ArrayViewMut2, Dimension, IxDyn};
+use ndarray::{ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMut2, Dimension, IxDyn};
 use rustler::types::tuple::make_tuple;
 use rustler::{Binary, Decoder, Encoder, Env, NifResult, OwnedBinary, Term};
 
@@ -74,13 +74,6 @@ impl<'a> Tensor<'a> {
     pub fn dynamic(&self) -> Result<ArrayViewD<'_, f32>> {
         // The element count was checked, so only the address space can be the matter.
         ArrayView::from_shape(IxDyn(&self.dims), &self.data)
-            .map_err(|_| Error::Overflow { arg: self.arg, got: format!("{:?}", self.dims) })
-    }
-
-    /// All leading dimensions flattened: `[rows, last]`.
-    pub fn rows(&self) -> Result<ArrayView2<'_, f32>> {
-        let shape = flat(self.arg, &self.dims)?;
-        ArrayView2::from_shape(shape, &self.data)
             .map_err(|_| Error::Overflow { arg: self.arg, got: format!("{:?}", self.dims) })
     }
 }
@@ -164,13 +157,6 @@ impl Output {
     pub fn view<D: Dimension>(&mut self) -> Result<ArrayViewMut<'_, f32, D>> {
         ArrayViewMut::from_shape(IxDyn(&self.dims), floats_mut(&mut self.data)?)
             .and_then(|view| view.into_dimensionality())
-            .map_err(|e| Error::Internal(format!("out: {e}")))
-    }
-
-    /// All leading dimensions flattened: `[rows, last]`.
-    pub fn rows(&mut self) -> Result<ArrayViewMut2<'_, f32>> {
-        let shape = flat("out", &self.dims)?;
-        ArrayViewMut2::from_shape(shape, floats_mut(&mut self.data)?)
             .map_err(|e| Error::Internal(format!("out: {e}")))
     }
 
