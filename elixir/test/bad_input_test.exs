@@ -109,6 +109,42 @@ defmodule DGM.BadInputTest do
        ]},
       {DGM, :silu, [any_tensor("x", x)]},
       {DGM, :gelu, [any_tensor("x", x), options(kind: [nil, "tanh", :relu, 1])]},
+      {DGM, :swiglu, [any_tensor("gate", x), optional(tensor("up", x, [{2, 3, 5}]))]},
+      {DGM, :geglu,
+       [
+         any_tensor("gate", x),
+         optional(tensor("up", x, [{2, 3, 5}])),
+         options(kind: [nil, "tanh", :relu, 1])
+       ]},
+      {DGM, :softmax, [any_tensor("x", x)]},
+      {DGM, :log_softmax, [any_tensor("x", x)]},
+      {DGM, :rms_norm_residual,
+       [
+         any_tensor("x", x),
+         tensor("residual", x, [{2, 3, 5}]),
+         options([affine.(:weight)] ++ eps)
+       ]},
+      {DGM, :group_norm,
+       [
+         any_tensor("x", x),
+         count("groups", 3, [0, 2, huge()]),
+         options([silu: [nil, 1, "true"]] ++ eps)
+       ]},
+      {DGM, :embedding,
+       [tensor("table", reals({2, 4})), integers("indices", [0, 1], [[2], [-1]])]},
+      {DGM, :cfg_combine,
+       [
+         any_tensor("cond", x),
+         tensor("uncond", x, [{2, 3, 5}]),
+         number("scale", 2, [2000, -2000]),
+         options(rescale: @not_numbers ++ [-1, 2])
+       ]},
+      {DGM, :rope_axial_tables,
+       [
+         tensor("positions", reals({3, 2})),
+         integers("dims", [2, 4], [[2], [3, 4], [-2, 4], [huge() - 1, huge() - 1]]),
+         options(theta: @not_numbers ++ [0, -1 | @not_f32])
+       ]},
       {DGM, :timestep_embedding,
        [
          tensor("t", reals({2})),

@@ -61,6 +61,16 @@ defmodule DGM.NxTest do
       {:gate_residual, [x, y, scale], &DGM.gate_residual/3},
       {:silu, [x], &DGM.silu/1},
       {:gelu, [x], &DGM.gelu(&1, kind: :erf)},
+      {:swiglu, [x, y], &DGM.swiglu/2},
+      {:geglu, [x, y], &DGM.geglu/2},
+      {:softmax, [x], &DGM.softmax/1},
+      {:log_softmax, [x], &DGM.log_softmax/1},
+      {:rms_norm_residual, [x, y, weight], &DGM.rms_norm_residual(&1, &2, weight: &3)},
+      {:group_norm, [x, reals({3}), reals({3}, 8)],
+       &DGM.group_norm(&1, 3, weight: &2, bias: &3, silu: true)},
+      {:embedding, [shift], &DGM.embedding(&1, [1, 0, 1])},
+      {:cfg_combine, [x, y], &DGM.cfg_combine(&1, &2, 2.5, rescale: 0.5)},
+      {:rope_axial_tables, [shift], &DGM.rope_axial_tables(&1, [2, 2, 4, 2])},
       {:timestep_embedding, [weight], &DGM.timestep_embedding(&1, 6)},
       {:patchify, [reals({2, 3, 4, 6})], &DGM.patchify(&1, 2)},
       {:unpatchify, [reals({2, 6, 12})], &DGM.unpatchify(&1, 2, {4, 6})},
@@ -131,6 +141,9 @@ defmodule DGM.NxTest do
     end
 
     t = %{nx(Tensor.new([1, 2])) | type: {:bf, 16}}
-    assert_raise ArgumentError, "x has dtype bf16, expected f32", fn -> DGM.silu(t) end
+
+    assert_raise ArgumentError, "logits has dtype bf16, expected f32", fn ->
+      Random.categorical(t, [1])
+    end
   end
 end

@@ -171,7 +171,7 @@ places = Float32[a == 1 ? (n - 1) ÷ 4 : (n - 1) % 4 for a in 1:2, n in 1:16]   
 tables = DGMKernels.Rope(places, (8, 8))
 ```
 """
-function Rope(positions::AbstractMatrix, dims::Tuple{Vararg{Integer}}; theta = 10_000, interleaved::Bool = false)
+function Rope(positions::AbstractArray, dims::Tuple{Vararg{Integer}}; theta = 10_000, interleaved::Bool = false)
     check_dims("positions", positions, 2, "(axes, tokens)")
     length(dims) == size(positions, 1) ||
         throw(DimensionMismatch("dims has length $(length(dims)), expected that of the axes, $(size(positions, 1))"))

@@ -224,7 +224,7 @@ rms_norm_residual(x, residual; options...) = rms_norm_residual!(output(x), outpu
 function rms_norm_residual!(sum, out, x, residual; weight = nothing, eps = 1f-6)
     ndims(x) >= 1 || wrong_size("x", x, "(d, ...)")
     check_floats("x", x)
-    float_size("residual", residual, size(x))
+    same_size("residual", residual, "x", x)
     float_size("sum", sum, size(x))
     float_size("out", out, size(x))
     weight === nothing || float_size("weight", weight, (size(x, 1),))
@@ -358,7 +358,7 @@ cfg_combine(cond, uncond, scale; rescale = 0) =
 function cfg_combine!(out, cond, uncond, scale; rescale = 0)
     ndims(cond) >= 1 || wrong_size("cond", cond, "(..., B)")
     check_floats("cond", cond)
-    float_size("uncond", uncond, size(cond))
+    same_size("uncond", uncond, "cond", cond)
     float_size("out", out, size(cond))
     check(LibDGM.dgm_cfg_combine(Tensor(cond), Tensor(uncond), scale, rescale, Tensor(out)))
     return out
@@ -463,9 +463,13 @@ end
 
 function check_gated(out, gate, up)
     check_floats("gate", gate)
-    float_size("up", up, size(gate))
+    same_size("up", up, "gate", gate)
     float_size("out", out, size(gate))
 end
+
+"Checks that an argument has the size of another."
+same_size(name, x, other, y) =
+    size(x) == size(y) ? check_floats(name, x) : wrong_size(name, x, "$(size(y)), the size of $other")
 
 "The two halves of the first dimension."
 function halves(x)

@@ -144,9 +144,9 @@ const CALLS = Dict(
     "rms_norm" => (out, c, x) -> into(y -> rms_norm!(y, own(c, "x"); eps = number(c, "eps"), affine(c, :weight)...), out, c),
     # The sum and the norm of each row side by side.
     "rms_norm_residual" => (out, c, x) -> into(out, c) do y
-        d = size(y, 1) ÷ 2
-        rms_norm_residual!(view(y, 1:d, :), view(y, d+1:2*d, :), own(c, "x"), own(c, "residual");
-                           eps = number(c, "eps"), affine(c, :weight)...)
+        sum, normed = rms_norm_residual!(similar(own(c, "x")), similar(own(c, "x")), own(c, "x"), own(c, "residual");
+                                         eps = number(c, "eps"), affine(c, :weight)...)
+        y .= vcat(sum, normed)
     end,
     "group_norm" => (out, c, x) -> into(out, c) do y
         group_norm!(y, own(c, "x"), Int(number(c, "groups")); eps = number(c, "eps"), silu = number(c, "silu") != 0,
