@@ -234,7 +234,7 @@ impl<U: Function> RowOp for Each<U> {
     const ELEMENTWISE: bool = true;
     #[inline(always)]
     fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        fill(s, out, |out, at| self.0.eval(s, load(s, row.x, out, at)));
+        fill!(s, out, |at| self.0.eval(s, load(s, row.x, out, at)));
     }
 }
 
@@ -248,7 +248,7 @@ impl<U: Function> RowOp for Gated<U> {
     const ELEMENTWISE: bool = true;
     #[inline(always)]
     fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        fill(s, out, |out, at| s.mul(self.0.eval(s, load(s, row.x, out, at)), load(s, row.y, out, at)));
+        fill!(s, out, |at| s.mul(self.0.eval(s, load(s, row.x, out, at)), load(s, row.y, out, at)));
     }
 }
 

@@ -3,7 +3,7 @@
 use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Dimension, Ix1};
 
 use super::norm::{check_eps, shape_of};
-use super::sum::{BLOCK, block_sum};
+use super::sum::{BLOCK, Plain, Squares, block_sum};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
 use crate::linalg::rows::{narrow, widen};
@@ -172,16 +172,13 @@ impl Kernel for Run<'_> {
         let (mut total, mut squares) = (0.0, 0.0);
         for at in (0..n).step_by(BLOCK) {
             let x = block(s, x, at, BLOCK.min(n - at), from);
-            total += block_sum(s, x, 0.0, |sum, x| s.add(sum, x));
+            total += block_sum(s, x, Plain);
         }
         let mean = total / n as f32;
         let center = s.splat(mean);
         for at in (0..n).step_by(BLOCK) {
             let x = block(s, x, at, BLOCK.min(n - at), from);
-            squares += block_sum(s, x, mean, |sum, x| {
-                let deviation = s.sub(x, center);
-                s.fma(deviation, deviation, sum)
-            });
+            squares += block_sum(s, x, Squares(mean));
         }
         let inverse = s.splat(1.0 / (squares / n as f32 + group.eps).sqrt());
         for at in (0..n).step_by(BLOCK) {

@@ -33,7 +33,7 @@ impl RowOp for Modulate {
     const ELEMENTWISE: bool = true;
     #[inline(always)]
     fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        fill(s, out, |out, at| {
+        fill!(s, out, |at| {
             let scale = s.add(s.splat(1.0), load(s, row.scale, out, at));
             s.fma(load(s, row.x, out, at), scale, load(s, row.shift, out, at))
         });
@@ -108,7 +108,7 @@ impl RowOp for GateResidual {
     const ELEMENTWISE: bool = true;
     #[inline(always)]
     fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        fill(s, out, |out, at| {
+        fill!(s, out, |at| {
             s.fma(load(s, row.scale, out, at), load(s, row.y, out, at), load(s, row.x, out, at))
         });
     }

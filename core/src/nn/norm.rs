@@ -4,7 +4,7 @@ use ndarray::{Dimension, Ix1, Ix2, Ix3};
 
 use super::modulate::{by_batch, check_modulation};
 use super::rows::{Operands, Row, RowOp, fill, for_rows, lend, load};
-use super::sum::row_sum;
+use super::sum::{Plain, Squares, row_sum};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
 use crate::tensor::{Floats, FloatsMut};
@@ -34,17 +34,14 @@ impl RowOp for Norm {
         let n = out.len() as f32;
         let x = row.x.unwrap_or(out);
         let mean = match self.statistics {
-            Statistics::Layer => row_sum(s, x, 0.0, |sum, x| s.add(sum, x)) / n,
+            Statistics::Layer => row_sum(s, x, Plain) / n,
             Statistics::Rms => 0.0,
         };
         let center = s.splat(mean);
-        let squares = row_sum(s, x, mean, |sum, x| {
-            let deviation = s.sub(x, center);
-            s.fma(deviation, deviation, sum)
-        });
+        let squares = row_sum(s, x, Squares(mean));
         let inverse = s.splat(1.0 / (squares / n + self.eps).sqrt());
         let one = s.splat(if self.one_plus { 1.0 } else { 0.0 });
-        fill(s, out, |out, at| {
+        fill!(s, out, |at| {
             let y = s.mul(s.sub(load(s, row.x, out, at), center), inverse);
             let scale = row.scale.map(|w| s.add(one, load(s, Some(w), out, at)));
             let shift = row.shift.map(|b| load(s, Some(b), out, at));

@@ -42,17 +42,20 @@ pub(crate) fn load<S: Simd>(s: S, operand: Option<&[f32]>, out: &[f32], at: usiz
     s.load_partial(&row[at..row.len().min(at + S::LANES)], 0.0)
 }
 
-/// `out[i] = f(i)`, a vector of them at a time; `f` gets what `out` held.
-#[inline(always)]
-pub(crate) fn fill<S: Simd>(s: S, out: &mut [f32], f: impl Fn(&[f32], usize) -> S::F) {
-    let mut at = 0;
-    while at < out.len() {
-        let y = f(out, at);
-        let end = out.len().min(at + S::LANES);
-        s.store_partial(y, &mut out[at..end]);
-        at = end;
-    }
+/// `fill!(s, out, |at| value)`: `out[at..]` becomes `value`, a vector at a time; `value` may read what `out`
+/// held. A function of a closure would be compiled without the instruction set wherever it is not inlined.
+macro_rules! fill {
+    ($s:expr, $out:expr, |$at:ident| $value:expr) => {{
+        let mut $at = 0;
+        while $at < $out.len() {
+            let y = $value;
+            let end = $out.len().min($at + S::LANES);
+            $s.store_partial(y, &mut $out[$at..end]);
+            $at = end;
+        }
+    }};
 }
+pub(crate) use fill;
 
 const INPUTS: usize = 4;
 
@@ -313,18 +316,17 @@ fn add<'a, S: Simd>(
     there: (usize, usize, usize),
     buffer: &'a mut [f32],
 ) -> &'a [f32] {
-    let total = |old: &[f32], at| s.add(load(s, numbers.x, old, at), load(s, numbers.y, old, at));
     let (row, from, len) = there;
     if matches!(sum, RowsMut::F32(_)) && sum.direct(there).is_some() {
         let to = sum.direct(there).unwrap_or_default();
-        fill(s, to, total);
+        fill!(s, to, |at| s.add(load(s, numbers.x, to, at), load(s, numbers.y, to, at)));
         return to;
     }
     let to = &mut buffer[..len];
     if numbers.x.is_none() || numbers.y.is_none() {
         sum.read(s, row, from, to);
     }
-    fill(s, to, total);
+    fill!(s, to, |at| s.add(load(s, numbers.x, to, at), load(s, numbers.y, to, at)));
     sum.write(s, row, from, to);
     sum.read(s, row, from, to);
     to

@@ -3,7 +3,7 @@
 use ndarray::Dimension;
 
 use super::rows::{Operands, Row, RowOp, fill, for_rows, load};
-use super::sum::row_sum;
+use super::sum::{Plain, Term, row_sum};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
 use crate::math::{exp, log};
@@ -22,17 +22,34 @@ impl RowOp for Softmax {
         let x = row.x.unwrap_or(out);
         let largest = largest(s, x);
         // A row of -infinity alone has nothing to subtract.
-        let base = s.splat(if largest == f32::NEG_INFINITY { 0.0 } else { largest });
+        let base = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
         if self.log {
-            let sum = row_sum(s, x, f32::NEG_INFINITY, |sum, x| s.add(sum, exp(s, s.sub(x, base))));
+            let sum = row_sum(s, x, Exps(base));
+            let base = s.splat(base);
             let log = if sum == 0.0 { s.splat(0.0) } else { log(s, s.splat(sum)) };
-            fill(s, out, |out, at| s.sub(s.sub(load(s, row.x, out, at), base), log));
+            fill!(s, out, |at| s.sub(s.sub(load(s, row.x, out, at), base), log));
         } else {
-            fill(s, out, |out, at| exp(s, s.sub(load(s, row.x, out, at), base)));
-            let sum = row_sum(s, out, 0.0, |sum, x| s.add(sum, x));
+            let base = s.splat(base);
+            fill!(s, out, |at| exp(s, s.sub(load(s, row.x, out, at), base)));
+            let sum = row_sum(s, out, Plain);
             let inverse = s.splat(if sum == 0.0 { 0.0 } else { 1.0 / sum });
-            fill(s, out, |out, at| s.mul(load(s, None, out, at), inverse));
+            fill!(s, out, |at| s.mul(load(s, None, out, at), inverse));
         }
+    }
+}
+
+/// The exponential of the distance from a number.
+#[derive(Clone, Copy)]
+struct Exps(f32);
+
+impl Term for Exps {
+    #[inline(always)]
+    fn neutral(self) -> f32 {
+        f32::NEG_INFINITY
+    }
+    #[inline(always)]
+    fn add<S: Simd>(self, s: S, sum: S::F, x: S::F) -> S::F {
+        s.add(sum, exp(s, s.sub(x, s.splat(self.0))))
     }
 }
 

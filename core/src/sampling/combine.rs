@@ -23,7 +23,7 @@ impl RowOp for Combine {
     const ELEMENTWISE: bool = true;
     #[inline(always)]
     fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        fill(s, out, |out, at| {
+        fill!(s, out, |at| {
             let mut sum = s.splat(0.0);
             if let Some(a) = self.a {
                 sum = s.fma(load(s, row.x, out, at), s.splat(a), sum);
