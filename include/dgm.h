@@ -691,6 +691,56 @@
 #define DGM_ROLE_UNCOND 1
 
 /**
+ * A state tensor [rows, elements]; 0 is x.
+ */
+#define DGM_SOURCE_STATE 0
+
+/**
+ * A scratch tensor of the same shape, written before it is read in every list anew; there are 4.
+ */
+#define DGM_SOURCE_REGISTER 1
+
+/**
+ * The model's output.
+ */
+#define DGM_SOURCE_OUTPUT 2
+
+/**
+ * dgm_random_normal() of the seeds of the rows, with the term's purpose and draw.
+ */
+#define DGM_SOURCE_NOISE 3
+
+/**
+ * target = sum of coefficient * source, one fma a term from +0 in their order (none: 0); then limited to [-clip, clip] if clip is not 0; then, if mask is not -1, m * sum + (1 - m) * target with the state tensor m.
+ */
+#define DGM_OPERATION_COMBINE 0
+
+/**
+ * Measures number 0 of every row: (1 - p1) + p1 * std(a) / std(p0 * a + (1 - p0) * b), the quotient 1 where the lower deviation is 0; a and b are the two terms.
+ */
+#define DGM_OPERATION_RESCALE 1
+
+/**
+ * Measures number 0 of every row: <a, b> / (|b|^2 + 1e-8).
+ */
+#define DGM_OPERATION_PROJECT 2
+
+/**
+ * Measures numbers 0 and 1 of every row: with k = min(1, p2 / |a|), or 1 if p2 is 0, (p0 - 1) * k and 1 - (p0 - 1) * (1 - p1) * k * <a, b> / |b|^2, the quotient 0 where b is 0.
+ */
+#define DGM_OPERATION_ADAPTIVE 3
+
+/**
+ * In every row of target: b = the quantile p0 of the magnitudes (linear between order statistics), at least 1, at most p1; every element is limited to [-b, b] and divided by b.
+ */
+#define DGM_OPERATION_THRESHOLD 4
+
+/**
+ * target = target + exp(p0 + p1 * w) * noise, w the second half of the model's output, noise the one term.
+ */
+#define DGM_OPERATION_LEARNED_NOISE 5
+
+/**
  * Weights and bias of a linear layer, packed for the engine. Immutable.
  */
 typedef struct dgm_linear dgm_linear;
@@ -1191,6 +1241,86 @@ typedef struct {
      */
     double t_to;
 } dgm_request;
+
+/**
+ * One operation on whole tensors.
+ */
+typedef struct {
+    /**
+     * DGM_OPERATION_...
+     */
+    int32_t kind;
+    /**
+     * Where the result goes: DGM_SOURCE_STATE or DGM_SOURCE_REGISTER; -1 for numbers.
+     */
+    int32_t target;
+    /**
+     * Which state tensor or register.
+     */
+    int32_t index;
+    /**
+     * State tensor of the mask; -1 for none.
+     */
+    int32_t mask;
+    /**
+     * First of its terms.
+     */
+    size_t first_term;
+    /**
+     * Number of its terms.
+     */
+    size_t terms;
+    /**
+     * Bound of every element; 0 for none.
+     */
+    double clip;
+    /**
+     * First parameter.
+     */
+    double p0;
+    /**
+     * Second parameter.
+     */
+    double p1;
+    /**
+     * Third parameter.
+     */
+    double p2;
+} dgm_operation;
+
+/**
+ * One term of an operation.
+ */
+typedef struct {
+    /**
+     * DGM_SOURCE_...
+     */
+    int32_t source;
+    /**
+     * Which state tensor or register.
+     */
+    int32_t index;
+    /**
+     * Noise: its purpose, DGM_PURPOSE_...
+     */
+    uint32_t purpose;
+    /**
+     * Noise: its draw.
+     */
+    uint32_t draw;
+    /**
+     * What multiplies the source; rounded to f32 once it gives the bits of dgm_run_tell().
+     */
+    double coefficient;
+    /**
+     * The number measured last that multiplies coefficient, 0 or 1; -1 for none.
+     */
+    int32_t measured;
+    /**
+     * 0.
+     */
+    int32_t reserved;
+} dgm_term;
 
 /**
  * A model: reads x [rows, elements] and the time t [rows] of each row, writes y [rows, elements].
@@ -2087,6 +2217,62 @@ int32_t dgm_run_import(const dgm_plan *plan,
                        size_t run_size,
                        float *state,
                        size_t state_len);
+
+/**
+ * Coefficients mode: what dgm_run_tell() does with the output of an evaluation, as scalars and keys of
+ * noise, so that the tensors may stay on another device. The lists depend on nothing but the plan; the
+ * run beside them is that of dgm_run_start_detached(). Solvers with adaptive steps have none.
+ *
+ * Called with both arrays NULL and both caps 0 it only asks for the numbers, which are written too when
+ * a cap is too small.
+ *
+ * @param eval_id        an evaluation, from 1 as in dgm_request; 0 for what comes before the first
+ * @param operations     receives the operations, to be done in their order
+ * @param operations_cap its length
+ * @param operations_len receives the number of operations
+ * @param terms          receives the terms of all of them
+ * @param terms_cap      its length
+ * @param terms_len      receives the number of terms
+ */
+int32_t dgm_plan_operations(const dgm_plan *plan,
+                            uint64_t eval_id,
+                            dgm_operation *operations,
+                            size_t operations_cap,
+                            size_t *operations_len,
+                            dgm_term *terms,
+                            size_t terms_cap,
+                            size_t *terms_len);
+
+/**
+ * Starts a run whose tensors the caller keeps, on any device: dgm_plan_slots() of [rows, elements], the
+ * first one dgm_random_normal() with purpose DGM_PURPOSE_INITIAL and draw 0 times the sigma of the first
+ * request, the rest 0. Apply dgm_plan_operations() of 0; then ask, evaluate, apply those of the eval_id,
+ * and call dgm_run_advance(). With the tensors beside it such a run can be told and exported like any.
+ *
+ * @param plan     from dgm_plan_compile()
+ * @param seeds    one seed for each row
+ * @param rows     samples in the batch
+ * @param elements numbers in one sample
+ * @param run      receives the run
+ * @param run_size its size, at least that of dgm_plan_run_size()
+ */
+int32_t dgm_run_start_detached(const dgm_plan *plan,
+                               const uint64_t *seeds,
+                               size_t rows,
+                               size_t elements,
+                               void *run,
+                               size_t run_size);
+
+/**
+ * Says that the caller has applied dgm_plan_operations() of eval_id to tensors of its own, and carries
+ * the run to its next request. On failure the run is unchanged.
+ *
+ * @param eval_id that of the current request
+ */
+int32_t dgm_run_advance(const dgm_plan *plan,
+                        void *run,
+                        size_t run_size,
+                        uint64_t eval_id);
 
 /**
  * Starts a run and carries it to its end, calling model for every evaluation.

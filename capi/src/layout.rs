@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::attention::dgm_attention_options;
 use crate::cache::{dgm_kv_cache, dgm_rope_options};
 use crate::model::dgm_model_info;
+use crate::operations::{dgm_operation, dgm_term};
 use crate::plan::dgm_plan_options;
 use crate::run::dgm_request;
 use crate::tensor::dgm_tensor;
@@ -140,6 +141,8 @@ fn structs_lie_as_c_sees_them() {
             t_to
         }
     );
+    layout!(text, dgm_term { source, index, purpose, draw, coefficient, measured, reserved });
+    layout!(text, dgm_operation { kind, target, index, mask, first_term, terms, clip, p0, p1, p2 });
     layout!(
         text,
         dgm_model_info {

@@ -37,6 +37,8 @@ pub mod plan;
 
 pub mod run;
 
+pub mod operations;
+
 pub mod sample;
 
 pub mod model;

@@ -106,12 +106,12 @@ pub(crate) fn run_size(plan: &Plan, rows: usize) -> Result<usize> {
 
 /// # Safety
 /// `run` must be NULL or point to `size` readable bytes.
-unsafe fn read(plan: &Plan, run: *const c_void, size: usize) -> Result<Run> {
+pub(crate) unsafe fn read(plan: &Plan, run: *const c_void, size: usize) -> Result<Run> {
     // SAFETY: the caller's promise.
     Run::decode(plan, unsafe { slice("run", run.cast::<u8>(), size) }?)
 }
 
-fn check_size(plan: &Plan, rows: usize, size: usize) -> Result<()> {
+pub(crate) fn check_size(plan: &Plan, rows: usize, size: usize) -> Result<()> {
     let expected = run_size(plan, rows)?;
     if size >= expected {
         return Ok(());

@@ -13,7 +13,8 @@ number of threads, any batch and in any of the languages that share the engine.
 - Random numbers: [`row_seeds`](@ref), `DGMKernels.normal!`, `DGMKernels.uniform!`,
   `DGMKernels.categorical`.
 - Sampling: `DGMKernels.Plan`, `DGMKernels.sample` with any callable as the model, or
-  `DGMKernels.start` and a loop over [`ask`](@ref) and [`tell!`](@ref).
+  `DGMKernels.start` and a loop over [`ask`](@ref) and [`tell!`](@ref). `DGMKernels.operations` lists the scalars of
+  a plan, for arrays on a GPU.
 - Models: [`DiT`](@ref), `DGMKernels.generate`; `DGMKernels.Grid` shows images in a notebook.
 
 Names that other packages also have are not exported; write `DGMKernels.sample`.
@@ -37,6 +38,7 @@ include("linear.jl")
 include("random.jl")
 include("plan.jl")
 include("run.jl")
+include("operations.jl")
 include("dit.jl")
 include("grid.jl")
 include("info.jl")
@@ -54,11 +56,11 @@ export patchify, patchify!, unpatchify, unpatchify!
 export row_seeds, ask, tell!, export_run, import_run
 
 # Part of the interface, but with names that others export too.
-const PUBLIC = (:Grid, :KVCache, :Linear, :Plan, :Request, :Run, :categorical, :cpu_info, :describe, :dot_product_attention,
+const PUBLIC = (:DetachedRun, :Grid, :KVCache, :Linear, :Operation, :Plan, :Request, :Run, :Term, :advance!, :attach, :categorical, :cpu_info, :describe, :dot_product_attention,
                 :element_pointer,
-                :element_strides, :forward!, :gelu, :gelu!, :generate, :BF16, :is_strided, :isdone, :library, :linear!, :logsoftmax, :logsoftmax!,
-                :metadata, :normal!, :num_threads, :numerics_version, :result, :sample, :sample!,
-                :rope, :rope!, :Rope, :set_backend!, :set_num_threads!, :silu, :silu!, :softmax, :softmax!, :start, :step!, :uniform!)
+                :element_strides, :forward!, :gelu, :gelu!, :generate, :BF16, :is_strided, :isdone, :library, :linear!,
+                :metadata, :normal!, :num_threads, :numerics_version, :operations, :result, :sample, :sample!,
+                :rope, :rope!, :Rope, :set_backend!, :set_num_threads!, :silu, :silu!, :start, :start_detached, :step!, :uniform!)
 @static if VERSION >= v"1.11"
     eval(Expr(:public, PUBLIC...))
 end

@@ -138,6 +138,16 @@ const DGM_COMPAT_NONE = 0
 const DGM_COMPAT_DIFFUSERS = 1
 const DGM_ROLE_COND = 0
 const DGM_ROLE_UNCOND = 1
+const DGM_SOURCE_STATE = 0
+const DGM_SOURCE_REGISTER = 1
+const DGM_SOURCE_OUTPUT = 2
+const DGM_SOURCE_NOISE = 3
+const DGM_OPERATION_COMBINE = 0
+const DGM_OPERATION_RESCALE = 1
+const DGM_OPERATION_PROJECT = 2
+const DGM_OPERATION_ADAPTIVE = 3
+const DGM_OPERATION_THRESHOLD = 4
+const DGM_OPERATION_LEARNED_NOISE = 5
 
 mutable struct dgm_linear end
 
@@ -272,6 +282,29 @@ struct dgm_request
     t_to::Float64
 end
 
+struct dgm_operation
+    kind::Int32
+    target::Int32
+    index::Int32
+    mask::Int32
+    first_term::Csize_t
+    terms::Csize_t
+    clip::Float64
+    p0::Float64
+    p1::Float64
+    p2::Float64
+end
+
+struct dgm_term
+    source::Int32
+    index::Int32
+    purpose::UInt32
+    draw::UInt32
+    coefficient::Float64
+    measured::Int32
+    reserved::Int32
+end
+
 const dgm_model_fn = Ptr{Cvoid}
 
 struct dgm_model_info
@@ -360,6 +393,9 @@ const SYMBOLS = (
     :dgm_run_export,
     :dgm_run_peek,
     :dgm_run_import,
+    :dgm_plan_operations,
+    :dgm_run_start_detached,
+    :dgm_run_advance,
     :dgm_sample,
     :dgm_model_load,
     :dgm_model_free,
@@ -584,31 +620,40 @@ dgm_run_peek(buf, len, rows, elements) =
 dgm_run_import(plan, buf, len, run, run_size, state, state_len) =
     @native 71 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
+dgm_plan_operations(plan, eval_id, operations, operations_cap, operations_len, terms, terms_cap, terms_len) =
+    @native 63 dgm_plan_operations(plan::Ptr{dgm_plan}, eval_id::UInt64, operations::Ptr{dgm_operation}, operations_cap::Csize_t, operations_len::Ptr{Csize_t}, terms::Ptr{dgm_term}, terms_cap::Csize_t, terms_len::Ptr{Csize_t})::Int32
+
+dgm_run_start_detached(plan, seeds, rows, elements, run, run_size) =
+    @native 64 dgm_run_start_detached(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t)::Int32
+
+dgm_run_advance(plan, run, run_size, eval_id) =
+    @native 65 dgm_run_advance(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, eval_id::UInt64)::Int32
+
 dgm_sample(plan, seeds, rows, elements, x_start, run, run_size, state, state_len, y, t, model, ctx) =
-    @native 72 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
+    @native 66 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
 
 dgm_model_load(path, out) =
-    @native 73 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
+    @native 67 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
 
 dgm_model_free(model) =
-    @native 74 dgm_model_free(model::Ptr{dgm_model})::Cvoid
+    @native 68 dgm_model_free(model::Ptr{dgm_model})::Cvoid
 
 dgm_model_get_info(model, info) =
-    @native 75 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
+    @native 69 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
 
 dgm_model_metadata(model, key, buf, cap, needed) =
-    @native 76 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 70 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_model_plan_options(model, options) =
-    @native 77 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
+    @native 71 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
 
 dgm_model_workspace_len(model, batch, floats) =
-    @native 78 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 72 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_model_forward(model, x, t, labels, workspace, workspace_len, out) =
-    @native 79 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 73 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_generate(model, plan, seeds, labels, rows, out) =
-    @native 80 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 74 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 end

@@ -94,9 +94,10 @@ What a run wants evaluated next: the model at `x` and `times`.
 - `t`, `sigma`, `alpha`: model time, noise and signal level of row 1.
 - `uniform_times`: whether all rows are at the same time. `active`: rows that have not finished.
 - `t_to`: model time at which the step ends, where a flow map must land; for `:bosh3` the end of the walk.
+- `slot`: which state array `x` is, from 1.
 - `id`: names this question; `tell!` refuses the answer to any other.
 """
-struct Request{X<:AbstractArray{Float32}}
+struct Request{X}
     id::UInt64
     step::Int
     stage::Int
@@ -107,6 +108,7 @@ struct Request{X<:AbstractArray{Float32}}
     active::Int
     uniform_times::Bool
     t_to::Float64
+    slot::Int
     x::X
     times::Vector{Float32}
 end
@@ -118,14 +120,16 @@ const ROLES = keys(enumeration("DGM_ROLE_"))
 
 The next question of a run, or `nothing` when it is finished. Asking twice gives the same question.
 """
-function ask(run::Run)
+ask(run::Run) = asked(run, r -> slot(run, r.slot + 1))
+
+function asked(run, input)
     header, request = run.header, run.request
     check(LibDGM.dgm_run_ask(run.plan.handle, header, length(header), request))
     r = request[]
     r.done == 0 || return nothing
     check(LibDGM.dgm_run_times(run.plan.handle, header, length(header), run.times, length(run.times)))
     return Request(r.eval_id, Int(r.step), Int(r.stage), ROLES[r.role+1], r.t, r.sigma, r.alpha,
-                   Int(r.active_rows), r.uniform_t != 0, r.t_to, slot(run, r.slot + 1), run.times)
+                   Int(r.active_rows), r.uniform_t != 0, r.t_to, Int(r.slot) + 1, input(r), run.times)
 end
 
 slot(run::Run{N}, i) where {N} = view(run.state, ntuple(_ -> Colon(), Val(N))..., Int(i))

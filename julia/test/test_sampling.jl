@@ -164,3 +164,73 @@ end
     GC.gc()
     @test D.sample(1, flow_model, plan, (64, 3)) == expected
 end
+
+"Arrays of the caller: what `DGMKernels.operations` lists, done with broadcasts."
+struct Host
+    seeds::Vector{UInt64}
+    state::Vector{Matrix{Float32}}
+    registers::Vector{Matrix{Float32}}
+end
+
+function read_source(host::Host, term, y)
+    term.source === :output && return y
+    term.source === :state && return host.state[term.index]
+    term.source === :register && return host.registers[term.index]
+    return D.normal!(host.seeds, similar(y); purpose = term.purpose, draw = term.draw)
+end
+
+function apply!(host::Host, plan, id, y)
+    for o in D.operations(plan, id)
+        @test o.kind === :combine && o.mask == 0
+        sum = zero(y)
+        for term in o.terms
+            @test term.measured == 0
+            sum .= fma.(read_source(host, term, y), Float32(term.coefficient), sum)
+        end
+        o.clip == 0 || (sum .= clamp.(sum, -Float32(o.clip), Float32(o.clip)))
+        (o.target === :state ? host.state : host.registers)[o.index] .= sum
+    end
+end
+
+@testset "coefficients mode: $options" for options in (
+    (process = :flow, prediction = :velocity, solver = :heun, guidance = 2),
+    (process = :flow, prediction = :velocity, solver = :dpmpp_2m, clip = 0.75),
+    (process = :flow, prediction = :velocity, solver = :dpmpp_2m_sde, noise = :brownian),
+    (process = :vp_cosine, prediction = :epsilon, solver = :unipc),
+    (process = :vp_cosine, prediction = :epsilon, solver = :sa_solver),
+    (process = :vp_cosine, prediction = :epsilon, solver = :ddpm, clip = 1),
+)
+    plan, dims = D.Plan(; steps = 5, options...), (9, 3)
+    model(x, t, request) = x .* (request.role === :cond ? 0.5f0 : 0.25f0) .+ Float32(request.t) * 1f-3
+    whole = D.sample(4, model, plan, dims)
+    for stop in (typemax(Int), 3)
+        run = D.start_detached(4, plan, dims)
+        host = Host(run.seeds, [zeros(Float32, dims) for _ in 1:plan.slots], [zeros(Float32, dims) for _ in 1:4])
+        host.state[1] .= D.normal!(run.seeds, zeros(Float32, dims); purpose = :initial) .* Float32(ask(run).sigma)
+        apply!(host, plan, 0, zeros(Float32, dims))
+        while (request = ask(run)) !== nothing && request.id < stop
+            @test request.x === nothing
+            apply!(host, plan, request.id, model(host.state[request.slot], request.times, request))
+            D.advance!(run, request)
+            @test_throws DGMError D.advance!(run, request)
+        end
+        # The rest, if any, by ask and tell.
+        stop == 3 || @test D.isdone(run) && host.state[1] == whole
+        @test D.result(D.sample!(D.attach(run, host.state), model)) == whole
+    end
+end
+
+@testset "coefficients mode refuses" begin
+    plan = D.Plan(; steps = 2)
+    @test_throws ArgumentError D.operations(plan, 3)
+    @test_throws ArgumentError D.operations(plan, -1)
+    @test_throws DimensionMismatch D.start_detached(1, plan, (4,))
+    @test_throws DimensionMismatch D.start_detached(1, plan, (4, 0))
+    run = D.start_detached(plan, (4, 2))
+    @test occursin("4×2", repr(run)) && !D.isdone(run)
+    @test_throws DimensionMismatch D.attach(run, [zeros(Float32, 4, 3)])
+    @test_throws DimensionMismatch D.attach(run, [])
+    adaptive = D.Plan(; solver = :bosh3)
+    @test_throws ArgumentError D.operations(adaptive, 0)
+    @test_throws ArgumentError D.start_detached(1, adaptive, (4, 2))
+end

@@ -16,6 +16,7 @@
 //! | `restart` | walks that go back |
 //! | `solvers/` | one file a family |
 //! | `plan`, `run`, `codec` | compiled table, changing part, both as bytes |
+//! | `operations` | the table as data, for tensors on other devices |
 //! | `exec`, `lanes`, `measure`, `adaptive` | the interpreter, its arithmetic, numbers of whole rows, step-size control |
 //! | `catalogue`, `presets` | the page that lists all methods, options by model |
 //! | `driver`, `combine` | the callback loop, guidance for loops without a plan |
@@ -38,6 +39,7 @@ mod fields;
 mod grid;
 mod lanes;
 mod measure;
+mod operations;
 mod options;
 mod plan;
 mod prediction;
@@ -56,6 +58,7 @@ pub use catalogue::catalogue;
 pub use combine::cfg_combine;
 pub use driver::{drive, sample};
 pub use fields::Value as OptionValue;
+pub use operations::{Operation, OperationTerm, Source, Target};
 pub use options::{
     Compat, FinalSigma, Guidance, MAX_STEPS, NoiseKind, PlanOptions, Prediction, Process, ShiftType, Solver,
     Spacing, Variance,
@@ -64,4 +67,4 @@ pub use plan::Plan;
 pub use process::Node;
 pub use run::{Ask, Counters, Request, Run};
 pub use spacing::dynamic_shift;
-pub use table::Role;
+pub use table::{Measure, Role};

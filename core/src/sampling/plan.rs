@@ -29,6 +29,8 @@ pub struct Plan {
     /// Steps of the walk, restarts included.
     steps: usize,
     table: Table,
+    /// Table positions of the evaluations; none for an adaptive solver.
+    eval_rows: Vec<usize>,
     evals: usize,
     hash: u64,
 }
@@ -61,13 +63,10 @@ impl Plan {
                 debug_assert!(parts.iter().all(|p| p.1.is_finite()));
             }
         }
-        let evals = if options.solver == Solver::Bosh3 {
-            options.max_evals
-        } else {
-            table.rows.iter().filter(|r| matches!(r, Row::Eval(_))).count()
-        };
+        let eval_rows = Plan::eval_positions(&table.rows);
+        let evals = if options.solver == Solver::Bosh3 { options.max_evals } else { eval_rows.len() };
         let hash = codec::fnv1a(&codec::plan_bytes(options));
-        Ok(Plan { options: options.clone(), levels, grid, steps, table, evals, hash })
+        Ok(Plan { options: options.clone(), levels, grid, steps, table, eval_rows, evals, hash })
     }
 
     /// The options it was compiled from.
@@ -166,6 +165,10 @@ impl Plan {
 
     pub(super) fn table(&self) -> &Table {
         &self.table
+    }
+
+    pub(super) fn eval_rows(&self) -> &[usize] {
+        &self.eval_rows
     }
 
     /// The evaluation at a table position; `None` at the end.

@@ -167,6 +167,65 @@ impl Run {
         Ok(Run::fresh(plan, seeds, elements, state))
     }
 
+    /// Starts a run whose tensors stay with the caller, on any device (coefficients mode). The caller
+    /// keeps [`Plan::slots`] tensors `[rows, elements]`, the first one [`normal`](crate::random::normal)
+    /// of the seeds, purpose [`Initial`](crate::random::Purpose::Initial), draw 0, times the sigma of
+    /// [`Plan::start`], the rest 0; applies [`Plan::operations`] of 0, then, after every evaluation,
+    /// those of its id; and says so with [`advance`](Run::advance).
+    ///
+    /// Such a run differs in nothing from one that was told: with the tensors beside it,
+    /// [`tell`](Run::tell) and [`export`](Run::export) go on.
+    ///
+    /// ```
+    /// use dgm_core::sampling::{Ask, Operation, Plan, PlanOptions, Run, Source};
+    /// let plan = Plan::compile(&PlanOptions { steps: 4, ..Default::default() })?;
+    /// let mut run = Run::start_detached(&plan, &[1], 1)?;
+    /// assert!(plan.operations(0)?.is_empty());
+    /// let mut x = 1.0; // the tensor
+    /// while let Ask::Eval(request) = run.ask(&plan)? {
+    ///     let y = x / request.t; // the model
+    ///     for operation in plan.operations(request.eval_id)? {
+    ///         let Operation::Combine { terms, .. } = operation else { panic!("not in a plan of Euler") };
+    ///         let value = |s| if s == Source::Output { y } else { x };
+    ///         x = terms.iter().fold(0.0, |sum, t| sum + t.coefficient * value(t.source));
+    ///     }
+    ///     run.advance(&plan, request.eval_id)?;
+    /// }
+    /// assert!(x.abs() < 1e-9);
+    /// # Ok::<(), dgm_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Plan::state_len`], and [`Error::Argument`] for an adaptive solver.
+    pub fn start_detached(plan: &Plan, seeds: &[u64], elements: usize) -> Result<Run> {
+        plan.check_fixed()?;
+        plan.state_len(seeds.len(), elements)?;
+        let position = plan.eval_rows().first().copied().unwrap_or(plan.table().rows.len());
+        Ok(Run {
+            plan: plan.hash(),
+            elements,
+            position,
+            counters: Counters::default(),
+            seeds: seeds.to_vec(),
+            control: Vec::new(),
+        })
+    }
+
+    /// Says that the caller has applied [`Plan::operations`] of `eval_id` to tensors of its own, and
+    /// carries the run to its next request.
+    ///
+    /// # Errors
+    /// As [`tell`](Run::tell), for `eval_id`; [`Error::Argument`] for an adaptive solver.
+    pub fn advance(&mut self, plan: &Plan, eval_id: u64) -> Result<()> {
+        self.check_plan(plan)?;
+        plan.check_fixed()?;
+        self.awaited(plan, eval_id)?;
+        let next = plan.eval_rows().partition_point(|&row| row <= self.position);
+        self.position = plan.eval_rows().get(next).copied().unwrap_or(plan.table().rows.len());
+        self.counters.evals += 1;
+        Ok(())
+    }
+
     /// Says what is known, for plans with [`inpaint`](super::PlanOptions::inpaint): after every
     /// step x becomes `x + mask (known - x)`, `known` noised to the level the step ends at. Both are
     /// `[rows, elements]`, the mask 1 where the known part stays, 0 where x does.
@@ -312,14 +371,7 @@ impl Run {
     /// length is wrong. Run and state are untouched on error.
     pub fn tell(&mut self, plan: &Plan, state: &mut [f32], eval_id: u64, y: &[f32]) -> Result<()> {
         self.check(plan, state.len())?;
-        let Some(eval) = plan.eval_at(self.position) else {
-            return Err(Error::State(format!("evaluation {eval_id} was told to a run that is done")));
-        };
-        let wanted = self.counters.evals + 1;
-        if eval_id != wanted {
-            let why = if eval_id != 0 && eval_id < wanted { "was told already" } else { "was not asked for" };
-            return Err(Error::State(format!("evaluation {eval_id} {why}, the run waits for {wanted}")));
-        }
+        let eval = self.awaited(plan, eval_id)?;
         let len = self.elements * plan.outputs();
         if y.len() != self.rows() * len {
             let expected = format!("{} x {len} elements", self.rows());
@@ -335,6 +387,19 @@ impl Run {
         }
         exec::advance(self, plan, state, y);
         Ok(())
+    }
+
+    /// The evaluation that the run waits for, which must be `eval_id`.
+    fn awaited<'a>(&self, plan: &'a Plan, eval_id: u64) -> Result<&'a Eval> {
+        let Some(eval) = plan.eval_at(self.position) else {
+            return Err(Error::State(format!("evaluation {eval_id} was told to a run that is done")));
+        };
+        let wanted = self.counters.evals + 1;
+        if eval_id != wanted {
+            let why = if eval_id != 0 && eval_id < wanted { "was told already" } else { "was not asked for" };
+            return Err(Error::State(format!("evaluation {eval_id} {why}, the run waits for {wanted}")));
+        }
+        Ok(eval)
     }
 
     /// x, `[rows, elements]`: the result when the run is done, the current state before.

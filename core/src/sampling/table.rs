@@ -108,16 +108,28 @@ pub(super) struct Lin {
     pub mask: Option<u8>,
 }
 
-/// What is measured in a row; the numbers multiply terms with [`Scale::Row`].
+/// What is measured in a row; the numbers multiply terms that name them.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Measure {
-    /// `0: (1 - phi) + phi std(a) / std(g a + (1 - g) b)`
-    Rescale { g: f64, phi: f64 },
+pub enum Measure {
+    /// `0: (1 - phi) + phi std(a) / std(g a + (1 - g) b)`, the quotient 1 where the lower deviation is 0.
+    Rescale {
+        /// Guidance.
+        g: f64,
+        /// The part that is rescaled.
+        phi: f64,
+    },
     /// `0: <a, b> / (|b|^2 + 1e-8)`
     Project,
-    /// `a` is the guidance difference, `b` the conditional x0. With `k = min(1, norm / |a|)`:
-    /// `0: (g - 1) k`, `1: 1 - (g - 1) (1 - eta) k <a, b> / |b|^2`
-    Adaptive { g: f64, eta: f64, norm: f64 },
+    /// `a` is the guidance difference, `b` the conditional x0. With `k = min(1, norm / |a|)` (1 if norm is 0):
+    /// `0: (g - 1) k`, `1: 1 - (g - 1) (1 - eta) k <a, b> / |b|^2` (the quotient 0 where b is 0).
+    Adaptive {
+        /// Guidance.
+        g: f64,
+        /// Weight of the parallel part.
+        eta: f64,
+        /// Largest norm of the difference.
+        norm: f64,
+    },
 }
 
 /// One row of the table.

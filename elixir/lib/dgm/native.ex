@@ -86,7 +86,10 @@ defmodule DGM.Native do
   def plan_describe(_plan), do: missing()
   def plan_to_binary(_plan), do: missing()
   def plan_from_binary(_bytes), do: missing()
+  def plan_operations(_plan, _eval_id), do: missing()
 
+  def run_start_detached(_plan, _seeds, _elements), do: missing()
+  def run_advance(_plan, _header, _eval_id), do: missing()
   def run_start(_plan, _seeds, _elements, _x_start, _data), do: missing()
   def run_set_known(_plan, _header, _state, _known, _mask), do: missing()
   def run_ask(_plan, _header), do: missing()

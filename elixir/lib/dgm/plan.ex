@@ -107,6 +107,23 @@ defmodule DGM.Plan do
   def describe(plan), do: Native.plan_describe(resource(plan))
 
   @doc """
+  What `DGM.Sampler.tell/3` does with the output of evaluation `eval_id` (as in `DGM.Request`, from 1), as
+  scalars and keys of noise, so that tensors may stay on a GPU or in Nx; 0 is what comes before the
+  first evaluation.
+
+      iex> plan = DGM.Plan.compile(solver: :euler, steps: 4)
+      iex> [%DGM.Operation{kind: :combine} = step] = DGM.Plan.operations(plan, 1)
+      iex> {step.target, step.terms}
+      {{:state, 0}, [{{:state, 0}, 1.0, nil}, {:output, -0.25, nil}]}
+
+  It depends on nothing but the plan. An adaptive solver has no such list: `ArgumentError`. See
+  `DGM.Sampler.start_detached/3` for the run beside the tensors.
+  """
+  @spec operations(t, non_neg_integer) :: [DGM.Operation.t()]
+  def operations(plan, eval_id),
+    do: Native.value!(Native.plan_operations(resource(plan), Check.u64(eval_id, "eval_id")))
+
+  @doc """
   The plan as bytes, for another node or another language.
 
       iex> plan = DGM.Plan.compile(steps: 3)

@@ -4,7 +4,8 @@ defmodule DGM.Run do
 
     * `:plan` - the plan
     * `:header` - program counter, seeds, controller, as bytes
-    * `:state` - the sample and the history that the method needs, f32
+    * `:state` - the sample and the history that the method needs, f32: `slots` tensors; empty where
+      they are the caller's (`DGM.Sampler.start_detached/3`)
     * `:rows`, `:elements` - the batch: `rows` samples of `elements` numbers each
 
   `DGM.Sampler` has the functions. A run holds a reference to its plan, which is valid on its
@@ -38,6 +39,7 @@ defmodule DGM.Request do
     * `:uniform_t` - whether all rows are at `t`
     * `:rows`, `:elements` - the batch
     * `:active_rows` - rows that still need an answer
+    * `:slot` - which state tensor `DGM.Sampler.input/1` is, from 0
     * `:t_to` - model time at which the step ends, where a flow map must land; for `:bosh3` the end of the walk
   """
 
@@ -54,7 +56,8 @@ defmodule DGM.Request do
     :elements,
     :active_rows,
     :uniform_t,
-    :t_to
+    :t_to,
+    :slot
   ]
 
   @type t :: %__MODULE__{
@@ -69,6 +72,7 @@ defmodule DGM.Request do
           elements: non_neg_integer,
           active_rows: non_neg_integer,
           uniform_t: boolean,
-          t_to: float
+          t_to: float,
+          slot: non_neg_integer
         }
 end

@@ -53,6 +53,52 @@ defmodule DGM.Sampler do
   end
 
   @doc """
+  Starts a run whose tensors are the caller's, on any device: `plan.slots` of them, the first one
+  `DGM.Random.normal/3` of the seeds with purpose `:initial` times the sigma of the first request, the
+  rest 0.
+
+  Apply `DGM.Plan.operations/2` of 0; then ask, evaluate the model on tensor `request.slot`, apply the
+  operations of `request.eval_id`, and go on with `advance/2`. Here the tensors are lists:
+
+      iex> plan = DGM.Plan.compile(solver: :euler, steps: 4)
+      iex> run = DGM.Sampler.start_detached(plan, [1, 2], 3)
+      iex> step = fn {:eval, request}, x ->
+      ...>   y = Enum.map(x, &(&1 / request.t))
+      ...>   [%{terms: terms}] = DGM.Plan.operations(plan, request.eval_id)
+      ...>   for {x, y} <- Enum.zip(x, y) do
+      ...>     Enum.reduce(terms, 0.0, fn {source, c, nil}, sum ->
+      ...>       sum + c * if(source == :output, do: y, else: x)
+      ...>     end)
+      ...>   end
+      ...> end
+      iex> {run, x} = Enum.reduce(1..4, {run, [1.0, 2.0, 3.0]}, fn id, {run, x} ->
+      ...>   x = step.(DGM.Sampler.ask(run), x)
+      ...>   {DGM.Sampler.advance(run, id), x}
+      ...> end)
+      iex> {DGM.Sampler.ask(run), Enum.all?(x, &(abs(&1) < 1.0e-9))}
+      {:done, true}
+
+  With `%{run | state: binary}`, the tensors as f32 one after the other, it continues by `tell/3`.
+  """
+  @spec start_detached(Plan.t(), [non_neg_integer], pos_integer) :: Run.t()
+  def start_detached(plan, seeds, elements) do
+    {seeds, elements} = {Check.seeds(seeds), Check.count(elements, "elements")}
+    answer = Native.run_start_detached(Plan.resource(plan), seeds, elements)
+    {header, rows, elements} = Native.value!(answer)
+    new(plan, {header, "", rows, elements})
+  end
+
+  @doc """
+  The run after the caller has applied the operations of `eval_id` to tensors of its own.
+  """
+  @spec advance(Run.t(), non_neg_integer) :: Run.t()
+  def advance(run, eval_id) do
+    run = check(run)
+    id = Check.u64(eval_id, "eval_id")
+    %{run | header: Native.value!(Native.run_advance(run.plan.resource, run.header, id))}
+  end
+
+  @doc """
   The run with parts of its result known, for plans compiled with `inpaint: true`.
 
   After every step x becomes `known`, noised to the level of the step, where `mask` is 1, and stays

@@ -8,6 +8,7 @@ mod every;
 mod grids;
 mod guidance;
 mod invariance;
+mod operations;
 mod options;
 mod oracle;
 mod orders;

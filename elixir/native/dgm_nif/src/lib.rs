@@ -11,6 +11,7 @@ mod failure;
 
 mod linear;
 mod nn;
+mod operations;
 mod plan;
 mod random;
 mod run;

@@ -35,6 +35,7 @@ struct Request {
     active_rows: usize,
     uniform_t: bool,
     t_to: f64,
+    slot: usize,
 }
 
 /// Two NIFs with one body: on a normal scheduler and on a dirty one.
@@ -99,6 +100,7 @@ fn ask<'a>(plan: Handle<PlanRef>, header: Term<'a>) -> Reply<Term<'a>> {
                 active_rows: r.active_rows,
                 uniform_t: r.uniform_t,
                 t_to: r.t_to,
+                slot: r.slot,
             };
             (atoms::eval(), request).encode(env)
         }
@@ -201,7 +203,7 @@ fn bytes(header: Term<'_>) -> Result<&[u8]> {
     Ok(binary.as_slice())
 }
 
-fn header(plan: &Plan, run: &Run) -> Result<OwnedBinary> {
+pub(crate) fn header(plan: &Plan, run: &Run) -> Result<OwnedBinary> {
     let mut bytes = allocate_bytes("run", Run::header_len(plan, run.rows())?)?;
     run.encode(plan, bytes.as_mut_slice())?;
     Ok(bytes)
