@@ -4,9 +4,19 @@ defmodule DGM.BadInputTest do
   # so that a new function without a line here fails.
   use ExUnit.Case, async: false
   import DGM.BadInput
-  alias DGM.{Dit, KVCache, Linear, Plan, Random, Sampler, Tensor}
+  alias DGM.{Dit, KVCache, Linear, Plan, Random, Sampler, Scheduler, Tensor}
 
-  @modules [DGM, DGM.KVCache, DGM.Linear, DGM.Random, DGM.Plan, DGM.Sampler, DGM.Dit, DGM.Tensor]
+  @modules [
+    DGM,
+    DGM.KVCache,
+    DGM.Linear,
+    DGM.Random,
+    DGM.Plan,
+    DGM.Sampler,
+    DGM.Scheduler,
+    DGM.Dit,
+    DGM.Tensor
+  ]
   @model Path.expand("../../models/digits.safetensors", __DIR__)
 
   # Numbers that f64 has and f32 has not, and what NaN looks like in Elixir.
@@ -26,6 +36,7 @@ defmodule DGM.BadInputTest do
     model = Dit.load!(@model)
     network = fn _request, x, _t -> x end
     {:eval, %{eval_id: id}} = Sampler.ask(run)
+    scheduler = Scheduler.new()
     y = Sampler.input(run)
 
     x_arg = tensor("x", x, [{3, 3, 4}, {2, 3, 5}])
@@ -183,6 +194,25 @@ defmodule DGM.BadInputTest do
       {Plan, :to_binary, [handle("plan", plan)]},
       {Plan, :from_binary, [{"bytes", Plan.to_binary(plan), [nil, 1, :a, [1], <<1::1>>]}]},
       {Plan, :from_binary!, [{"bytes", Plan.to_binary(plan), [nil, 1, :a, [1], <<1::1>>]}]},
+      {Plan, :operations, [handle("plan", plan), count("eval_id", 1, [huge()])]},
+      {Sampler, :start_detached,
+       [handle("plan", plan), seeds, count("elements", 3, [0, huge()])]},
+      {Sampler, :advance, [runs, count("eval_id", id) |> drop(fn v -> v == huge() + 1 end)]},
+      {Scheduler, :new, [plan_options()]},
+      {Scheduler, :init,
+       [
+         {"scheduler", scheduler, [nil, 1, %{}]},
+         count("num_steps", 2, [0, huge()]) |> named(["num_steps", "steps"]),
+         any_tensor("sample", reals({2, 3})),
+         {"prng_key", 1, [nil, -1, 1.0, "1", :a, [], reals({2})]}
+       ]},
+      {Scheduler, :step,
+       [
+         {"scheduler", scheduler, [nil, 1, %{}]},
+         {"state", elem(Scheduler.init(scheduler, 2, reals({2, 3}), 1), 0), [nil, 1, %{}]},
+         tensor("sample", reals({2, 3}), [{3, 2}]),
+         any_tensor("prediction", reals({2, 3}))
+       ]},
       {Sampler, :start,
        [handle("plan", plan), seeds, count("elements", 3, [0, huge()]), start_options]},
       {Sampler, :set_known,
@@ -480,7 +510,12 @@ defmodule DGM.BadInputTest do
   # What can be compared: handles are new on every call.
   defp comparable(%{resource: _} = value), do: %{value | resource: nil}
   defp comparable(%{plan: plan} = run), do: %{run | plan: comparable(plan)}
+
   defp comparable({:ok, value}), do: {:ok, comparable(value)}
+
+  defp comparable({%{plan: _, run: run} = state, out}),
+    do: {%{comparable(Map.delete(state, :run)) | seeds: comparable(run)}, out}
+
   defp comparable(list) when is_list(list), do: Enum.map(list, &comparable/1)
   defp comparable(value), do: value
 
