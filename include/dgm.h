@@ -1170,6 +1170,14 @@ typedef struct {
      * Number of restart.
      */
     size_t restart_len;
+    /**
+     * Rows of a batch at times of their own, see dgm_run_select(). Default false. 0 or 1.
+     */
+    int32_t per_row;
+    /**
+     * 0.
+     */
+    int32_t reserved;
 } dgm_plan_options;
 
 /**
@@ -2217,6 +2225,58 @@ int32_t dgm_run_import(const dgm_plan *plan,
                        size_t run_size,
                        float *state,
                        size_t state_len);
+
+/**
+ * Says which rows take a step from now on, for plans with per_row; at first all do. The others stay
+ * where they are, at their own time (dgm_run_times()), and may be told anything: Diffusion Forcing,
+ * pyramids, rows that wait. A row's bits do not depend on when it moves. Called between steps, not
+ * inside one. On failure the run is unchanged.
+ *
+ * @param rows 1 for a row that moves, 0 for one that stays
+ * @param len  rows of the run
+ */
+int32_t dgm_run_select(const dgm_plan *plan,
+                       void *run,
+                       size_t run_size,
+                       const uint8_t *rows,
+                       size_t len);
+
+/**
+ * Declares rows finished, for plans with per_row: their x stays as it is, their time is the last one.
+ * For parts that are known, which the model reads beside the rest. Otherwise as dgm_run_select().
+ *
+ * @param rows 1 for a row that is finished
+ * @param len  rows of the run
+ */
+int32_t dgm_run_finish_rows(const dgm_plan *plan,
+                            void *run,
+                            size_t run_size,
+                            const uint8_t *rows,
+                            size_t len);
+
+/**
+ * Steps that every row has finished; those of the plan where it is done. Not for adaptive solvers.
+ *
+ * @param steps receives rows numbers
+ * @param rows  rows of the run
+ */
+int32_t dgm_run_row_steps(const dgm_plan *plan,
+                          const void *run,
+                          size_t run_size,
+                          int64_t *steps,
+                          size_t rows);
+
+/**
+ * Which rows of the output for the current request are used: 1, else 0.
+ *
+ * @param active receives rows flags
+ * @param rows   rows of the run
+ */
+int32_t dgm_run_row_active(const dgm_plan *plan,
+                           const void *run,
+                           size_t run_size,
+                           uint8_t *active,
+                           size_t rows);
 
 /**
  * Coefficients mode: what dgm_run_tell() does with the output of an evaluation, as scalars and keys of

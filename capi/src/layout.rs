@@ -117,7 +117,9 @@ fn structs_lie_as_c_sees_them() {
             betas,
             betas_len,
             restart,
-            restart_len
+            restart_len,
+            per_row,
+            reserved
         }
     );
     layout!(

@@ -37,6 +37,8 @@ pub mod plan;
 
 pub mod run;
 
+pub mod rows;
+
 pub mod operations;
 
 pub mod sample;

@@ -338,6 +338,10 @@ pub struct dgm_plan_options {
     pub restart: *const f64,
     /// Number of restart.
     pub restart_len: usize,
+    /// Rows of a batch at times of their own, see dgm_run_select(). Default false. 0 or 1.
+    pub per_row: i32,
+    /// 0.
+    pub reserved: i32,
 }
 
 // SAFETY: repr(C), the size first, no padding, any bits are a value (the pointer is not followed
@@ -410,6 +414,8 @@ impl From<&PlanOptions> for dgm_plan_options {
             betas_len: 0,
             restart: std::ptr::null(),
             restart_len: 0,
+            per_row: i32::from(o.per_row),
+            reserved: 0,
         }
     }
 }
@@ -509,6 +515,7 @@ unsafe fn convert(o: &dgm_plan_options) -> Result<PlanOptions> {
         betas: unsafe { list("betas", o.betas, o.betas_len) }?,
         // SAFETY: as above.
         restart: unsafe { list("restart", o.restart, o.restart_len) }?,
+        per_row: flag("per_row", o.per_row)?,
     })
 }
 

@@ -37,6 +37,14 @@ defmodule DGM.BadInputTest do
     network = fn _request, x, _t -> x end
     {:eval, %{eval_id: id}} = Sampler.ask(run)
     scheduler = Scheduler.new()
+
+    paced =
+      {"run", Sampler.start(Plan.compile(steps: 2, per_row: true), [1, 2], 3), [nil, 1, %{}]}
+
+    flags =
+      {"rows", [true, false],
+       [nil, 1, [], [true], [true, false, true], [1, 0], [nil, true], [true | false]]}
+
     y = Sampler.input(run)
 
     x_arg = tensor("x", x, [{3, 3, 4}, {2, 3, 5}])
@@ -213,6 +221,10 @@ defmodule DGM.BadInputTest do
          tensor("sample", reals({2, 3}), [{3, 2}]),
          any_tensor("prediction", reals({2, 3}))
        ]},
+      {Sampler, :select, [paced, flags]},
+      {Sampler, :finish_rows, [paced, flags]},
+      {Sampler, :row_steps, [runs]},
+      {Sampler, :row_active, [runs]},
       {Sampler, :start,
        [handle("plan", plan), seeds, count("elements", 3, [0, huge()]), start_options]},
       {Sampler, :set_known,
@@ -486,6 +498,7 @@ defmodule DGM.BadInputTest do
       {:start_sigma, @not_numbers ++ [-1, 2]},
       {:zero_snr, [nil, 1, "true", :nope]},
       {:inpaint, [nil, 1, "true", :nope]},
+      {:per_row, [nil, 1, "true", :nope]},
       {:guidance_mode, [nil, "cfg", :nope, 1]},
       {:noise, [nil, "brownian", :nope, 1]},
       {:compat, [nil, "diffusers", :nope, 1]}

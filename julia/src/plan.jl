@@ -42,6 +42,7 @@ a published model is sampled with (`docs/SAMPLERS.md` lists them).
   dynamic thresholding.
 - `variance`: of DDPM, `$(join(map(repr, keys(VARIANCES)), "`, `"))`.
 - `inpaint`: keeps known parts, see [`set_known!`](@ref DGMKernels.set_known!).
+- `per_row`: rows at times of their own, see [`select!`](@ref DGMKernels.select!).
 - `beta_start`, `beta_end`, `betas`, `train_steps`: of the VP processes.
 - `original_steps`, `time_scale`: of LCM and TCD.
 - `rtol`, `atol`, `h_init`, `max_evals`: error control, first step and limit of `:bosh3`.
@@ -60,6 +61,7 @@ struct Plan
     handle::PlanHandle
     slots::Int
     outputs::Int
+    per_row::Bool
 end
 
 Plan(options::LibDGM.dgm_plan_options; changes...) = compile(options; changes...)
@@ -74,10 +76,10 @@ const CHOICES = (process = PROCESSES, prediction = PREDICTIONS, solver = SOLVERS
                  final_sigma = FINAL_SIGMAS, shift_type = SHIFT_TYPES, guidance_mode = GUIDANCE_MODES,
                  noise = NOISES, variance = VARIANCES, compat = COMPATS)
 const LISTS = (:times, :sigmas, :betas, :restart)
-const FLAGS = (:zero_snr, :inpaint)
+const FLAGS = (:zero_snr, :inpaint, :per_row)
 
 function compile(options; changes...)
-    hidden = (:struct_size, map(list -> Symbol(list, :_len), LISTS)...)
+    hidden = (:struct_size, :reserved, map(list -> Symbol(list, :_len), LISTS)...)
     known = filter(n -> !(n in hidden), fieldnames(LibDGM.dgm_plan_options))
     lists = Pair{Symbol,Vector{Float64}}[]
     for (name, value) in pairs(changes)
@@ -109,7 +111,7 @@ function compile(options; changes...)
     check(LibDGM.dgm_plan_slots(handle, slots))
     outputs = Ref{Csize_t}()
     check(LibDGM.dgm_plan_outputs(handle, outputs))
-    return Plan(handle, Int(slots[]), Int(outputs[]))
+    return Plan(handle, Int(slots[]), Int(outputs[]), options.per_row != 0)
 end
 
 function numbers(name, value)

@@ -168,17 +168,20 @@ end
 """
     DGMKernels.step!(run, model) -> Bool
 
-Answers every question of one step with `model(x, times, request)`; `false` when the run was finished.
+Answers every question of one step (of every row that moves) with `model(x, times, request)`; `false` when the
+run was finished.
 """
 function step!(run::Run, model)
     request = ask(run)
     request === nothing && return false
     step = request.step
-    while request !== nothing && request.step == step
+    while true
         tell!(run, request, model(request.x, request.times, request))
         request = ask(run)
+        # Rows at steps of their own are in the middle of them together.
+        inside = request !== nothing && (request.stage, request.role) != (0, :cond)
+        inside && (run.plan.per_row || request.step == step) || return true
     end
-    return true
 end
 
 """

@@ -234,3 +234,30 @@ end
     @test_throws ArgumentError D.operations(adaptive, 0)
     @test_throws ArgumentError D.start_detached(1, adaptive, (4, 2))
 end
+
+@testset "rows at times of their own: $solver" for solver in (:euler, :heun, :dpmpp_2m, :euler_ancestral_rf)
+    options = (solver = solver, steps = 4, guidance = 2)
+    dims = (5, 3)
+    model(x, t, r) = x .* (r.role === :cond ? 0.5f0 : 0.25f0) .+ 0.1f0 .* t'
+    whole = D.sample(1, model, D.Plan(; options...), dims)
+    run = D.start(1, D.Plan(; options..., per_row = true), dims)
+    for round in 1:6
+        @test D.select!(run, [round >= r for r in 1:3]) === run
+        active = D.row_active(run)
+        @test D.step!(run, (x, t, r) -> (y = model(x, t, r); y[:, .!D.row_active(run)] .= NaN32; y))
+        @test D.row_steps(run) == [clamp(round - r + 1, 0, 4) for r in 1:3]
+        @test active == [0 <= round - r < 4 for r in 1:3]
+        round == 2 && (run = import_run(run.plan, export_run(run), dims))
+    end
+    @test D.isdone(run) && D.result(run) == whole
+    run = D.start(1, run.plan, dims)
+    before = D.result(run)[:, 2]
+    D.finish_rows!(run, [false, true, false])
+    @test D.row_steps(run) == [0, 4, 0] && ask(run).times == [1, 0, 1] && !ask(run).uniform_times
+    @test D.result(D.sample!(run, model))[:, 2] == before
+    @test_throws DimensionMismatch D.select!(run, [true])
+    @test_throws ArgumentError D.select!(run, [1, 0, 1])
+    @test thrown(() -> D.select!(D.start(1, D.Plan(; options...), dims), trues(3))) isa DGMError
+    @test_throws ArgumentError D.Plan(; solver = :bosh3, per_row = true)
+    @test_throws ArgumentError D.Plan(; per_row = 1)
+end

@@ -10,6 +10,7 @@
 //! | 40 | evaluations, rounds, accepts, rejects u64 |
 //! | 72 | a seed u64 a row |
 //! | | adaptive plans: t, h, error f64 and flags u64 a row |
+//! | | plans with `per_row`: position and flags u64 a row |
 //! | end - 8 | CRC-32 of all before, as u64 |
 //!
 //! An export is the header, the state as f32, and the CRC-32 of the state as u64.
@@ -17,6 +18,7 @@
 use super::adaptive::Control;
 use super::options::{PlanOptions, Prediction, Process, Solver, Spacing};
 use super::plan::Plan;
+use super::rows::Place;
 use super::run::{Counters, Run};
 use crate::error::{Error, Result};
 
@@ -28,6 +30,7 @@ const LATER_PLAN: u32 = 2;
 const FIXED: usize = 72;
 const CRC: usize = 8;
 const CONTROL: usize = 32;
+const PLACE: usize = 16;
 /// What no counter of a run that was really made reaches: from here it can count on for ever.
 const MOST_COUNTED: u64 = 1 << 62;
 
@@ -211,7 +214,8 @@ impl Run {
     /// # Errors
     /// [`Error::Overflow`] when that many rows cannot be addressed.
     pub fn header_len(plan: &Plan, rows: usize) -> Result<usize> {
-        let row = 8 + if plan.is_adaptive() { CONTROL } else { 0 };
+        let control = if plan.is_adaptive() { CONTROL } else { 0 };
+        let row = 8 + control + if plan.options().per_row { PLACE } else { 0 };
         rows.checked_mul(row)
             .and_then(|n| n.checked_add(FIXED + CRC))
             .filter(|&n| n <= isize::MAX as usize)
@@ -248,6 +252,10 @@ impl Run {
                 w.f64(v);
             }
             w.u64(u64::from(c.done) | u64::from(c.rejected) << 1);
+        }
+        for p in &self.places {
+            w.size(p.position);
+            w.u64(u64::from(p.selected) | u64::from(p.moving) << 1);
         }
         out[..len].copy_from_slice(&w.seal());
         Ok(len)
@@ -298,8 +306,30 @@ impl Run {
                 control.push(Control { t, h, error, end, done: flags & 1 != 0, rejected: flags & 2 != 0 });
             }
         }
+        let mut places = Vec::new();
+        if plan.options().per_row {
+            let end = plan.table().rows.len();
+            for row in 0..rows {
+                let (position, flags) = (r.size()?, r.u64()?);
+                let place = Place { position, selected: flags & 1 != 0, moving: flags & 2 != 0 };
+                let stands = position == end || plan.eval_at(position).is_some();
+                let moves =
+                    if place.moving { place.selected && position < end } else { plan.starts_step(position) };
+                if flags >= 4 || !stands || !moves {
+                    return Err(bad(RUN, format!("the place of row {row} is out of range")));
+                }
+                places.push(place);
+            }
+        }
         plan.state_len(rows, elements).map_err(|e| bad(RUN, e))?;
-        Ok(Run { plan: hash, elements, position, counters, seeds, control })
+        let mut run = Run { plan: hash, elements, position, counters, seeds, control, places };
+        if plan.options().per_row {
+            run.settle(plan);
+            if run.position != position {
+                return Err(bad(RUN, format!("its position {position} is that of no row to ask for")));
+            }
+        }
+        Ok(run)
     }
 
     /// The `(rows, elements)` of an exported run, without its plan: never more than the block could

@@ -96,29 +96,14 @@ pub(super) fn begin(run: &mut Run, plan: &Plan, state: &mut [f32]) {
 
 /// Carries the run to its next evaluation. Everything was checked before.
 pub(super) fn advance(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32]) {
+    if !run.places.is_empty() {
+        return advance_rows(run, plan, state, y);
+    }
     let Some(eval) = plan.eval_at(run.position).copied() else { return };
     let s = segment(plan, run.position + 1);
-    let active: Vec<bool> = run.control.iter().map(|c| !c.done).collect();
     let chunks = run.elements.div_ceil(CHUNK);
-    let mut numbers = Vec::new();
-    for (ops, barrier) in &s.phases {
-        pass(run, plan, &eval, state, y, ops, &active, &numbers, None, &mut []);
-        match *barrier {
-            Barrier::Measure(what, a, b) => {
-                let len = run.rows() * run.elements;
-                let read = |operand| match operand {
-                    Operand::Slot(i) => &state[usize::from(i) * len..][..len],
-                    _ => y,
-                };
-                numbers = measure::rows(what, read(a), read(b), run.elements);
-            }
-            Barrier::Threshold(slot, ratio, most) => {
-                let len = run.rows() * run.elements;
-                let slot = &mut state[usize::from(slot) * len..][..len];
-                measure::threshold(slot, run.elements, ratio, most);
-            }
-        }
-    }
+    let active = run.active(plan);
+    let numbers = phases(run, plan, &eval, state, y, &s, &active);
     let mut errors = vec![0.0; if s.accept.is_some() { run.rows() * chunks } else { 0 }];
     pass(run, plan, &eval, state, y, &s.lins, &active, &numbers, s.accept, &mut errors);
     run.counters.evals += 1;
@@ -146,6 +131,60 @@ pub(super) fn advance(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32]) 
     if !active.contains(&true) {
         run.position = plan.table().rows.len();
     }
+}
+
+/// Carries the rows that were asked for to their next evaluations, those at one place together.
+fn advance_rows(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32]) {
+    let active = run.active(plan);
+    let places: Vec<Option<usize>> =
+        run.places.iter().zip(&active).map(|(p, active)| active.then_some(p.position)).collect();
+    let mut positions: Vec<usize> = places.iter().flatten().copied().collect();
+    positions.sort_unstable();
+    positions.dedup();
+    for position in positions {
+        let Some(eval) = plan.eval_at(position).copied() else { continue };
+        let s = segment(plan, position + 1);
+        let group: Vec<bool> = places.iter().map(|place| *place == Some(position)).collect();
+        let numbers = phases(run, plan, &eval, state, y, &s, &group);
+        pass(run, plan, &eval, state, y, &s.lins, &group, &numbers, None, &mut []);
+        for (place, _) in run.places.iter_mut().zip(&group).filter(|(_, told)| **told) {
+            place.position = s.next;
+            place.moving = !plan.starts_step(s.next);
+        }
+    }
+    run.counters.evals += 1;
+    run.settle(plan);
+}
+
+/// The parts of a segment that end with numbers of whole rows; returns those measured last.
+fn phases(
+    run: &Run,
+    plan: &Plan,
+    eval: &Eval,
+    state: &mut [f32],
+    y: &[f32],
+    s: &Segment,
+    active: &[bool],
+) -> Vec<Numbers> {
+    let mut numbers = Vec::new();
+    let len = run.rows() * run.elements;
+    for (ops, barrier) in &s.phases {
+        pass(run, plan, eval, state, y, ops, active, &numbers, None, &mut []);
+        match *barrier {
+            Barrier::Measure(what, a, b) => {
+                let read = |operand| match operand {
+                    Operand::Slot(i) => &state[usize::from(i) * len..][..len],
+                    _ => y,
+                };
+                numbers = measure::rows(what, read(a), read(b), run.elements);
+            }
+            Barrier::Threshold(slot, ratio, most) => {
+                let slot = &mut state[usize::from(slot) * len..][..len];
+                measure::threshold(slot, run.elements, ratio, most, active);
+            }
+        }
+    }
+    numbers
 }
 
 /// Runs `ops` over the rows that are `active` (all when empty).
@@ -236,7 +275,7 @@ impl RowContext {
         let (data, slope) = match eval.at {
             // Fixed plans carry finished coefficients and never look.
             At::Node(_) => (Map { x: 0.0, y: 0.0 }, Map { x: 0.0, y: 0.0 }),
-            At::Fraction(_) => row_maps(plan.options(), &run.row_node(plan, eval, row)),
+            At::Fraction(_) => row_maps(plan.options(), &run.row_level(plan, row)),
         };
         let step = run.control.get(row).map_or(0.0, Control::signed_step);
         RowContext { step, data, slope, numbers: numbers.get(row).copied().unwrap_or_default() }

@@ -1,6 +1,5 @@
 //! What is done to the elements of a chunk, lane by lane.
 
-use super::adaptive::Control;
 use super::exec::Accept;
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::math;
@@ -81,10 +80,10 @@ pub(super) fn error_sum(error: &[f32], x: &[f32], x_new: &[f32], a: &Accept) -> 
 }
 
 /// The first element that is NaN or infinite in a row still in use, as `(row, element)`.
-pub(super) fn first_non_finite(y: &[f32], elements: usize, control: &[Control]) -> Option<(usize, usize)> {
+pub(super) fn first_non_finite(y: &[f32], elements: usize, active: &[bool]) -> Option<(usize, usize)> {
     y.chunks_exact(elements)
         .enumerate()
-        .filter(|(row, _)| control.get(*row).is_none_or(|c| !c.done))
+        .filter(|(row, _)| active.get(*row).is_none_or(|active| *active))
         .find_map(|(row, y)| {
             if dispatch(AllFinite(y)) {
                 None

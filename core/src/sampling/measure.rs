@@ -110,9 +110,11 @@ impl Kernel for Products<'_> {
 /// `x = clip(x, -s, s) / s` for every row, `s` being the `ratio` quantile of |x| (linear between
 /// order statistics), at least 1 and
 /// then at most `most` (Saharia 2022).
-pub(super) fn threshold(x: &mut [f32], elements: usize, ratio: f64, most: f64) {
+pub(super) fn threshold(x: &mut [f32], elements: usize, ratio: f64, most: f64, active: &[bool]) {
     let work = (x.len() as u64).saturating_mul(20);
-    threads::for_each(x.chunks_mut(elements), work, |row| {
+    let rows = x.chunks_mut(elements).enumerate();
+    let rows = rows.filter(|(row, _)| active.get(*row).is_none_or(|active| *active));
+    threads::for_each(rows, work, |(_, row)| {
         let mut sizes: Vec<f32> = row.iter().map(|v| v.abs()).collect();
         let place = ratio * (elements - 1) as f64;
         let index = (place as usize).min(elements - 1);

@@ -16,6 +16,7 @@
 //! | `restart` | walks that go back |
 //! | `solvers/` | one file a family |
 //! | `plan`, `run`, `codec` | compiled table, changing part, both as bytes |
+//! | `rows` | rows at times of their own |
 //! | `operations` | the table as data, for tensors on other devices |
 //! | `exec`, `lanes`, `measure`, `adaptive` | the interpreter, its arithmetic, numbers of whole rows, step-size control |
 //! | `catalogue`, `presets` | the page that lists all methods, options by model |
@@ -46,6 +47,7 @@ mod prediction;
 mod presets;
 mod process;
 mod restart;
+mod rows;
 mod run;
 mod solvers;
 mod spacing;

@@ -111,10 +111,11 @@ impl Plan {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] for an adaptive solver, whose coefficients depend on the data;
+    /// [`Error::Argument`] for an adaptive solver, whose coefficients depend on the data, and for
+    /// [`per_row`](super::PlanOptions::per_row), where they depend on the row;
     /// [`Error::Range`] when the plan has no such evaluation.
     pub fn operations(&self, eval_id: u64) -> Result<Vec<Operation>> {
-        self.check_fixed()?;
+        self.check_listed()?;
         let told = usize::try_from(eval_id).unwrap_or(usize::MAX);
         let evals = self.eval_rows();
         let position = match told {
@@ -215,6 +216,15 @@ impl Plan {
                 Err(Error::argument("solver", self.options().solver.name(), expected))
             }
         }
+    }
+
+    /// Refuses plans whose rows do not share one list.
+    pub(super) fn check_listed(&self) -> Result<()> {
+        self.check_fixed()?;
+        if self.options().per_row {
+            return Err(Error::argument("per_row", true, "false: one list of operations is for all rows"));
+        }
+        Ok(())
     }
 
     /// Table positions of the evaluations, in order.

@@ -132,6 +132,8 @@ pub struct PlanOptions {
     pub original_steps: usize,
     /// [`Solver::Lcm`]: scale of the model time in the boundary condition. Default 10.
     pub time_scale: f64,
+    /// Rows of a batch at times of their own, see [`Run::select`](super::Run::select). Default false.
+    pub per_row: bool,
     /// Whose accidents to reproduce. Default [`Compat::None`].
     pub compat: Compat,
 }
@@ -192,6 +194,7 @@ impl Default for PlanOptions {
             inpaint: false,
             original_steps: 50,
             time_scale: 10.0,
+            per_row: false,
             compat: Compat::None,
         }
     }

@@ -66,7 +66,11 @@ impl Plan {
         let eval_rows = Plan::eval_positions(&table.rows);
         let evals = if options.solver == Solver::Bosh3 { options.max_evals } else { eval_rows.len() };
         let hash = codec::fnv1a(&codec::plan_bytes(options));
-        Ok(Plan { options: options.clone(), levels, grid, steps, table, eval_rows, evals, hash })
+        let plan = Plan { options: options.clone(), levels, grid, steps, table, eval_rows, evals, hash };
+        if options.per_row {
+            plan.check_per_row()?;
+        }
+        Ok(plan)
     }
 
     /// The options it was compiled from.
@@ -216,6 +220,9 @@ impl fmt::Display for Plan {
         }
         if let Some(c) = o.clip {
             write!(f, ", x0 clipped to [-{c}, {c}]")?;
+        }
+        if o.per_row {
+            write!(f, ", rows at times of their own")?;
         }
         writeln!(f, ", {} state tensors (s0 = x)", self.slots())?;
         let rows = &self.table.rows;

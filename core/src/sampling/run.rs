@@ -4,8 +4,8 @@ use super::adaptive::Control;
 use super::exec;
 use super::lanes;
 use super::plan::Plan;
-use super::process::Node;
-use super::table::{At, Eval, Role};
+use super::rows::Place;
+use super::table::{Eval, Role};
 use crate::error::{Error, Result};
 
 /// A run of a plan over `rows` independent samples of `elements` numbers each.
@@ -40,6 +40,8 @@ pub struct Run {
     pub(super) seeds: Vec<u64>,
     /// One controller a row for adaptive plans, else empty.
     pub(super) control: Vec<Control>,
+    /// Where each row stands, for plans with `per_row`, else empty.
+    pub(super) places: Vec<Place>,
 }
 
 /// How much work a run has done.
@@ -69,7 +71,7 @@ pub enum Ask {
 pub struct Request {
     /// Names this evaluation; [`Run::tell`] wants it back. Counts from 1.
     pub eval_id: u64,
-    /// Step, from 0.
+    /// Step, from 0 (of that row).
     pub step: u32,
     /// Evaluation inside the step, from 0; conditional and unconditional share it.
     pub stage: u32,
@@ -77,7 +79,7 @@ pub struct Request {
     pub role: Role,
     /// The state tensor to read.
     pub slot: usize,
-    /// Model time (of the first unfinished row when `uniform_t` is false).
+    /// Model time (of the first row that is asked for when `uniform_t` is false).
     pub t: f64,
     /// Weight of the noise at `t`.
     pub sigma: f64,
@@ -87,7 +89,7 @@ pub struct Request {
     pub rows: usize,
     /// Numbers in a row.
     pub elements: usize,
-    /// Rows whose output is used; finished rows may be told anything.
+    /// Rows whose output is used; the others ([`Run::row_active`]) may be told anything.
     pub active_rows: usize,
     /// Whether all rows share `t`.
     pub uniform_t: bool,
@@ -138,8 +140,12 @@ impl Run {
             counters: Counters::default(),
             seeds: seeds.to_vec(),
             control,
+            places: Vec::new(),
         };
         exec::begin(&mut run, plan, state);
+        if plan.options().per_row {
+            run.places = vec![Place::start(run.position); rows];
+        }
         run
     }
 
@@ -196,9 +202,9 @@ impl Run {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Plan::state_len`], and [`Error::Argument`] for an adaptive solver.
+    /// Those of [`Plan::state_len`], and [`Error::Argument`] as of [`Plan::operations`].
     pub fn start_detached(plan: &Plan, seeds: &[u64], elements: usize) -> Result<Run> {
-        plan.check_fixed()?;
+        plan.check_listed()?;
         plan.state_len(seeds.len(), elements)?;
         let position = plan.eval_rows().first().copied().unwrap_or(plan.table().rows.len());
         Ok(Run {
@@ -208,6 +214,7 @@ impl Run {
             counters: Counters::default(),
             seeds: seeds.to_vec(),
             control: Vec::new(),
+            places: Vec::new(),
         })
     }
 
@@ -215,10 +222,10 @@ impl Run {
     /// carries the run to its next request.
     ///
     /// # Errors
-    /// As [`tell`](Run::tell), for `eval_id`; [`Error::Argument`] for an adaptive solver.
+    /// As [`tell`](Run::tell), for `eval_id`; [`Error::Argument`] as of [`Plan::operations`].
     pub fn advance(&mut self, plan: &Plan, eval_id: u64) -> Result<()> {
         self.check_plan(plan)?;
-        plan.check_fixed()?;
+        plan.check_listed()?;
         self.awaited(plan, eval_id)?;
         let next = plan.eval_rows().partition_point(|&row| row <= self.position);
         self.position = plan.eval_rows().get(next).copied().unwrap_or(plan.table().rows.len());
@@ -276,17 +283,20 @@ impl Run {
     /// What the run wants next. Asking again gives the same answer.
     ///
     /// # Errors
-    /// [`Error::State`] when the run belongs to another plan, or when an adaptive run has used
-    /// up its evaluations or its step size has fallen to nothing.
+    /// [`Error::State`] when the run belongs to another plan, when an adaptive run has used
+    /// up its evaluations or its step size has fallen to nothing, or when no row that
+    /// [`select`](Run::select) chose has steps left.
     pub fn ask(&self, plan: &Plan) -> Result<Ask> {
         self.check_plan(plan)?;
         let Some(eval) = plan.eval_at(self.position) else { return Ok(Ask::Done) };
         if plan.is_adaptive() {
             self.check_progress(plan)?;
         }
-        let first = self.control.iter().position(|c| !c.done).unwrap_or(0);
-        let node = self.row_node(plan, eval, first);
-        let uniform_t = (0..self.control.len()).all(|r| self.row_node(plan, eval, r).t == node.t);
+        self.check_selection(plan)?;
+        let active = self.active(plan);
+        let first = active.iter().position(|a| *a).unwrap_or(0);
+        let node = self.row_level(plan, first);
+        let uniform_t = (0..active.len()).all(|r| self.row_level(plan, r).t == node.t);
         Ok(Ask::Eval(Request {
             eval_id: self.counters.evals + 1,
             step: if plan.is_adaptive() {
@@ -302,7 +312,7 @@ impl Run {
             alpha: node.alpha,
             rows: self.rows(),
             elements: self.elements,
-            active_rows: self.rows() - self.control.iter().filter(|c| c.done).count(),
+            active_rows: self.rows() - active.iter().filter(|a| !**a).count(),
             uniform_t,
             t_to: eval.to,
         }))
@@ -330,8 +340,8 @@ impl Run {
         self.control.iter().position(|c| !c.done).unwrap_or(0)
     }
 
-    /// The model time of every row for the current request, rounded to f32. Finished rows of an
-    /// adaptive run get the end time; a finished run gets it for all rows.
+    /// The model time of every row for the current request, rounded to f32. Rows that wait get the
+    /// time at which they stand, finished rows the end time.
     ///
     /// # Errors
     /// [`Error::State`] under another plan; [`Error::Shape`] when `out` is not `[rows]`.
@@ -340,13 +350,8 @@ impl Run {
         if out.len() != self.rows() {
             return Err(Error::shape("t", &[out.len()], format!("[{}]", self.rows())));
         }
-        match plan.eval_at(self.position) {
-            Some(eval) => {
-                for (row, t) in out.iter_mut().enumerate() {
-                    *t = self.row_node(plan, eval, row).t as f32;
-                }
-            }
-            None => out.fill(plan.end().t as f32),
+        for (row, t) in out.iter_mut().enumerate() {
+            *t = self.row_level(plan, row).t as f32;
         }
         Ok(())
     }
@@ -377,9 +382,10 @@ impl Run {
             let expected = format!("{} x {len} elements", self.rows());
             return Err(Error::shape("y", &[y.len()], expected));
         }
-        if let Some((row, element)) = lanes::first_non_finite(y, len, &self.control) {
+        if let Some((row, element)) = lanes::first_non_finite(y, len, &self.active(plan)) {
             let value = y[row * len + element];
-            let step = if plan.is_adaptive() { self.counters.rounds } else { u64::from(eval.step) };
+            let own = self.places.get(row).and_then(|p| plan.eval_at(p.position)).unwrap_or(eval);
+            let step = if plan.is_adaptive() { self.counters.rounds } else { u64::from(own.step) };
             return Err(Error::State(format!(
                 "the model output is {value} in row {row} at element {element}, step {step} stage {}; expected finite numbers",
                 eval.stage
@@ -394,6 +400,7 @@ impl Run {
         let Some(eval) = plan.eval_at(self.position) else {
             return Err(Error::State(format!("evaluation {eval_id} was told to a run that is done")));
         };
+        self.check_selection(plan)?;
         let wanted = self.counters.evals + 1;
         if eval_id != wanted {
             let why = if eval_id != 0 && eval_id < wanted { "was told already" } else { "was not asked for" };
@@ -422,14 +429,6 @@ impl Run {
         }
         let message = format!("the run belongs to plan {:016x}, not to plan {:016x}", self.plan, plan.hash());
         Err(Error::State(message))
-    }
-
-    /// The level at which `eval` looks at a row.
-    pub(super) fn row_node(&self, plan: &Plan, eval: &Eval, row: usize) -> Node {
-        match eval.at {
-            At::Node(node) => node,
-            At::Fraction(c) => plan.levels().node(self.control[row].time(c)),
-        }
     }
 }
 

@@ -103,6 +103,10 @@ defmodule DGM.Native do
   def run_result_long(_plan, _header, _state), do: missing()
   def run_stats(_plan, _header), do: missing()
   def run_stats_long(_plan, _header), do: missing()
+  def run_select(_plan, _header, _rows), do: missing()
+  def run_finish_rows(_plan, _header, _rows), do: missing()
+  def run_row_steps(_plan, _header), do: missing()
+  def run_row_active(_plan, _header), do: missing()
   def run_export(_plan, _header, _state), do: missing()
   def run_import(_plan, _block), do: missing()
 

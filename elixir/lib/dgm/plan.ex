@@ -58,6 +58,7 @@ defmodule DGM.Plan do
     * `:clip` - clips predicted data to `[-clip, clip]`, default `nil`; `:threshold_ratio`,
       `:threshold_max` - dynamic thresholding; `:variance` - of `:ddpm`
     * `:inpaint` - keeps known parts, see `DGM.Sampler.set_known/3`
+    * `:per_row` - rows at times of their own, see `DGM.Sampler.select/2`
     * `:beta_start`, `:beta_end`, `:betas`, `:train_steps` - of the VP processes
     * `:original_steps`, `:time_scale` - of `:lcm` and `:tcd`
     * `:rtol`, `:atol`, `:h_init`, `:max_evals` - of `:bosh3`

@@ -172,6 +172,63 @@ defmodule DGM.Sampler do
   end
 
   @doc """
+  Says which rows take a step from now on, for plans compiled with `per_row: true`: one boolean a row,
+  at first all true.
+
+  The others stay where they are, at their own time (`times/1`), and may be told anything: Diffusion
+  Forcing, pyramids, rows that wait. A row's numbers do not depend on when it moves. Called between
+  steps; inside one it raises `DGM.Error` of kind `:state`.
+
+      iex> plan = DGM.Plan.compile(steps: 4, per_row: true)
+      iex> run = DGM.Sampler.start(plan, [1, 2], 3)
+      iex> step = fn run -> DGM.Sampler.tell(run, DGM.Sampler.stats(run).evals + 1, DGM.Sampler.input(run)) end
+      iex> run = run |> DGM.Sampler.select([true, false]) |> step.()
+      iex> run = run |> DGM.Sampler.select([true, true]) |> step.()
+      iex> DGM.Sampler.row_steps(run)
+      [2, 1]
+  """
+  @spec select(Run.t(), [boolean]) :: Run.t()
+  def select(run, rows), do: change(run, rows, &Native.run_select/3)
+
+  @doc """
+  Declares rows finished, for plans compiled with `per_row: true`: one boolean a row.
+
+  Their numbers stay and their time is the last one: parts that are known, which the model reads
+  beside the rest.
+
+      iex> plan = DGM.Plan.compile(steps: 4, per_row: true)
+      iex> run = DGM.Sampler.start(plan, [1, 2], 3)
+      iex> run |> DGM.Sampler.finish_rows([true, false]) |> DGM.Sampler.row_steps()
+      [4, 0]
+  """
+  @spec finish_rows(Run.t(), [boolean]) :: Run.t()
+  def finish_rows(run, rows), do: change(run, rows, &Native.run_finish_rows/3)
+
+  defp change(run, rows, nif) do
+    run = check(run)
+    rows = Check.booleans(rows, "rows")
+    %{run | header: Native.value!(nif.(run.plan.resource, run.header, rows))}
+  end
+
+  @doc """
+  Steps that every row has finished: those of the plan where it is done.
+  """
+  @spec row_steps(Run.t()) :: [non_neg_integer]
+  def row_steps(run) do
+    run = check(run)
+    Native.value!(Native.run_row_steps(run.plan.resource, run.header))
+  end
+
+  @doc """
+  Which rows of the answer to the current request are used.
+  """
+  @spec row_active(Run.t()) :: [boolean]
+  def row_active(run) do
+    run = check(run)
+    Native.value!(Native.run_row_active(run.plan.resource, run.header))
+  end
+
+  @doc """
   The sample, `{rows, elements}`; before the run is done, what it is by now.
   """
   @spec result(Run.t()) :: Tensor.t()

@@ -15,6 +15,7 @@ mod orders;
 mod protocol;
 mod published;
 mod published_all;
+mod rows;
 mod sde_orders;
 mod trajectories;
 

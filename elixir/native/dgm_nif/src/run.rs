@@ -167,6 +167,57 @@ fn run_set_known<'a>(
     Ok(Binary::from_owned(state, env))
 }
 
+/// The header with a change that is about rows.
+fn changed<'a>(
+    env: Env<'a>,
+    plan: &Plan,
+    bytes: Binary<'a>,
+    change: impl FnOnce(&mut Run) -> Result<()>,
+) -> Reply<Binary<'a>> {
+    let _fp = FpEnv::enter();
+    let mut run = Run::decode(plan, bytes.as_slice())?;
+    change(&mut run)?;
+    Ok(Binary::from_owned(header(plan, &run)?, env))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_select<'a>(
+    env: Env<'a>,
+    plan: Handle<PlanRef>,
+    header: Binary<'a>,
+    rows: Vec<bool>,
+) -> Reply<Binary<'a>> {
+    changed(env, &plan.0, header, |run| run.select(&plan.0, &rows))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_finish_rows<'a>(
+    env: Env<'a>,
+    plan: Handle<PlanRef>,
+    header: Binary<'a>,
+    rows: Vec<bool>,
+) -> Reply<Binary<'a>> {
+    changed(env, &plan.0, header, |run| run.finish_rows(&plan.0, &rows))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_row_steps(plan: Handle<PlanRef>, header: Binary<'_>) -> Reply<Vec<usize>> {
+    let _fp = FpEnv::enter();
+    let run = Run::decode(&plan.0, header.as_slice())?;
+    let mut steps = vec![0; run.rows()];
+    run.row_steps(&plan.0, &mut steps)?;
+    Ok(steps)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_row_active(plan: Handle<PlanRef>, header: Binary<'_>) -> Reply<Vec<bool>> {
+    let _fp = FpEnv::enter();
+    let run = Run::decode(&plan.0, header.as_slice())?;
+    let mut active = vec![false; run.rows()];
+    run.row_active(&plan.0, &mut active)?;
+    Ok(active)
+}
+
 /// `{evals, accepts, rejects}`
 fn stats(plan: Handle<PlanRef>, header: Binary<'_>) -> Reply<(u64, u64, u64)> {
     let _fp = FpEnv::enter();
