@@ -1,7 +1,7 @@
 # Thin on purpose: every target is a command you could type. GNU make 3.81 is enough.
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-rust test-isa test-c test-julia test-panic-library test-elixir test-docs \
-        header bench limits peers-attention peers-sampling peers-forward peers-digits stress exhaustive sabotage check-numerics check-dlpack check-targets fuzz install clean
+        header bench limits plot peers-attention peers-sampling peers-forward peers-digits stress exhaustive sabotage check-numerics check-dlpack check-targets fuzz install clean
 
 TOOLCHAIN := $(if $(DGM_TOOLCHAIN_DIR),$(DGM_TOOLCHAIN_DIR),$(CURDIR)/.toolchain)
 export DGM_TOOLCHAIN_DIR := $(TOOLCHAIN)
@@ -71,6 +71,9 @@ test-docs: build ## Header, bindings, README code blocks and layering are in ste
 
 header: ## Regenerate include/dgm.h and the Julia bindings
 	cargo run -q --release -p xtask -- header
+
+plot: ## Draw a plan as SVG (KIND=grid|line|plane OUT=file PLAN="solver=heun steps=10")
+	cargo run -q --release -p dgm-plots -- $(or $(KIND),grid) $(or $(OUT),out/plot.svg) $(PLAN)
 
 bench: ## Time the kernels with criterion
 	cargo bench -p dgm-benches

@@ -8,8 +8,8 @@ fn spacings(process: Process) -> Vec<Spacing> {
     Spacing::ALL.iter().copied().filter(|&spacing| Plan::compile(&options(spacing)).is_ok()).collect()
 }
 
-#[test]
-fn every_schedule_solver_and_length() {
+/// Walks every schedule and solver with the lengths that `steps` gives for their numbers; returns how many.
+fn walk_all(lengths: impl Fn(usize, usize, usize) -> Vec<usize>) -> usize {
     let mut tried = 0;
     for (p, &process) in Process::ALL.iter().enumerate() {
         for (k, &spacing) in spacings(process).iter().enumerate() {
@@ -17,9 +17,7 @@ fn every_schedule_solver_and_length() {
                 if !fits(solver, process) || solver == Solver::Bosh3 {
                     continue;
                 }
-                // Short walks always, the longer ones in turn: 60 lengths over all solvers.
-                let turn = (7 * i + 13 * k + 29 * p) % 57;
-                for steps in [1, 2, 3, 4 + turn] {
+                for steps in lengths(p, k, i) {
                     let final_sigma =
                         if (i + k + steps) % 3 == 0 { FinalSigma::Min } else { FinalSigma::Zero };
                     let options = PlanOptions { solver, spacing, steps, final_sigma, ..base(process) };
@@ -42,7 +40,22 @@ fn every_schedule_solver_and_length() {
         }
     }
     println!("{tried} walks");
+    tried
+}
+
+/// Short walks always, the longer ones in turn: 60 lengths over all solvers.
+#[test]
+fn every_schedule_solver_and_length() {
+    let tried = walk_all(|p, k, i| vec![1, 2, 3, 4 + (7 * i + 13 * k + 29 * p) % 57]);
     assert!(tried > 10_000);
+}
+
+/// The whole product: `make exhaustive`.
+#[test]
+#[ignore = "minutes"]
+fn exhaustive_every_schedule_solver_and_length() {
+    let tried = walk_all(|_, _, _| (1..=60).collect());
+    assert!(tried > 150_000);
 }
 
 /// One-step methods and those made for few steps stay near the data.
