@@ -646,6 +646,11 @@
 #define DGM_GUIDANCE_MODE_CFG_PP 3
 
 /**
+ * Autoguidance: w + g (c - w), w the output of a weaker model with the same condition, DGM_ROLE_WEAK (Karras 2024).
+ */
+#define DGM_GUIDANCE_MODE_AUTO 4
+
+/**
  * A draw for each step.
  */
 #define DGM_NOISE_INDEPENDENT 0
@@ -689,6 +694,11 @@
  * The model is asked without the condition (classifier-free guidance).
  */
 #define DGM_ROLE_UNCOND 1
+
+/**
+ * The weaker model of autoguidance is asked, with the condition.
+ */
+#define DGM_ROLE_WEAK 2
 
 /**
  * A state tensor [rows, elements]; 0 is x.
@@ -1193,7 +1203,7 @@ typedef struct {
      */
     int32_t done;
     /**
-     * DGM_ROLE_COND or DGM_ROLE_UNCOND.
+     * DGM_ROLE_COND, DGM_ROLE_UNCOND or DGM_ROLE_WEAK.
      */
     int32_t role;
     /**

@@ -198,6 +198,8 @@ pub const DGM_GUIDANCE_MODE_APG: i32 = 1;
 pub const DGM_GUIDANCE_MODE_CFG_ZERO: i32 = 2;
 /// CFG++: guided x0, unconditional noise (Chung 2024).
 pub const DGM_GUIDANCE_MODE_CFG_PP: i32 = 3;
+/// Autoguidance: w + g (c - w), w the output of a weaker model with the same condition, DGM_ROLE_WEAK (Karras 2024).
+pub const DGM_GUIDANCE_MODE_AUTO: i32 = 4;
 
 /// A draw for each step.
 pub const DGM_NOISE_INDEPENDENT: i32 = 0;

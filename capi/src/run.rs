@@ -13,6 +13,8 @@ use crate::plan::dgm_plan;
 pub const DGM_ROLE_COND: i32 = 0;
 /// The model is asked without the condition (classifier-free guidance).
 pub const DGM_ROLE_UNCOND: i32 = 1;
+/// The weaker model of autoguidance is asked, with the condition.
+pub const DGM_ROLE_WEAK: i32 = 2;
 
 /// What a run wants next. Set struct_size = sizeof(dgm_request) before dgm_run_ask().
 #[repr(C)]
@@ -22,7 +24,7 @@ pub struct dgm_request {
     pub struct_size: usize,
     /// 1 when the result is ready; then nothing below has a meaning.
     pub done: i32,
-    /// DGM_ROLE_COND or DGM_ROLE_UNCOND.
+    /// DGM_ROLE_COND, DGM_ROLE_UNCOND or DGM_ROLE_WEAK.
     pub role: i32,
     /// Names this evaluation; dgm_run_tell() wants it back.
     pub eval_id: u64,

@@ -24,6 +24,16 @@ defmodule DGM.SamplerTest do
     for <<v::float-32-native <- x>>, into: <<>>, do: <<gain * v + 0.001 * time::float-32-native>>
   end
 
+  test "autoguidance asks the weaker model" do
+    plan = Plan.compile(steps: 1, guidance: 3, guidance_mode: :auto)
+    run = Sampler.start(plan, [1], 1, x: Tensor.new([[1.0]]))
+    {:eval, %{role: :cond, eval_id: id}} = Sampler.ask(run)
+    run = Sampler.tell(run, id, Tensor.new([[0.5]]))
+    {:eval, %{role: :weak, eval_id: id}} = Sampler.ask(run)
+    run = Sampler.tell(run, id, Tensor.new([[0.25]]))
+    assert Tensor.to_list(Sampler.result(run)) == [[0.0]]
+  end
+
   for solver <- ~w(euler midpoint heun rk4)a, shift <- [1, 3] do
     test "golden flow #{solver} shift #{shift}" do
       plan = Plan.compile(solver: unquote(solver), steps: 10, shift: unquote(shift))

@@ -89,7 +89,8 @@ What a run wants evaluated next: the model at `x` and `times`.
 
 - `x`: `dims`, the input of the model; a view of the run's state, to be read only and until `tell!`.
 - `times`: `Float32`, the model time of each row.
-- `role`: `:cond`, or `:uncond` for the unconditional output that guidance needs.
+- `role`: `:cond`; `:uncond` for the unconditional output that guidance needs; `:weak` for that of the weaker model
+  of autoguidance.
 - `step`, `stage`: from 0; a step may ask several times.
 - `t`, `sigma`, `alpha`: model time, noise and signal level of row 1.
 - `uniform_times`: whether all rows are at the same time. `active`: rows that have not finished.

@@ -134,6 +134,14 @@ end
     @test isapprox(x, D.sample(1, (x, t, r) -> 4x, D.Plan(; steps = 2, solver = :euler), (2, 2)); rtol = 1e-5)
 end
 
+@testset "autoguidance" begin
+    plan = D.Plan(; steps = 2, solver = :euler, guidance = 3, guidance_mode = :auto)
+    roles = Symbol[]
+    x = D.sample(1, (x, t, r) -> (push!(roles, r.role); r.role === :cond ? 2x : x), plan, (2, 2))
+    @test roles == [:cond, :weak, :cond, :weak]
+    @test x == D.sample(1, (x, t, r) -> r.role === :cond ? 2x : x, D.Plan(; steps = 2, solver = :euler, guidance = 3), (2, 2))
+end
+
 @testset "plans" begin
     plan = D.Plan(; solver = :heun, steps = 7)
     @test plan == D.Plan(; solver = :heun, steps = 7) && hash(plan) == hash(D.Plan(; solver = :heun, steps = 7))

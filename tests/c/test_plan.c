@@ -203,11 +203,19 @@ static void driver(void)
     dgm_plan_free(plan);
 }
 
-static void guidance(void)
+static void guidance(int32_t mode, int32_t second)
 {
-    dgm_plan *plan = compile(DGM_SOLVER_EULER, 2, 3);
+    dgm_plan_options o;
+    dgm_plan *plan = NULL;
+    OK(dgm_plan_options_init(&o, sizeof o));
+    o.steps = 2;
+    o.guidance = 3;
+    o.guidance_mode = mode;
+    OK(dgm_plan_compile(&o, &plan));
+    OK(dgm_plan_run_size(plan, ROWS, &run_size));
+    OK(dgm_plan_state_len(plan, ROWS, N, &state_len));
     OK(dgm_run_start(plan, seeds, ROWS, N, NULL, run, run_size, state, state_len));
-    int32_t roles[] = {DGM_ROLE_COND, DGM_ROLE_UNCOND, DGM_ROLE_COND, DGM_ROLE_UNCOND};
+    int32_t roles[] = {DGM_ROLE_COND, second, DGM_ROLE_COND, second};
     for (size_t i = 0; i < COUNT(roles); i++) {
         dgm_request r = new_request();
         OK(dgm_run_ask(plan, run, run_size, &r));
@@ -393,7 +401,8 @@ int main(void)
     every_solver();
     later_options();
     driver();
-    guidance();
+    guidance(DGM_GUIDANCE_MODE_CFG, DGM_ROLE_UNCOND);
+    guidance(DGM_GUIDANCE_MODE_AUTO, DGM_ROLE_WEAK);
     checkpoint();
     misuse();
     return finish("test_plan");

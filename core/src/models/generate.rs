@@ -5,7 +5,7 @@ use ndarray::{ArrayView4, ArrayViewMut4};
 use super::config::option;
 use super::dit::Dit;
 use crate::error::{Error, Result, check_shape, zeros};
-use crate::sampling::{Plan, PlanOptions, Prediction, Process, Role, Solver, sample};
+use crate::sampling::{Guidance, Plan, PlanOptions, Prediction, Process, Role, Solver, sample};
 
 impl Dit {
     /// The sampler that the weights file asks for in its metadata (`process`, `prediction`,
@@ -53,7 +53,8 @@ impl Dit {
 /// the steps or stop half-way drives [`Run`](crate::sampling::Run) itself.
 ///
 /// # Errors
-/// [`Error::Shape`] or [`Error::Range`] naming the argument, or what the plan reports.
+/// [`Error::Shape`] or [`Error::Range`] naming the argument, [`Error::Argument`] for autoguidance (which needs
+/// a second model), or what the plan reports.
 pub fn generate(
     model: &Dit,
     plan: &Plan,
@@ -76,6 +77,11 @@ pub fn generate(
             format!("a network with {} output channels", c.out_channels),
             format!("one with {}, whose output is the prediction itself", c.channels),
         ));
+    }
+    let o = plan.options();
+    if o.guidance != 1.0 && o.guidance_mode == Guidance::Auto {
+        let expected = "another mode: autoguidance needs a second model, sample with both of them";
+        return Err(Error::argument("guidance_mode", o.guidance_mode.name(), expected));
     }
     let elements = c.channels * c.height * c.width;
     let mut state = zeros("seeds", plan.state_len(seeds.len(), elements)?)?;

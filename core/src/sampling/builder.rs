@@ -228,7 +228,8 @@ impl<'a> Builder<'a> {
             return Ok(GUIDED);
         }
         self.lin(guide, Sum::of(Operand::Model, 1.0));
-        self.push(eval(Role::Uncond));
+        let second = if o.guidance_mode == Guidance::Auto { Role::Weak } else { Role::Uncond };
+        self.push(eval(second));
         let g = o.guidance;
         let mut sum = Sum::of(guide, g).plus(Operand::Model, 1.0 - g);
         if o.guidance_mode == Guidance::CfgZero {

@@ -278,7 +278,7 @@ coded! {
 }
 
 coded! {
-    /// How conditional and unconditional outputs are combined.
+    /// How the two outputs of guidance are combined.
     Guidance, "guidance_mode" {
         /// `u + g (c - u)` (Ho & Salimans 2022).
         Cfg = 0 "cfg",
@@ -288,6 +288,8 @@ coded! {
         CfgZero = 2 "cfg_zero",
         /// CFG++: guided x0, unconditional noise (Chung 2024).
         CfgPlusPlus = 3 "cfg_pp",
+        /// Autoguidance: `w + g (c - w)`, w the output of a weaker model with the same condition, role weak (Karras 2024).
+        Auto = 4 "auto",
     }
 }
 

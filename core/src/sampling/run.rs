@@ -75,7 +75,7 @@ pub struct Request {
     pub step: u32,
     /// Evaluation inside the step, from 0; conditional and unconditional share it.
     pub stage: u32,
-    /// Conditional or unconditional.
+    /// Which output: conditional, unconditional, or that of the weaker model.
     pub role: Role,
     /// The state tensor to read.
     pub slot: usize,

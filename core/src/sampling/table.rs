@@ -72,6 +72,8 @@ pub enum Role {
     Cond = 0,
     /// Without it.
     Uncond = 1,
+    /// With it, from the weaker model of autoguidance.
+    Weak = 2,
 }
 
 /// The level of an evaluation.

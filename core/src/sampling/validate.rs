@@ -284,7 +284,7 @@ impl PlanOptions {
         }
         for (arg, used) in [
             ("threshold_ratio", self.threshold_ratio != 0.0),
-            ("guidance_mode", self.guidance_mode != Guidance::Cfg),
+            ("guidance_mode", !matches!(self.guidance_mode, Guidance::Cfg | Guidance::Auto)),
             ("guidance_rescale", self.guidance_rescale != 0.0),
             ("guidance_start", self.guidance_start != 0.0 || self.guidance_end != 1.0),
             ("inpaint", self.inpaint),
@@ -309,11 +309,12 @@ impl PlanOptions {
         within("apg_eta", self.apg_eta, 0.0, 10.0)?;
         within("apg_norm", self.apg_norm, 0.0, 1e6)?;
         within("apg_momentum", self.apg_momentum, -1.0, 1.0)?;
-        if self.guidance_rescale != 0.0 && self.guidance_mode != Guidance::Cfg {
+        let plain = matches!(self.guidance_mode, Guidance::Cfg | Guidance::Auto);
+        if self.guidance_rescale != 0.0 && !plain {
             return Err(Error::argument(
                 "guidance_rescale",
                 self.guidance_rescale,
-                "0 unless guidance_mode is cfg",
+                "0 unless guidance_mode is cfg or auto",
             ));
         }
         let can_split = matches!(self.solver, Solver::Euler | Solver::Ddim | Solver::EulerAncestral);

@@ -104,6 +104,10 @@ defmodule DGM.Dit do
     %{config: c} = check(model)
     labels = Check.labels(labels)
     null = Enum.map(labels, fn _ -> c.null_label end)
+    options = Plan.options(plan)
+
+    if options[:guidance] != 1 and options[:guidance_mode] == :auto,
+      do: Check.fail("guidance_mode", :auto, "another mode: autoguidance needs a second model")
 
     images =
       Sampler.sample(plan, seeds, c.elements, fn request, x, t ->

@@ -53,7 +53,7 @@ defmodule DGM.Plan do
       or `:brownian`; `:s_churn`, `:s_tmin`, `:s_tmax` - noise added before a step; `:restart`
     * `:guidance` - classifier-free guidance; at 1 (default) the model is asked once, else
       with and without the condition
-    * `:guidance_mode` - `:cfg`, `:apg`, `:cfg_zero`, `:cfg_pp`, with `:guidance_rescale`,
+    * `:guidance_mode` - `:cfg`, `:apg`, `:cfg_zero`, `:cfg_pp`, `:auto`, with `:guidance_rescale`,
       `:guidance_start`, `:guidance_end`, `:apg_eta`, `:apg_norm`, `:apg_momentum`, `:zero_init_steps`
     * `:clip` - clips predicted data to `[-clip, clip]`, default `nil`; `:threshold_ratio`,
       `:threshold_max` - dynamic thresholding; `:variance` - of `:ddpm`

@@ -33,7 +33,8 @@ defmodule DGM.Request do
   What a run asks of the model: its output for `DGM.Sampler.input/1` at `DGM.Sampler.times/1`.
 
     * `:eval_id` - goes back with the answer
-    * `:role` - `:cond`, or `:uncond` for the unconditional output of classifier-free guidance
+    * `:role` - `:cond`; `:uncond` for the unconditional output of classifier-free guidance; `:weak` for
+      that of the weaker model of autoguidance
     * `:step`, `:stage` - where in the plan
     * `:t`, `:sigma`, `:alpha` - model time, noise and signal level of row 0
     * `:uniform_t` - whether all rows are at `t`
@@ -64,7 +65,7 @@ defmodule DGM.Request do
           eval_id: non_neg_integer,
           step: non_neg_integer,
           stage: non_neg_integer,
-          role: :cond | :uncond,
+          role: :cond | :uncond | :weak,
           t: float,
           sigma: float,
           alpha: float,

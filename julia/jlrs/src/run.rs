@@ -117,7 +117,12 @@ impl Run {
                     unsafe { copied(&self.dims, self.run.input(&self.plan, &self.state)?)?.root(&mut frame) };
                 // SAFETY: as above.
                 let times = unsafe { copied(&[times.len()], &times)?.root(&mut frame) };
-                let role = Symbol::new(&frame, if r.role == Role::Uncond { "uncond" } else { "cond" });
+                let role = match r.role {
+                    Role::Cond => "cond",
+                    Role::Uncond => "uncond",
+                    Role::Weak => "weak",
+                };
+                let role = Symbol::new(&frame, role);
                 let fields = [
                     ("id", Value::new(&mut frame, r.eval_id)),
                     ("step", Value::new(&mut frame, i64::from(r.step))),

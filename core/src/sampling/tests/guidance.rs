@@ -212,3 +212,28 @@ fn dynamic_thresholding() {
         }
     }
 }
+
+/// Autoguidance asks a weaker model with the same condition, and mixes as plain guidance does.
+#[test]
+fn autoguidance_asks_the_weaker_model() {
+    let auto = PlanOptions { guidance: 2.5, guidance_mode: Guidance::Auto, ..Default::default() };
+    for (options, second) in [
+        (auto.clone(), Role::Weak),
+        (PlanOptions { guidance_mode: Guidance::Cfg, ..auto.clone() }, Role::Uncond),
+        (PlanOptions { solver: Solver::Bosh3, ..auto.clone() }, Role::Weak),
+    ] {
+        let plan = compile(PlanOptions { steps: 3, ..options });
+        let mut roles = Vec::new();
+        let x = walk(&plan, &[0], Some(&[1.0, 2.0]), 2, |r, _, _, y| {
+            roles.push(r.role);
+            y.fill(if r.role == Role::Cond { 0.5 } else { 0.25 });
+            Ok(())
+        });
+        assert!(roles.chunks(2).all(|pair| pair == [Role::Cond, second]));
+        let v = 0.25 + 2.5 * 0.25;
+        assert!((x[0] - (1.0 - v)).abs() < 1e-5 && (x[1] - (2.0 - v)).abs() < 1e-5, "{x:?}");
+    }
+    let found = guided(PlanOptions { guidance_rescale: 0.7, guidance: 5.0, ..auto.clone() });
+    let plain = PlanOptions { guidance_mode: Guidance::Cfg, guidance_rescale: 0.7, guidance: 5.0, ..auto };
+    assert_eq!(found, guided(plain));
+}

@@ -16,7 +16,7 @@ use crate::plan::PlanRef;
 use crate::tensor::{Input, allocate, allocate_bytes, copy, floats, floats_mut};
 
 mod atoms {
-    rustler::atoms! { done, eval, cond, uncond }
+    rustler::atoms! { done, eval, cond, uncond, weak }
 }
 
 /// What a run asks for.
@@ -86,7 +86,11 @@ fn ask<'a>(plan: Handle<PlanRef>, header: Term<'a>) -> Reply<Term<'a>> {
     Ok(match run.ask(&plan.0)? {
         Ask::Done => atoms::done().encode(env),
         Ask::Eval(r) => {
-            let role = if r.role == Role::Uncond { atoms::uncond() } else { atoms::cond() };
+            let role = match r.role {
+                Role::Cond => atoms::cond(),
+                Role::Uncond => atoms::uncond(),
+                Role::Weak => atoms::weak(),
+            };
             let request = Request {
                 eval_id: r.eval_id,
                 step: r.step,
