@@ -138,11 +138,10 @@ pub fn trajectories(plan: &Plan, paths: &[Path]) -> Result<String> {
         for line in &lines {
             chart.draw_series(LineSeries::new(line.iter().copied(), INK.mix(0.45).stroke_width(1)))?;
         }
-        let ends = |f: fn(&Vec<(f64, f64)>) -> Option<(f64, f64)>, color: RGBColor| {
-            lines.iter().filter_map(f).map(move |p| Circle::new(p, 3, color.filled())).collect::<Vec<_>>()
-        };
-        chart.draw_series(ends(|l| l.first().copied(), START))?;
-        chart.draw_series(ends(|l| l.last().copied(), END))?;
+        for (end, color) in [(0, START), (1, END)] {
+            let at = |line: &Vec<(f64, f64)>| line[end * (line.len() - 1)];
+            chart.draw_series(lines.iter().map(|line| Circle::new(at(line), 3, color.filled())))?;
+        }
         Ok(())
     })
 }

@@ -10,6 +10,7 @@ Samples of schedulers that work on sigmas (`ve`) are alpha times theirs on our s
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import diffusers as d
@@ -29,7 +30,7 @@ def noise(step):
     return (torch.sin(1.7 * (step + 1) + 2.3 * i) * 1.2).reshape(1, N)
 
 
-def walk(name, scheduler, options, steps=8, ve=False, noisy=False, time=1.0, **timesteps):
+def walk(name, scheduler, options, steps=8, ve=False, noisy=False, drawn=False, time=1.0, **timesteps):
     if timesteps:
         scheduler.set_timesteps(**timesteps)
     else:
@@ -38,7 +39,9 @@ def walk(name, scheduler, options, steps=8, ve=False, noisy=False, time=1.0, **t
     xs, times = [x[0].tolist()], []
     for i, t in enumerate(scheduler.timesteps):
         y = model(scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x, float(t) * time)
-        extra = {"variance_noise": noise(i)} if noisy else {}
+        extra = {"variance_noise": noise(i)} if noisy and not drawn else {}
+        if drawn:  # these draw by themselves
+            sys.modules[type(scheduler).__module__].randn_tensor = lambda *_, **__: noise(i)
         x = scheduler.step(y, t, x, **extra).prev_sample.to(torch.float64)
         times.append(float(t) * time)
         xs.append(x[0].tolist())
@@ -84,6 +87,22 @@ def cases():
             solver = "unipc" if kind == "bh2" else "unipc_bh1"
             yield walk(f"{solver}_{order}", d.UniPCMultistepScheduler(**LATENT, solver_order=order, solver_type=kind, final_sigmas_type="sigma_min"),
                        LATENT_OPTIONS | {"solver": solver, "order": order, "times": TIMES_MIN})
+    yield walk("unipc_karras", d.UniPCMultistepScheduler(**LATENT, use_karras_sigmas=True),
+               LATENT_OPTIONS | {"solver": "unipc", "spacing": "karras"})
+    for order in (1, 2, 3):
+        # tau 0: the ODE form; the corrector's order counts the new output.
+        yield walk(f"sa_solver_{order}", d.SASolverScheduler(**LATENT, predictor_order=order, corrector_order=order,
+                   tau_func=lambda t: 0, lower_order_final=False),
+                   LATENT_OPTIONS | {"solver": "sa_solver", "order": order, "sde_eta": 0.0, "times": TIMES_MIN})
+    yield walk("sa_solver_sde", d.SASolverScheduler(**LATENT, predictor_order=2, corrector_order=2,
+               tau_func=lambda t: 1, lower_order_final=False),
+               LATENT_OPTIONS | {"solver": "sa_solver", "order": 2, "times": TIMES_MIN}, noisy=True, drawn=True)
+    yield walk("ddpm", d.DDPMScheduler(**LINEAR, clip_sample=False), LINEAR_OPTIONS | {"solver": "ddpm", "spacing": "leading"},
+               noisy=True, drawn=True)
+    yield walk("ddpm_large", d.DDPMScheduler(**LINEAR, clip_sample=False, variance_type="fixed_large"),
+               LINEAR_OPTIONS | {"solver": "ddpm", "spacing": "leading", "variance": "fixed_large"}, noisy=True, drawn=True)
+    yield walk("euler_ancestral", d.EulerAncestralDiscreteScheduler(**LATENT),
+               LATENT_OPTIONS | {"solver": "euler_ancestral", "spacing": "linspace"}, ve=True, noisy=True, drawn=True)
     yield walk("euler", d.EulerDiscreteScheduler(**LATENT), LATENT_OPTIONS | {"solver": "euler", "spacing": "linspace"}, ve=True)
     yield walk("euler_karras_v", d.EulerDiscreteScheduler(**LATENT, **V, use_karras_sigmas=True),
                LATENT_OPTIONS | {"solver": "euler", "spacing": "karras", "prediction": "v"}, ve=True)

@@ -34,8 +34,7 @@ fn walk_rows(plan: &Plan, seeds: &[u64], choose: impl Fn(usize, &[usize]) -> Vec
         rounds += 1;
         run.select(plan, &rows).unwrap();
         // All evaluations of one step, as far as the selected rows have steps left.
-        loop {
-            let Ask::Eval(r) = run.ask(plan).unwrap() else { break };
+        while let Ask::Eval(r) = run.ask(plan).unwrap() {
             run.row_times(plan, &mut t).unwrap();
             run.row_active(plan, &mut active).unwrap();
             assert_eq!(active.iter().filter(|a| **a).count(), r.active_rows);

@@ -97,10 +97,13 @@ fn difference(case: &Value) -> f64 {
         let y: Vec<f32> = read.iter().map(|x| model(f64::from(*x), r.t) as f32).collect();
         run.tell(&plan, &mut state, r.eval_id, &y).unwrap();
         if noisy {
-            state[..n]
-                .iter_mut()
-                .enumerate()
-                .for_each(|(i, x)| *x = (f64::from(*x) + weights[index] * noise(index, i)) as f32);
+            // What the next corrector starts from has the noise of the predictor.
+            let slots = if plan.options().solver == Solver::SaSolver { 2 } else { 1 };
+            for x in state.chunks_mut(n).take(slots) {
+                x.iter_mut()
+                    .enumerate()
+                    .for_each(|(i, x)| *x = (f64::from(*x) + weights[index] * noise(index, i)) as f32);
+            }
         }
         index += 1;
     }
