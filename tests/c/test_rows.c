@@ -68,7 +68,7 @@ static void pyramid(int32_t solver)
             whole = 1;
             for (int i = 0; i < ROWS; i++) {
                 const int64_t due = round + 1 - i;
-                whole &= steps[i] == (due < 0 ? 0 : due > STEPS ? STEPS : due);
+                whole &= steps[i] == (due < 0 ? 0 : due > STEPS ? (int64_t)STEPS : due);
             }
         }
     }
