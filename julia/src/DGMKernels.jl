@@ -59,9 +59,9 @@ export row_seeds, ask, tell!, export_run, import_run
 # Part of the interface, but with names that others export too.
 const PUBLIC = (:DetachedRun, :Grid, :KVCache, :Linear, :Operation, :Plan, :Request, :Run, :Term, :advance!, :attach, :categorical, :cpu_info, :describe, :dot_product_attention,
                 :element_pointer,
-                :element_strides, :finish_rows!, :forward!, :gelu, :gelu!, :generate, :BF16, :is_strided, :isdone, :library, :linear!,
+                :element_strides, :finish_rows!, :forward!, :gelu, :gelu!, :generate, :BF16, :is_strided, :isdone, :library, :linear!, :logsoftmax, :logsoftmax!,
                 :metadata, :normal!, :num_threads, :numerics_version, :operations, :result, :sample, :sample!,
-                :rope, :rope!, :Rope, :row_active, :row_steps, :select!, :set_backend!, :set_num_threads!, :silu, :silu!, :start, :start_detached, :step!, :uniform!)
+                :rope, :rope!, :Rope, :row_active, :row_steps, :select!, :set_backend!, :set_num_threads!, :silu, :silu!, :softmax, :softmax!, :start, :start_detached, :step!, :uniform!)
 @static if VERSION >= v"1.11"
     eval(Expr(:public, PUBLIC...))
 end

@@ -629,51 +629,51 @@ dgm_run_import(plan, buf, len, run, run_size, state, state_len) =
     @native 71 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_select(plan, run, run_size, rows, len) =
-    @native 63 dgm_run_select(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
+    @native 72 dgm_run_select(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
 
 dgm_run_finish_rows(plan, run, run_size, rows, len) =
-    @native 64 dgm_run_finish_rows(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
+    @native 73 dgm_run_finish_rows(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
 
 dgm_run_row_steps(plan, run, run_size, steps, rows) =
-    @native 65 dgm_run_row_steps(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, steps::Ptr{Int64}, rows::Csize_t)::Int32
+    @native 74 dgm_run_row_steps(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, steps::Ptr{Int64}, rows::Csize_t)::Int32
 
 dgm_run_row_active(plan, run, run_size, active, rows) =
-    @native 66 dgm_run_row_active(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, active::Ptr{UInt8}, rows::Csize_t)::Int32
+    @native 75 dgm_run_row_active(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, active::Ptr{UInt8}, rows::Csize_t)::Int32
 
 dgm_plan_operations(plan, eval_id, operations, operations_cap, operations_len, terms, terms_cap, terms_len) =
-    @native 67 dgm_plan_operations(plan::Ptr{dgm_plan}, eval_id::UInt64, operations::Ptr{dgm_operation}, operations_cap::Csize_t, operations_len::Ptr{Csize_t}, terms::Ptr{dgm_term}, terms_cap::Csize_t, terms_len::Ptr{Csize_t})::Int32
+    @native 76 dgm_plan_operations(plan::Ptr{dgm_plan}, eval_id::UInt64, operations::Ptr{dgm_operation}, operations_cap::Csize_t, operations_len::Ptr{Csize_t}, terms::Ptr{dgm_term}, terms_cap::Csize_t, terms_len::Ptr{Csize_t})::Int32
 
 dgm_run_start_detached(plan, seeds, rows, elements, run, run_size) =
-    @native 68 dgm_run_start_detached(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t)::Int32
+    @native 77 dgm_run_start_detached(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t)::Int32
 
 dgm_run_advance(plan, run, run_size, eval_id) =
-    @native 69 dgm_run_advance(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, eval_id::UInt64)::Int32
+    @native 78 dgm_run_advance(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, eval_id::UInt64)::Int32
 
 dgm_sample(plan, seeds, rows, elements, x_start, run, run_size, state, state_len, y, t, model, ctx) =
-    @native 70 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
+    @native 79 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
 
 dgm_model_load(path, out) =
-    @native 71 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
+    @native 80 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
 
 dgm_model_free(model) =
-    @native 72 dgm_model_free(model::Ptr{dgm_model})::Cvoid
+    @native 81 dgm_model_free(model::Ptr{dgm_model})::Cvoid
 
 dgm_model_get_info(model, info) =
-    @native 73 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
+    @native 82 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
 
 dgm_model_metadata(model, key, buf, cap, needed) =
-    @native 74 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 83 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_model_plan_options(model, options) =
-    @native 75 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
+    @native 84 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
 
 dgm_model_workspace_len(model, batch, floats) =
-    @native 76 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 85 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_model_forward(model, x, t, labels, workspace, workspace_len, out) =
-    @native 77 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 86 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_generate(model, plan, seeds, labels, rows, out) =
-    @native 78 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 87 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 end
