@@ -204,6 +204,14 @@ impl Tensor {
         self.footprint = self.look(base);
     }
 
+    /// What a message says of it.
+    pub fn text(&self) -> String {
+        let raw = &self.raw;
+        let dtype = (raw.dtype_code, raw.dtype_bits, raw.dtype_lanes);
+        let (shape, strides) = (self.shape(), self.strides());
+        format!("{:?} + {} type {dtype:?} shape {shape:?} strides {strides:?}", raw.data, raw.byte_offset)
+    }
+
     fn look(&self, base: *mut u8) -> Footprint {
         let raw = &self.raw;
         let ranked = (0..=8).contains(&raw.ndim);

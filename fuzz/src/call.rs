@@ -71,6 +71,11 @@ impl Call {
         self.inputs.len()
     }
 
+    /// Code and bits of the type of an input, as the function sees them.
+    pub fn dtype(&self, input: usize) -> (u8, u8) {
+        (self.inputs[input].raw.dtype_code, self.inputs[input].raw.dtype_bits)
+    }
+
     /// The shape of the n-th input, as the function sees it.
     pub fn shape(&self, n: usize) -> Vec<i64> {
         self.inputs[n].shape().to_vec()
@@ -121,7 +126,8 @@ impl Call {
             assert!(self.arena.bytes() == before, "memory changed although the status is {status}");
             return;
         }
-        assert!(!refused, "a descriptor that has no meaning was accepted");
+        let wrong: Vec<_> = all().filter(|t| t.footprint == Footprint::Refused).map(Tensor::text).collect();
+        assert!(!refused, "a descriptor that has no meaning was accepted: {wrong:?}");
         assert!(fits, "shapes that do not agree were accepted");
         let map = self.map();
         let changed = |(i, (a, b)): (usize, (&u8, &u8))| (a != b && map[i] & WRITTEN == 0).then_some(i);

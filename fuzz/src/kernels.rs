@@ -73,15 +73,11 @@ fn attend(b: &mut Bytes, call: &mut Call) {
     let (queries, keys) =
         (b.below(9) * if b.rarely(4) { 9 } else { 1 }, b.below(10) * if b.rarely(4) { 17 } else { 1 });
     let (d, dv, heads) = (b.below(10), b.below(10), group * kv_heads);
-    let kv = [FLOATS[b.below(3)]];
-    let kv: Types = match kv[0] {
-        (2, 32) => F32,
-        (2, 16) => &[(2, 16)],
-        _ => &[(4, 16)],
-    };
     let q = call.input(b, &[batch, heads, queries, d], FLOATS);
-    let k = call.input(b, &[batch, kv_heads, keys, d], kv);
-    let v = call.input(b, &[batch, kv_heads, keys, dv], kv);
+    let k = call.input(b, &[batch, kv_heads, keys, d], FLOATS);
+    // Values have the type that the keys got, which may have been changed into another.
+    let kv = call.dtype(1);
+    let v = call.input(b, &[batch, kv_heads, keys, dv], &[kv]);
     let out = call.output(b, &[batch, heads, queries, dv], FLOATS);
     let lse = if b.rarely(2) { call.output(b, &[batch, heads, queries], F32) } else { null_mut() };
     let mut lengths = Vec::new();
@@ -117,10 +113,10 @@ fn attend_packed(b: &mut Bytes, call: &mut Call) {
         (all, last)
     };
     let ((q_offsets, queries), (kv_offsets, keys)) = (offsets(), offsets());
-    let kv: Types = if b.rarely(3) { &[(4, 16)] } else { F32 };
     let q = call.input(b, &[queries, heads, d], FLOATS);
-    let k = call.input(b, &[keys, kv_heads, d], kv);
-    let v = call.input(b, &[keys, kv_heads, dv], kv);
+    let k = call.input(b, &[keys, kv_heads, d], FLOATS);
+    let kv = call.dtype(1);
+    let v = call.input(b, &[keys, kv_heads, dv], &[kv]);
     let out = call.output(b, &[queries, heads, dv], FLOATS);
     let lse = if b.rarely(2) { call.output(b, &[heads, queries], F32) } else { null_mut() };
     let mut o = (!b.rarely(2)).then(|| options(b, call, [1, heads, queries, keys], &mut Vec::new()));
