@@ -71,9 +71,11 @@ impl Call {
         self.inputs.len()
     }
 
-    /// Code and bits of the type of an input, as the function sees them.
-    pub fn dtype(&self, input: usize) -> (u8, u8) {
-        (self.inputs[input].raw.dtype_code, self.inputs[input].raw.dtype_bits)
+    /// The type of an input as the function sees it, if it is one of `types`; else the first of these.
+    pub fn dtype(&self, input: usize, types: &[(u8, u8)]) -> (u8, u8) {
+        let raw = &self.inputs[input].raw;
+        let seen = (raw.dtype_code, raw.dtype_bits);
+        if types.contains(&seen) { seen } else { types[0] }
     }
 
     /// The shape of the n-th input, as the function sees it.

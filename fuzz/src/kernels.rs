@@ -76,7 +76,7 @@ fn attend(b: &mut Bytes, call: &mut Call) {
     let q = call.input(b, &[batch, heads, queries, d], FLOATS);
     let k = call.input(b, &[batch, kv_heads, keys, d], FLOATS);
     // Values have the type that the keys got, which may have been changed into another.
-    let kv = call.dtype(1);
+    let kv = call.dtype(1, FLOATS);
     let v = call.input(b, &[batch, kv_heads, keys, dv], &[kv]);
     let out = call.output(b, &[batch, heads, queries, dv], FLOATS);
     let lse = if b.rarely(2) { call.output(b, &[batch, heads, queries], F32) } else { null_mut() };
@@ -115,7 +115,7 @@ fn attend_packed(b: &mut Bytes, call: &mut Call) {
     let ((q_offsets, queries), (kv_offsets, keys)) = (offsets(), offsets());
     let q = call.input(b, &[queries, heads, d], FLOATS);
     let k = call.input(b, &[keys, kv_heads, d], FLOATS);
-    let kv = call.dtype(1);
+    let kv = call.dtype(1, FLOATS);
     let v = call.input(b, &[keys, kv_heads, dv], &[kv]);
     let out = call.output(b, &[queries, heads, dv], FLOATS);
     let lse = if b.rarely(2) { call.output(b, &[heads, queries], F32) } else { null_mut() };
