@@ -43,8 +43,8 @@ sabotage() {
 
 echo '| sabotage | file | caught by |'
 echo '|---|---|---|'
-sabotage thread_dependent_sum core/src/nn/norm.rs 's/x\.chunks\(BLOCK\)/x.chunks(if crate::threads::num_threads() > 2 { 256 } else { BLOCK })/'
-sabotage isa_dependent_order core/src/nn/norm.rs 's/sums\[v\] = term\(sums\[v\],/sums[0] = term(sums[0],/'
+sabotage thread_dependent_sum core/src/nn/sum.rs 's/x\.chunks\(BLOCK\)/x.chunks(if crate::threads::num_threads() > 2 { 256 } else { BLOCK })/'
+sabotage isa_dependent_order core/src/nn/sum.rs 's/sums\[v\] = term\.add\(s, sums\[v\],/sums[0] = term.add(s, sums[0],/'
 sabotage exp2_constant core/src/math/exp.rs 's/9\.618499e-3/9.618501e-3/'
 sabotage gelu_constant core/src/math/activation.rs 's/0\.071_354_814/0.071_354_83/'
 sabotage environment_not_restored core/src/arch/fpenv.rs 's/if read\(\) & MASK != self\.saved & MASK/if read() \& MASK == self.saved \& MASK/'
