@@ -4,6 +4,7 @@
 #
 # Understood are the closing lines of cargo test, ExUnit and Julia's Test, and of our own C and
 # docs checks, `NAME: N passed, N failed`.
+# What failed is named once more before the sum, since the logs are long.
 # A run without any counts as one check; so does one that failed with no failed test in its log.
 set -eu
 logs=$1
@@ -49,6 +50,15 @@ counts() {
     END { print passed + 0, failed + 0, seen + 0 }' "$1"
 }
 
+# The lines of a log that say what failed: of cargo, of our C programs, of Julia, of ExUnit.
+failures() {
+  awk '{ sub(/\r$/, ""); gsub(/\033\[[0-9;]*m/, ""); print }' "$1" | grep -E -A 2 \
+    -e '^test .*FAILED$|^error(\[|:)|^Diff in ' \
+    -e '^c: .* (with|stopped|compile|missing|declare|export)|^[a-z_]+: [0-9]+ passed, [1-9]|^tests/c/|==ERROR|runtime error' \
+    -e 'Test Failed at|Error During Test|Got exception' \
+    -e '^ +[0-9]+\) ' -e '^FAILED ' | head -n 40
+}
+
 all_passed=0 all_failed=0
 for name in "$@"; do
   # shellcheck disable=SC2046 # three numbers
@@ -58,6 +68,7 @@ for name in "$@"; do
   if [ "$status" != 0 ] && [ "$failed" = 0 ]; then failed=1; fi
   if [ "$status" = 0 ] && [ "$seen" = 0 ]; then passed=1; fi
   printf '%-8s %s passed, %s failed\n' "$name" "$passed" "$failed"
+  if [ "$failed" != 0 ]; then failures "$logs/$name.log"; echo "  the whole of it: $logs/$name.log"; fi
   all_passed=$((all_passed + passed)) all_failed=$((all_failed + failed))
 done
 echo "$all_passed passed, $all_failed failed"
