@@ -21,11 +21,13 @@ help: ## List the targets
 setup: ## Provide Julia, Elixir and a C compiler where they are missing (.toolchain)
 	@sh xtask/setup/setup.sh $(TOOLS)
 
+# Without -p: then every command below, and mix, finds the engine built with the same features.
 build: ## Build the engine, libdgm and the NIF (release)
-	cargo build --release --workspace
+	cargo build --release
 
 demo: setup build ## Draw 64 digits through every door (SEED STEPS LABELS N DOORS)
-	@cargo run -q --release -p xtask -- demo
+	@export COLUMNS=$$(tput cols 2>/dev/null) LINES=$$(tput lines 2>/dev/null); \
+	cargo run -q --release --bin xtask -- demo
 
 test: TOOLS += clang valgrind
 test: setup ## Run the tests of all languages, sum them up
@@ -45,7 +47,7 @@ test-c: build test-panic-library ## The C tests: C11 and C++17, gcc and clang, s
 	sh tests/c/run.sh
 
 test-panic-library: # libdgm with an entry that panics, away from the real one
-	cargo build -p dgm-capi --features test-panic
+	cargo build --workspace --lib --features dgm-capi/test-panic
 	@mkdir -p $(TARGET)/test-panic
 	@for lib in $(TARGET)/debug/libdgm.so $(TARGET)/debug/libdgm.dylib; do \
 	  if [ -f $$lib ]; then cp $$lib $(TARGET)/test-panic/; fi; \
@@ -66,11 +68,10 @@ test-elixir: ## The tests of the Elixir package
 	cd elixir && mix format --check-formatted && mix test
 
 test-docs: build ## Header, bindings, README code blocks and layering are in step
-	cargo run -q --release -p xtask -- check
-	cargo run -q -p dgm-conformance -- --check
+	cargo run -q --release --bin xtask -- check
 
 header: ## Regenerate include/dgm.h and the Julia bindings
-	cargo run -q --release -p xtask -- header
+	cargo run -q --release --bin xtask -- header
 
 plot: ## Draw a plan as SVG (KIND=grid|line|plane OUT=file PLAN="solver=heun steps=10")
 	cargo run -q --release -p dgm-plots -- $(or $(KIND),grid) $(or $(OUT),out/plot.svg) $(PLAN)

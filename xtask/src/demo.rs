@@ -179,8 +179,8 @@ impl Screen {
 
     fn show(&mut self, digits: &Digits, step: usize) -> Result<()> {
         if self.interactive {
-            let (columns, rows) = terminal_size::terminal_size().map_or((80, 24), |(w, h)| (w.0, h.0));
-            let text = render::half_blocks(digits, usize::from(columns), usize::from(rows).saturating_sub(3));
+            let (columns, rows) = (number("COLUMNS", 80)?, number("LINES", 24)?);
+            let text = render::half_blocks(digits, columns, usize::saturating_sub(rows, 3));
             let mut stdout = std::io::stdout().lock();
             if self.lines > 0 {
                 write!(stdout, "\x1b[{}A", self.lines)?;
@@ -232,7 +232,7 @@ fn program(root: &Path, door: &str) -> Result<Command> {
     Ok(match door {
         "rust" => {
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let build = ["build", "-q", "--release", "-p", "dgm-core", "--example", "digits"];
+            let build = ["build", "-q", "--release", "--example", "digits"];
             if !Command::new(cargo).args(build).current_dir(root).status()?.success() {
                 return Err("the Rust example does not build".into());
             }
