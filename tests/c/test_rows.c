@@ -79,8 +79,9 @@ static void pyramid(int32_t solver)
 
 static void misuse(void)
 {
-    uint8_t rows[ROWS] = {1, 0, 2}, first[ROWS] = {1, 0, 0}, none[ROWS] = {0, 0, 0};
-    int64_t step = 0, steps[ROWS];
+    /* One more than there are rows: some calls are told so. */
+    uint8_t rows[ROWS + 1] = {1, 0, 2, 0}, first[ROWS + 1] = {1, 0, 0, 0}, none[ROWS] = {0, 0, 0};
+    int64_t step = 0, steps[ROWS + 1];
     dgm_request r = new_request();
     dgm_plan *plan = compile(DGM_SOLVER_HEUN, 1);
     memcpy(before, run, size);
