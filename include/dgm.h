@@ -1559,6 +1559,38 @@ int32_t dgm_attention_varlen(const dgm_tensor *q,
                              dgm_tensor *lse);
 
 /**
+ * The gradients of dgm_attention_varlen(): those of dgm_attention_backward() for each sequence, to the
+ * same bits.
+ *
+ * @param q          [Tq, H, D], as dgm_attention_varlen() got it
+ * @param k          [Tk, Hkv, D], likewise
+ * @param v          [Tk, Hkv, Dv], likewise
+ * @param out        [Tq, H, Dv], as dgm_attention_varlen() filled it
+ * @param lse        f32 [H, Tq], likewise
+ * @param dout       [Tq, H, Dv]
+ * @param q_offsets  sequences + 1 numbers, as dgm_attention_varlen() got them
+ * @param kv_offsets likewise
+ * @param sequences  how many
+ * @param options    those of dgm_attention_varlen(), NULL for the defaults
+ * @param dq         [Tq, H, D]
+ * @param dk         [Tk, Hkv, D]
+ * @param dv         [Tk, Hkv, Dv]
+ */
+int32_t dgm_attention_varlen_backward(const dgm_tensor *q,
+                                      const dgm_tensor *k,
+                                      const dgm_tensor *v,
+                                      const dgm_tensor *out,
+                                      const dgm_tensor *lse,
+                                      const dgm_tensor *dout,
+                                      const int64_t *q_offsets,
+                                      const int64_t *kv_offsets,
+                                      int64_t sequences,
+                                      const dgm_attention_options *options,
+                                      dgm_tensor *dq,
+                                      dgm_tensor *dk,
+                                      dgm_tensor *dv);
+
+/**
  * Fills a cache with NULL.
  *
  * @param cache       what to fill

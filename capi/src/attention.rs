@@ -1,9 +1,9 @@
 //! Attention.
 
-use dgm_core::attention::{AttentionOptions, attention, attention_backward, attention_varlen};
+use dgm_core::attention::{AttentionOptions, attention, attention_backward};
 use dgm_core::tensor::Dtype;
 use dgm_core::{Error, Result};
-use ndarray::{Ix2, Ix3, Ix4};
+use ndarray::{Ix3, Ix4};
 
 use crate::fence::entry;
 use crate::memory::{Versioned, init_struct, read_struct, slice};
@@ -186,63 +186,6 @@ pub unsafe extern "C" fn dgm_attention_backward(
             to_k,
             to_v,
             to_bias,
-        )
-    })
-}
-
-/// dgm_attention() of sequences of different lengths packed one after the other, each within itself:
-/// the bits are those of one call a sequence.
-///
-/// @param q          [Tq, H, D]: the queries of all sequences
-/// @param k          [Tk, Hkv, D]
-/// @param v          [Tk, Hkv, Dv]
-/// @param q_offsets  sequences + 1 numbers from 0 to Tq that never fall: sequence n has the queries
-///                   q_offsets[n] up to, but not with, q_offsets[n + 1]
-/// @param kv_offsets the same for the keys, from 0 to Tk
-/// @param sequences  how many
-/// @param options    NULL for the defaults; without kv_lengths, bias and mask
-/// @param out        [Tq, H, Dv]
-/// @param lse        f32 [H, Tq]; NULL if not wanted
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dgm_attention_varlen(
-    q: *const dgm_tensor,
-    k: *const dgm_tensor,
-    v: *const dgm_tensor,
-    q_offsets: *const i64,
-    kv_offsets: *const i64,
-    sequences: i64,
-    options: *const dgm_attention_options,
-    out: *mut dgm_tensor,
-    lse: *mut dgm_tensor,
-) -> i32 {
-    // SAFETY: the caller gives valid descriptors, offsets and options, or NULL.
-    entry(|| unsafe {
-        let q = Tensor::read_any("q", q, Some(3), "[Tq, H, D]", FLOATS)?;
-        let k = Tensor::read_any("k", k, Some(3), "[Tk, Hkv, D]", FLOATS)?;
-        let v = Tensor::read_any("v", v, Some(3), "[Tk, Hkv, Dv]", FLOATS)?;
-        let out = Tensor::read_any("out", out, Some(3), "[Tq, H, Dv]", FLOATS)?;
-        let lse = Tensor::read_optional("lse", lse, 2, "[H, Tq]")?;
-        let count = usize::try_from(sequences).ok().and_then(|n| n.checked_add(1));
-        let count = count.ok_or_else(|| Error::range("sequences", sequences, "0 or more"))?;
-        let q_offsets = counts("q_offsets", q_offsets, count)?;
-        let kv_offsets = counts("kv_offsets", kv_offsets, count)?;
-        // Key lengths are read as none, for the engine to refuse.
-        let read = Read::new(options, 0, q.shape()[1])?;
-        read.check_separate(&[Some(&out), lse.as_ref()])?;
-        let lse = match &lse {
-            Some(lse) => Some(lse.output::<Ix2>(&[&q, &k, &v, &out])?),
-            None => None,
-        };
-        let out = out.output_floats::<Ix3>(&[&q, &k, &v])?;
-        attention_varlen(
-            q.floats::<Ix3>()?,
-            k.floats::<Ix3>()?,
-            v.floats::<Ix3>()?,
-            &q_offsets,
-            &kv_offsets,
-            &read.options()?,
-            out,
-            lse,
         )
     })
 }

@@ -25,6 +25,8 @@ pub mod tensor;
 
 pub mod attention;
 
+pub mod varlen;
+
 pub mod cache;
 
 pub mod nn;

@@ -339,6 +339,55 @@ defmodule DGM do
   end
 
   @doc """
+  The gradients of `attention_varlen/6`: with `dout` the gradient of a loss with respect to the result
+  `out`, `{dq, dk, dv}` are those with respect to `q`, `k` and `v`.
+
+  `out` and `lse` are what `attention_varlen/6` returned with `lse: true` for the same arguments and
+  options. The bits are those of one call of `attention_backward/7` a sequence.
+
+  ## Example
+
+  A sequence of one token and one of two:
+
+      iex> one = DGM.Tensor.new([[[0]], [[0]], [[0]]])
+      iex> {out, lse} = DGM.attention_varlen(one, one, one, [0, 1, 3], [0, 1, 3], lse: true)
+      iex> dout = DGM.Tensor.new([[[1]], [[2]], [[4]]])
+      iex> {_, _, dv} = DGM.attention_varlen_backward(one, one, one, out, lse, dout, [0, 1, 3], [0, 1, 3])
+      iex> for [[x]] <- DGM.Tensor.to_list(dv), do: Float.round(x, 4)
+      [1.0, 3.0, 3.0]
+  """
+  @spec attention_varlen_backward(
+          Tensor.input(),
+          Tensor.input(),
+          Tensor.input(),
+          Tensor.input(),
+          Tensor.input(),
+          Tensor.input(),
+          [non_neg_integer],
+          [non_neg_integer],
+          keyword
+        ) :: {Tensor.input(), Tensor.input(), Tensor.input()}
+  def attention_varlen_backward(q, k, v, out, lse, dout, q_offsets, kv_offsets, opts \\ []) do
+    options = Attention.packed_gradient_options(opts)
+    {nq, nk, nv} = {Tensor.typed(q, "q"), Tensor.typed(k, "k"), Tensor.typed(v, "v")}
+
+    {no, nl, nd} =
+      {Tensor.typed(out, "out"), Tensor.native(lse, "lse"), Tensor.typed(dout, "dout")}
+
+    {a, b} = {Check.counts(q_offsets, "q_offsets"), Check.counts(kv_offsets, "kv_offsets")}
+
+    call = fn ->
+      Native.value!(Native.attention_varlen_backward(nq, nk, nv, no, nl, nd, a, b, options))
+    end
+
+    {dq, dk, dv} =
+      Telemetry.span([:attention_varlen_backward], %{q: elem(nq, 1), k: elem(nk, 1)}, call)
+
+    of = fn gradient, input -> Tensor.like_typed(q, gradient, input.type) end
+    {of.(dq, q), of.(dk, k), of.(dv, v)}
+  end
+
+  @doc """
   Layer normalisation over the last dimension.
 
   ## Options

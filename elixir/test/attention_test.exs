@@ -102,6 +102,22 @@ defmodule DGM.AttentionTest do
 
         assert [lse_part] == Tensor.to_list(want_lse)
       end
+
+      dout = packed({9, 4, 6}, 4)
+      gradients = DGM.attention_varlen_backward(q, k, v, out, lse, dout, a, b, opts)
+      assert for(x <- Tuple.to_list(gradients), do: x.shape) == [q.shape, k.shape, v.shape]
+
+      for n <- 0..3 do
+        [i, j] = for offsets <- [a, b], do: Enum.slice(offsets, n, 2)
+        own = fn x, [from, to] -> alone(x, from, to) end
+        parts = for {x, range} <- [{q, i}, {k, j}, {v, j}], do: own.(x, range)
+        {one, one_lse} = apply(DGM, :attention, parts ++ [[lse: true] ++ opts])
+
+        want = apply(DGM, :attention_backward, parts ++ [one, one_lse, own.(dout, i), opts])
+
+        got = for {x, range} <- Enum.zip(Tuple.to_list(gradients), [i, j, j]), do: own.(x, range)
+        assert got == Tuple.to_list(want)
+      end
     end
 
     assert DGM.attention_varlen(packed({0, 4, 8}, 1), k, v, [0, 0], [0, 12]).shape == {0, 4, 6}

@@ -115,6 +115,7 @@ defmodule DGM.BadInputTest do
        ]},
       {DGM, :attention_backward, attention_backward()},
       {DGM, :attention_varlen, attention_varlen()},
+      {DGM, :attention_varlen_backward, attention_varlen_backward()},
       {DGM, :layer_norm,
        [any_tensor("x", x), options([affine.(:weight), affine.(:bias)] ++ eps)]},
       {DGM, :rms_norm, [any_tensor("x", x), options([affine.(:weight)] ++ eps)]},
@@ -441,26 +442,50 @@ defmodule DGM.BadInputTest do
   end
 
   defp attention_varlen do
+    {tensors, offsets, options} = packed_arguments()
+    tensors ++ offsets ++ [options(options ++ [lse: [nil, 1, "a"]])]
+  end
+
+  defp attention_varlen_backward do
+    {tensors, offsets, options} = packed_arguments()
+    out = reals({5, 4, 8})
+    wrong = [{5, 4, 7}, {6, 4, 8}, {5, 3, 8}]
+
+    saved = [
+      tensor("out", out, wrong),
+      tensor("lse", reals({4, 5}), [{4, 6}, {5, 4}]),
+      tensor("dout", out, wrong)
+    ]
+
+    tensors ++ saved ++ offsets ++ [options(options)]
+  end
+
+  defp packed_arguments do
     [q, k] = [reals({5, 4, 8}), reals({6, 2, 8})]
     fits = [{5, 2, 8}, {6, 3, 8}, {6, 2, 9}]
     offsets = [[0], [0, 2, 1, 5], [0, 9], [1, 5, 6]]
 
-    [
+    tensors = [
       tensor("q", q, [{6, 4, 8}, {5, 3, 8}, {5, 4, 9}]),
       tensor("k", k, fits),
-      tensor("v", k, List.delete_at(fits, 2)),
-      integers("q_offsets", [0, 2, 5], [[0, 2, 6], [0, -2, 5] | offsets]),
-      integers("kv_offsets", [0, 2, 6], [[0, 2, 5], [0, -2, 6] | offsets]),
-      options(
-        scale: ["1", :nan, :infinity, [] | @not_f32],
-        causal: [nil, 1, "true", :yes],
-        window: [nil, 1, {1}, {-1, 1}, {1, nil}, {1.5, 1}, {1, 2, 3}],
-        soft_cap: ["1", :nan, 0, -1, [] | @not_f32],
-        alibi_slopes: [1, [1], [1, 2, 3, :nan], [1.0e300, 1, 1, 1], [1 | 2]],
-        sinks: [1, [1], [1, 2, 3, "a"], [1 | 2]],
-        lse: [nil, 1, "a"]
-      )
+      tensor("v", k, List.delete_at(fits, 2))
     ]
+
+    offsets = [
+      integers("q_offsets", [0, 2, 5], [[0, 2, 6], [0, -2, 5] | offsets]),
+      integers("kv_offsets", [0, 2, 6], [[0, 2, 5], [0, -2, 6] | offsets])
+    ]
+
+    options = [
+      scale: ["1", :nan, :infinity, [] | @not_f32],
+      causal: [nil, 1, "true", :yes],
+      window: [nil, 1, {1}, {-1, 1}, {1, nil}, {1.5, 1}, {1, 2, 3}],
+      soft_cap: ["1", :nan, 0, -1, [] | @not_f32],
+      alibi_slopes: [1, [1], [1, 2, 3, :nan], [1.0e300, 1, 1, 1], [1 | 2]],
+      sinks: [1, [1], [1, 2, 3, "a"], [1 | 2]]
+    ]
+
+    {tensors, offsets, options}
   end
 
   defp plan_options do

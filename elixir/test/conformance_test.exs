@@ -72,6 +72,19 @@ defmodule DGM.ConformanceTest do
     widened(DGM.attention_varlen(q, k, v, q_offsets, kv_offsets, options(case)))
   end
 
+  # The three gradients one after the other.
+  defp call(%{call: "attention_varlen_backward", args: args, out: dims} = case, x) do
+    opts = options(case)
+    [q, k, v] = for name <- ~w(q k v), do: x[name]
+    [q_offsets, kv_offsets] = for name <- ~w(q_offsets kv_offsets), do: integers(args[name])
+    {out, lse} = DGM.attention_varlen(q, k, v, q_offsets, kv_offsets, [lse: true] ++ opts)
+
+    {dq, dk, dv} =
+      DGM.attention_varlen_backward(q, k, v, out, lse, x["dout"], q_offsets, kv_offsets, opts)
+
+    %Tensor{data: dq.data <> dk.data <> dv.data, shape: List.to_tuple(dims)}
+  end
+
   # The three gradients of each batch entry one after the other.
   defp call(%{call: "attention_backward", out: [batch, _] = dims} = case, x) do
     opts = options(case)

@@ -28,6 +28,7 @@ defmodule DGM.NxTest do
     [weight, add] = [reals({4}, 11), reals({4}, 12)]
     layer = Linear.pack(reals({3, 4}), reals({3}))
     {out, lse} = DGM.attention(q, k, v, lse: true)
+    {pout, plse} = DGM.attention_varlen(pq, pk, pv, [0, 2, 5], [0, 2, 6], lse: true)
     tables = {reals({9, 2}), reals({9, 2}, 8)}
 
     cache =
@@ -52,6 +53,8 @@ defmodule DGM.NxTest do
       {:attention_varlen, [pq, pk, pv],
        &DGM.attention_varlen(&1, &2, &3, [0, 2, 5], [0, 2, 6], lse: true)},
       {:attention_varlen, [pq, pk, pv], &DGM.attention_varlen(&1, &2, &3, [0, 2, 5], [0, 2, 6])},
+      {:attention_varlen_backward, [pq, pk, pv, pout, plse, pout],
+       &DGM.attention_varlen_backward(&1, &2, &3, &4, &5, &6, [0, 2, 5], [0, 2, 6])},
       {:layer_norm, [x], &DGM.layer_norm/1},
       {:layer_norm, [x, weight, add], &DGM.layer_norm(&1, weight: &2, bias: &3)},
       {:rms_norm, [x], &DGM.rms_norm/1},

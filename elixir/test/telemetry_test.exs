@@ -48,6 +48,11 @@ defmodule DGM.TelemetryTest do
     assert DGM.attention_varlen(packed, packed, packed, [0, 1], [0, 1]) == packed
     assert_span([:attention_varlen], %{q: [1, 1, 2], k: [1, 1, 2]})
 
+    saved = [packed, Tensor.new([[0]]), packed]
+    args = [packed, packed, packed] ++ saved ++ [[0, 1], [0, 1]]
+    assert {%Tensor{}, _, _} = apply(DGM, :attention_varlen_backward, args)
+    assert_span([:attention_varlen_backward], %{q: [1, 1, 2], k: [1, 1, 2]})
+
     run = Sampler.start(Plan.compile(steps: 2), [1, 2], 3)
     {:eval, %{eval_id: id}} = Sampler.ask(run)
     assert %DGM.Run{} = Sampler.tell(run, id, Sampler.input(run))

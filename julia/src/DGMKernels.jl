@@ -48,6 +48,7 @@ using .Library: LibraryNotFound
 
 export DiT, DGMError, LibraryNotFound
 export attention, attention!, attention_backward, attention_backward!, attention_varlen, attention_varlen!
+export attention_varlen_backward, attention_varlen_backward!
 export layer_norm, layer_norm!, layer_norm_modulate, layer_norm_modulate!, rms_norm, rms_norm!, modulate, modulate!
 export attention_paged, attention_paged!, attention_merge, attention_merge!, cache_append!, cache_fork!, cache_truncate!
 export gate_residual, gate_residual!, timestep_embedding, timestep_embedding!

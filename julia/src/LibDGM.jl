@@ -340,6 +340,7 @@ const SYMBOLS = (
     :dgm_attention,
     :dgm_attention_backward,
     :dgm_attention_varlen,
+    :dgm_attention_varlen_backward,
     :dgm_kv_cache_init,
     :dgm_rope_options_init,
     :dgm_attention_paged,
@@ -457,223 +458,226 @@ dgm_attention_backward(q, k, v, out, lse, dout, options, dq, dk, dv, dbias) =
 dgm_attention_varlen(q, k, v, q_offsets, kv_offsets, sequences, options, out, lse) =
     @native 14 dgm_attention_varlen(q::Ptr{dgm_tensor}, k::Ptr{dgm_tensor}, v::Ptr{dgm_tensor}, q_offsets::Ptr{Int64}, kv_offsets::Ptr{Int64}, sequences::Int64, options::Ptr{dgm_attention_options}, out::Ptr{dgm_tensor}, lse::Ptr{dgm_tensor})::Int32
 
+dgm_attention_varlen_backward(q, k, v, out, lse, dout, q_offsets, kv_offsets, sequences, options, dq, dk, dv) =
+    @native 15 dgm_attention_varlen_backward(q::Ptr{dgm_tensor}, k::Ptr{dgm_tensor}, v::Ptr{dgm_tensor}, out::Ptr{dgm_tensor}, lse::Ptr{dgm_tensor}, dout::Ptr{dgm_tensor}, q_offsets::Ptr{Int64}, kv_offsets::Ptr{Int64}, sequences::Int64, options::Ptr{dgm_attention_options}, dq::Ptr{dgm_tensor}, dk::Ptr{dgm_tensor}, dv::Ptr{dgm_tensor})::Int32
+
 dgm_kv_cache_init(cache, struct_size) =
-    @native 15 dgm_kv_cache_init(cache::Ptr{dgm_kv_cache}, struct_size::Csize_t)::Int32
+    @native 16 dgm_kv_cache_init(cache::Ptr{dgm_kv_cache}, struct_size::Csize_t)::Int32
 
 dgm_rope_options_init(options, struct_size) =
-    @native 16 dgm_rope_options_init(options::Ptr{dgm_rope_options}, struct_size::Csize_t)::Int32
+    @native 17 dgm_rope_options_init(options::Ptr{dgm_rope_options}, struct_size::Csize_t)::Int32
 
 dgm_attention_paged(q, cache, options, out, lse) =
-    @native 17 dgm_attention_paged(q::Ptr{dgm_tensor}, cache::Ptr{dgm_kv_cache}, options::Ptr{dgm_attention_options}, out::Ptr{dgm_tensor}, lse::Ptr{dgm_tensor})::Int32
+    @native 18 dgm_attention_paged(q::Ptr{dgm_tensor}, cache::Ptr{dgm_kv_cache}, options::Ptr{dgm_attention_options}, out::Ptr{dgm_tensor}, lse::Ptr{dgm_tensor})::Int32
 
 dgm_kv_cache_append(k, v, counts, rope, cache) =
-    @native 18 dgm_kv_cache_append(k::Ptr{dgm_tensor}, v::Ptr{dgm_tensor}, counts::Ptr{Int64}, rope::Ptr{dgm_rope_options}, cache::Ptr{dgm_kv_cache})::Int32
+    @native 19 dgm_kv_cache_append(k::Ptr{dgm_tensor}, v::Ptr{dgm_tensor}, counts::Ptr{Int64}, rope::Ptr{dgm_rope_options}, cache::Ptr{dgm_kv_cache})::Int32
 
 dgm_kv_cache_fork(cache, from, to) =
-    @native 19 dgm_kv_cache_fork(cache::Ptr{dgm_kv_cache}, from::Int64, to::Int64)::Int32
+    @native 20 dgm_kv_cache_fork(cache::Ptr{dgm_kv_cache}, from::Int64, to::Int64)::Int32
 
 dgm_kv_cache_truncate(lengths, keep, batch) =
-    @native 20 dgm_kv_cache_truncate(lengths::Ptr{Int64}, keep::Ptr{Int64}, batch::Int64)::Int32
+    @native 21 dgm_kv_cache_truncate(lengths::Ptr{Int64}, keep::Ptr{Int64}, batch::Int64)::Int32
 
 dgm_attention_merge(out1, lse1, out2, lse2, out, lse) =
-    @native 21 dgm_attention_merge(out1::Ptr{dgm_tensor}, lse1::Ptr{dgm_tensor}, out2::Ptr{dgm_tensor}, lse2::Ptr{dgm_tensor}, out::Ptr{dgm_tensor}, lse::Ptr{dgm_tensor})::Int32
+    @native 22 dgm_attention_merge(out1::Ptr{dgm_tensor}, lse1::Ptr{dgm_tensor}, out2::Ptr{dgm_tensor}, lse2::Ptr{dgm_tensor}, out::Ptr{dgm_tensor}, lse::Ptr{dgm_tensor})::Int32
 
 dgm_rope_tables(first, theta, cos, sin) =
-    @native 22 dgm_rope_tables(first::Int64, theta::Float32, cos::Ptr{dgm_tensor}, sin::Ptr{dgm_tensor})::Int32
+    @native 23 dgm_rope_tables(first::Int64, theta::Float32, cos::Ptr{dgm_tensor}, sin::Ptr{dgm_tensor})::Int32
 
 dgm_rope_axial_tables(positions, dims, theta, cos, sin) =
-    @native 23 dgm_rope_axial_tables(positions::Ptr{dgm_tensor}, dims::Ptr{Int64}, theta::Float32, cos::Ptr{dgm_tensor}, sin::Ptr{dgm_tensor})::Int32
+    @native 24 dgm_rope_axial_tables(positions::Ptr{dgm_tensor}, dims::Ptr{Int64}, theta::Float32, cos::Ptr{dgm_tensor}, sin::Ptr{dgm_tensor})::Int32
 
 dgm_rope(x, first, tables, out) =
-    @native 24 dgm_rope(x::Ptr{dgm_tensor}, first::Ptr{Int64}, tables::Ptr{dgm_rope_options}, out::Ptr{dgm_tensor})::Int32
+    @native 25 dgm_rope(x::Ptr{dgm_tensor}, first::Ptr{Int64}, tables::Ptr{dgm_rope_options}, out::Ptr{dgm_tensor})::Int32
 
 dgm_layer_norm(x, weight, bias, eps, out) =
-    @native 25 dgm_layer_norm(x::Ptr{dgm_tensor}, weight::Ptr{dgm_tensor}, bias::Ptr{dgm_tensor}, eps::Float32, out::Ptr{dgm_tensor})::Int32
+    @native 26 dgm_layer_norm(x::Ptr{dgm_tensor}, weight::Ptr{dgm_tensor}, bias::Ptr{dgm_tensor}, eps::Float32, out::Ptr{dgm_tensor})::Int32
 
 dgm_rms_norm(x, weight, eps, out) =
-    @native 26 dgm_rms_norm(x::Ptr{dgm_tensor}, weight::Ptr{dgm_tensor}, eps::Float32, out::Ptr{dgm_tensor})::Int32
+    @native 27 dgm_rms_norm(x::Ptr{dgm_tensor}, weight::Ptr{dgm_tensor}, eps::Float32, out::Ptr{dgm_tensor})::Int32
 
 dgm_modulate(x, shift, scale, out) =
-    @native 27 dgm_modulate(x::Ptr{dgm_tensor}, shift::Ptr{dgm_tensor}, scale::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+    @native 28 dgm_modulate(x::Ptr{dgm_tensor}, shift::Ptr{dgm_tensor}, scale::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
 
 dgm_layer_norm_modulate(x, shift, scale, eps, out) =
-    @native 28 dgm_layer_norm_modulate(x::Ptr{dgm_tensor}, shift::Ptr{dgm_tensor}, scale::Ptr{dgm_tensor}, eps::Float32, out::Ptr{dgm_tensor})::Int32
+    @native 29 dgm_layer_norm_modulate(x::Ptr{dgm_tensor}, shift::Ptr{dgm_tensor}, scale::Ptr{dgm_tensor}, eps::Float32, out::Ptr{dgm_tensor})::Int32
 
 dgm_gate_residual(residual, y, gate, out) =
-    @native 29 dgm_gate_residual(residual::Ptr{dgm_tensor}, y::Ptr{dgm_tensor}, gate::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+    @native 30 dgm_gate_residual(residual::Ptr{dgm_tensor}, y::Ptr{dgm_tensor}, gate::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
 
 dgm_silu(x, out) =
-    @native 30 dgm_silu(x::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+    @native 31 dgm_silu(x::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
 
 dgm_gelu(x, kind, out) =
-    @native 31 dgm_gelu(x::Ptr{dgm_tensor}, kind::Int32, out::Ptr{dgm_tensor})::Int32
+    @native 32 dgm_gelu(x::Ptr{dgm_tensor}, kind::Int32, out::Ptr{dgm_tensor})::Int32
 
 dgm_softmax(x, out) =
-    @native 32 dgm_softmax(x::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+    @native 33 dgm_softmax(x::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
 
 dgm_log_softmax(x, out) =
-    @native 33 dgm_log_softmax(x::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+    @native 34 dgm_log_softmax(x::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
 
 dgm_rms_norm_residual(x, residual, weight, eps, sum, out) =
-    @native 34 dgm_rms_norm_residual(x::Ptr{dgm_tensor}, residual::Ptr{dgm_tensor}, weight::Ptr{dgm_tensor}, eps::Float32, sum::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+    @native 35 dgm_rms_norm_residual(x::Ptr{dgm_tensor}, residual::Ptr{dgm_tensor}, weight::Ptr{dgm_tensor}, eps::Float32, sum::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
 
 dgm_group_norm(x, groups, weight, bias, eps, silu, out) =
-    @native 35 dgm_group_norm(x::Ptr{dgm_tensor}, groups::Int64, weight::Ptr{dgm_tensor}, bias::Ptr{dgm_tensor}, eps::Float32, silu::Int32, out::Ptr{dgm_tensor})::Int32
+    @native 36 dgm_group_norm(x::Ptr{dgm_tensor}, groups::Int64, weight::Ptr{dgm_tensor}, bias::Ptr{dgm_tensor}, eps::Float32, silu::Int32, out::Ptr{dgm_tensor})::Int32
 
 dgm_swiglu(gate, up, out) =
-    @native 36 dgm_swiglu(gate::Ptr{dgm_tensor}, up::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+    @native 37 dgm_swiglu(gate::Ptr{dgm_tensor}, up::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
 
 dgm_geglu(gate, up, kind, out) =
-    @native 37 dgm_geglu(gate::Ptr{dgm_tensor}, up::Ptr{dgm_tensor}, kind::Int32, out::Ptr{dgm_tensor})::Int32
+    @native 38 dgm_geglu(gate::Ptr{dgm_tensor}, up::Ptr{dgm_tensor}, kind::Int32, out::Ptr{dgm_tensor})::Int32
 
 dgm_embedding(table, indices, count, out) =
-    @native 38 dgm_embedding(table::Ptr{dgm_tensor}, indices::Ptr{Int64}, count::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 39 dgm_embedding(table::Ptr{dgm_tensor}, indices::Ptr{Int64}, count::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_cfg_combine(cond, uncond, scale, rescale, out) =
-    @native 39 dgm_cfg_combine(cond::Ptr{dgm_tensor}, uncond::Ptr{dgm_tensor}, scale::Float64, rescale::Float64, out::Ptr{dgm_tensor})::Int32
+    @native 40 dgm_cfg_combine(cond::Ptr{dgm_tensor}, uncond::Ptr{dgm_tensor}, scale::Float64, rescale::Float64, out::Ptr{dgm_tensor})::Int32
 
 dgm_timestep_embedding(t, max_period, out) =
-    @native 40 dgm_timestep_embedding(t::Ptr{dgm_tensor}, max_period::Float32, out::Ptr{dgm_tensor})::Int32
+    @native 41 dgm_timestep_embedding(t::Ptr{dgm_tensor}, max_period::Float32, out::Ptr{dgm_tensor})::Int32
 
 dgm_patchify(x, patch, out) =
-    @native 41 dgm_patchify(x::Ptr{dgm_tensor}, patch::Int64, out::Ptr{dgm_tensor})::Int32
+    @native 42 dgm_patchify(x::Ptr{dgm_tensor}, patch::Int64, out::Ptr{dgm_tensor})::Int32
 
 dgm_unpatchify(x, patch, out) =
-    @native 42 dgm_unpatchify(x::Ptr{dgm_tensor}, patch::Int64, out::Ptr{dgm_tensor})::Int32
+    @native 43 dgm_unpatchify(x::Ptr{dgm_tensor}, patch::Int64, out::Ptr{dgm_tensor})::Int32
 
 dgm_linear_pack(weight, bias, out) =
-    @native 43 dgm_linear_pack(weight::Ptr{dgm_tensor}, bias::Ptr{dgm_tensor}, out::Ptr{Ptr{dgm_linear}})::Int32
+    @native 44 dgm_linear_pack(weight::Ptr{dgm_tensor}, bias::Ptr{dgm_tensor}, out::Ptr{Ptr{dgm_linear}})::Int32
 
 dgm_linear_free(linear) =
-    @native 44 dgm_linear_free(linear::Ptr{dgm_linear})::Cvoid
+    @native 45 dgm_linear_free(linear::Ptr{dgm_linear})::Cvoid
 
 dgm_linear_forward(linear, x, activation, out) =
-    @native 45 dgm_linear_forward(linear::Ptr{dgm_linear}, x::Ptr{dgm_tensor}, activation::Int32, out::Ptr{dgm_tensor})::Int32
+    @native 46 dgm_linear_forward(linear::Ptr{dgm_linear}, x::Ptr{dgm_tensor}, activation::Int32, out::Ptr{dgm_tensor})::Int32
 
 dgm_random_uniform(seeds, rows, purpose, draw, out) =
-    @native 46 dgm_random_uniform(seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{dgm_tensor})::Int32
+    @native 47 dgm_random_uniform(seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{dgm_tensor})::Int32
 
 dgm_random_normal(seeds, rows, purpose, draw, out) =
-    @native 47 dgm_random_normal(seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{dgm_tensor})::Int32
+    @native 48 dgm_random_normal(seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{dgm_tensor})::Int32
 
 dgm_random_categorical(logits, seeds, rows, purpose, draw, out) =
-    @native 48 dgm_random_categorical(logits::Ptr{dgm_tensor}, seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{Int64})::Int32
+    @native 49 dgm_random_categorical(logits::Ptr{dgm_tensor}, seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{Int64})::Int32
 
 dgm_row_seeds(seed, rows, out) =
-    @native 49 dgm_row_seeds(seed::UInt64, rows::Csize_t, out::Ptr{UInt64})::Int32
+    @native 50 dgm_row_seeds(seed::UInt64, rows::Csize_t, out::Ptr{UInt64})::Int32
 
 dgm_plan_options_init(options, struct_size) =
-    @native 50 dgm_plan_options_init(options::Ptr{dgm_plan_options}, struct_size::Csize_t)::Int32
+    @native 51 dgm_plan_options_init(options::Ptr{dgm_plan_options}, struct_size::Csize_t)::Int32
 
 dgm_plan_options_preset(options, name) =
-    @native 51 dgm_plan_options_preset(options::Ptr{dgm_plan_options}, name::Cstring)::Int32
+    @native 52 dgm_plan_options_preset(options::Ptr{dgm_plan_options}, name::Cstring)::Int32
 
 dgm_plan_compile(options, out) =
-    @native 52 dgm_plan_compile(options::Ptr{dgm_plan_options}, out::Ptr{Ptr{dgm_plan}})::Int32
+    @native 53 dgm_plan_compile(options::Ptr{dgm_plan_options}, out::Ptr{Ptr{dgm_plan}})::Int32
 
 dgm_plan_free(plan) =
-    @native 53 dgm_plan_free(plan::Ptr{dgm_plan})::Cvoid
+    @native 54 dgm_plan_free(plan::Ptr{dgm_plan})::Cvoid
 
 dgm_plan_describe(plan, buf, cap, needed) =
-    @native 54 dgm_plan_describe(plan::Ptr{dgm_plan}, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 55 dgm_plan_describe(plan::Ptr{dgm_plan}, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_plan_slots(plan, slots) =
-    @native 55 dgm_plan_slots(plan::Ptr{dgm_plan}, slots::Ptr{Csize_t})::Int32
+    @native 56 dgm_plan_slots(plan::Ptr{dgm_plan}, slots::Ptr{Csize_t})::Int32
 
 dgm_plan_state_len(plan, rows, elements, floats) =
-    @native 56 dgm_plan_state_len(plan::Ptr{dgm_plan}, rows::Csize_t, elements::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 57 dgm_plan_state_len(plan::Ptr{dgm_plan}, rows::Csize_t, elements::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_plan_run_size(plan, rows, bytes) =
-    @native 57 dgm_plan_run_size(plan::Ptr{dgm_plan}, rows::Csize_t, bytes::Ptr{Csize_t})::Int32
+    @native 58 dgm_plan_run_size(plan::Ptr{dgm_plan}, rows::Csize_t, bytes::Ptr{Csize_t})::Int32
 
 dgm_plan_hash(plan, hash) =
-    @native 58 dgm_plan_hash(plan::Ptr{dgm_plan}, hash::Ptr{UInt64})::Int32
+    @native 59 dgm_plan_hash(plan::Ptr{dgm_plan}, hash::Ptr{UInt64})::Int32
 
 dgm_plan_outputs(plan, outputs) =
-    @native 59 dgm_plan_outputs(plan::Ptr{dgm_plan}, outputs::Ptr{Csize_t})::Int32
+    @native 60 dgm_plan_outputs(plan::Ptr{dgm_plan}, outputs::Ptr{Csize_t})::Int32
 
 dgm_run_start(plan, seeds, rows, elements, x_start, run, run_size, state, state_len) =
-    @native 60 dgm_run_start(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 61 dgm_run_start(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_start_from(plan, seeds, rows, elements, data, run, run_size, state, state_len) =
-    @native 61 dgm_run_start_from(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, data::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 62 dgm_run_start_from(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, data::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_set_known(plan, run, run_size, state, state_len, known, mask, len) =
-    @native 62 dgm_run_set_known(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, known::Ptr{Float32}, mask::Ptr{Float32}, len::Csize_t)::Int32
+    @native 63 dgm_run_set_known(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, known::Ptr{Float32}, mask::Ptr{Float32}, len::Csize_t)::Int32
 
 dgm_run_ask(plan, run, run_size, request) =
-    @native 63 dgm_run_ask(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, request::Ptr{dgm_request})::Int32
+    @native 64 dgm_run_ask(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, request::Ptr{dgm_request})::Int32
 
 dgm_run_times(plan, run, run_size, t, rows) =
-    @native 64 dgm_run_times(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, t::Ptr{Float32}, rows::Csize_t)::Int32
+    @native 65 dgm_run_times(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, t::Ptr{Float32}, rows::Csize_t)::Int32
 
 dgm_run_input(plan, run, run_size, state, state_len, x) =
-    @native 65 dgm_run_input(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+    @native 66 dgm_run_input(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
 
 dgm_run_tell(plan, run, run_size, state, state_len, eval_id, y, y_len) =
-    @native 66 dgm_run_tell(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
+    @native 67 dgm_run_tell(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
 
 dgm_run_result(plan, run, run_size, state, state_len, x) =
-    @native 67 dgm_run_result(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+    @native 68 dgm_run_result(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
 
 dgm_run_export_size(plan, run, run_size, bytes) =
-    @native 68 dgm_run_export_size(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, bytes::Ptr{Csize_t})::Int32
+    @native 69 dgm_run_export_size(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, bytes::Ptr{Csize_t})::Int32
 
 dgm_run_export(plan, run, run_size, state, state_len, buf, cap, written) =
-    @native 69 dgm_run_export(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, buf::Ptr{Cvoid}, cap::Csize_t, written::Ptr{Csize_t})::Int32
+    @native 70 dgm_run_export(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, buf::Ptr{Cvoid}, cap::Csize_t, written::Ptr{Csize_t})::Int32
 
 dgm_run_peek(buf, len, rows, elements) =
-    @native 70 dgm_run_peek(buf::Ptr{Cvoid}, len::Csize_t, rows::Ptr{Csize_t}, elements::Ptr{Csize_t})::Int32
+    @native 71 dgm_run_peek(buf::Ptr{Cvoid}, len::Csize_t, rows::Ptr{Csize_t}, elements::Ptr{Csize_t})::Int32
 
 dgm_run_import(plan, buf, len, run, run_size, state, state_len) =
-    @native 71 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 72 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_select(plan, run, run_size, rows, len) =
-    @native 72 dgm_run_select(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
+    @native 73 dgm_run_select(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
 
 dgm_run_finish_rows(plan, run, run_size, rows, len) =
-    @native 73 dgm_run_finish_rows(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
+    @native 74 dgm_run_finish_rows(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
 
 dgm_run_row_steps(plan, run, run_size, steps, rows) =
-    @native 74 dgm_run_row_steps(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, steps::Ptr{Int64}, rows::Csize_t)::Int32
+    @native 75 dgm_run_row_steps(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, steps::Ptr{Int64}, rows::Csize_t)::Int32
 
 dgm_run_row_active(plan, run, run_size, active, rows) =
-    @native 75 dgm_run_row_active(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, active::Ptr{UInt8}, rows::Csize_t)::Int32
+    @native 76 dgm_run_row_active(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, active::Ptr{UInt8}, rows::Csize_t)::Int32
 
 dgm_plan_operations(plan, eval_id, operations, operations_cap, operations_len, terms, terms_cap, terms_len) =
-    @native 76 dgm_plan_operations(plan::Ptr{dgm_plan}, eval_id::UInt64, operations::Ptr{dgm_operation}, operations_cap::Csize_t, operations_len::Ptr{Csize_t}, terms::Ptr{dgm_term}, terms_cap::Csize_t, terms_len::Ptr{Csize_t})::Int32
+    @native 77 dgm_plan_operations(plan::Ptr{dgm_plan}, eval_id::UInt64, operations::Ptr{dgm_operation}, operations_cap::Csize_t, operations_len::Ptr{Csize_t}, terms::Ptr{dgm_term}, terms_cap::Csize_t, terms_len::Ptr{Csize_t})::Int32
 
 dgm_run_start_detached(plan, seeds, rows, elements, run, run_size) =
-    @native 77 dgm_run_start_detached(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t)::Int32
+    @native 78 dgm_run_start_detached(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t)::Int32
 
 dgm_run_advance(plan, run, run_size, eval_id) =
-    @native 78 dgm_run_advance(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, eval_id::UInt64)::Int32
+    @native 79 dgm_run_advance(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, eval_id::UInt64)::Int32
 
 dgm_sample(plan, seeds, rows, elements, x_start, run, run_size, state, state_len, y, t, model, ctx) =
-    @native 79 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
+    @native 80 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
 
 dgm_model_load(path, out) =
-    @native 80 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
+    @native 81 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
 
 dgm_model_free(model) =
-    @native 81 dgm_model_free(model::Ptr{dgm_model})::Cvoid
+    @native 82 dgm_model_free(model::Ptr{dgm_model})::Cvoid
 
 dgm_model_get_info(model, info) =
-    @native 82 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
+    @native 83 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
 
 dgm_model_metadata(model, key, buf, cap, needed) =
-    @native 83 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 84 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_model_plan_options(model, options) =
-    @native 84 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
+    @native 85 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
 
 dgm_model_workspace_len(model, batch, floats) =
-    @native 85 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 86 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_model_forward(model, x, t, labels, workspace, workspace_len, out) =
-    @native 86 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 87 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_generate(model, plan, seeds, labels, rows, out) =
-    @native 87 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 88 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 end

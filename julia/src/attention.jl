@@ -201,6 +201,67 @@ end
 
 "See [`attention_varlen`](@ref)."
 function attention_varlen!(out, q, k, v, q_offsets, kv_offsets; lse = nothing, options...)
+    size_out, size_lse = packed_sizes(q, k, v)
+    float_dims("out", out, 3, "(Dv, H, Tq)")
+    size(out) == size_out || wrong_size("out", out, size_out)
+    lse === nothing || check_size("lse", lse, size_lse)
+    a, b = packed_offsets(q_offsets, kv_offsets)
+    with_options(size(q, 2); options...) do options
+        check(LibDGM.dgm_attention_varlen(Tensor(q), Tensor(k), Tensor(v), a, b, length(a) - 1, Ref(options),
+                                          Tensor(out), optional(lse)))
+    end
+    return out
+end
+
+"""
+    attention_varlen_backward(q, k, v, out, lse, dout, q_offsets, kv_offsets; options...)
+    attention_varlen_backward!(dq, dk, dv, q, k, v, out, lse, dout, q_offsets, kv_offsets; options...)
+
+The gradients of [`attention_varlen`](@ref) with respect to `q`, `k` and `v`, with `dout` the one with respect
+to its result: the bits are those of one [`attention_backward`](@ref) a sequence.
+
+# Arguments
+- `q`, `k`, `v`, `q_offsets`, `kv_offsets` and options: what `attention_varlen` got.
+- `out`, `lse`: what it returned with `lse = true`; `dout`: `(Dv, H, Tq)`.
+
+Returns `(dq, dk, dv)`, of the sizes and types of `q`, `k` and `v`.
+
+# Examples
+```julia
+q, k, v = randn(Float32, 16, 4, 5), randn(Float32, 16, 4, 5), randn(Float32, 16, 4, 5)
+y, lse = attention_varlen(q, k, v, [0, 2, 5], [0, 2, 5]; lse = true)
+dq, dk, dv = attention_varlen_backward(q, k, v, y, lse, ones(Float32, size(y)), [0, 2, 5], [0, 2, 5])
+```
+"""
+function attention_varlen_backward(q, k, v, out, lse, dout, q_offsets, kv_offsets; options...)
+    packed_sizes(q, k, v)
+    dq, dk, dv = map(x -> Array{eltype(x)}(undef, size(x)), (q, k, v))
+    return attention_varlen_backward!(dq, dk, dv, q, k, v, out, lse, dout, q_offsets, kv_offsets; options...)
+end
+
+"See [`attention_varlen_backward`](@ref)."
+function attention_varlen_backward!(dq, dk, dv, q, k, v, out, lse, dout, q_offsets, kv_offsets; options...)
+    size_out, size_lse = packed_sizes(q, k, v)
+    for (name, x) in (("out", out), ("dout", dout))
+        float_dims(name, x, 3, "(Dv, H, Tq)")
+        size(x) == size_out || wrong_size(name, x, size_out)
+    end
+    check_size("lse", lse, size_lse)
+    for (name, x, of) in (("dq", dq, q), ("dk", dk, k), ("dv", dv, v))
+        float_dims(name, x, 3, string(size(of)))
+        size(x) == size(of) || wrong_size(name, x, size(of))
+    end
+    a, b = packed_offsets(q_offsets, kv_offsets)
+    with_options(size(q, 2); options...) do options
+        check(LibDGM.dgm_attention_varlen_backward(
+            Tensor(q), Tensor(k), Tensor(v), Tensor(out), Tensor(lse), Tensor(dout), a, b, length(a) - 1,
+            Ref(options), Tensor(dq), Tensor(dk), Tensor(dv)))
+    end
+    return dq, dk, dv
+end
+
+"The sizes of the result and of the log-sum-exps of packed arguments that fit each other."
+function packed_sizes(q, k, v)
     float_dims("q", q, 3, "(D, H, Tq)")
     float_dims("k", k, 3, "(D, Hkv, Tk)")
     float_dims("v", v, 3, "(Dv, Hkv, Tk)")
@@ -211,17 +272,15 @@ function attention_varlen!(out, q, k, v, q_offsets, kv_offsets; lse = nothing, o
             "q is (D, H, Tq) = $(size(q)), k is $(size(k)), v is $(size(v)): expected k (D, Hkv, Tk) and " *
             "v (Dv, Hkv, Tk) with the same D, Hkv and Tk, and H a multiple of Hkv"))
     end
-    float_dims("out", out, 3, "(Dv, H, Tq)")
-    size(out) == (size(v, 1), h, tq) || wrong_size("out", out, (size(v, 1), h, tq))
-    lse === nothing || check_size("lse", lse, (tq, h))
+    return (size(v, 1), h, tq), (tq, h)
+end
+
+"Both offsets as the library reads them."
+function packed_offsets(q_offsets, kv_offsets)
     a, b = collect(Int64, q_offsets), collect(Int64, kv_offsets)
     length(a) == length(b) >= 1 ||
         throw(DimensionMismatch("kv_offsets has length $(length(b)), q_offsets $(length(a)): expected the same, 1 or more"))
-    with_options(h; options...) do options
-        check(LibDGM.dgm_attention_varlen(Tensor(q), Tensor(k), Tensor(v), a, b, length(a) - 1, Ref(options),
-                                          Tensor(out), optional(lse)))
-    end
-    return out
+    return a, b
 end
 
 "Calls `f` with the options that every kind of attention over `h` heads takes."

@@ -123,6 +123,14 @@ const CALLS = Dict(
         q, k, v, offsets = stored(c, x("q")), stored(c, x("k")), stored(c, x("v")), n -> list(Int, c, n)
         into(y -> attention_varlen!(y, q, k, v, offsets("q_offsets"), offsets("kv_offsets"); packed_options(c)...), out, c)
     end,
+    # The three gradients one after the other.
+    "attention_varlen_backward" => (out, c, x) -> begin
+        q, k, v, offsets = x("q"), x("k"), x("v"), map(n -> list(Int, c, n), ("q_offsets", "kv_offsets"))
+        y, lse = similar(x("dout")), Array{Float32}(undef, size(x("dout"), 3), size(x("dout"), 2))
+        attention_varlen!(y, q, k, v, offsets...; lse = lse, packed_options(c)...)
+        gradients = attention_varlen_backward(q, k, v, y, lse, x("dout"), offsets...; packed_options(c)...)
+        out .= vcat(map(vec, gradients)...)
+    end,
     "attention_paged" => (out, c, x) -> attention_paged!(out, x("q"), paged_cache(c, x("k"), x("v"));
                                                          causal = number(c, "causal") != 0),
     "attention_merge" => (out, c, x) -> attention_merge!(out, fill(NaN32, size(x("lse1"))), x("out1"), x("lse1"), x("out2"), x("lse2")),

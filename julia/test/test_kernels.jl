@@ -182,12 +182,21 @@ end
     q, k, v = randn(Float32, 8, 4, 9), randn(Float32, 8, 2, 12), randn(Float32, 6, 2, 12)
     a, b = [0, 4, 4, 9], [0, 5, 6, 12]
     out, lse = attention_varlen(q, k, v, a, b; lse = true, window = (2, nothing), sinks = [1, 2, 3, 4])
+    dout = randn(Float32, size(out))
+    packed = attention_varlen_backward(q, k, v, out, lse, dout, a, b; window = (2, nothing), sinks = 1:4)
     for n in 1:3
         i, j = a[n]+1:a[n+1], b[n]+1:b[n+1]
         alone(x, i) = reshape(permutedims(x[:, :, i], (1, 3, 2)), size(x, 1), length(i), size(x, 2), 1)
         want, want_lse = attention(alone(q, i), alone(k, j), alone(v, j); lse = true, window = (2, nothing), sinks = 1:4)
         @test alone(out, i) == want && lse[i, :] == want_lse[:, :, 1]
+        own = map(alone, (q, k, v), (i, j, j))
+        grads = attention_backward(own..., want, want_lse, alone(dout, i); window = (2, nothing), sinks = 1:4)
+        @test map(alone, packed, (i, j, j)) == grads
     end
+    @test attention_varlen_backward!(map(similar, (q, k, v))..., q, k, v, out, lse, dout, a, b; causal = true) isa Tuple
+    @test thrown(() -> attention_varlen_backward(q, k, v, out, lse, dout, a, [0, 12])) isa DimensionMismatch
+    @test thrown(() -> attention_varlen_backward(q, k, v, out, lse', dout, a, b)) isa DimensionMismatch
+    @test thrown(() -> attention_varlen_backward!(q, k, v, q, k, v, out, lse, dout, a, b)) isa ArgumentError
     for (offsets, words) in (([0, 4, 3, 9], "q_offsets"), ([0, 4, 4, 8], "q_offsets"), ([1, 4, 4, 9], "q_offsets"))
         @test occursin(words, thrown(() -> attention_varlen(q, k, v, offsets, b)).msg)
     end

@@ -169,7 +169,7 @@ static void packed_sequences(void)
     static float got[T * DV], sums[T], alone[T * DV], alone_sums[T];
     int64_t sq[] = {T, 1, D}, sk[] = {S, 1, D}, sv[] = {S, 1, DV}, so[] = {T, 1, DV}, sl[] = {1, T};
     int64_t q_offsets[] = {0, 5, 5, T}, kv_offsets[] = {0, 7, 9, S}, falling[] = {0, 6, 5, T};
-    static float more[S * D], values[S * DV];
+    static float more[S * D], values[S * DV], dout[T * DV], grads[2][T * D + S * D + S * DV];
     fill(more, COUNT(more), 4);
     fill(values, COUNT(values), 5);
     dgm_tensor tq = f32_tensor(q, 3, sq), tk = f32_tensor(more, 3, sk), tv = f32_tensor(values, 3, sv);
@@ -178,6 +178,11 @@ static void packed_sequences(void)
     OK(dgm_attention_options_init(&o, sizeof o));
     o.causal = 1;
     OK(dgm_attention_varlen(&tq, &tk, &tv, q_offsets, kv_offsets, 3, &o, &to, &tl));
+    fill(dout, COUNT(dout), 6);
+    float *own[3] = {grads[1], grads[1] + T * D, grads[1] + T * D + S * D};
+    dgm_tensor td = f32_tensor(dout, 3, so), tdq = f32_tensor(grads[0], 3, sq), tdk = f32_tensor(grads[0] + T * D, 3, sk);
+    dgm_tensor tdv = f32_tensor(grads[0] + T * D + S * D, 3, sv);
+    OK(dgm_attention_varlen_backward(&tq, &tk, &tv, &to, &tl, &td, q_offsets, kv_offsets, 3, &o, &tdq, &tdk, &tdv));
     for (int n = 0; n < 3; n++) {
         int64_t rows = q_offsets[n + 1] - q_offsets[n], keys = kv_offsets[n + 1] - kv_offsets[n];
         int64_t aq[] = {1, 1, rows, D}, ak[] = {1, 1, keys, D}, av[] = {1, 1, keys, DV};
@@ -186,7 +191,17 @@ static void packed_sequences(void)
         dgm_tensor bv = f32_tensor(values + kv_offsets[n] * DV, 4, av);
         dgm_tensor bo = f32_tensor(alone + q_offsets[n] * DV, 4, ao), bl = f32_tensor(alone_sums + q_offsets[n], 3, al);
         OK(dgm_attention(&bq, &bk, &bv, &o, &bo, &bl));
+        dgm_tensor bd = f32_tensor(dout + q_offsets[n] * DV, 4, ao), bdq = f32_tensor(own[0] + q_offsets[n] * D, 4, aq);
+        dgm_tensor bdk = f32_tensor(own[1] + kv_offsets[n] * D, 4, ak), bdv = f32_tensor(own[2] + kv_offsets[n] * DV, 4, av);
+        OK(dgm_attention_backward(&bq, &bk, &bv, &bo, &bl, &bd, &o, &bdq, &bdk, &bdv, NULL));
     }
+    CHECK(memcmp(grads[0], grads[1], sizeof grads[0]) == 0);
+    FAILS(DGM_ERROR_ARGUMENT, "kv_offsets is",
+          dgm_attention_varlen_backward(&tq, &tk, &tv, &to, &tl, &td, q_offsets, falling, 3, &o, &tdq, &tdk, &tdv));
+    FAILS(DGM_ERROR_NULL, "kv_offsets",
+          dgm_attention_varlen_backward(&tq, &tk, &tv, &to, &tl, &td, q_offsets, NULL, 3, &o, &tdq, &tdk, &tdv));
+    FAILS(DGM_ERROR_ALIAS, "dv overlaps dk",
+          dgm_attention_varlen_backward(&tq, &tk, &tv, &to, &tl, &td, q_offsets, kv_offsets, 3, &o, &tdq, &tdk, &tdk));
     CHECK(memcmp(got, alone, sizeof got) == 0 && memcmp(sums, alone_sums, sizeof sums) == 0);
 
     FAILS(DGM_ERROR_ARGUMENT, "q_offsets is", dgm_attention_varlen(&tq, &tk, &tv, falling, kv_offsets, 3, &o, &to, &tl));

@@ -34,6 +34,11 @@ static int32_t packed(dgm_tensor *const *t)
     static const int64_t q_offsets[] = {0, 2, 5}, kv_offsets[] = {0, 3, 7};
     return dgm_attention_varlen(t[0], t[1], t[2], q_offsets, kv_offsets, 2, NULL, t[3], t[4]);
 }
+static int32_t packed_backward(dgm_tensor *const *t)
+{
+    static const int64_t q_offsets[] = {0, 2, 5}, kv_offsets[] = {0, 3, 7};
+    return dgm_attention_varlen_backward(t[0], t[1], t[2], t[3], t[4], t[5], q_offsets, kv_offsets, 2, NULL, t[6], t[7], t[8]);
+}
 static int32_t layer_norm(dgm_tensor *const *t) { return dgm_layer_norm(t[0], t[1], t[2], 1e-5f, t[3]); }
 static int32_t rms_norm(dgm_tensor *const *t) { return dgm_rms_norm(t[0], t[1], 1e-5f, t[2]); }
 static int32_t modulate(dgm_tensor *const *t) { return dgm_modulate(t[0], t[1], t[2], t[3]); }
@@ -101,6 +106,10 @@ static struct entry {
     {"attention_varlen", packed, 0, -1, 5,
      {{"q", 0, 0, 3, {5, 4, 8}, 0, 0}, {"k", 0, 0, 3, {7, 2, 8}, 0, 0}, {"v", 0, 0, 3, {7, 2, 6}, 0, 0},
       {"out", 1, 0, 3, {5, 4, 6}, 0, 0}, {"lse", 1, 1, 2, {4, 5}, 0, 0}}},
+    {"attention_varlen_backward", packed_backward, 0, -1, 9,
+     {{"q", 0, 0, 3, {5, 4, 8}, 0, 0}, {"k", 0, 0, 3, {7, 2, 8}, 0, 0}, {"v", 0, 0, 3, {7, 2, 6}, 0, 0},
+      {"out", 0, 0, 3, {5, 4, 6}, 0, 0}, {"lse", 0, 0, 2, {4, 5}, 0, 0}, {"dout", 0, 0, 3, {5, 4, 6}, 0, 0},
+      {"dq", 1, 0, 3, {5, 4, 8}, 0, 0}, {"dk", 1, 0, 3, {7, 2, 8}, 0, 0}, {"dv", 1, 0, 3, {7, 2, 6}, 0, 0}}},
     {"layer_norm", layer_norm, 0, -1, 4,
      {{"x", 0, 0, 2, {4, 9}, 0, 0}, {"weight", 0, 1, 1, {9}, 0, 0}, {"bias", 0, 1, 1, {9}, 0, 0}, {"out", 1, 0, 2, {4, 9}, 0, 0}}},
     {"rms_norm", rms_norm, 0, -1, 3,

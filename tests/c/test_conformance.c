@@ -321,6 +321,36 @@ static int32_t call_attention_varlen(conformance_case *c, dgm_tensor *result)
     return widen(status, &v, NULL);
 }
 
+/* The output holds the three gradients one after the other. */
+static int32_t call_attention_varlen_backward(conformance_case *c, dgm_tensor *out)
+{
+    option_memory owned;
+    dgm_attention_options o = options(c, &owned);
+    int64_t q_offsets[MOST], kv_offsets[MOST], many = 0;
+    counts(c, "q_offsets", q_offsets, &many);
+    counts(c, "kv_offsets", kv_offsets, NULL);
+    const dgm_tensor *q = in(c, "q"), *k = in(c, "k"), *v = in(c, "v"), *dout = in(c, "dout"), *of[3] = {q, k, v};
+    int64_t sums[2] = {dout->shape[1], dout->shape[0]}, all = 0;
+    for (int i = 0; i < 3; i++)
+        all += elements(of[i]);
+    dgm_tensor y = f32_tensor(NULL, 3, dout->shape), lse = f32_tensor(NULL, 2, sums), to[3];
+    float *memory = (float *)malloc((size_t)(all + elements(&y) + elements(&lse)) * sizeof *memory), *at = memory;
+    if (memory == NULL)
+        die("no memory", c->name);
+    for (int i = 0; i < 3; at += elements(of[i++]))
+        to[i] = f32_tensor(at, 3, of[i]->shape);
+    y.data = at;
+    lse.data = at + elements(&y);
+    int32_t status = dgm_attention_varlen(q, k, v, q_offsets, kv_offsets, many - 1, &o, &y, &lse);
+    if (status == DGM_OK)
+        status = dgm_attention_varlen_backward(q, k, v, &y, &lse, dout, q_offsets, kv_offsets, many - 1, &o, &to[0],
+                                               &to[1], &to[2]);
+    if (status == DGM_OK)
+        memcpy(out->data, memory, (size_t)all * sizeof *memory);
+    free(memory);
+    return status;
+}
+
 /* Entry (b, n) of the block table is page batch * (most - 1 - n) + b; all places but `short` are filled. */
 static int32_t call_attention_paged(conformance_case *c, dgm_tensor *out)
 {
@@ -613,6 +643,7 @@ static const struct {
 } calls[] = {
     {"attention", call_attention},
     {"attention_varlen", call_attention_varlen},
+    {"attention_varlen_backward", call_attention_varlen_backward},
     {"attention_paged", call_attention_paged},
     {"attention_merge", call_attention_merge},
     {"rope", call_rope},

@@ -477,6 +477,20 @@ def attention_backward(a, q, k, v, dout):
     return np.concatenate([x.reshape(batch, -1) for x in (dq, dk, dv)], 1).astype(F)
 
 
+def attention_varlen_backward(a, q, k, v, dout):
+    """The gradients of q, k and v, one after the other."""
+    offsets = [list(map(int, a[name].split(","))) for name in ("q_offsets", "kv_offsets")]
+    gradients = [np.zeros_like(x) for x in (q, k, v)]
+    for q0, q1, k0, k1 in zip(offsets[0], offsets[0][1:], offsets[1], offsets[1][1:]):
+        rows = [slice(q0, q1), slice(k0, k1), slice(k0, k1), slice(q0, q1)]
+        own = [x[r].transpose(1, 0, 2)[None] for x, r in zip((q, k, v, dout), rows)]
+        flat = attention_backward(a, *own).ravel()
+        for to, x, r in zip(gradients, own, rows):
+            to[r] = flat[: x.size].reshape(x.shape)[0].transpose(1, 0, 2)
+            flat = flat[x.size :]
+    return np.concatenate([g.ravel() for g in gradients])
+
+
 def timestep_embedding(t, dim, max_period):
     rate = -math.log(max_period)
     frequency = [F(math.exp(rate * i / (dim // 2))) for i in range(dim // 2)]
@@ -543,6 +557,7 @@ RUN = {
     "attention_paged": lambda a, shape, q, k, v: attention_paged(q, k, v, a),
     "attention_merge": lambda a, shape, *x: attention_merge(*x),
     "rope": lambda a, shape, x, cos, sin: rope(x, cos, sin, a),
+    "attention_varlen_backward": lambda a, shape, q, k, v, dout: attention_varlen_backward(a, q, k, v, dout),
     "attention_backward": lambda a, shape, q, k, v, dout: attention_backward(a, q, k, v, dout),
     "linear": lambda a, shape, x, w, b: linear(x, w, b, a["activation"], a.get("storage", "f32")),
     "rope_axial_tables": lambda a, shape, p: rope_axial_tables(

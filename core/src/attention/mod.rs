@@ -53,7 +53,7 @@ mod tests;
 mod tiles;
 mod varlen;
 
-pub use backward::attention_backward;
+pub use backward::{attention_backward, attention_varlen_backward};
 pub use cache::{
     KvCache, KvCacheMut, Pages, PagesMut, attention_paged, cache_append, cache_fork, cache_truncate,
 };

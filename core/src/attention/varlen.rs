@@ -1,6 +1,6 @@
 //! Sequences of different lengths, packed one after the other.
 
-use ndarray::{ArrayViewMut2, Axis, Ix3, Ix4};
+use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis, Ix3, Ix4};
 
 use super::tiles::{self, Problem};
 use super::{AttentionOptions, MAX_HEAD_DIM, check_heads, check_memory};
@@ -50,58 +50,87 @@ pub fn attention_varlen<'a>(
     lse: Option<ArrayViewMut2<'a, f32>>,
 ) -> Result<()> {
     let (q, k, v, out) = (q.into(), k.into(), v.into(), out.into());
-    let [queries, heads, dim] = *q.shape() else { unreachable!("three axes") };
-    let (keys, kv_heads, value_dim) = (k.shape()[0], k.shape()[1], v.shape()[2]);
-    if !(1..=MAX_HEAD_DIM).contains(&dim) {
-        return Err(Error::shape("q", q.shape(), format!("[Tq, H, D] with D 1 to {MAX_HEAD_DIM}")));
-    }
-    check_shape("k", k.shape(), &[keys, kv_heads, dim])?;
-    check_heads(k.shape(), kv_heads, heads)?;
-    if !(1..=MAX_HEAD_DIM).contains(&value_dim) {
-        return Err(Error::shape("v", v.shape(), format!("[Tk, Hkv, Dv] with Dv 1 to {MAX_HEAD_DIM}")));
-    }
-    check_shape("v", v.shape(), &[keys, kv_heads, value_dim])?;
-    check_shape("out", out.shape(), &[queries, heads, value_dim])?;
-    check_memory(&q, &k, &v)?;
+    let packed = Packed { q_offsets, kv_offsets };
+    packed.check([&q, &k, &v], options, out.shape())?;
     check_strides("out", out.shape(), out.strides(), true)?;
     if let Some(lse) = &lse {
-        check_shape("lse", lse.shape(), &[heads, queries])?;
+        check_shape("lse", lse.shape(), &[q.shape()[1], q.shape()[0]])?;
         check_strides("lse", lse.shape(), lse.strides(), true)?;
     }
-    check_offsets("q_offsets", q_offsets, queries)?;
-    check_offsets("kv_offsets", kv_offsets, keys)?;
-    check_shape("kv_offsets", &[kv_offsets.len()], &[q_offsets.len()])?;
-    for (arg, given) in [
-        ("kv_lengths", options.kv_lengths.is_some()),
-        ("bias", options.bias.is_some()),
-        ("mask", options.mask.is_some()),
-    ] {
-        if given {
-            return Err(Error::argument(arg, "given", "none for packed sequences"));
-        }
-    }
-    options.check([1, heads, queries, keys])?;
-    let (factor, cap) = options.factors(dim);
-
-    // `[T, H, D]` as one batch entry `[1, H, T, D]`.
-    let entry =
-        |x: Floats<'a, Ix3>| -> Floats<'a, Ix4> { x.permuted_axes(ndarray::Dim([1, 0, 2])).insert_axis() };
-    let (mut q, mut k, mut v) = (entry(q), entry(k), entry(v));
-    let mut out = out.permuted_axes(ndarray::Dim([1, 0, 2])).insert_axis();
-    let mut lse = lse.map(|l| l.insert_axis(Axis(0)));
-    let mut calls = Vec::with_capacity(q_offsets.len() - 1);
-    for (a, b) in q_offsets.windows(2).zip(kv_offsets.windows(2)) {
-        let (queries, keys) = (a[1] - a[0], b[1] - b[0]);
-        let (own_q, own_k, own_v, own_out, own_lse);
-        (own_q, q) = q.split_at(2, queries);
-        (own_k, k) = k.split_at(2, keys);
-        (own_v, v) = v.split_at(2, keys);
-        (own_out, out) = out.split_at(2, queries);
-        (own_lse, lse) = lse.map(|l| l.split_at(Axis(2), queries)).unzip();
-        calls.push((Problem { q: own_q, k: own_k, v: own_v, factor, cap, options }, own_out, own_lse));
-    }
-    tiles::run(calls);
+    let (factor, cap) = options.factors(q.shape()[2]);
+    let problems = packed.problems(q, k, v, options, (factor, cap));
+    let mut lse = lse.map(|x| packed.queries(x));
+    let own_lse = std::iter::from_fn(|| Some(lse.as_mut().and_then(Iterator::next)));
+    let calls = problems.zip(packed.queries(out)).zip(own_lse).map(|((p, out), lse)| (p, out, lse));
+    tiles::run(calls.collect());
     Ok(())
+}
+
+/// Where sequences lie in packed arrays.
+#[derive(Clone, Copy)]
+pub(super) struct Packed<'n> {
+    pub q_offsets: &'n [usize],
+    pub kv_offsets: &'n [usize],
+}
+
+impl<'n> Packed<'n> {
+    /// Checks `q`, `k` and `v`, the shape of the output and the options.
+    pub(super) fn check(
+        self,
+        [q, k, v]: [&Floats<Ix3>; 3],
+        options: &AttentionOptions,
+        out: &[usize],
+    ) -> Result<()> {
+        let [queries, heads, dim] = *q.shape() else { unreachable!("three axes") };
+        let (keys, kv_heads, value_dim) = (k.shape()[0], k.shape()[1], v.shape()[2]);
+        if !(1..=MAX_HEAD_DIM).contains(&dim) {
+            return Err(Error::shape("q", q.shape(), format!("[Tq, H, D] with D 1 to {MAX_HEAD_DIM}")));
+        }
+        check_shape("k", k.shape(), &[keys, kv_heads, dim])?;
+        check_heads(k.shape(), kv_heads, heads)?;
+        if !(1..=MAX_HEAD_DIM).contains(&value_dim) {
+            return Err(Error::shape("v", v.shape(), format!("[Tk, Hkv, Dv] with Dv 1 to {MAX_HEAD_DIM}")));
+        }
+        check_shape("v", v.shape(), &[keys, kv_heads, value_dim])?;
+        check_shape("out", out, &[queries, heads, value_dim])?;
+        check_memory(q, k, v)?;
+        check_offsets("q_offsets", self.q_offsets, queries)?;
+        check_offsets("kv_offsets", self.kv_offsets, keys)?;
+        check_shape("kv_offsets", &[self.kv_offsets.len()], &[self.q_offsets.len()])?;
+        for (arg, given) in [
+            ("kv_lengths", options.kv_lengths.is_some()),
+            ("bias", options.bias.is_some()),
+            ("mask", options.mask.is_some()),
+        ] {
+            if given {
+                return Err(Error::argument(arg, "given", "none for packed sequences"));
+            }
+        }
+        options.check([1, heads, queries, keys])
+    }
+
+    /// The sequences of `[Tq, H, D]` or `[H, Tq]`, each as a batch entry, `[1, H, T, D]` or `[1, H, T]`.
+    pub(super) fn queries<A: Cut>(self, x: A) -> impl Iterator<Item = A::Entry> + use<'n, A> {
+        cut(x, self.q_offsets)
+    }
+
+    /// The same of `[Tk, Hkv, D]`.
+    pub(super) fn keys<A: Cut>(self, x: A) -> impl Iterator<Item = A::Entry> + use<'n, A> {
+        cut(x, self.kv_offsets)
+    }
+
+    /// The sequences by themselves.
+    pub(super) fn problems<'a, 'r, 'o>(
+        self,
+        q: Floats<'a, Ix3>,
+        k: Floats<'a, Ix3>,
+        v: Floats<'a, Ix3>,
+        options: &'r AttentionOptions<'o>,
+        (factor, cap): (f32, Option<f32>),
+    ) -> impl Iterator<Item = Problem<'a, 'r, 'o>> + use<'a, 'r, 'o, 'n> {
+        let arrays = self.queries(q).zip(self.keys(k)).zip(self.keys(v));
+        arrays.map(move |((q, k), v)| Problem { q, k, v, factor, cap, options })
+    }
 }
 
 fn check_offsets(arg: &'static str, offsets: &[usize], total: usize) -> Result<()> {
@@ -114,4 +143,59 @@ fn check_offsets(arg: &'static str, offsets: &[usize], total: usize) -> Result<(
             format!("numbers from 0 to {total} that never fall"),
         )),
     }
+}
+
+/// An array that holds sequences one after the other.
+pub(super) trait Cut: Sized {
+    /// A batch entry.
+    type Entry;
+    /// The first `n` tokens and the rest.
+    fn cut(self, n: usize) -> (Self, Self);
+    fn entry(self) -> Self::Entry;
+}
+
+macro_rules! cut_tokens {
+    ($floats:ident) => {
+        impl<'a> Cut for $floats<'a, Ix3> {
+            type Entry = $floats<'a, Ix4>;
+            fn cut(self, n: usize) -> (Self, Self) {
+                self.split_at(0, n)
+            }
+            fn entry(self) -> $floats<'a, Ix4> {
+                self.permuted_axes(ndarray::Dim([1, 0, 2])).insert_axis()
+            }
+        }
+    };
+}
+
+cut_tokens!(Floats);
+cut_tokens!(FloatsMut);
+
+impl<'a> Cut for ArrayViewMut2<'a, f32> {
+    type Entry = ArrayViewMut3<'a, f32>;
+    fn cut(self, n: usize) -> (Self, Self) {
+        self.split_at(Axis(1), n)
+    }
+    fn entry(self) -> ArrayViewMut3<'a, f32> {
+        self.insert_axis(Axis(0))
+    }
+}
+
+impl<'a> Cut for ArrayView2<'a, f32> {
+    type Entry = ArrayView3<'a, f32>;
+    fn cut(self, n: usize) -> (Self, Self) {
+        self.split_at(Axis(1), n)
+    }
+    fn entry(self) -> ArrayView3<'a, f32> {
+        self.insert_axis(Axis(0))
+    }
+}
+
+fn cut<A: Cut>(x: A, offsets: &[usize]) -> impl Iterator<Item = A::Entry> + use<'_, A> {
+    let mut rest = Some(x);
+    offsets.windows(2).map_while(move |ends| {
+        let (own, after) = rest.take()?.cut(ends[1] - ends[0]);
+        rest = Some(after);
+        Some(own.entry())
+    })
 }

@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 pub enum Backend {
     /// The engine itself: the same bits everywhere. The default.
     Native = 1,
-    /// `cblas_sgemm` of the machine (on Apple systems, with the feature `accelerate`,
-    /// Accelerate): outside the promise of equal bits. It multiplies in linear layers, and in
+    /// `cblas_sgemm` of the machine (on Apple systems Accelerate, by the default feature
+    /// `accelerate`): outside the promise of equal bits. It multiplies in linear layers, and in
     /// attention of f32 with at least 256 queries and 256 keys (1024 if causal), without a window,
     /// whose keys and values have rows of adjacent elements (and only finite values where a mask, bias
     /// or `causal` hides some). All else stays native, to the bit. In attention every thread of the

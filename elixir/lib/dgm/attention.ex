@@ -1,7 +1,7 @@
 defmodule DGM.Attention do
   @moduledoc false
-  # The options of DGM.attention/4, DGM.attention_backward/7 and DGM.attention_varlen/6, type-checked for the NIF. Sizes and ranges are the engine's
-  # business.
+  # The options of DGM.attention/4, DGM.attention_backward/7, DGM.attention_varlen/6 and
+  # DGM.attention_varlen_backward/9, type-checked for the NIF. Sizes and ranges are the engine's business.
 
   alias DGM.{Check, Tensor}
 
@@ -19,8 +19,9 @@ defmodule DGM.Attention do
 
   @packed Keyword.drop(@defaults, [:kv_lengths, :bias, :mask])
 
-  # Those of packed sequences.
+  # Those of packed sequences; of their gradients without `:lse`.
   def packed_options(opts), do: opts |> Check.keyword([{:lse, false} | @packed]) |> options(:lse)
+  def packed_gradient_options(opts), do: opts |> Check.keyword(@packed) |> options(:lse)
 
   # `wanted` is the option that asks for one result more.
   def options(opts, wanted) do

@@ -53,6 +53,10 @@ defmodule DGM.Native do
   def rope(_x, _first, _tables), do: missing()
   def attention_backward(_q, _k, _v, _out, _lse, _dout, _options), do: missing()
   def attention_varlen(_q, _k, _v, _q_offsets, _kv_offsets, _options), do: missing()
+
+  def attention_varlen_backward(_q, _k, _v, _out, _lse, _dout, _q_offsets, _kv_offsets, _options),
+    do: missing()
+
   def layer_norm(_x, _weight, _bias, _eps), do: missing()
   def rms_norm(_x, _weight, _eps), do: missing()
   def modulate(_x, _shift, _scale), do: missing()

@@ -6,7 +6,8 @@ defmodule DGM.Telemetry do
   `[..., :stop]` or `[..., :exception]`, with the measurements of `:telemetry.span/3`. Where it is
   not, nothing happens.
 
-    * `[:dgm, :attention]`, `[:dgm, :attention_backward]`, `[:dgm, :attention_varlen]` - metadata `:q` and `:k`,
+    * `[:dgm, :attention]`, `[:dgm, :attention_backward]`, `[:dgm, :attention_varlen]`,
+      `[:dgm, :attention_varlen_backward]` - metadata `:q` and `:k`,
       their dimensions
     * `[:dgm, :sampler, :tell]` - `:rows`, `:elements`, `:eval_id`
     * `[:dgm, :dit, :forward]` - `:batch`

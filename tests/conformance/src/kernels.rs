@@ -3,7 +3,7 @@
 use dgm_core::Result;
 use dgm_core::attention::{
     AttentionOptions, KvCache, attention, attention_backward, attention_merge, attention_paged,
-    attention_varlen,
+    attention_varlen, attention_varlen_backward,
 };
 use dgm_core::linalg::{Activation, PackedLinear, linear};
 use dgm_core::nn::{self, Gelu};
@@ -83,6 +83,24 @@ fn gradients_with(x: &[ArrayViewD<f32>], options: &AttentionOptions, out: ArrayV
         let all = [&dq, &dk, &dv].into_iter().flat_map(|x| x.index_axis(Axis(0), b).to_owned());
         out.iter_mut().zip(all).for_each(|(to, x)| *to = x);
     }
+    Ok(())
+}
+
+/// The gradients of [`attention_varlen`] of `[q, k, v, dout]`, one after the other.
+fn packed_gradients(x: &[ArrayViewD<f32>], a: &Args, out: ArrayViewMutD<f32>) -> Result<()> {
+    let [q, k, v, dout] = [0, 1, 2, 3].map(|i| view::<Ix3>(&x[i]));
+    let [q_offsets, kv_offsets] = ["q_offsets", "kv_offsets"].map(|name| a.list::<usize>(name));
+    let (tokens, heads, _) = dout.dim();
+    let mut y = Array3::<f32>::zeros(dout.dim());
+    let mut lse = Array2::zeros((heads, tokens));
+    let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| Array3::<f32>::zeros(x.dim()));
+    with_options(a, |o| {
+        attention_varlen(q, k, v, &q_offsets, &kv_offsets, &o, y.view_mut(), Some(lse.view_mut()))?;
+        let (y, to) = (y.view(), (dq.view_mut(), dk.view_mut(), dv.view_mut()));
+        attention_varlen_backward(q, k, v, y, lse.view(), dout, &q_offsets, &kv_offsets, &o, to.0, to.1, to.2)
+    })?;
+    let all = [&dq, &dk, &dv].into_iter().flatten();
+    target::<Ix1>(out).iter_mut().zip(all).for_each(|(to, &x)| *to = x);
     Ok(())
 }
 
@@ -414,6 +432,25 @@ pub const KERNELS: &[Kernel] = &[
         bound: 1e-5,
         oracle: oracle::attention_backward,
         run: gradients,
+    },
+    Kernel {
+        call: "attention_varlen_backward",
+        signature: "q[T,H,D] k[S,G,D] v[S,G,E] dout[T,H,E] -> out[K]",
+        cases: &[
+            case(
+                "three",
+                "T=20 S=29 H=4 G=2 D=40 E=24 K=6912",
+                "causal=1 q_offsets=0,9,9,20 kv_offsets=0,12,14,29",
+            ),
+            case(
+                "long",
+                "T=90 S=310 H=2 G=1 D=12 E=20 K=12080",
+                "causal=0 window_left=200 soft_cap=2.5 q_offsets=0,3,90 kv_offsets=0,150,310",
+            ),
+        ],
+        bound: 1e-5,
+        oracle: oracle::attention_varlen_backward,
+        run: packed_gradients,
     },
     Kernel {
         call: "linear",

@@ -94,23 +94,46 @@ pub fn attention_masked(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
     attention(&x, a, o)
 }
 
+/// The rows of each packed sequence: of queries, and of keys and values.
+fn sequences(a: &Args) -> impl Iterator<Item = [Slice; 2]> {
+    let [q, kv] = ["q_offsets", "kv_offsets"].map(|name| a.list::<usize>(name));
+    (1..q.len()).map(move |n| [&q, &kv].map(|x| Slice::from(x[n - 1]..x[n])))
+}
+
+/// Rows of `[T, H, D]` as `[1, H, T, D]`.
+fn entry(x: &ArrayD<f64>, rows: Slice) -> ArrayD<f64> {
+    x.slice_axis(Axis(0), rows).permuted_axes(IxDyn(&[1, 0, 2])).insert_axis(Axis(0)).to_owned()
+}
+
+/// The way back, from the numbers in order.
+fn set_entry(to: &mut ArrayD<f64>, rows: Slice, numbers: &[f64]) {
+    let mut to = to.slice_axis_mut(Axis(0), rows).permuted_axes(IxDyn(&[1, 0, 2]));
+    to.iter_mut().zip(numbers).for_each(|(to, &x)| *to = x);
+}
+
 pub fn attention_varlen(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
-    let offsets = |i| a.list::<usize>(if i == 0 { "q_offsets" } else { "kv_offsets" });
     let mut out = ArrayD::zeros(IxDyn(o));
-    for n in 0..offsets(0).len() - 1 {
-        // `[T, H, D]` as `[1, H, T, D]`.
-        let own = |i: usize| {
-            let rows = Slice::from(offsets(i)[n]..offsets(i)[n + 1]);
-            x[i].slice_axis(Axis(0), rows).permuted_axes(IxDyn(&[1, 0, 2])).insert_axis(Axis(0)).to_owned()
-        };
-        let own = [0, 1, 2].map(own);
+    for [queries, keys] in sequences(a) {
+        let own = [entry(&x[0], queries), entry(&x[1], keys), entry(&x[2], keys)];
         let shape = [1, o[1], own[0].shape()[2], o[2]];
-        let result = ArrayD::from_shape_vec(IxDyn(&shape), attention(&own, a, &shape)).expect("the shape");
-        let rows = Slice::from(offsets(0)[n]..offsets(0)[n + 1]);
-        out.slice_axis_mut(Axis(0), rows)
-            .assign(&result.index_axis(Axis(0), 0).permuted_axes(IxDyn(&[1, 0, 2])));
+        set_entry(&mut out, queries, &attention(&own, a, &shape));
     }
     out.into_raw_vec_and_offset().0
+}
+
+pub fn attention_varlen_backward(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    let mut gradients = [0, 1, 2].map(|i| 0.0 * &x[i]);
+    for [queries, keys] in sequences(a) {
+        let rows = [queries, keys, keys, queries];
+        let own: Vec<_> = x.iter().zip(rows).map(|(x, rows)| entry(x, rows)).collect();
+        let all = attention_backward(&own, a, &[]);
+        let mut all = &all[..];
+        for (to, (x, rows)) in gradients.iter_mut().zip(own.iter().zip(rows)) {
+            set_entry(to, rows, &all[..x.len()]);
+            all = &all[x.len()..];
+        }
+    }
+    gradients.iter().flatten().copied().collect()
 }
 
 pub fn attention_paged(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {

@@ -30,6 +30,9 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod varlen;
+#[cfg(test)]
+mod varlen_tests;
 mod work;
 
 use ndarray::{ArrayView3, ArrayViewMut4, Ix4};
@@ -42,6 +45,7 @@ use crate::tensor::{Floats, FloatsMut};
 use crate::threads;
 use tasks::{Gradients, Schedule};
 use tile::Call;
+pub use varlen::attention_varlen_backward;
 
 /// Gradients of [`attention`](super::attention): with `dout` the gradient of a loss with respect to
 /// `out`, fills those with respect to `q`, `k` and `v`.
@@ -148,23 +152,31 @@ impl Arguments<'_, '_, '_> {
         let dim = q.shape()[3];
         let ((factor, cap), scale) = (options.factors(dim), options.scale(dim));
         let call = Call { problem: Problem { q, k, v, factor, cap, options }, out, lse, dout, scale };
-        run(&call, Gradients { dq, dk, dv, dbias }, schedule);
+        run(vec![(call, Gradients { dq, dk, dv, dbias })], schedule);
         Ok(())
     }
 }
 
-/// Runs a validated call.
-fn run(call: &Call, mut gradients: Gradients, schedule: Option<Schedule>) {
+/// Runs validated calls side by side.
+fn run(mut calls: Vec<(Call, Gradients)>, schedule: Option<Schedule>) {
     // Five to seven products instead of two.
-    let work = call.problem.work().saturating_mul(3);
-    let repeats = gradients.dbias.as_ref().is_some_and(|x| x.shape() != call.full());
-    let summed = if repeats { gradients.dbias.take() } else { None };
+    let work =
+        calls.iter().fold(0u64, |w, (call, _)| w.saturating_add(call.problem.work())).saturating_mul(3);
     let threads = if threads::is_parallel(work) { threads::num_threads() } else { 1 };
-    let heads = call.problem.k.shape()[..2].iter().product();
-    let schedule = schedule.unwrap_or_else(|| Schedule::new(call, &gradients, heads, threads));
-    let tasks = tasks::tasks(call, schedule, gradients);
-    threads::for_each(tasks.into_iter(), work, |task| tasks::run(call, task));
-    if let Some(dbias) = summed {
-        bias::run(call, dbias, work);
+    let heads = calls.iter().map(|(call, _)| call.problem.k.shape()[..2].iter().product::<usize>()).sum();
+    let mut summed = Vec::new();
+    for (n, (call, gradients)) in calls.iter_mut().enumerate() {
+        if gradients.dbias.as_ref().is_some_and(|x| x.shape() != call.full()) {
+            summed.extend(gradients.dbias.take().map(|dbias| (n, dbias)));
+        }
+    }
+    let (calls, gradients): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
+    let tasks = calls.iter().zip(gradients).flat_map(|(call, gradients)| {
+        let schedule = schedule.unwrap_or_else(|| Schedule::new(call, &gradients, heads, threads));
+        tasks::tasks(call, schedule, gradients).into_iter().map(move |task| (call, task))
+    });
+    threads::for_each(tasks, work, |(call, task)| tasks::run(call, task));
+    for (n, dbias) in summed {
+        bias::run(&calls[n], dbias, work);
     }
 }
