@@ -143,14 +143,21 @@ fn sweep<S: Simd, A: Left<S>, const MAX: usize, const NV: usize>(
 ) {
     let (_, rows, ..) = a.parts();
     let mut row = 0;
-    if MAX >= 12 {
+    if MAX == 16 {
+        while rows - row >= 16 {
+            let acc = block::<S, A, 16, NV>(s, a, row, b, ldb, sink.start(s, row, lane));
+            sink.put(s, row, lane, acc);
+            row += 16;
+        }
+    }
+    if MAX == 12 {
         while rows - row >= 12 {
             let acc = block::<S, A, 12, NV>(s, a, row, b, ldb, sink.start(s, row, lane));
             sink.put(s, row, lane, acc);
             row += 12;
         }
     }
-    if MAX == 8 {
+    if MAX == 8 || MAX == 16 {
         while rows - row >= 8 {
             let acc = block::<S, A, 8, NV>(s, a, row, b, ldb, sink.start(s, row, lane));
             sink.put(s, row, lane, acc);
@@ -212,7 +219,7 @@ pub(crate) fn multiply_lanes<S: Simd>(
                 lane += 32;
             }
             if lane < end {
-                sweep::<S, _, 12, 1>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
+                sweep::<S, _, 16, 1>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
             }
         }
         8 => {

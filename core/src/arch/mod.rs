@@ -16,6 +16,7 @@ mod matrix;
 mod microkernel;
 mod paged;
 mod peak;
+mod place;
 mod portable;
 mod simd;
 mod team;

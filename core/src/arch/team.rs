@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread};
 
 use super::fpenv::FpEnv;
+use super::place::Place;
 
 /// What threads work on together; each calls it once.
 type Job = dyn Fn() + Sync;
@@ -47,7 +48,12 @@ unsafe impl Send for Shared {}
 
 struct Helper {
     thread: Thread,
-    asleep: Arc<AtomicBool>,
+    sleep: Arc<Sleep>,
+}
+
+struct Sleep {
+    asleep: AtomicBool,
+    place: Place,
 }
 
 /// Helper threads; they end when it is dropped.
@@ -71,13 +77,13 @@ impl Team {
         });
         let mut team = Team { shared, helpers: Vec::with_capacity(count) };
         for i in 0..count {
-            let (shared, asleep) = (team.shared.clone(), Arc::new(AtomicBool::new(false)));
-            let mine = asleep.clone();
+            let sleep = Arc::new(Sleep { asleep: AtomicBool::new(false), place: Place::new() });
+            let (shared, mine) = (team.shared.clone(), sleep.clone());
             let handle = thread::Builder::new().name(format!("dgm-{i}")).spawn(move || {
                 let _environment = FpEnv::enter();
                 shared.help(&mine);
             })?;
-            team.helpers.push(Helper { thread: handle.thread().clone(), asleep });
+            team.helpers.push(Helper { thread: handle.thread().clone(), sleep });
         }
         Ok(team)
     }
@@ -101,7 +107,8 @@ impl Team {
         let closing = Closing(shared);
         if wake {
             for helper in &self.helpers {
-                if helper.asleep.swap(false, Ordering::SeqCst) {
+                if helper.sleep.asleep.swap(false, Ordering::SeqCst) {
+                    helper.sleep.place.avoid();
                     helper.thread.unpark();
                 }
             }
@@ -145,7 +152,7 @@ impl Drop for Closing<'_> {
 
 impl Shared {
     /// The life of a helper.
-    fn help(&self, asleep: &AtomicBool) {
+    fn help(&self, sleep: &Sleep) {
         let mut done = 0;
         let mut looks = 0;
         while !self.closing.load(Ordering::Relaxed) {
@@ -162,12 +169,14 @@ impl Shared {
                 looks += 1;
                 std::hint::spin_loop();
             } else {
-                asleep.store(true, Ordering::SeqCst);
+                sleep.place.leave();
+                sleep.asleep.store(true, Ordering::SeqCst);
                 let now = self.state.load(Ordering::SeqCst);
                 if now & !(NUMBER - 1) == number && !self.closing.load(Ordering::SeqCst) {
                     thread::park();
                 }
-                asleep.store(false, Ordering::SeqCst);
+                sleep.asleep.store(false, Ordering::SeqCst);
+                sleep.place.settle();
                 looks = 0;
             }
         }
