@@ -77,6 +77,12 @@ impl AttentionOptions<'_> {
         Ok(())
     }
 
+    /// Whether scores stay as they are and nothing but them takes part in the softmax.
+    pub(super) fn keep_scores(&self) -> bool {
+        let AttentionOptions { soft_cap, alibi_slopes, sinks, bias, mask, .. } = self;
+        soft_cap.is_none() && alibi_slopes.is_none() && sinks.is_none() && bias.is_none() && mask.is_none()
+    }
+
     /// The keys that a query at `position` may see of `keys`.
     pub(super) fn range(&self, keys: usize, position: i64) -> Range<usize> {
         // A window beyond i64 is as good as none.

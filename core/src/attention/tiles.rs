@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ndarray::{ArrayView4, ArrayViewMut3, Axis, Ix3, Ix4, SliceInfo, SliceInfoElem, s};
+use ndarray::{ArrayView2, ArrayView4, ArrayViewMut3, Axis, Ix3, Ix4, s};
 
 use super::ahead::Ahead;
 use super::kernel::QueryTile;
@@ -14,7 +14,7 @@ use super::rows::{Fetch, Pack, Unpack};
 use super::scores::{Alibi, Change, Ranges};
 use super::{AttentionOptions, KEY_TILE, blas};
 use crate::arch::{Matrix, dispatch};
-use crate::tensor::{Dtype, Floats, FloatsMut, each};
+use crate::tensor::{Dtype, Element, Floats, FloatsMut, each};
 use crate::threads;
 
 /// Most query rows a tile: 64 lanes.
@@ -76,15 +76,16 @@ pub(super) struct Rows<'a> {
     pub lse: Option<ArrayViewMut3<'a, f32>>,
 }
 
-/// Indices of `[heads, queries, D]` in an array of all.
-type Block = SliceInfo<[SliceInfoElem; 4], Ix4, Ix3>;
-
 impl Rows<'_> {
-    /// Where its queries are.
-    fn block(&self) -> Block {
-        let [b, h, i] = self.start;
-        let [_, heads, queries, _] = *self.out.shape() else { unreachable!("four axes") };
-        s![b, h..h + heads, i..i + queries, ..]
+    /// Heads and queries.
+    fn len(&self) -> [usize; 2] {
+        [self.out.shape()[1], self.out.shape()[2]]
+    }
+
+    /// The same rows of another array.
+    fn of<'x>(&self, x: &Floats<'x, Ix4>) -> Floats<'x, Ix3> {
+        let [heads, queries] = self.len();
+        x.block(self.start, heads, queries)
     }
 
     fn split(self, axis: usize, at: usize) -> (Self, Self) {
@@ -111,6 +112,9 @@ impl<'a> Iterator for Blocks<'a> {
         let rest = self.rest.take()?;
         let len = rest.out.shape()[self.axis];
         let at = len.checked_sub(1)? / self.step * self.step;
+        if at == 0 {
+            return Some(rest);
+        }
         let (rest, block) = rest.split(self.axis, at);
         self.rest = Some(rest);
         Some(block)
@@ -191,6 +195,48 @@ fn tile_count(shape: &[usize]) -> usize {
     shape[0].saturating_mul(shape[1]).saturating_mul(shape[2].div_ceil(MAX_ROWS))
 }
 
+/// A tile and what it reads.
+struct Tile<'v, 'a, T> {
+    rows: Rows<'a>,
+    /// Batch entry and kv head.
+    kv: [usize; 2],
+    q: Floats<'v, Ix3>,
+    k: ArrayView2<'v, T>,
+    v: ArrayView2<'v, T>,
+}
+
+impl<T: Element> Tile<'_, '_, T> {
+    /// Asks for its memory: keys and values unless `same` has read them.
+    fn fetch(&self, same: bool) {
+        each!(Floats, &self.q, q => for head in q.outer_iter() {
+            dispatch(Fetch(Matrix::new(head)));
+        });
+        each!(FloatsMut, &self.rows.out, out => for head in out.index_axis(Axis(0), 0).outer_iter() {
+            dispatch(Fetch(Matrix::new(head)));
+        });
+        if !same {
+            dispatch(Fetch(Matrix::new(self.k)));
+            dispatch(Fetch(Matrix::new(self.v)));
+        }
+    }
+
+    /// The same memory, to be asked for by and by.
+    fn ahead(&self, same: bool) -> Ahead {
+        let mut ahead = Ahead::default();
+        each!(Floats, &self.q, q => ahead.add(q));
+        if !same {
+            ahead.add(&self.k.insert_axis(Axis(0)));
+            ahead.add(&self.v.insert_axis(Axis(0)));
+        }
+        each!(FloatsMut, &self.rows.out, out => ahead.add(&out.index_axis(Axis(0), 0)));
+        ahead
+    }
+}
+
+fn head<T>(x: ArrayView4<T>, [b, h]: [usize; 2]) -> ArrayView2<T> {
+    x.index_axis_move(Axis(0), b).index_axis_move(Axis(0), h)
+}
+
 /// The tiles of one task, one after the other.
 fn each_tile<P: Products>(
     p: &Problem,
@@ -199,76 +245,67 @@ fn each_tile<P: Products>(
     group: usize,
     tiles: Vec<Rows>,
 ) {
-    let mut tiles = tiles.into_iter().peekable();
+    let mut tiles = tiles
+        .into_iter()
+        .map(|rows| {
+            let kv = [rows.start[0], rows.start[1] / group];
+            Tile { kv, q: rows.of(&p.q).reborrow(), k: head(k, kv), v: head(v, kv), rows }
+        })
+        .peekable();
+    let mut uniform = Uniform::default();
     // Whose keys and values were read last; whether somebody has asked for what the tile needs.
     let (mut keys_of, mut asked) = (None, false);
-    while let Some(rows) = tiles.next() {
-        let head = |rows: &Rows| [rows.start[0], rows.start[1] / group];
-        let [b, kv] = head(&rows);
-        let k_own = k.slice(s![b, kv..kv + 1, .., ..]);
-        let v_own = v.slice(s![b, kv..kv + 1, .., ..]);
+    while let Some(tile) = tiles.next() {
         if !asked {
-            fetch(p, &rows);
-            if keys_of != Some([b, kv]) {
-                dispatch(Fetch(Matrix::new(k_own.index_axis(Axis(0), 0))));
-                dispatch(Fetch(Matrix::new(v_own.index_axis(Axis(0), 0))));
-            }
+            tile.fetch(keys_of == Some(tile.kv));
         }
-        keys_of = Some([b, kv]);
+        keys_of = Some(tile.kv);
         let next = tiles.peek();
         asked = next.is_some();
-        let ahead = next.map_or_else(Ahead::default, |next| {
-            let mut ahead = Ahead::default();
-            let [b, kv] = head(next);
-            each!(Floats, &p.q, q => ahead.add(&q.slice(next.block())));
-            if keys_of != Some([b, kv]) {
-                ahead.add(&k.slice(s![b, kv..kv + 1, .., ..]));
-                ahead.add(&v.slice(s![b, kv..kv + 1, .., ..]));
-            }
-            each!(FloatsMut, &next.out, out => ahead.add(&out.index_axis(Axis(0), 0)));
-            ahead
-        });
-        let k = Matrix::new(k_own.index_axis_move(Axis(0), 0));
-        let v = Matrix::new(v_own.index_axis_move(Axis(0), 0));
-        one::<P>(p, k, v, rows, ahead);
+        let ahead = next.map_or_else(Ahead::default, |next| next.ahead(keys_of == Some(next.kv)));
+        one::<P>(p, tile, ahead, &mut uniform);
     }
 }
 
-/// Asks for the queries and the output of a tile.
-fn fetch(p: &Problem, rows: &Rows) {
-    each!(Floats, &p.q, q => for head in q.slice(rows.block()).outer_iter() {
-        dispatch(Fetch(Matrix::new(head)));
-    });
-    each!(FloatsMut, &rows.out, out => for head in out.index_axis(Axis(0), 0).outer_iter() {
-        dispatch(Fetch(Matrix::new(head)));
-    });
+/// The ranges of lanes that all see the same number of keys, which many tiles have in common.
+#[derive(Default)]
+struct Uniform(Option<(usize, Ranges)>);
+
+impl Uniform {
+    fn ranges(&mut self, keys: usize) -> &Ranges {
+        self.0.take_if(|(n, _)| *n != keys);
+        &self.0.get_or_insert_with(|| (keys, Ranges::uniform(keys))).1
+    }
 }
 
-fn one<P: Products>(p: &Problem, k: Matrix<P::Stored>, v: Matrix<P::Stored>, rows: Rows, ahead: Ahead) {
+fn one<P: Products>(p: &Problem, tile: Tile<P::Stored>, ahead: Ahead, uniform: &mut Uniform) {
+    let Tile { rows, q, k, v, .. } = tile;
+    let (k, v) = (Matrix::new(k), Matrix::new(v));
     let [b, h, i] = rows.start;
-    let [_, heads, queries, value_dim] = *rows.out.shape() else { return };
+    let [heads, queries] = rows.len();
+    let value_dim = v.cols();
     let lanes = Lanes::new(heads * queries);
-    let ranges = if p.is_uniform() {
-        Ranges::uniform(p.keys(b))
-    } else {
-        Ranges::new((0..heads).flat_map(|_| (i..i + queries).map(|i| p.range(b, i))))
-    };
     let full = [p.q.shape()[0], p.q.shape()[1], p.q.shape()[2], p.k.shape()[2]];
     let change = change(p.options, p.cap, full, [b, h, i], [heads, queries], p.keys(b));
+    let own_ranges;
+    let ranges = if p.is_uniform() {
+        uniform.ranges(p.keys(b))
+    } else {
+        own_ranges = Ranges::new((0..heads).flat_map(|_| (i..i + queries).map(|i| p.range(b, i))));
+        &own_ranges
+    };
     let narrow = p.k.dtype() != Dtype::F32;
     let size = Sizes { dim: k.cols(), value_dim, with_bias: change.has_bias(), narrow, pairs: P::PAIRS };
     // As often as blocks of six rows are done in the first key tile.
     let ahead = ahead.over((k.rows().min(KEY_TILE) + value_dim) / 6);
-    let block = rows.block();
     let (mut out, mut lse) = (rows.out, rows.lse);
     threads::with_scratch(lanes.scratch(size), |scratch| {
         let (work, mut result) = lanes.split(scratch, size);
         let factor = (!P::PAIRS).then_some(p.factor);
-        each!(Floats, &p.q, q => {
-            let (q, columns) = (q.slice(block), k.cols());
-            dispatch(Pack { q, columns, factor, width: lanes.width(), to: &mut *work.q });
+        each!(Floats, q, q => {
+            dispatch(Pack { q, columns: k.cols(), factor, width: lanes.width(), to: &mut *work.q });
         });
-        let (ranges, change, factor) = (&ranges, &change, p.factor);
+        let (change, factor) = (&change, p.factor);
         dispatch(QueryTile::<P> { k, v, ranges, change, factor, lanes, work, result: &mut result, ahead });
         each!(FloatsMut, &mut out, out => {
             let out = out.index_axis_mut(Axis(0), 0);
@@ -294,6 +331,9 @@ pub(super) fn change<'r>(
     [heads, queries]: [usize; 2],
     keys: usize,
 ) -> Change<'r> {
+    if options.keep_scores() {
+        return Change::default();
+    }
     let [b, h, i] = start;
     let row = |lane: usize| lane.min(heads * queries - 1);
     let per_head = |x: &[f32], factor: f64| {

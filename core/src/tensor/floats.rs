@@ -2,7 +2,7 @@
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension, Ix1, IxDyn};
+use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension, Ix1, Ix3, Ix4, IxDyn};
 
 use super::Dtype;
 
@@ -255,6 +255,18 @@ impl<D: Dimension> Floats<'_, D> {
     /// do not fit.
     pub(crate) fn broadcast(&self, shape: &[usize]) -> Option<Floats<'_, IxDyn>> {
         Some(map!(Floats, self, x => x.broadcast(shape)?))
+    }
+}
+
+impl<'a> Floats<'a, Ix4> {
+    /// Rows `[heads, rows, ..]` of one entry along the first axis, from `[entry, head, row]` on.
+    pub(crate) fn block(&self, [b, h, i]: [usize; 3], heads: usize, rows: usize) -> Floats<'a, Ix3> {
+        map!(Floats, self, x => {
+            let mut x = x.index_axis_move(Axis(0), b);
+            x.slice_axis_inplace(Axis(0), (h..h + heads).into());
+            x.slice_axis_inplace(Axis(1), (i..i + rows).into());
+            x
+        })
     }
 }
 
