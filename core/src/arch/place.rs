@@ -2,9 +2,10 @@
 //!
 //! Linux may wake a thread on the processor where it ran last although the caller keeps that one busy
 //! and another is idle: on machines of few processors that were busy lately it does not look for an
-//! idle one. Both then share a processor for milliseconds, until the load is balanced. So a caller that
-//! runs where a helper fell asleep takes this processor out of the helper's set before it wakes it, and
-//! the helper puts it back once it runs. Elsewhere nothing is done.
+//! idle one, and where the last one is busy with another program it prefers the caller's. Both then
+//! share a processor for milliseconds, until the load is balanced. So a caller takes its own processor
+//! out of a helper's set before it wakes it, and the helper puts it back once it runs: on machines of
+//! few processors always, else where the helper fell asleep on that one. Other systems are left alone.
 
 #[cfg(target_os = "linux")]
 pub(super) use linux::Place;
@@ -14,6 +15,7 @@ pub(super) use other::Place;
 #[cfg(target_os = "linux")]
 mod linux {
     use std::ffi::c_int;
+    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicI32, Ordering};
 
     /// The processors a thread may run on, one bit each: as many as the C library's `cpu_set_t` has.
@@ -28,6 +30,9 @@ mod linux {
     }
 
     const NONE: c_int = -1;
+
+    /// As many processors are few.
+    const FEW: usize = 4;
 
     /// Where a helper is.
     #[derive(Debug)]
@@ -58,7 +63,8 @@ mod linux {
         pub fn avoid(&self) {
             let here = processor();
             let thread = self.thread.load(Ordering::Acquire);
-            if thread == 0 || here == NONE || self.slept_on.load(Ordering::Relaxed) != here {
+            let may_come = self.slept_on.load(Ordering::Relaxed) == here || few();
+            if thread == 0 || here == NONE || !may_come {
                 return;
             }
             let changed = change(thread, here, |set, bit| {
@@ -77,6 +83,12 @@ mod linux {
                 change(0, avoided, |set, bit| *set |= bit);
             }
         }
+    }
+
+    /// Whether this process has few processors.
+    fn few() -> bool {
+        static FOUND: OnceLock<bool> = OnceLock::new();
+        *FOUND.get_or_init(|| std::thread::available_parallelism().is_ok_and(|n| n.get() <= FEW))
     }
 
     fn processor() -> c_int {
