@@ -3,139 +3,16 @@
 
 use std::ptr::{null, null_mut};
 
-use dgm::attention::{
-    dgm_attention, dgm_attention_options, dgm_attention_options_init, dgm_attention_varlen,
-};
 use dgm::linear::{dgm_linear_forward, dgm_linear_free, dgm_linear_pack};
 use dgm::nn::*;
 use dgm::random::*;
 
-use crate::{Bytes, Call, check_status};
+use crate::{Bytes, Call, attention, check_status};
 
-type Types = &'static [(u8, u8)];
-const F32: Types = &[(2, 32)];
-const FLOATS: Types = &[(2, 32), (2, 16), (4, 16)];
-const BOOLS: Types = &[(6, 8), (1, 8)];
-
-/// Options of attention, with all the arrays that they point to.
-fn options(
-    b: &mut Bytes,
-    call: &mut Call,
-    dims: [usize; 4],
-    lengths: &mut Vec<i64>,
-) -> dgm_attention_options {
-    // SAFETY: a struct of its own size, filled at once.
-    let mut o = unsafe {
-        let mut o = std::mem::MaybeUninit::<dgm_attention_options>::zeroed();
-        check_status(dgm_attention_options_init(o.as_mut_ptr(), size_of::<dgm_attention_options>()));
-        o.assume_init()
-    };
-    let [_, heads, queries, keys] = dims;
-    let q = call.shape(0);
-    if b.rarely(4) {
-        o.scale = b.float() as f32;
-    }
-    o.causal = if b.rarely(8) { b.number() as i32 } else { i32::from(b.rarely(2)) };
-    if b.rarely(4) {
-        (o.window_left, o.window_right) = (b.number(), b.number());
-    }
-    if b.rarely(4) {
-        o.soft_cap = b.float() as f32;
-    }
-    if b.rarely(32) {
-        o.reserved = b.number() as i32;
-    }
-    if b.rarely(32) {
-        // An older caller, who knows nothing of what follows.
-        o.struct_size = (b.number() as usize).min(size_of::<dgm_attention_options>());
-        return o;
-    }
-    // One number for each batch entry that q says it has, as the header asks.
-    let batch = q.first().copied().unwrap_or(0);
-    if b.rarely(3) && (0..1000).contains(&batch) {
-        *lengths =
-            (0..batch).map(|_| if b.rarely(8) { b.number() } else { b.below(keys + 1) as i64 }).collect();
-        o.kv_lengths = lengths.as_ptr();
-    }
-    // Heads as the function finds them: the second axis of q.
-    let seen = q.get(1).copied().unwrap_or(heads as i64);
-    o.alibi_slopes = call.floats(b, seen);
-    o.sinks = call.floats(b, seen);
-    let scores = |b: &mut Bytes| [dims[0], heads, queries, keys].map(|n| if b.rarely(3) { 1 } else { n });
-    let (bias, mask) = (scores(b), scores(b));
-    o.bias = call.optional(b, &bias, F32);
-    o.mask = call.optional(b, &mask, BOOLS);
-    o
-}
-
-fn attend(b: &mut Bytes, call: &mut Call) {
-    let (batch, group, kv_heads) = (b.below(3), 1 + b.below(3), b.below(3));
-    let (queries, keys) =
-        (b.below(9) * if b.rarely(4) { 9 } else { 1 }, b.below(10) * if b.rarely(4) { 17 } else { 1 });
-    let (d, dv, heads) = (b.below(10), b.below(10), group * kv_heads);
-    let q = call.input(b, &[batch, heads, queries, d], FLOATS);
-    let k = call.input(b, &[batch, kv_heads, keys, d], FLOATS);
-    // Values have the type that the keys got, which may have been changed into another.
-    let kv = call.dtype(1, FLOATS);
-    let v = call.input(b, &[batch, kv_heads, keys, dv], &[kv]);
-    let out = call.output(b, &[batch, heads, queries, dv], FLOATS);
-    let lse = if b.rarely(2) { call.output(b, &[batch, heads, queries], F32) } else { null_mut() };
-    let mut lengths = Vec::new();
-    // Without options their tensors are no part of the call.
-    let o = (!b.rarely(3)).then(|| options(b, call, [batch, heads, queries, keys], &mut lengths));
-    let o = o.as_ref().map_or(null(), |o| o as *const dgm_attention_options);
-    let fits = match (&call.shape(0)[..], &call.shape(1)[..], &call.shape(2)[..], &call.output_shape(0)[..]) {
-        (&[b1, h, lq, d1], &[b2, h2, lk, d2], &[b3, h3, lk3, e], &[b4, h4, lq4, e4]) => {
-            [b2, b3, b4] == [b1; 3] && d1 == d2 && h2 == h3 && lk == lk3 && [h4, lq4, e4] == [h, lq, e]
-        }
-        _ => false,
-    };
-    // SAFETY: the descriptors lie in the arena or must be refused, which `check` sees to.
-    call.check(fits, || unsafe { dgm_attention(q, k, v, o, out, lse) });
-}
-
-fn attend_packed(b: &mut Bytes, call: &mut Call) {
-    let (group, kv_heads, d, dv) = (1 + b.below(3), b.below(3), b.below(10), b.below(10));
-    let heads = group * kv_heads;
-    let sequences = b.below(5);
-    let mut offsets = || {
-        let mut at = 0i64;
-        let mut all = vec![0];
-        all.extend((0..sequences).map(|_| {
-            at += b.below(9) as i64;
-            at
-        }));
-        let last = at as usize;
-        if b.rarely(8) {
-            let i = b.below(all.len());
-            all[i] = b.number();
-        }
-        (all, last)
-    };
-    let ((q_offsets, queries), (kv_offsets, keys)) = (offsets(), offsets());
-    let q = call.input(b, &[queries, heads, d], FLOATS);
-    let k = call.input(b, &[keys, kv_heads, d], FLOATS);
-    let kv = call.dtype(1, FLOATS);
-    let v = call.input(b, &[keys, kv_heads, dv], &[kv]);
-    let out = call.output(b, &[queries, heads, dv], FLOATS);
-    let lse = if b.rarely(2) { call.output(b, &[heads, queries], F32) } else { null_mut() };
-    let mut o = (!b.rarely(2)).then(|| options(b, call, [1, heads, queries, keys], &mut Vec::new()));
-    if let Some(o) = &mut o {
-        o.kv_lengths = null(); // the lengths are gone
-    }
-    let o = o.as_ref().map_or(null(), |o| o as *const dgm_attention_options);
-    let count = sequences as i64;
-    let fits = match (&call.shape(0)[..], &call.shape(1)[..], &call.shape(2)[..], &call.output_shape(0)[..]) {
-        (&[tq, h, d1], &[tk, h2, d2], &[tk3, h3, e], &[tq4, h4, e4]) => {
-            d1 == d2 && h2 == h3 && tk == tk3 && [tq4, h4, e4] == [tq, h, e]
-        }
-        _ => false,
-    };
-    call.check(fits, || {
-        // SAFETY: as in `attend`; the offsets are as many as said.
-        unsafe { dgm_attention_varlen(q, k, v, q_offsets.as_ptr(), kv_offsets.as_ptr(), count, o, out, lse) }
-    });
-}
+pub(crate) type Types = &'static [(u8, u8)];
+pub(crate) const F32: Types = &[(2, 32)];
+pub(crate) const FLOATS: Types = &[(2, 32), (2, 16), (4, 16)];
+pub(crate) const BOOLS: Types = &[(6, 8), (1, 8)];
 
 fn linear(b: &mut Bytes, call: &mut Call) {
     let (rows, inputs, outputs) = (b.below(8), b.below(20), b.below(40));
@@ -398,9 +275,9 @@ fn noise(b: &mut Bytes, call: &mut Call) {
 
 /// One call of one entry.
 pub fn one(b: &mut Bytes) {
-    const ALL: [fn(&mut Bytes, &mut Call); 13] = [
-        attend,
-        attend_packed,
+    const ALL: [fn(&mut Bytes, &mut Call); 15] = [
+        attention::attend,
+        attention::attend_packed,
         linear,
         norm,
         modulation,
@@ -412,6 +289,8 @@ pub fn one(b: &mut Bytes) {
         rows,
         groups,
         lookup,
+        attention::gradients,
+        attention::packed_gradients,
     ];
     let kernel = ALL[b.below(ALL.len())];
     let mut call = Call::new(b);

@@ -54,8 +54,18 @@ class Probe:
     def quiet(self, speed):
         return speed >= self.gate * self.clean
 
+    def idle(self, tries=200):
+        """Waits until no thread of this process runs: the last peer's may spin for a while, which a probe,
+        whose threads are new and go first, does not feel."""
+        for _ in range(tries):
+            begin = time.process_time()
+            time.sleep(0.001)
+            if time.process_time() - begin < 0.2e-3:
+                break
+
     def before(self, tries=20):
-        """Waits a little for a quiet machine (the last peer's threads may still spin)."""
+        """Waits a little for a quiet machine."""
+        self.idle()
         for _ in range(tries):
             speed = self._fma()
             if self.quiet(speed):
