@@ -171,7 +171,7 @@ def main():
                         "--threads", str(threads[0])], env={**os.environ, "PYTHONPATH": HERE}, check=False)
     rows, limits = read(lines)
     with open(lines + ".final", "w") as f:
-        json.dump({"rows": rows, "about": {**versions(), "limits": limits, "gate": args.gate}}, f)
+        json.dump({"rows": rows, "about": {**versions(), "arguments": sys.argv[1:], "limits": limits, "gate": args.gate}}, f)
     run([PYTHON, "-m", "harness.report", lines + ".final", os.path.join(out, args.what)],
         env={**os.environ, "PYTHONPATH": HERE})
 
