@@ -160,7 +160,8 @@ pub(crate) fn gradients(b: &mut Bytes, call: &mut Call) {
     let kv = call.dtype(1, FLOATS);
     let v = call.input(b, &of_v, &[kv]);
     let (of_out, of_lse) = ([batch, heads, queries, dv], [batch, heads, queries]);
-    let Gradients([out, lse, dout, dq, dk, dv]) = Gradients::new(b, call, [&of_q, &of_k, &of_v, &of_out, &of_lse]);
+    let Gradients([out, lse, dout, dq, dk, dv]) =
+        Gradients::new(b, call, [&of_q, &of_k, &of_v, &of_out, &of_lse]);
     let mut lengths = Vec::new();
     let o = (!b.rarely(3)).then(|| options(b, call, [batch, heads, queries, keys], &mut lengths));
     let o = o.as_ref().map_or(null(), |o| o as *const dgm_attention_options);
@@ -175,7 +176,9 @@ pub(crate) fn gradients(b: &mut Bytes, call: &mut Call) {
         _ => false,
     };
     // SAFETY: as in `attend`.
-    call.check(fits, || unsafe { dgm_attention_backward(q, k, v, out, lse, dout, o, dq, dk, dv, null_mut()) });
+    call.check(fits, || unsafe {
+        dgm_attention_backward(q, k, v, out, lse, dout, o, dq, dk, dv, null_mut())
+    });
 }
 
 pub(crate) fn packed_gradients(b: &mut Bytes, call: &mut Call) {
@@ -188,7 +191,8 @@ pub(crate) fn packed_gradients(b: &mut Bytes, call: &mut Call) {
     let kv = call.dtype(1, FLOATS);
     let v = call.input(b, &of_v, &[kv]);
     let (of_out, of_lse) = ([queries, heads, dv], [heads, queries]);
-    let Gradients([out, lse, dout, dq, dk, dv]) = Gradients::new(b, call, [&of_q, &of_k, &of_v, &of_out, &of_lse]);
+    let Gradients([out, lse, dout, dq, dk, dv]) =
+        Gradients::new(b, call, [&of_q, &of_k, &of_v, &of_out, &of_lse]);
     let mut o = (!b.rarely(2)).then(|| options(b, call, [1, heads, queries, keys], &mut Vec::new()));
     if let Some(o) = &mut o {
         o.kv_lengths = null(); // the lengths are gone

@@ -7,7 +7,7 @@ use dgm::linear::{dgm_linear_forward, dgm_linear_free, dgm_linear_pack};
 use dgm::nn::*;
 use dgm::random::*;
 
-use crate::{Bytes, Call, attention, check_status};
+use crate::{Bytes, Call, attention};
 
 pub(crate) type Types = &'static [(u8, u8)];
 pub(crate) const F32: Types = &[(2, 32)];

@@ -2,6 +2,7 @@
 //! memory of which every byte is accounted for.
 
 mod arena;
+mod attention;
 mod bytes;
 mod call;
 pub mod kernels;
