@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use half::bf16;
 use ndarray::ArrayView2;
 
 use super::super::products::{Dots, Products, Wide};
@@ -200,7 +199,7 @@ impl<T: Stored, const DOT: bool> Rows<'_, '_, '_, '_, T, DOT> {
         sums(w.p, tile.len, &mut l[..rows]);
         if DOT {
             for r in 0..rows {
-                pair_up(&mut w.p[r * KEY_TILE..(r + 1) * KEY_TILE], tile.len);
+                pair_up(s, &mut w.p[r * KEY_TILE..(r + 1) * KEY_TILE], tile.len);
             }
         }
         if self.scales.is_some() {
@@ -239,13 +238,22 @@ impl<T: Stored, const DOT: bool> Rows<'_, '_, '_, '_, T, DOT> {
     }
 }
 
-/// Probabilities rounded to bfloat16, two keys a number.
-fn pair_up(p: &mut [f32], len: usize) {
+/// Probabilities rounded to bfloat16, two keys a number, a zero behind an odd end.
+#[inline(always)]
+fn pair_up<S: Simd>(s: S, p: &mut [f32], len: usize) {
     // A sum with a NaN makes the row NaN whatever becomes of it here.
-    let round = |x: f32| u32::from(bf16::from_f32(x).to_bits());
-    for i in 0..len.div_ceil(2) {
-        let odd = if 2 * i + 1 < len { round(p[2 * i + 1]) } else { 0 };
-        p[i] = f32::from_bits(round(p[2 * i]) | odd << 16);
+    if len % 2 == 1 {
+        p[len] = 0.0;
+    }
+    let mut i = 0;
+    while 2 * i < len {
+        let (mut even, mut odd) = ([0.0f32; 16], [0.0f32; 16]);
+        let from = &p[2 * i..][..2 * S::LANES];
+        for n in 0..S::LANES {
+            (even[n], odd[n]) = (from[2 * n], from[2 * n + 1]);
+        }
+        s.store(s.bits_to_f32(s.pair_bf16(s.load(&even), s.load(&odd))), &mut p[i..]);
+        i += S::LANES;
     }
 }
 
