@@ -1,7 +1,7 @@
 //! The lanes of one query tile and its scratch.
 
 use super::KEY_TILE;
-use super::tiles::MAX_ROWS;
+use super::cut::MAX_ROWS;
 
 /// How many lanes a tile has, and the layout of its scratch.
 #[derive(Clone, Copy)]

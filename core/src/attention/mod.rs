@@ -32,6 +32,7 @@ mod ahead;
 mod backward;
 mod blas;
 mod cache;
+mod cut;
 mod decode;
 #[cfg(test)]
 mod dot_tests;

@@ -7,8 +7,8 @@ use std::ops::Range;
 use ndarray::ArrayView3;
 
 use super::KEY_TILE;
+use super::cut::MAX_ROWS;
 use super::rows::{Lane, Pack};
-use super::tiles::MAX_ROWS;
 use crate::arch::{Kernel, Matrix, Simd, Sink};
 use crate::linalg::rows::load;
 use crate::math;

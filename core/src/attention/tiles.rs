@@ -1,11 +1,12 @@
-//! How a call is cut into tasks: query tiles that share their keys.
+//! The tiles of a call, one after the other on each thread.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use ndarray::{ArrayView2, ArrayView4, ArrayViewMut3, Axis, Ix3, Ix4, s};
+use ndarray::{ArrayView2, ArrayView4, ArrayViewMut2, ArrayViewMut3, Axis, Ix3, Ix4, s};
 
 use super::ahead::Ahead;
+use super::cut::{Cut, MAX_ROWS, Place, Rows};
 use super::kernel::QueryTile;
 use super::lanes::{Lanes, Sizes};
 use super::options::position;
@@ -16,9 +17,6 @@ use super::{AttentionOptions, KEY_TILE, blas};
 use crate::arch::{Matrix, dispatch};
 use crate::tensor::{Dtype, Element, Floats, FloatsMut, each};
 use crate::threads;
-
-/// Most query rows a tile: 64 lanes.
-pub(super) const MAX_ROWS: usize = 64;
 
 /// A validated call.
 pub(super) struct Problem<'a, 'r, 'o> {
@@ -69,72 +67,6 @@ impl Problem<'_, '_, '_> {
     }
 }
 
-/// The outputs of one block of `[batch, heads, queries]` and where it starts.
-pub(super) struct Rows<'a> {
-    pub start: [usize; 3],
-    pub out: FloatsMut<'a, Ix4>,
-    pub lse: Option<ArrayViewMut3<'a, f32>>,
-}
-
-impl Rows<'_> {
-    /// Heads and queries.
-    fn len(&self) -> [usize; 2] {
-        [self.out.shape()[1], self.out.shape()[2]]
-    }
-
-    /// The same rows of another array.
-    fn of<'x>(&self, x: &Floats<'x, Ix4>) -> Floats<'x, Ix3> {
-        let [heads, queries] = self.len();
-        x.block(self.start, heads, queries)
-    }
-
-    fn split(self, axis: usize, at: usize) -> (Self, Self) {
-        let (out, out_rest) = self.out.split_at(axis, at);
-        let (lse, lse_rest) = self.lse.map(|l| l.split_at(Axis(axis), at)).unzip();
-        let mut start = self.start;
-        start[axis] += at;
-        (Rows { start: self.start, out, lse }, Rows { start, out: out_rest, lse: lse_rest })
-    }
-}
-
-/// Blocks of at most `step` along an axis, the last first: with a causal mask the last rows are
-/// the most work, and long tasks should not come at the end.
-struct Blocks<'a> {
-    rest: Option<Rows<'a>>,
-    axis: usize,
-    step: usize,
-}
-
-impl<'a> Iterator for Blocks<'a> {
-    type Item = Rows<'a>;
-
-    fn next(&mut self) -> Option<Rows<'a>> {
-        let rest = self.rest.take()?;
-        let len = rest.out.shape()[self.axis];
-        let at = len.checked_sub(1)? / self.step * self.step;
-        if at == 0 {
-            return Some(rest);
-        }
-        let (rest, block) = rest.split(self.axis, at);
-        self.rest = Some(rest);
-        Some(block)
-    }
-}
-
-/// Cuts the outputs into query tiles of one batch entry and one kv head. Short sequences share
-/// a tile among heads of the group, so that lanes are not left empty.
-pub(super) fn tiles<'a>(rows: Rows<'a>, group: usize) -> impl Iterator<Item = Rows<'a>> {
-    let queries = rows.out.shape()[2].max(1);
-    let heads = (MAX_ROWS / queries).clamp(1, group);
-    Blocks { rest: Some(rows), axis: 0, step: 1 }
-        .flat_map(move |r| Blocks { rest: Some(r), axis: 1, step: group })
-        .flat_map(move |r| {
-            // Steps count from the first head of the group.
-            Blocks { rest: Some(r), axis: 1, step: heads }
-        })
-        .flat_map(|r| Blocks { rest: Some(r), axis: 2, step: MAX_ROWS })
-}
-
 /// A validated call and its outputs.
 pub(super) type Call<'a, 'r, 'o> = (Problem<'a, 'r, 'o>, FloatsMut<'a, Ix4>, Option<ArrayViewMut3<'a, f32>>);
 
@@ -142,24 +74,6 @@ pub(super) type Call<'a, 'r, 'o> = (Problem<'a, 'r, 'o>, FloatsMut<'a, Ix4>, Opt
 /// other share one, so that each can ask for the memory of the next.
 const TASK_WORK: u64 = 8_000_000;
 const MAX_TILES: usize = 16;
-
-/// Consecutive tiles, so many at a time.
-struct Groups<I> {
-    tiles: I,
-    size: usize,
-}
-
-impl<I: Iterator> Iterator for Groups<I> {
-    type Item = Vec<I::Item>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let first = self.tiles.next()?;
-        let mut group = Vec::with_capacity(self.size);
-        group.push(first);
-        group.extend(self.tiles.by_ref().take(self.size - 1));
-        Some(group)
-    }
-}
 
 /// Tiles of one task in a call with `tiles` of them.
 fn group_size(work: u64, tiles: usize) -> usize {
@@ -176,16 +90,15 @@ pub(super) fn run(calls: Vec<Call>) {
     let size = group_size(work, count);
     let tasks =
         calls.into_iter().filter(|(_, out, _)| !out.shape().contains(&0)).flat_map(|(p, out, lse)| {
-            let group = p.q.shape()[1] / p.k.shape()[1];
+            let cut = Cut::new(p.q.shape(), p.k.shape()[1]);
             let p = Arc::new(p);
-            let tiles = tiles(Rows { start: [0; 3], out, lse }, group);
-            Groups { tiles, size }.map(move |tiles| (p.clone(), group, tiles))
+            cut.tasks(Rows { start: [0; 3], out, lse }, size).map(move |rows| (p.clone(), cut, rows))
         });
-    threads::for_each(tasks, work, |(p, group, tiles)| match (&p.q, &p.k, &p.v) {
-        (Floats::Bf16(_), Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Dots>(&p, *k, *v, group, tiles),
-        (_, Floats::F32(k), Floats::F32(v)) => each_tile::<Wide<_>>(&p, *k, *v, group, tiles),
-        (_, Floats::F16(k), Floats::F16(v)) => each_tile::<Wide<_>>(&p, *k, *v, group, tiles),
-        (_, Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Wide<_>>(&p, *k, *v, group, tiles),
+    threads::for_each(tasks, work, |(p, cut, rows)| match (&p.q, &p.k, &p.v) {
+        (Floats::Bf16(_), Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Dots>(&p, *k, *v, cut, rows),
+        (_, Floats::F32(k), Floats::F32(v)) => each_tile::<Wide<_>>(&p, *k, *v, cut, rows),
+        (_, Floats::F16(k), Floats::F16(v)) => each_tile::<Wide<_>>(&p, *k, *v, cut, rows),
+        (_, Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Wide<_>>(&p, *k, *v, cut, rows),
         _ => unreachable!("keys and values have one type"),
     });
 }
@@ -195,9 +108,8 @@ fn tile_count(shape: &[usize]) -> usize {
     shape[0].saturating_mul(shape[1]).saturating_mul(shape[2].div_ceil(MAX_ROWS))
 }
 
-/// A tile and what it reads.
-struct Tile<'v, 'a, T> {
-    rows: Rows<'a>,
+/// What a tile reads.
+struct Inputs<'v, T> {
     /// Batch entry and kv head.
     kv: [usize; 2],
     q: Floats<'v, Ix3>,
@@ -205,15 +117,16 @@ struct Tile<'v, 'a, T> {
     v: ArrayView2<'v, T>,
 }
 
-impl<T: Element> Tile<'_, '_, T> {
-    /// Asks for its memory: keys and values unless `same` has read them.
-    fn fetch(&self, same: bool) {
-        each!(Floats, &self.q, q => for head in q.outer_iter() {
-            dispatch(Fetch(Matrix::new(head)));
-        });
-        each!(FloatsMut, &self.rows.out, out => for head in out.index_axis(Axis(0), 0).outer_iter() {
-            dispatch(Fetch(Matrix::new(head)));
-        });
+impl<T: Element> Inputs<'_, T> {
+    /// Asks for them, and for what is written: keys and values unless `same` has read them.
+    fn fetch(&self, out: &Floats<Ix3>, same: bool) {
+        let rows = |x: &Floats<Ix3>| {
+            each!(Floats, x, x => for head in x.outer_iter() {
+                dispatch(Fetch(Matrix::new(head)));
+            });
+        };
+        rows(&self.q);
+        rows(out);
         if !same {
             dispatch(Fetch(Matrix::new(self.k)));
             dispatch(Fetch(Matrix::new(self.v)));
@@ -221,14 +134,14 @@ impl<T: Element> Tile<'_, '_, T> {
     }
 
     /// The same memory, to be asked for by and by.
-    fn ahead(&self, same: bool) -> Ahead {
+    fn ahead(&self, out: &Floats<Ix3>, same: bool) -> Ahead {
         let mut ahead = Ahead::default();
         each!(Floats, &self.q, q => ahead.add(q));
         if !same {
             ahead.add(&self.k.insert_axis(Axis(0)));
             ahead.add(&self.v.insert_axis(Axis(0)));
         }
-        each!(FloatsMut, &self.rows.out, out => ahead.add(&out.index_axis(Axis(0), 0)));
+        each!(Floats, out, out => ahead.add(out));
         ahead
     }
 }
@@ -242,29 +155,48 @@ fn each_tile<P: Products>(
     p: &Problem,
     k: ArrayView4<P::Stored>,
     v: ArrayView4<P::Stored>,
-    group: usize,
-    tiles: Vec<Rows>,
+    cut: Cut,
+    mut rows: Rows,
 ) {
-    let mut tiles = tiles
-        .into_iter()
-        .map(|rows| {
-            let kv = [rows.start[0], rows.start[1] / group];
-            Tile { kv, q: rows.of(&p.q).reborrow(), k: head(k, kv), v: head(v, kv), rows }
-        })
-        .peekable();
-    let mut uniform = Uniform::default();
-    // Whose keys and values were read last; whether somebody has asked for what the tile needs.
-    let (mut keys_of, mut asked) = (None, false);
-    while let Some(tile) = tiles.next() {
-        if !asked {
-            tile.fetch(keys_of == Some(tile.kv));
+    let start = rows.start;
+    let size = Sizes {
+        dim: k.dim().3,
+        value_dim: v.dim().3,
+        with_bias: p.options.bias.is_some() || p.options.mask.is_some(),
+        narrow: p.k.dtype() != Dtype::F32,
+        pairs: P::PAIRS,
+    };
+    let inputs = |place: &Place| {
+        let [b, h, i] = place.after(start);
+        let kv = [b, cut.kv_head(h)];
+        let q = p.q.block([b, h, i], place.heads, place.queries).reborrow();
+        Inputs { kv, q, k: head(k, kv).reborrow(), v: head(v, kv).reborrow() }
+    };
+    let tiles = cut.tiles(rows.out.shape());
+    threads::with_scratch(Lanes::new(tiles.most_rows()).scratch(size), |scratch| {
+        let mut tiles = tiles.peekable();
+        let mut uniform = Uniform::default();
+        // Whose keys and values were read last; whether somebody has asked for what the tile needs.
+        let (mut keys_of, mut asked) = (None, false);
+        while let Some(place) = tiles.next() {
+            let now = inputs(&place);
+            if !asked {
+                now.fetch(&rows.out(&place), keys_of == Some(now.kv));
+            }
+            keys_of = Some(now.kv);
+            // As often as blocks of six rows are done in the first key tile.
+            let times = (now.k.nrows().min(KEY_TILE) + size.value_dim) / 6;
+            let ahead = match tiles.peek() {
+                Some(next) => {
+                    let then = inputs(next);
+                    then.ahead(&rows.out(next), keys_of == Some(then.kv)).over(times)
+                }
+                None => Ahead::default(),
+            };
+            asked = tiles.peek().is_some();
+            one::<P>(p, now, size, ahead, &mut uniform, place.after(start), rows.tile(&place), scratch);
         }
-        keys_of = Some(tile.kv);
-        let next = tiles.peek();
-        asked = next.is_some();
-        let ahead = next.map_or_else(Ahead::default, |next| next.ahead(keys_of == Some(next.kv)));
-        one::<P>(p, tile, ahead, &mut uniform);
-    }
+    });
 }
 
 /// The ranges of lanes that all see the same number of keys, which many tiles have in common.
@@ -278,12 +210,19 @@ impl Uniform {
     }
 }
 
-fn one<P: Products>(p: &Problem, tile: Tile<P::Stored>, ahead: Ahead, uniform: &mut Uniform) {
-    let Tile { rows, q, k, v, .. } = tile;
+#[allow(clippy::too_many_arguments)]
+fn one<P: Products>(
+    p: &Problem,
+    Inputs { q, k, v, .. }: Inputs<P::Stored>,
+    size: Sizes,
+    ahead: Ahead,
+    uniform: &mut Uniform,
+    [b, h, i]: [usize; 3],
+    (out, lse): (FloatsMut<Ix3>, Option<ArrayViewMut2<f32>>),
+    scratch: &mut [f32],
+) {
     let (k, v) = (Matrix::new(k), Matrix::new(v));
-    let [b, h, i] = rows.start;
-    let [heads, queries] = rows.len();
-    let value_dim = v.cols();
+    let (heads, queries) = (q.shape()[0], q.shape()[1]);
     let lanes = Lanes::new(heads * queries);
     let full = [p.q.shape()[0], p.q.shape()[1], p.q.shape()[2], p.k.shape()[2]];
     let change = change(p.options, p.cap, full, [b, h, i], [heads, queries], p.keys(b));
@@ -294,29 +233,19 @@ fn one<P: Products>(p: &Problem, tile: Tile<P::Stored>, ahead: Ahead, uniform: &
         own_ranges = Ranges::new((0..heads).flat_map(|_| (i..i + queries).map(|i| p.range(b, i))));
         &own_ranges
     };
-    let narrow = p.k.dtype() != Dtype::F32;
-    let size = Sizes { dim: k.cols(), value_dim, with_bias: change.has_bias(), narrow, pairs: P::PAIRS };
-    // As often as blocks of six rows are done in the first key tile.
-    let ahead = ahead.over((k.rows().min(KEY_TILE) + value_dim) / 6);
-    let (mut out, mut lse) = (rows.out, rows.lse);
-    threads::with_scratch(lanes.scratch(size), |scratch| {
-        let (work, mut result) = lanes.split(scratch, size);
-        let factor = (!P::PAIRS).then_some(p.factor);
-        each!(Floats, q, q => {
-            dispatch(Pack { q, columns: k.cols(), factor, width: lanes.width(), to: &mut *work.q });
-        });
-        let (change, factor) = (&change, p.factor);
-        dispatch(QueryTile::<P> { k, v, ranges, change, factor, lanes, work, result: &mut result, ahead });
-        each!(FloatsMut, &mut out, out => {
-            let out = out.index_axis_mut(Axis(0), 0);
-            dispatch(Unpack { from: result.o, sums: Some(result.l), width: lanes.width(), out });
-        });
-        if let Some(lse) = &mut lse {
-            for (lane, to) in lse.iter_mut().enumerate() {
-                *to = log_sum_exp(result.m[lane], result.l[lane]);
-            }
-        }
+    let (work, mut result) = lanes.split(scratch, size);
+    let factor = (!P::PAIRS).then_some(p.factor);
+    each!(Floats, q, q => {
+        dispatch(Pack { q, columns: k.cols(), factor, width: lanes.width(), to: &mut *work.q });
     });
+    let (change, factor) = (&change, p.factor);
+    dispatch(QueryTile::<P> { k, v, ranges, change, factor, lanes, work, result: &mut result, ahead });
+    each!(FloatsMut, out, out => {
+        dispatch(Unpack { from: result.o, sums: Some(result.l), width: lanes.width(), out });
+    });
+    for (lane, to) in lse.into_iter().flatten().enumerate() {
+        *to = log_sum_exp(result.m[lane], result.l[lane]);
+    }
 }
 
 /// What the options do to the scores of the query rows of one block of `[heads, queries]` that

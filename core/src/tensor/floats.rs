@@ -258,15 +258,45 @@ impl<D: Dimension> Floats<'_, D> {
     }
 }
 
+macro_rules! block {
+    ($kind:ident) => {
+        impl<'a> $kind<'a, Ix4> {
+            /// Rows `[heads, rows, ..]` of one entry along the first axis, from `[entry, head, row]` on.
+            fn into_block(self, [b, h, i]: [usize; 3], heads: usize, rows: usize) -> $kind<'a, Ix3> {
+                map!($kind, self, x => {
+                    let mut x = x.index_axis_move(Axis(0), b);
+                    x.slice_axis_inplace(Axis(0), (h..h + heads).into());
+                    x.slice_axis_inplace(Axis(1), (i..i + rows).into());
+                    x
+                })
+            }
+        }
+    };
+}
+
+block!(Floats);
+block!(FloatsMut);
+
 impl<'a> Floats<'a, Ix4> {
     /// Rows `[heads, rows, ..]` of one entry along the first axis, from `[entry, head, row]` on.
-    pub(crate) fn block(&self, [b, h, i]: [usize; 3], heads: usize, rows: usize) -> Floats<'a, Ix3> {
-        map!(Floats, self, x => {
-            let mut x = x.index_axis_move(Axis(0), b);
-            x.slice_axis_inplace(Axis(0), (h..h + heads).into());
-            x.slice_axis_inplace(Axis(1), (i..i + rows).into());
-            x
-        })
+    pub(crate) fn block(&self, at: [usize; 3], heads: usize, rows: usize) -> Floats<'a, Ix3> {
+        map!(Floats, self, x => *x).into_block(at, heads, rows)
+    }
+}
+
+impl FloatsMut<'_, Ix4> {
+    /// The same, to look at.
+    pub(crate) fn view(&self) -> Floats<'_, Ix4> {
+        match self {
+            FloatsMut::F32(x) => Floats::F32(x.view()),
+            FloatsMut::F16(x) => Floats::F16(x.view()),
+            FloatsMut::Bf16(x) => Floats::Bf16(x.view()),
+        }
+    }
+
+    /// Rows `[heads, rows, ..]` of one entry along the first axis, from `[entry, head, row]` on.
+    pub(crate) fn block_mut(&mut self, at: [usize; 3], heads: usize, rows: usize) -> FloatsMut<'_, Ix3> {
+        map!(FloatsMut, self, x => x.view_mut()).into_block(at, heads, rows)
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use ndarray::{ArrayViewMut4, Axis, s};
 
 use super::super::KEY_TILE;
-use super::super::tiles::MAX_ROWS;
+use super::super::cut::MAX_ROWS;
 use super::tile::{Call, QueryTile};
 use crate::threads;
 

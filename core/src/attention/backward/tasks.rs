@@ -10,8 +10,8 @@ use std::ops::Range;
 use ndarray::{ArrayViewMut4, Axis, Ix4, s};
 
 use super::super::KEY_TILE;
+use super::super::cut::MAX_ROWS;
 use super::super::rows::Unpack;
-use super::super::tiles::MAX_ROWS;
 use super::kernel::Products;
 use super::tile::{Call, QueryTile};
 use super::work::Scale;

@@ -1,7 +1,7 @@
 //! The scratch of a task, and rows brought into it.
 
 use super::super::KEY_TILE;
-use super::super::tiles::MAX_ROWS;
+use super::super::cut::MAX_ROWS;
 use crate::arch::{Kernel, Matrix, Simd};
 use crate::tensor::{Element, Row};
 

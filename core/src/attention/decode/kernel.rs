@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use ndarray::ArrayView2;
 
+use super::super::cut::MAX_ROWS;
 use super::super::products::{Dots, Products, Wide};
 use super::super::scores::{Change, Ranges};
-use super::super::tiles::MAX_ROWS;
 use super::super::{KEY_TILE, SPLIT};
 use super::scores::{all_masked, bias_row, change_row, sees};
 use super::stored::Stored;

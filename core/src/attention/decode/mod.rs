@@ -22,6 +22,7 @@ use self::kernel::{Finish, Part, Rows, Work};
 use self::stored::Stored;
 use self::tile::Place;
 use super::cache::Pages;
+use super::cut::{self, Cut};
 use super::options::position;
 use super::scores::{Change, Ranges};
 use super::tiles::{self, log_sum_exp};
@@ -107,7 +108,7 @@ impl Problem<'_, '_, '_> {
     }
 
     /// The rows of a block of the outputs.
-    fn task(&self, block: &tiles::Rows) -> Task<'_> {
+    fn task(&self, block: &cut::Rows) -> Task<'_> {
         let (start, shape) = (block.start, self.q.shape());
         let (heads, queries) = (block.out.shape()[1], block.out.shape()[2]);
         let ([b, _, i], rows) = (start, heads * queries);
@@ -226,8 +227,7 @@ pub(super) fn run<'o>(p: &Problem, out: FloatsMut<'o, Ix4>, lse: Option<ArrayVie
     if out.shape().contains(&0) {
         return;
     }
-    let group = p.q.shape()[1] / p.kv_heads;
-    let blocks = tiles::tiles(tiles::Rows { start: [0; 3], out, lse }, group);
+    let blocks = Cut::new(p.q.shape(), p.kv_heads).tasks(cut::Rows { start: [0; 3], out, lse }, 1);
     let work = p.work();
     // Where threads would wait for each other, the splits are handed out one by one.
     if threads::is_parallel(work) {
@@ -242,7 +242,7 @@ pub(super) fn run<'o>(p: &Problem, out: FloatsMut<'o, Ix4>, lse: Option<ArrayVie
 }
 
 /// All keys of a block.
-fn whole(p: &Problem, block: tiles::Rows) {
+fn whole(p: &Problem, block: cut::Rows) {
     let task = p.task(&block);
     let size = Part::size(task.rows, p.stride());
     threads::with_scratch(p.scratch(task.rows) + size, |scratch| {
@@ -254,7 +254,7 @@ fn whole(p: &Problem, block: tiles::Rows) {
 }
 
 /// Each split of each block by itself, then the merges.
-fn by_split(p: &Problem, blocks: Vec<tiles::Rows>, work: u64) {
+fn by_split(p: &Problem, blocks: Vec<cut::Rows>, work: u64) {
     let tasks: Vec<_> = blocks.iter().map(|block| p.task(block)).collect();
     let splits = |task: &Task| {
         let Range { start, end } = task.ranges.any_lane();
@@ -294,10 +294,10 @@ fn by_split(p: &Problem, blocks: Vec<tiles::Rows>, work: u64) {
 }
 
 /// Merges parts and sinks and writes the outputs.
-fn finish(p: &Problem, task: &Task, total: &mut Part, parts: &mut [f32], block: tiles::Rows) {
+fn finish(p: &Problem, task: &Task, total: &mut Part, parts: &mut [f32], block: cut::Rows) {
     let stride = p.stride();
     dispatch(Finish { rows: task.rows, stride, parts, change: &task.change, total });
-    let tiles::Rows { mut out, lse, .. } = block;
+    let cut::Rows { mut out, lse, .. } = block;
     each!(FloatsMut, &mut out, out => {
         for (mut to, from) in out.rows_mut().into_iter().zip(total.o.chunks_exact(stride)) {
             to.iter_mut().zip(from).for_each(|(to, &x)| *to = Element::from_f32(x));

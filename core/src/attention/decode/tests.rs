@@ -2,6 +2,7 @@
 
 use ndarray::{Array3, Array4, ArrayView4, s};
 
+use super::super::cut;
 use super::super::tests::{bits, serial, tensor};
 use super::*;
 use crate::arch::{available_levels, level, set_level};
@@ -106,7 +107,7 @@ fn same_bits_as_prefill_for_every_shape() {
             for (keys, dim, value_dim) in
                 [(1, 1, 1), (17, 64, 3), (128, 40, 64), (300, 128, 128), (1030, 72, 80), (600, 65, 33)]
             {
-                if queries * heads / kv_heads > tiles::MAX_ROWS {
+                if queries * heads / kv_heads > cut::MAX_ROWS {
                     continue;
                 }
                 let q = tensor(1, [2, heads, queries, dim]);
