@@ -47,6 +47,8 @@ pub(super) struct Work<'w> {
     pub q: &'w mut [f32],
     /// Scores, then probabilities, rows of [`KEY_TILE`].
     pub p: &'w mut [f32],
+    /// A block of keys in lanes.
+    pub room: &'w mut [f32],
     /// A tile's product with the values, rows of `stride`.
     pub t: &'w mut [f32],
     /// A row's bias, the keys' scales, the values' scales: [`KEY_TILE`] each.
@@ -146,13 +148,8 @@ impl<T: Stored, const DOT: bool> Rows<'_, '_, '_, '_, T, DOT> {
             m.fill(f32::NEG_INFINITY);
             l.fill(0.0);
         }
-        scores::products::<S, T, DOT>(s, self.k, tile, w.q, self.q_stride, w.p, self.v);
-        if DOT {
-            let factor = s.splat(self.factor);
-            for p in w.p[..rows * KEY_TILE].chunks_exact_mut(S::LANES) {
-                s.store(s.mul(s.load(p), factor), p);
-            }
-        }
+        let factor = DOT.then_some(self.factor);
+        scores::products::<S, T, DOT>(s, self.k, tile, w.q, self.q_stride, factor, w.p, self.v, w.room);
         if let Some([k, v]) = &self.scales {
             gather(k, tile, w.k_scale);
             gather(v, tile, w.v_scale);

@@ -19,6 +19,7 @@ use std::ops::Range;
 use ndarray::{ArrayView2, ArrayView3, ArrayView4, ArrayViewMut3, Axis, Ix4, s};
 
 use self::kernel::{Finish, Part, Rows, Work};
+use self::scores::block;
 use self::stored::Stored;
 use self::tile::Place;
 use super::cache::Pages;
@@ -131,9 +132,21 @@ impl Problem<'_, '_, '_> {
         self.value_dim.next_multiple_of(16)
     }
 
+    /// Whether the products are of pairs of bfloat16.
+    fn pairs(&self) -> bool {
+        matches!((&self.q, &self.k), (Floats::Bf16(_), Pages::Bf16(_)))
+    }
+
+    /// Floats a block of keys takes in lanes.
+    fn room(&self) -> usize {
+        let dim = self.q.shape()[3];
+        block(self.pairs()) * if self.pairs() { dim.div_ceil(2) } else { dim }
+    }
+
     /// Floats of scratch, beside the result.
     fn scratch(&self, rows: usize) -> usize {
-        rows * (self.q_stride() + KEY_TILE + self.stride()) + 3 * KEY_TILE + Part::size(rows, self.stride())
+        let row = self.q_stride() + KEY_TILE + self.stride();
+        rows * row + self.room() + 3 * KEY_TILE + Part::size(rows, self.stride())
     }
 
     /// Scores, softmax and values of the keys `keys` for a task.
@@ -172,6 +185,7 @@ impl Problem<'_, '_, '_> {
         let (q, scratch) = scratch.split_at_mut(rows * q_stride);
         let (p, scratch) = scratch.split_at_mut(rows * KEY_TILE);
         let (t, scratch) = scratch.split_at_mut(rows * stride);
+        let (room, scratch) = scratch.split_at_mut(self.room());
         let (bias, scratch) = scratch.split_at_mut(KEY_TILE);
         let (k_scale, scratch) = scratch.split_at_mut(KEY_TILE);
         let (v_scale, scratch) = scratch.split_at_mut(KEY_TILE);
@@ -207,7 +221,7 @@ impl Problem<'_, '_, '_> {
             queries,
             q_stride,
             stride,
-            work: Work { q, p, t, bias, k_scale, v_scale, split },
+            work: Work { q, p, room, t, bias, k_scale, v_scale, split },
             total,
         });
     }

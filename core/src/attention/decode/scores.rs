@@ -1,5 +1,5 @@
-//! Scores of a key tile, keys in lanes: blocks of keys are transposed in registers, so that each
-//! key's chain over d stays in its lane.
+//! Scores of a key tile, keys in lanes: blocks of keys are transposed, so that each key's chain over d
+//! stays in its lane.
 
 use std::f32::consts::LOG2_E;
 
@@ -9,146 +9,129 @@ use super::super::KEY_TILE;
 use super::super::scores::{Change, Ranges};
 use super::stored::Stored;
 use super::tile::Tile;
-use crate::arch::{PagedRows, Simd};
+use crate::arch::{Matrix, PagedRows, Pairs, Simd, Sink, multiply_lanes};
 use crate::math;
 
-/// Writes `chain over d of k[j][d] * q[r][d]` to `p[r * KEY_TILE + j]` for every key of the tile
-/// and asks for the rows of `soon`. Lanes behind the last key repeat it.
+/// Keys that are brought into lanes together: as many as give the product chains enough not to wait for
+/// each other, and half of the nearest cache at most.
+pub(super) const fn block(pairs: bool) -> usize {
+    if pairs { 64 } else { 32 }
+}
+
+/// Writes `chain over d of q[r][d] * k[j][d]`, times `factor` where there is one, to `p[r * KEY_TILE + j]`
+/// for every key of the tile and asks for the rows of `soon`. Lanes behind the last key repeat it.
 ///
-/// `q` has rows of `stride` numbers, zeros behind the last. With `DOT` they and the keys are pairs
-/// of bfloat16, and a step of the chain is that of a pair.
+/// `q` has rows of `stride` numbers. With `DOT` they and the keys are pairs of bfloat16, and a step of the
+/// chain is that of a pair. `room` holds a [`block`] of keys.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
     s: S,
     k: PagedRows<T>,
     tile: &Tile,
     q: &[f32],
     stride: usize,
+    factor: Option<f32>,
     p: &mut [f32],
     soon: PagedRows<T>,
+    room: &mut [f32],
 ) {
-    let mut j = 0;
-    // Bytes take more arithmetic than memory: two blocks of keys side by side have chains enough not to
-    // wait for each other. Other types wait for the memory, and longer for more rows at a time.
-    while T::PACK == 4 && j + S::LANES < tile.len {
-        keys::<S, T, DOT, 2>(s, k, tile, j, q, stride, &mut p[j..], soon);
-        j += 2 * S::LANES;
-    }
-    while j < tile.len {
-        keys::<S, T, DOT, 1>(s, k, tile, j, q, stride, &mut p[j..], soon);
-        j += S::LANES;
+    let width = block(DOT);
+    let mut first = 0;
+    while first < tile.len {
+        let lanes = width.min((tile.len - first).next_multiple_of(16));
+        let mut lane = 0;
+        while lane < lanes {
+            pack::<S, T, DOT>(s, k, tile, first + lane, &mut room[lane..], width, soon);
+            lane += S::LANES;
+        }
+        let mut to = Scores { p, first, factor };
+        if DOT {
+            let q = Pairs::from_bits(q, tile.rows, stride).slice_pairs(0, k.cols().div_ceil(2));
+            multiply_lanes(s, q, room, width, 0..lanes, &mut to);
+        } else {
+            let q = Matrix::from_slice(q, tile.rows, stride).slice_cols(0, k.cols());
+            multiply_lanes(s, q, room, width, 0..lanes, &mut to);
+        }
+        first += lanes;
     }
 }
 
-/// `G` blocks of keys from key `j` on.
+/// Stores scores in rows, from key `first` on.
+struct Scores<'a> {
+    p: &'a mut [f32],
+    first: usize,
+    factor: Option<f32>,
+}
+
+impl<S: Simd> Sink<S> for Scores<'_> {
+    #[inline(always)]
+    fn put<const MR: usize, const NV: usize>(
+        &mut self,
+        s: S,
+        row: usize,
+        lane: usize,
+        acc: [[S::F; NV]; MR],
+    ) {
+        for r in 0..MR {
+            let p = &mut self.p[(row + r) * KEY_TILE + self.first + lane..];
+            for v in 0..NV {
+                let x = self.factor.map_or(acc[r][v], |factor| s.mul(acc[r][v], s.splat(factor)));
+                s.store(x, &mut p[v * S::LANES..]);
+            }
+        }
+    }
+}
+
+/// Brings the keys from key `j` of the tile on into lanes: `to[d * width + lane]`.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn keys<S: Simd, T: Stored, const DOT: bool, const G: usize>(
+fn pack<S: Simd, T: Stored, const DOT: bool>(
     s: S,
     k: PagedRows<T>,
     tile: &Tile,
     j: usize,
-    q: &[f32],
-    stride: usize,
-    p: &mut [f32],
+    to: &mut [f32],
+    width: usize,
     soon: PagedRows<T>,
 ) {
-    let (dim, step) = (k.cols(), T::PACK * S::LANES);
-    let mut keys: [[&[T]; 16]; G] = [[&[]; 16]; G];
-    for g in 0..G {
-        let mut i = 0;
-        while i < S::LANES {
-            let slot = tile.slots[(j + g * S::LANES + i).min(tile.len - 1)];
-            keys[g][i] = k.row(slot);
-            prefetch_row(s, soon.row(slot));
-            i += 1;
-        }
+    let mut keys: [&[T]; 16] = [&[]; 16];
+    let mut i = 0;
+    while i < S::LANES {
+        let slot = tile.slots[(j + i).min(tile.len - 1)];
+        keys[i] = k.row(slot);
+        prefetch_row(s, soon.row(slot));
+        i += 1;
     }
     let mut d = 0;
-    while d < dim {
-        let mut words = [[s.splat(0.0); 16]; G];
-        for g in 0..G {
-            let mut i = 0;
-            if d + step <= dim {
-                while i < S::LANES {
-                    words[g][i] = T::words(s, &keys[g][i][d..]);
-                    i += 1;
-                }
-            } else {
-                while i < S::LANES {
-                    words[g][i] = T::words_partial(s, &keys[g][i][d..]);
-                    i += 1;
-                }
+    while d < k.cols() {
+        let mut words = [s.splat(0.0); 16];
+        let left = k.cols() - d;
+        let mut i = 0;
+        if T::PACK * S::LANES <= left {
+            while i < S::LANES {
+                words[i] = T::words(s, &keys[i][d..]);
+                i += 1;
             }
-            words[g] = s.transpose(words[g]);
-        }
-        let (mut q, mut p) = (&q[if DOT { d / 2 } else { d }..], &mut p[..]);
-        let mut left = tile.rows;
-        while left >= 4 {
-            (q, p) = block::<S, T, DOT, 4, G>(s, &words, q, stride, p, d == 0);
-            left -= 4;
-        }
-        if left >= 2 {
-            (q, p) = block::<S, T, DOT, 2, G>(s, &words, q, stride, p, d == 0);
-            left -= 2;
-        }
-        if left >= 1 {
-            block::<S, T, DOT, 1, G>(s, &words, q, stride, p, d == 0);
-        }
-        d += step;
-    }
-}
-
-/// Continues the chains of `MR` query rows by the elements in `words`; gives back what follows
-/// those rows in `q` and `p`.
-#[inline(always)]
-fn block<'q, 'p, S: Simd, T: Stored, const DOT: bool, const MR: usize, const G: usize>(
-    s: S,
-    words: &[[S::F; 16]; G],
-    q: &'q [f32],
-    stride: usize,
-    p: &'p mut [f32],
-    first: bool,
-) -> (&'q [f32], &'p mut [f32]) {
-    let mut acc = [[s.splat(0.0); G]; MR];
-    let mut rows: [&[f32]; MR] = [&[]; MR];
-    for r in 0..MR {
-        rows[r] = &q[r * stride..r * stride + if DOT { 1 } else { T::PACK } * S::LANES];
-        if !first {
-            for g in 0..G {
-                acc[r][g] = s.load(&p[r * KEY_TILE + g * S::LANES..]);
+        } else {
+            while i < S::LANES {
+                words[i] = T::words_partial(s, &keys[i][d..]);
+                i += 1;
             }
         }
-    }
-    for i in 0..S::LANES {
+        words = s.transpose(words);
         if DOT {
-            for r in 0..MR {
-                let weight = s.isplat(rows[r][i].to_bits() as i32);
-                for g in 0..G {
-                    acc[r][g] = s.dot_bf16(acc[r][g], s.to_bits(words[g][i]), weight);
-                }
+            for i in 0..S::LANES.min(left.div_ceil(2)) {
+                s.store(words[i], &mut to[(d / 2 + i) * width..]);
             }
-            continue;
-        }
-        for n in 0..T::PACK {
-            let mut x = [s.splat(0.0); G];
-            for g in 0..G {
-                x[g] = T::element(s, words[g][i], n);
-            }
-            for r in 0..MR {
-                let weight = s.splat(rows[r][i * T::PACK + n]);
-                for g in 0..G {
-                    acc[r][g] = s.fma(x[g], weight, acc[r][g]);
+        } else {
+            for i in 0..S::LANES.min(left.div_ceil(T::PACK)) {
+                for n in 0..T::PACK.min(left - i * T::PACK) {
+                    s.store(T::element(s, words[i], n), &mut to[(d + i * T::PACK + n) * width..]);
                 }
             }
         }
+        d += T::PACK * S::LANES;
     }
-    for r in 0..MR {
-        for g in 0..G {
-            s.store(acc[r][g], &mut p[r * KEY_TILE + g * S::LANES..]);
-        }
-    }
-    (q.get(MR * stride..).unwrap_or_default(), p.get_mut(MR * KEY_TILE..).unwrap_or_default())
 }
 
 /// Asks for every cache line of a row.

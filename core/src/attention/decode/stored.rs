@@ -22,8 +22,12 @@ pub(super) trait Stored: Copy + Send + Sync + 'static {
     fn words_partial<S: Simd>(s: S, row: &[Self]) -> S::F;
     /// [`lanes`](Stored::lanes) of a row that is shorter; missing elements are 0.
     fn lanes_partial<S: Simd>(s: S, row: &[Self]) -> S::F;
-    /// The first `LANES` elements of two rows of bfloat16 as pairs; missing elements are 0.
+    /// The first `LANES` elements of two rows of bfloat16 as pairs.
     fn interleave<S: Simd>(_: S, _: &[Self], _: &[Self]) -> S::I {
+        unreachable!("pairs are of bfloat16")
+    }
+    /// [`interleave`](Stored::interleave) of rows that may be shorter; missing elements are 0.
+    fn interleave_partial<S: Simd>(_: S, _: &[Self], _: &[Self]) -> S::I {
         unreachable!("pairs are of bfloat16")
     }
 }
@@ -105,15 +109,13 @@ impl Stored for bf16 {
     }
     #[inline(always)]
     fn interleave<S: Simd>(s: S, even: &[bf16], odd: &[bf16]) -> S::I {
-        if even.len() >= S::LANES && odd.len() >= S::LANES {
-            return s.interleave(even.reinterpret_cast(), odd.reinterpret_cast());
-        }
-        let (mut lower, mut upper) = ([0u16; 16], [0u16; 16]);
-        for (to, from) in [(&mut lower, even), (&mut upper, odd)] {
-            let len = from.len().min(S::LANES);
-            to[..len].copy_from_slice(from[..len].reinterpret_cast());
-        }
-        s.interleave(&lower, &upper)
+        s.interleave(even.reinterpret_cast(), odd.reinterpret_cast())
+    }
+    #[inline(always)]
+    fn interleave_partial<S: Simd>(s: S, even: &[bf16], odd: &[bf16]) -> S::I {
+        let upper_half = |row: &[bf16]| s.to_bits(lanes_or_less(s, row));
+        let even = s.iand(s.isar::<16>(upper_half(even)), s.isplat(0xffff));
+        s.ior(even, upper_half(odd))
     }
 }
 

@@ -103,13 +103,14 @@ fn block<S: Simd, T: Stored, const DOT: bool, const NV: usize, const MR: usize>(
         }
     }
     if DOT {
-        let none: &[T] = &[];
-        for i in 0..values.len().div_ceil(2) {
-            let (even, odd) = (&values[2 * i][e..], values.get(2 * i + 1).map_or(none, |v| &v[e..]));
+        let mut i = 0;
+        // What asks for less than a vector calls functions, across which no register keeps its sum.
+        while NV > 1 && 2 * i + 1 < values.len() {
+            let (even, odd) = (&values[2 * i][e..], &values[2 * i + 1][e..]);
+            let (even, odd) = (&even[..NV * S::LANES], &odd[..NV * S::LANES]);
             let mut x = [s.isplat(0); NV];
             for n in 0..NV {
-                let odd = odd.get(n * S::LANES..).unwrap_or(none);
-                x[n] = T::interleave(s, &even[n * S::LANES..], odd);
+                x[n] = T::interleave(s, &even[n * S::LANES..], &odd[n * S::LANES..]);
             }
             for r in 0..MR {
                 let weights = s.isplat(rows[r][i].to_bits() as i32);
@@ -117,6 +118,19 @@ fn block<S: Simd, T: Stored, const DOT: bool, const NV: usize, const MR: usize>(
                     acc[r][n] = s.dot_bf16(acc[r][n], x[n], weights);
                 }
             }
+            i += 1;
+        }
+        while 2 * i < values.len() {
+            let even = &values[2 * i][e..];
+            let odd = values.get(2 * i + 1).and_then(|v| v.get(e..)).unwrap_or_default();
+            for n in 0..NV {
+                let at = n * S::LANES;
+                let x = T::interleave_partial(s, &even[at..], odd.get(at..).unwrap_or_default());
+                for r in 0..MR {
+                    acc[r][n] = s.dot_bf16(acc[r][n], x, s.isplat(rows[r][i].to_bits() as i32));
+                }
+            }
+            i += 1;
         }
     }
     let mut j = if DOT { values.len() } else { 0 };
