@@ -78,15 +78,18 @@ fn a_blas_multiplies_when_it_is_asked_to() {
             linear(x.view(), &layer, act, want.view_mut()).unwrap();
 
             set_backend(Backend::Blas).unwrap();
-            assert!(cpu_info().contains("backend=blas:") && cpu_info().contains("libtestblas.so"));
+            let library = std::env::var("DGM_BLAS_LIBRARY").unwrap();
+            let name = library.rsplit('/').next().unwrap();
+            assert!(cpu_info().contains("backend=blas:") && cpu_info().contains(name), "{}", cpu_info());
             let mut got = Array2::from_elem((m, n), f32::NAN);
             linear(x.view(), &layer, act, got.view_mut()).unwrap();
             assert!(
                 got.iter().zip(&want).all(|(a, b)| (a - b).abs() <= 1e-5 * (1.0 + b.abs())),
                 "{m} {k} {n}"
             );
-            // Sums in double differ in some last bit: the library was called.
-            assert!(m * k * n < 1000 || act != Activation::None || got != want);
+            // The sums of the test's own library are in double and differ in some last bit: it was called.
+            let own = name == "libtestblas.so";
+            assert!(!own || m * k * n < 1000 || act != Activation::None || got != want);
 
             // Rows apart go through it too; columns apart cannot and stay native, to the bit.
             let mut wide = Array2::from_elem((m, n + 3), 7.0f32);
