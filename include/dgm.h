@@ -531,6 +531,16 @@
 #define DGM_SOLVER_FLOW_MAP 41
 
 /**
+ * DPM-Solver++ multistep from data to noise, orders 1 to 3: the grid is walked backwards.
+ */
+#define DGM_SOLVER_DPMPP_INVERSE 42
+
+/**
+ * Predictor-corrector: corrector_steps Langevin steps at every level, aimed at the signal-to-noise ratio snr, then one of reverse diffusion (Song 2021).
+ */
+#define DGM_SOLVER_PREDICTOR_CORRECTOR 43
+
+/**
  * As uniform without rounding; flow: from the first level to sigma_min, then 0.
  */
 #define DGM_SPACING_LINSPACE 3
@@ -749,6 +759,11 @@
  * target = target + exp(p0 + p1 * w) * noise, w the second half of the model's output, noise the one term.
  */
 #define DGM_OPERATION_LEARNED_NOISE 5
+
+/**
+ * Measures numbers 0 and 1 of every row: q = min(2 p0^2 n / |a|^2, 1), n the number of its elements, and sqrt(2 q); a is both terms.
+ */
+#define DGM_OPERATION_LANGEVIN 6
 
 /**
  * Weights and bias of a linear layer, packed for the engine. Immutable.
@@ -1188,6 +1203,18 @@ typedef struct {
      * 0.
      */
     int32_t reserved;
+    /**
+     * PredictorCorrector: the signal-to-noise ratio r that a Langevin step aims at, 0 to 10; its length is 2 (r |z| / |score|)^2 with sqrt(elements) for |z|, at most sigma^2 (Song 2021, algorithm 4). Default 0.16.
+     */
+    double snr;
+    /**
+     * PredictorCorrector: Langevin steps at each level, up to 100. Default 1.
+     */
+    int64_t corrector_steps;
+    /**
+     * Autoguidance w beside classifier-free guidance: + (w - 1) (c - k) with k the output of a weaker model with the same condition, role weak (Karras 2024). With guidance g that is three evaluations and u + g (c - u) + (w - 1) (c - k), with g 1 the two of Auto. 1 asks for no k. Default 1.
+     */
+    double guidance_weak;
 } dgm_plan_options;
 
 /**

@@ -119,7 +119,10 @@ fn structs_lie_as_c_sees_them() {
             restart,
             restart_len,
             per_row,
-            reserved
+            reserved,
+            snr,
+            corrector_steps,
+            guidance_weak
         }
     );
     layout!(

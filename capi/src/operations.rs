@@ -31,6 +31,8 @@ pub const DGM_OPERATION_ADAPTIVE: i32 = 3;
 pub const DGM_OPERATION_THRESHOLD: i32 = 4;
 /// target = target + exp(p0 + p1 * w) * noise, w the second half of the model's output, noise the one term.
 pub const DGM_OPERATION_LEARNED_NOISE: i32 = 5;
+/// Measures numbers 0 and 1 of every row: q = min(2 p0^2 n / |a|^2, 1), n the number of its elements, and sqrt(2 q); a is both terms.
+pub const DGM_OPERATION_LANGEVIN: i32 = 6;
 
 /// One term of an operation.
 #[repr(C)]
@@ -126,6 +128,7 @@ fn append(operation: &Operation, terms: &mut Vec<dgm_term>) -> dgm_operation {
             (o.kind, o.p0, o.p1, o.p2) = match what {
                 Measure::Rescale { g, phi } => (DGM_OPERATION_RESCALE, g, phi, 0.0),
                 Measure::Project => (DGM_OPERATION_PROJECT, 0.0, 0.0, 0.0),
+                Measure::Langevin { snr } => (DGM_OPERATION_LANGEVIN, snr, 0.0, 0.0),
                 Measure::Adaptive { g, eta, norm } => (DGM_OPERATION_ADAPTIVE, g, eta, norm),
             };
             terms.extend([dgm_term::from(a), b.into()]);

@@ -148,6 +148,10 @@ pub const DGM_SOLVER_TCD: i32 = 39;
 pub const DGM_SOLVER_SCM: i32 = 40;
 /// Flow maps: the model is told where to land (MeanFlow, shortcut models); flow only.
 pub const DGM_SOLVER_FLOW_MAP: i32 = 41;
+/// DPM-Solver++ multistep from data to noise, orders 1 to 3: the grid is walked backwards.
+pub const DGM_SOLVER_DPMPP_INVERSE: i32 = 42;
+/// Predictor-corrector: corrector_steps Langevin steps at every level, aimed at the signal-to-noise ratio snr, then one of reverse diffusion (Song 2021).
+pub const DGM_SOLVER_PREDICTOR_CORRECTOR: i32 = 43;
 
 /// As uniform without rounding; flow: from the first level to sigma_min, then 0.
 pub const DGM_SPACING_LINSPACE: i32 = 3;
@@ -344,6 +348,12 @@ pub struct dgm_plan_options {
     pub per_row: i32,
     /// 0.
     pub reserved: i32,
+    /// PredictorCorrector: the signal-to-noise ratio r that a Langevin step aims at, 0 to 10; its length is 2 (r |z| / |score|)^2 with sqrt(elements) for |z|, at most sigma^2 (Song 2021, algorithm 4). Default 0.16.
+    pub snr: f64,
+    /// PredictorCorrector: Langevin steps at each level, up to 100. Default 1.
+    pub corrector_steps: i64,
+    /// Autoguidance w beside classifier-free guidance: + (w - 1) (c - k) with k the output of a weaker model with the same condition, role weak (Karras 2024). With guidance g that is three evaluations and u + g (c - u) + (w - 1) (c - k), with g 1 the two of Auto. 1 asks for no k. Default 1.
+    pub guidance_weak: f64,
 }
 
 // SAFETY: repr(C), the size first, no padding, any bits are a value (the pointer is not followed
@@ -418,6 +428,9 @@ impl From<&PlanOptions> for dgm_plan_options {
             restart_len: 0,
             per_row: i32::from(o.per_row),
             reserved: 0,
+            snr: o.snr,
+            corrector_steps: o.corrector_steps as i64,
+            guidance_weak: o.guidance_weak,
         }
     }
 }
@@ -518,6 +531,9 @@ unsafe fn convert(o: &dgm_plan_options) -> Result<PlanOptions> {
         // SAFETY: as above.
         restart: unsafe { list("restart", o.restart, o.restart_len) }?,
         per_row: flag("per_row", o.per_row)?,
+        snr: o.snr,
+        corrector_steps: count("corrector_steps", o.corrector_steps)?,
+        guidance_weak: o.guidance_weak,
     })
 }
 

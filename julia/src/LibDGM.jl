@@ -106,6 +106,8 @@ const DGM_SOLVER_LCM = 38
 const DGM_SOLVER_TCD = 39
 const DGM_SOLVER_SCM = 40
 const DGM_SOLVER_FLOW_MAP = 41
+const DGM_SOLVER_DPMPP_INVERSE = 42
+const DGM_SOLVER_PREDICTOR_CORRECTOR = 43
 const DGM_SPACING_LINSPACE = 3
 const DGM_SPACING_KARRAS = 4
 const DGM_SPACING_EXPONENTIAL = 5
@@ -150,6 +152,7 @@ const DGM_OPERATION_PROJECT = 2
 const DGM_OPERATION_ADAPTIVE = 3
 const DGM_OPERATION_THRESHOLD = 4
 const DGM_OPERATION_LEARNED_NOISE = 5
+const DGM_OPERATION_LANGEVIN = 6
 
 mutable struct dgm_linear end
 
@@ -265,6 +268,9 @@ struct dgm_plan_options
     restart_len::Csize_t
     per_row::Int32
     reserved::Int32
+    snr::Float64
+    corrector_steps::Int64
+    guidance_weak::Float64
 end
 
 struct dgm_request

@@ -29,7 +29,7 @@ One operation on whole arrays, made by [`operations`](@ref DGMKernels.operations
 - `:combine`: the array `target` (`:state` or `:register`) number `index` becomes the sum of the `terms`, one
   `fma` a term from 0 in their order; then `clamp`ed to `-clip..clip` unless `clip` is 0; then, unless
   `mask` is 0, `m .* sum .+ (1 .- m) .* target` with the state array `m` of that number.
-- `:rescale`, `:project`, `:adaptive`: numbers are measured in every row, from the two terms;
+- `:rescale`, `:project`, `:adaptive`, `:langevin`: numbers are measured in every row, from the two terms;
   `:threshold`, `:learned_noise`: rows of a state array are bounded, `exp` of an output scales noise.
   `include/dgm.h` has the formulas, `parameters` their numbers.
 """

@@ -38,6 +38,9 @@ a published model is sampled with (`docs/SAMPLERS.md` lists them).
 - `guidance`: `u + g (c - u)` of the conditional and the unconditional output; 1 asks for the
   conditional alone. `guidance_mode` (`$(join(map(repr, keys(GUIDANCE_MODES)), "`, `"))`), `guidance_rescale`,
   `guidance_start`, `guidance_end`, `apg_eta`, `apg_norm`, `apg_momentum`, `zero_init_steps`: its other forms.
+- `guidance_weak`: autoguidance beside `:cfg`, adds `(w - 1) (c - k)` with the output `k` of a weaker model
+  (role `:weak`); 1 does not ask it.
+- `snr`, `corrector_steps`: of `:predictor_corrector`.
 - `clip`: limits the predicted data to `-clip..clip`; `nothing` does not. `threshold_ratio`, `threshold_max`:
   dynamic thresholding.
 - `variance`: of DDPM, `$(join(map(repr, keys(VARIANCES)), "`, `"))`.

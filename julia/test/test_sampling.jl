@@ -228,6 +228,23 @@ end
     end
 end
 
+@testset "a length measured in the data" begin
+    plan = D.Plan(process = :ve, prediction = :epsilon, solver = :predictor_corrector, snr = 0.2, steps = 3)
+    kinds = [o.kind for o in D.operations(plan, 1)]
+    @test kinds == [:combine, :langevin, :combine]
+    @test D.operations(plan, 1)[2].parameters[1] == 0.2
+    @test [t.measured for t in D.operations(plan, 1)[3].terms] == [0, 1, 2]
+end
+
+@testset "two guidances in one step" begin
+    plan = D.Plan(steps = 1, guidance = 3, guidance_weak = 2)
+    roles, outputs = Symbol[], (cond = 0.5f0, uncond = 0.25f0, weak = 0.125f0)
+    x = D.sample!(D.start(1, plan, (3, 2); x = zeros(Float32, 3, 2)),
+                  (x, t, r) -> (push!(roles, r.role); fill(outputs[r.role], size(x))))
+    @test roles == [:cond, :uncond, :weak]
+    @test D.result(x) == fill(-(0.25f0 + 3 * 0.25f0 + 0.375f0), 3, 2)
+end
+
 @testset "coefficients mode refuses" begin
     plan = D.Plan(; steps = 2)
     @test_throws ArgumentError D.operations(plan, 3)

@@ -233,6 +233,39 @@ static void guidance(int32_t mode, int32_t second)
     dgm_plan_free(plan);
 }
 
+/* Classifier-free guidance and autoguidance: three requests a step, one output. */
+static void two_guidances(void)
+{
+    dgm_plan_options o;
+    dgm_plan *plan = NULL;
+    float zero[ROWS * N] = {0};
+    const float *x = NULL;
+    OK(dgm_plan_options_init(&o, sizeof o));
+    CHECK(o.guidance_weak == 1 && o.snr == 0.16 && o.corrector_steps == 1);
+    o.steps = 1;
+    o.guidance = 3;
+    o.guidance_weak = 2;
+    OK(dgm_plan_compile(&o, &plan));
+    OK(dgm_plan_run_size(plan, ROWS, &run_size));
+    OK(dgm_plan_state_len(plan, ROWS, N, &state_len));
+    OK(dgm_run_start(plan, seeds, ROWS, N, zero, run, run_size, state, state_len));
+    const int32_t roles[] = {DGM_ROLE_COND, DGM_ROLE_UNCOND, DGM_ROLE_WEAK};
+    const float outputs[] = {0.5f, 0.25f, 0.125f};
+    for (size_t i = 0; i < COUNT(roles); i++) {
+        dgm_request r = new_request();
+        OK(dgm_run_ask(plan, run, run_size, &r));
+        CHECK(r.role == roles[i]);
+        for (size_t k = 0; k < ROWS * N; k++)
+            y[k] = outputs[i];
+        OK(dgm_run_tell(plan, run, run_size, state, state_len, r.eval_id, y, ROWS * N));
+    }
+    OK(dgm_run_result(plan, run, run_size, state, state_len, &x));
+    for (size_t k = 0; k < ROWS * N; k++)
+        CHECK(x[k] == -(0.25f + 3 * 0.25f + 0.375f));
+    memset(y, 0, sizeof y);
+    dgm_plan_free(plan);
+}
+
 static void checkpoint(void)
 {
     dgm_plan *plan = compile(DGM_SOLVER_DPMPP_2M, 6, 1), *another = compile(DGM_SOLVER_DPMPP_2M, 7, 1);
@@ -403,6 +436,7 @@ int main(void)
     driver();
     guidance(DGM_GUIDANCE_MODE_CFG, DGM_ROLE_UNCOND);
     guidance(DGM_GUIDANCE_MODE_AUTO, DGM_ROLE_WEAK);
+    two_guidances();
     checkpoint();
     misuse();
     return finish("test_plan");

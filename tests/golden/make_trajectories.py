@@ -11,10 +11,15 @@ Samples of schedulers that work on sigmas (`ve`) are alpha times theirs on our s
 import json
 import math
 import sys
+import types
 from pathlib import Path
 
 import diffusers as d
 import torch
+
+# DPMSolverSDE asks for it at import; its noise is replaced by ours before anything is drawn.
+sys.modules.setdefault("torchsde", types.ModuleType("torchsde"))
+from diffusers.schedulers.scheduling_dpmsolver_sde import DPMSolverSDEScheduler  # noqa: E402
 
 N = 6
 START = torch.linspace(-1.9, 1.7, N, dtype=torch.float64).reshape(1, N)
@@ -46,6 +51,70 @@ def walk(name, scheduler, options, steps=8, ve=False, noisy=False, drawn=False, 
         times.append(float(t) * time)
         xs.append(x[0].tolist())
     return {"name": name, "options": options, "ve": ve, "noisy": noisy, "t": times, "x": xs}
+
+
+def walk_sde(name, scheduler, options, steps=6):
+    """DPMSolverSDE: the increments of its Brownian path, divided by their deviation, are our noise."""
+    scheduler.set_timesteps(steps)
+    draws = iter(range(2 * steps))
+    scheduler.noise_sampler = lambda *_: noise(next(draws))
+    x = START * float(scheduler.init_noise_sigma)
+    xs, times = [x[0].tolist()], []
+    for t in scheduler.timesteps:
+        x = scheduler.step(model(scheduler.scale_model_input(x, t), t), t, x).prev_sample.to(torch.float64)
+        times.append(float(t))
+        xs.append(x[0].tolist())
+    return {"name": name, "options": options | {"steps": steps}, "ve": True, "noisy": True, "t": times, "x": xs}
+
+
+# Times of vp_continuous that the cases of walk_ipndm step over; pure noise, where their alpha is 0, is left out.
+IPNDM_TIMES = [0.95, 0.85, 0.7, 0.6, 0.45, 0.3, 0.2, 0.1, 0.05]
+
+
+def walk_ipndm(name):
+    """IPNDM on levels of ours, in float64. Its eps is that of v; the model is given our time."""
+    scheduler = d.IPNDMScheduler()
+    scheduler.set_timesteps(len(IPNDM_TIMES) - 1)
+    t = torch.tensor(IPNDM_TIMES, dtype=torch.float64)
+    bars = torch.exp(-t * (0.1 + 0.5 * t * (20.0 - 0.1)))
+    scheduler.alphas, scheduler.betas = bars.sqrt(), (1 - bars).sqrt()
+    scheduler.set_begin_index(0)
+    x, xs = START, [START[0].tolist()]
+    for time in IPNDM_TIMES[:-1]:
+        x = scheduler.step(model(x, time), time, x).prev_sample
+        xs.append(x[0].tolist())
+    options = {"process": "vp_continuous", "beta_start": 0.1, "beta_end": 20, "prediction": "v", "solver": "ipndm", "times": IPNDM_TIMES}
+    return {"name": name, "options": options, "ve": False, "noisy": False, "t": IPNDM_TIMES[:-1], "x": xs}
+
+
+def walk_corrected(name, corrections, steps=5, least=0.05, most=8.0, snr=0.2):
+    """ScoreSdeVe as its pipeline has it: corrections, a prediction; the result is the last mean.
+
+    All noise has the norm that is expected of it, sqrt(N), which stands in our step size for its own."""
+    scheduler = d.ScoreSdeVeScheduler(num_train_timesteps=steps, snr=snr, sigma_min=least, sigma_max=most)
+    scheduler.discrete_sigmas = torch.exp(torch.linspace(math.log(least), math.log(most), steps, dtype=torch.float64))
+    module = sys.modules[type(scheduler).__module__]
+    x = START * most
+    xs, times = [], []
+
+    def output(sigma):
+        i = len(times)
+        z = noise(i)
+        module.randn_tensor = lambda *_, **__: z * (math.sqrt(N) / z.norm())
+        xs.append(x[0].tolist())
+        times.append(sigma)
+        return -model(x, sigma) / sigma  # the score of an eps
+
+    for i, t in enumerate(scheduler.timesteps):
+        sigma = float(scheduler.discrete_sigmas[steps - 1 - i])
+        for _ in range(corrections):
+            x = scheduler.step_correct(output(sigma), x).prev_sample
+        result = scheduler.step_pred(output(sigma), t, x)
+        x = result.prev_sample
+    xs.append(result.prev_sample_mean[0].tolist())
+    options = {"process": "ve", "prediction": "epsilon", "solver": "predictor_corrector", "spacing": "exponential", "snr": snr,
+               "corrector_steps": corrections, "sigma_min": least, "sigma_max": most, "steps": steps}
+    return {"name": name, "options": options, "ve": False, "noisy": True, "t": times, "x": xs}
 
 
 LINEAR = {"num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear"}
@@ -122,6 +191,19 @@ def cases():
     yield walk("flow_euler_mu", d.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
                flow | {"solver": "euler", "spacing": "linspace", "shift": 1.15, "shift_type": "exponential"},
                time=0.001, num_inference_steps=8, mu=1.15)
+    # From data to noise: their timesteps rise, and the noisiest level follows the last.
+    inverse = d.DPMSolverMultistepInverseScheduler
+    for order in (1, 2, 3):
+        yield walk(f"dpmpp_inverse_{order}", inverse(**LATENT, solver_order=order, lower_order_final=False),
+                   LATENT_OPTIONS | {"solver": "dpmpp_inverse", "order": order, "times": TIMES_MIN})
+    yield walk("dpmpp_inverse_v", inverse(**LATENT, **V, lower_order_final=False),
+               LATENT_OPTIONS | {"solver": "dpmpp_inverse", "prediction": "v", "times": TIMES_MIN})
+    yield walk_sde("dpmpp_sde", DPMSolverSDEScheduler(**LATENT), LATENT_OPTIONS | {"solver": "dpmpp_sde", "spacing": "linspace"})
+    yield walk_sde("dpmpp_sde_karras_v", DPMSolverSDEScheduler(**LATENT, **V, use_karras_sigmas=True),
+                   LATENT_OPTIONS | {"solver": "dpmpp_sde", "spacing": "karras", "prediction": "v"})
+    yield walk_ipndm("ipndm")
+    for corrections in (1, 2):
+        yield walk_corrected(f"predictor_corrector_{corrections}", corrections)
 
 
 def main():

@@ -79,6 +79,10 @@ pub fn generate(
         ));
     }
     let o = plan.options();
+    if o.guidance_weak != 1.0 {
+        let expected = "1: autoguidance needs a second model, sample with both of them";
+        return Err(Error::argument("guidance_weak", o.guidance_weak, expected));
+    }
     if o.guidance != 1.0 && o.guidance_mode == Guidance::Auto {
         let expected = "another mode: autoguidance needs a second model, sample with both of them";
         return Err(Error::argument("guidance_mode", o.guidance_mode.name(), expected));

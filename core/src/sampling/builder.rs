@@ -62,7 +62,7 @@ impl<'a> Builder<'a> {
             let slots = (b.slot(), b.slot());
             debug_assert_eq!(slots, (KNOWN, Operand::Slot(MASK)));
         }
-        if options.guidance != 1.0 {
+        if options.guidance != 1.0 || options.guidance_weak != 1.0 {
             b.guide = Some(b.slot());
             if options.guidance_mode == Guidance::Apg {
                 b.difference = Some(b.slot());
@@ -145,21 +145,26 @@ impl<'a> Builder<'a> {
 
     fn draw(&mut self, draw: Draw) -> Operand {
         self.table.draws.push(draw);
-        Operand::Draw((self.table.draws.len() - 1) as u16)
+        Operand::Draw((self.table.draws.len() - 1) as u32)
     }
 
     /// Normals for the noise that carries a state from one level towards another. A step that
     /// draws more than once counts its stages.
     pub(super) fn noise(&mut self, step: usize, stage: u32, from: &Node, to: &Node) -> Operand {
-        let number = (self.first + step) as u32 + stage * STAGE;
         match self.options.noise {
             NoiseKind::Brownian => {
                 let path = brownian::increment(from, to);
                 self.draw(Draw::Path(path))
             }
             NoiseKind::Independent if stage == 0 => Operand::Noise,
-            NoiseKind::Independent => self.draw(Draw::One { purpose: Purpose::Step, number }),
+            NoiseKind::Independent => self.fresh(step, stage),
         }
+    }
+
+    /// Normals that belong to no way between levels: those of a stage of a step, from 1.
+    pub(super) fn fresh(&mut self, step: usize, stage: u32) -> Operand {
+        let number = (self.first + step) as u32 + stage * STAGE;
+        self.draw(Draw::One { purpose: Purpose::Step, number })
     }
 
     /// Normals that raise the noise level before a step.
@@ -227,6 +232,10 @@ impl<'a> Builder<'a> {
             );
             return Ok(GUIDED);
         }
+        if o.guidance_weak != 1.0 {
+            self.push_both(guide, eval);
+            return Ok(GUIDED);
+        }
         self.lin(guide, Sum::of(Operand::Model, 1.0));
         let second = if o.guidance_mode == Guidance::Auto { Role::Weak } else { Role::Uncond };
         self.push(eval(second));
@@ -243,6 +252,18 @@ impl<'a> Builder<'a> {
         }
         self.lin(GUIDED, sum);
         Ok(GUIDED)
+    }
+
+    /// Classifier-free guidance and autoguidance: `(g + w - 1) c + (1 - g) u + (1 - w) k`.
+    fn push_both(&mut self, guide: Operand, eval: impl Fn(Role) -> Row) {
+        let (g, w) = (self.options.guidance, self.options.guidance_weak);
+        self.lin(guide, Sum::of(Operand::Model, g + w - 1.0));
+        if g != 1.0 {
+            self.push(eval(Role::Uncond));
+            self.lin(guide, Sum::of(guide, 1.0).plus(Operand::Model, 1.0 - g));
+        }
+        self.push(eval(Role::Weak));
+        self.lin(GUIDED, Sum::of(guide, 1.0).plus(Operand::Model, 1.0 - w));
     }
 
     /// What the model's own output means.

@@ -34,11 +34,12 @@ fn when(solver: Solver) -> &'static str {
         EulerAncestral | EulerAncestralRf | Dpm2Ancestral | DpmPP2SAncestral => {
             "noise that corrects errors; the result changes with the steps"
         }
-        DdimInverse => "the noise behind an image",
+        DdimInverse | DpmPPInverse => "the noise behind an image",
         Dpm | DpmSingle | Deis => "unguided models",
         DpmPP | DpmPPSingle => "guided models; order 3 for unguided ones",
         DpmPPSde | DpmPP2MSde | DpmPP2MSdeHeun | DpmPP3MSde | DpmSde => "20 to 60 steps, most detail",
         SaSolver | ErSde | Seeds2 | Seeds3 => "20 to 60 steps, stochastic with high order",
+        PredictorCorrector => "score models, with many steps",
         ResMultistep | Res2S => "10 to 30 steps",
         GradientEstimation => "few steps of Euler, sharper",
         Consistency | Lcm | Tcd | Scm => "distilled models, 1 to 8 steps",
@@ -56,7 +57,7 @@ fn order(solver: Solver) -> &'static str {
         Bosh3 => "3",
         Pndm => "4 (flow)",
         Lms | Ipndm | Deis | SaSolver => "1-4",
-        Dpm | DpmPP | DpmSingle | DpmPPSingle | ErSde => "1-3",
+        Dpm | DpmPP | DpmSingle | DpmPPSingle | DpmPPInverse | ErSde => "1-3",
         UniPC | UniPCBh1 => "2-4",
         DpmSde => "1-2",
         Dpm2Ancestral | DpmPP2SAncestral | DpmPPSde => "2, with noise 1",

@@ -212,6 +212,11 @@ coded! {
         Scm = 40 "scm",
         /// Flow maps: the model is told where to land (MeanFlow, shortcut models); flow only.
         FlowMap = 41 "flow_map",
+        /// DPM-Solver++ multistep from data to noise, orders 1 to 3: the grid is walked backwards.
+        DpmPPInverse = 42 "dpmpp_inverse",
+        /// Predictor-corrector: `corrector_steps` Langevin steps at every level, aimed at the
+        /// signal-to-noise ratio `snr`, then one of reverse diffusion (Song 2021).
+        PredictorCorrector = 43 "predictor_corrector",
     }
 }
 
@@ -339,7 +344,9 @@ impl Solver {
     pub fn orders(self) -> Option<(std::ops::RangeInclusive<usize>, usize)> {
         match self {
             Solver::Lms | Solver::Ipndm => Some((1..=4, 4)),
-            Solver::Dpm | Solver::DpmPP | Solver::DpmSingle | Solver::DpmPPSingle => Some((1..=3, 2)),
+            Solver::Dpm | Solver::DpmPP | Solver::DpmSingle | Solver::DpmPPSingle | Solver::DpmPPInverse => {
+                Some((1..=3, 2))
+            }
             Solver::DpmSde => Some((1..=2, 2)),
             Solver::UniPC | Solver::UniPCBh1 => Some((1..=3, 2)),
             Solver::Deis => Some((1..=4, 3)),
@@ -347,6 +354,11 @@ impl Solver {
             Solver::ErSde => Some((1..=3, 3)),
             _ => None,
         }
+    }
+
+    /// Whether the grid is walked from data to noise.
+    pub(super) fn is_inverse(self) -> bool {
+        matches!(self, Solver::DdimInverse | Solver::DpmPPInverse)
     }
 
     /// Whether `eta` means something: noise that is added on request.

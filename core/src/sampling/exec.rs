@@ -252,7 +252,7 @@ fn cost(plan: &Plan, op: &Op) -> usize {
         .iter()
         .map(|t| match t.operand {
             Operand::Noise => 100,
-            Operand::Draw(i) => match &plan.table().draws[usize::from(i)] {
+            Operand::Draw(i) => match &plan.table().draws[i as usize] {
                 Draw::One { .. } => 100,
                 Draw::Path(parts) => 100 * parts.len(),
             },
@@ -419,7 +419,7 @@ impl Noise<'_> {
     #[inline(always)]
     fn fill<S: Simd>(&self, s: S, operand: Operand, first: usize, out: &mut [f32], part: &mut [f32]) {
         let draw = match operand {
-            Operand::Draw(i) => &self.draws[usize::from(i)],
+            Operand::Draw(i) => &self.draws[i as usize],
             _ => &Draw::One { purpose: Purpose::Step, number: self.step },
         };
         match draw {

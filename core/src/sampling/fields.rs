@@ -225,5 +225,5 @@ fields! {
     apg_norm = 40, apg_momentum = 41, zero_init_steps = 42, noise = 43, threshold_ratio = 44,
     threshold_max = 45, variance = 46, start_step = 47, start_sigma = 48, restart = 49, inpaint = 50,
     original_steps = 51, time_scale = 52, compat = 53,
-    sde_eta = 54, per_row = 55,
+    sde_eta = 54, per_row = 55, snr = 56, corrector_steps = 57, guidance_weak = 58,
 }

@@ -1,7 +1,7 @@
 //! The levels of a walk, noise first: `steps + 1` of them. Every solver reads its previous and
 //! next level from here; none recomputes them from a stride.
 
-use super::options::{MAX_STEPS, PlanOptions, Solver};
+use super::options::{MAX_STEPS, PlanOptions};
 use super::process::{Levels, Node};
 use super::spacing;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ pub(super) fn grid(options: &PlanOptions, levels: &Levels) -> Result<Vec<Node>> 
         (None, None) => spacing::spaced(options, levels)?,
     };
     cut(options, levels, &mut nodes)?;
-    if options.solver == Solver::DdimInverse {
+    if options.solver.is_inverse() {
         nodes.reverse();
     }
     Ok(nodes)

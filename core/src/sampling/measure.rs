@@ -62,6 +62,12 @@ fn numbers(what: Measure, s: &Sums, n: f64) -> Numbers {
             [1.0 - phi + phi * ratio, 0.0]
         }
         Measure::Project => [s.ab / (s.bb + 1e-8), 0.0],
+        Measure::Langevin { snr } => {
+            // Longer steps than sigma^2 would leave the level; 1 also where eps is 0.
+            let q = (2.0 * snr * snr * n / s.aa).min(1.0);
+            let q = if s.aa > 0.0 { q } else { 1.0 };
+            [q, libm::sqrt(2.0 * q)]
+        }
         Measure::Adaptive { g, eta, norm } => {
             let length = libm::sqrt(s.aa);
             let keep = if norm > 0.0 && length > norm { norm / length } else { 1.0 };

@@ -186,7 +186,7 @@ impl Plan {
             Operand::Reg(i) => Source::Register(usize::from(i)),
             Operand::Model => Source::Output,
             Operand::Noise => Source::Noise { purpose: Purpose::Step, draw: step },
-            Operand::Draw(i) => match &self.table().draws[usize::from(i)] {
+            Operand::Draw(i) => match &self.table().draws[i as usize] {
                 Draw::One { purpose, number } => Source::Noise { purpose: *purpose, draw: *number },
                 Draw::Path(parts) => {
                     let term = |&(draw, coefficient): &(u32, f64)| OperationTerm {

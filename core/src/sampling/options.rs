@@ -136,6 +136,16 @@ pub struct PlanOptions {
     pub per_row: bool,
     /// Whose accidents to reproduce. Default [`Compat::None`].
     pub compat: Compat,
+    /// [`Solver::PredictorCorrector`]: the signal-to-noise ratio r that a Langevin step aims at, 0 to 10;
+    /// its length is `2 (r |z| / |score|)^2` with `sqrt(elements)` for `|z|`, at most `sigma^2`
+    /// (Song 2021, algorithm 4). Default 0.16.
+    pub snr: f64,
+    /// [`Solver::PredictorCorrector`]: Langevin steps at each level, up to 100. Default 1.
+    pub corrector_steps: usize,
+    /// Autoguidance w beside classifier-free guidance: `+ (w - 1) (c - k)` with k the output of a weaker
+    /// model with the same condition, role weak (Karras 2024). With `guidance` g that is three evaluations
+    /// and `u + g (c - u) + (w - 1) (c - k)`, with g 1 the two of [`Guidance::Auto`]. 1 asks for no k. Default 1.
+    pub guidance_weak: f64,
 }
 
 impl Default for PlanOptions {
@@ -196,6 +206,9 @@ impl Default for PlanOptions {
             time_scale: 10.0,
             per_row: false,
             compat: Compat::None,
+            snr: 0.16,
+            corrector_steps: 1,
+            guidance_weak: 1.0,
         }
     }
 }

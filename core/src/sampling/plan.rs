@@ -218,6 +218,9 @@ impl fmt::Display for Plan {
         if o.guidance != 1.0 {
             write!(f, ", guidance {}", o.guidance)?;
         }
+        if o.guidance_weak != 1.0 {
+            write!(f, ", guidance_weak {}", o.guidance_weak)?;
+        }
         if let Some(c) = o.clip {
             write!(f, ", x0 clipped to [-{c}, {c}]")?;
         }
@@ -263,6 +266,9 @@ fn write_measure(f: &mut fmt::Formatter<'_>, what: &Measure, a: Operand, b: Oper
     match what {
         Measure::Rescale { g, phi } => {
             write!(f, "m0 = {} + {phi} std({a}) / std({g} {a} {:+} {b}), row by row", 1.0 - phi, 1.0 - g)
+        }
+        Measure::Langevin { snr } => {
+            write!(f, "m0 = min(2 {snr}^2 n / |{a}|^2, 1), m1 = sqrt(2 m0), row by row")
         }
         Measure::Project => write!(f, "m0 = <{a}, {b}> / (|{b}|^2 + 1e-8), row by row"),
         Measure::Adaptive { g, eta, norm } => write!(
@@ -317,7 +323,7 @@ impl Plan {
 
     fn operand(&self, operand: Operand) -> String {
         let Operand::Draw(i) = operand else { return name(operand) };
-        match &self.table.draws[usize::from(i)] {
+        match &self.table.draws[i as usize] {
             Draw::One { purpose, number } => format!("{}[{number}]", format!("{purpose:?}").to_lowercase()),
             Draw::Path(_) => "brownian".into(),
         }

@@ -251,8 +251,11 @@ fn by_level(options: &PlanOptions, levels: &Levels, n: usize, m: usize) -> Resul
 
 /// The peer's samplers of some families give their models whole times.
 fn whole_time(options: &PlanOptions, node: Node) -> Node {
-    use Solver::{Deis, Dpm, DpmPP, DpmPP2M, DpmPPSingle, DpmSde, DpmSingle, SaSolver, UniPC, UniPCBh1};
-    let family = [DpmPP2M, Dpm, DpmPP, DpmSingle, DpmPPSingle, DpmSde, UniPC, UniPCBh1, Deis, SaSolver];
+    use Solver::{
+        Deis, Dpm, DpmPP, DpmPP2M, DpmPPInverse, DpmPPSingle, DpmSde, DpmSingle, SaSolver, UniPC, UniPCBh1,
+    };
+    let family =
+        [DpmPP2M, Dpm, DpmPP, DpmPPInverse, DpmSingle, DpmPPSingle, DpmSde, UniPC, UniPCBh1, Deis, SaSolver];
     if options.compat != Compat::Diffusers || !options.is_table() || !family.contains(&options.solver) {
         return node;
     }

@@ -27,7 +27,7 @@ pub(super) enum Operand {
     /// Normals of the step's own draw.
     Noise,
     /// Other normals: an entry of the table's draws.
-    Draw(u16),
+    Draw(u32),
 }
 
 /// Normals a step adds, beside those of [`Operand::Noise`].
@@ -131,6 +131,12 @@ pub enum Measure {
         eta: f64,
         /// Largest norm of the difference.
         norm: f64,
+    },
+    /// `a` is the predicted eps of n elements. With `q = min(2 snr^2 n / |a|^2, 1)`: `0: q`, `1: sqrt(2 q)`; a
+    /// Langevin step is `x - sigma q a + sigma sqrt(2 q) z`.
+    Langevin {
+        /// The signal-to-noise ratio aimed at.
+        snr: f64,
     },
 }
 

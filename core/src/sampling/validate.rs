@@ -4,6 +4,9 @@ use super::fields::Value;
 use super::options::*;
 use crate::error::{Error, Result};
 
+/// Langevin steps at one level.
+const MOST_CORRECTIONS: usize = 100;
+
 impl PlanOptions {
     /// Checks every field on its own and the combinations that have no meaning.
     pub(super) fn validate(&self) -> Result<()> {
@@ -219,9 +222,11 @@ impl PlanOptions {
                 "0 for the solver ddim_inverse",
             ));
         }
-        if self.inpaint && self.solver == Solver::DdimInverse {
-            return Err(Error::argument("inpaint", true, "false for the solver ddim_inverse"));
+        if self.inpaint && self.solver.is_inverse() {
+            let expected = format!("false for the solver {}", self.solver.name());
+            return Err(Error::argument("inpaint", true, expected));
         }
+        self.check_corrector()?;
         self.check_restart()?;
         let process = self.process;
         let wanted = match self.solver {
@@ -249,6 +254,24 @@ impl PlanOptions {
         Ok(())
     }
 
+    fn check_corrector(&self) -> Result<()> {
+        within("snr", self.snr, 0.0, 10.0)?;
+        if self.corrector_steps > MOST_CORRECTIONS {
+            return Err(Error::range(
+                "corrector_steps",
+                self.corrector_steps,
+                format!("at most {MOST_CORRECTIONS}"),
+            ));
+        }
+        let default = PlanOptions::default();
+        let own = self.solver == Solver::PredictorCorrector;
+        if !own && (self.snr != default.snr || self.corrector_steps != default.corrector_steps) {
+            let arg = if self.snr != default.snr { "snr" } else { "corrector_steps" };
+            return Err(Error::argument(arg, "set", "the default unless the solver is predictor_corrector"));
+        }
+        Ok(())
+    }
+
     fn check_restart(&self) -> Result<()> {
         let Some(restart) = &self.restart else { return Ok(()) };
         if restart.is_empty() || restart.len() % 4 != 0 {
@@ -263,8 +286,9 @@ impl PlanOptions {
                 return Err(Error::range("restart", format!("{group:?} in group {i}"), expected));
             }
         }
-        if self.solver == Solver::DdimInverse {
-            return Err(Error::argument("restart", "set", "nothing for the solver ddim_inverse"));
+        if self.solver.is_inverse() {
+            let expected = format!("nothing for the solver {}", self.solver.name());
+            return Err(Error::argument("restart", "set", expected));
         }
         Ok(())
     }
@@ -321,6 +345,12 @@ impl PlanOptions {
         if self.guidance_mode == Guidance::CfgPlusPlus && !can_split {
             let expected = "another mode, or the solver euler, ddim or euler_ancestral";
             return Err(Error::argument("guidance_mode", self.guidance_mode.name(), expected));
+        }
+        within("guidance_weak", self.guidance_weak, -1e3, 1e3)?;
+        if self.guidance_weak != 1.0 && (self.guidance_mode != Guidance::Cfg || self.guidance_rescale != 0.0)
+        {
+            let expected = "1 unless guidance_mode is cfg without guidance_rescale";
+            return Err(Error::argument("guidance_weak", self.guidance_weak, expected));
         }
         if self.zero_init_steps != 0 && self.guidance_mode != Guidance::CfgZero {
             return Err(Error::argument(

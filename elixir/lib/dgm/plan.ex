@@ -55,6 +55,9 @@ defmodule DGM.Plan do
       with and without the condition
     * `:guidance_mode` - `:cfg`, `:apg`, `:cfg_zero`, `:cfg_pp`, `:auto`, with `:guidance_rescale`,
       `:guidance_start`, `:guidance_end`, `:apg_eta`, `:apg_norm`, `:apg_momentum`, `:zero_init_steps`
+    * `:guidance_weak` - autoguidance beside `:cfg`: adds `(w - 1) (c - k)`, k of a weaker model (role
+      `:weak`); at 1 (default) it is not asked
+    * `:snr`, `:corrector_steps` - of `:predictor_corrector`
     * `:clip` - clips predicted data to `[-clip, clip]`, default `nil`; `:threshold_ratio`,
       `:threshold_max` - dynamic thresholding; `:variance` - of `:ddpm`
     * `:inpaint` - keeps known parts, see `DGM.Sampler.set_known/3`

@@ -85,7 +85,15 @@ pub(super) fn in_data(b: &mut Builder<'_>, grid: &[Node], m: Method) -> Result<(
     let ring = Ring((1..m.order).map(|_| b.slot()).collect());
     for (step, pair) in grid.windows(2).enumerate() {
         let (from, to) = (pair[0], pair[1]);
+        if from.sigma == 0.0 {
+            leave_data(b, step, &from, &to)?;
+            continue;
+        }
         let y = b.eval(At::Node(from), step, 0, X)?;
+        if to.alpha == 0.0 {
+            simple_step(b, &from, &to, X, y)?;
+            continue;
+        }
         let data = b.data(&from, X, y)?;
         b.lin(FREE, data);
         let h = to.lambda() - from.lambda();
@@ -107,6 +115,14 @@ pub(super) fn in_data(b: &mut Builder<'_>, grid: &[Node], m: Method) -> Result<(
         b.lin(X, sum);
         ring.keep(b, step);
     }
+    Ok(())
+}
+
+/// The first step of an inversion from clean data, which no model knows: its eps is that of the level ahead.
+fn leave_data(b: &mut Builder<'_>, step: usize, from: &Node, to: &Node) -> Result<()> {
+    let y = b.eval(At::Node(*to), step, 0, X)?;
+    let eps = b.free_eps(from, X, y)?;
+    b.lin(X, Sum::of(X, to.alpha / from.alpha).plus_sum(&eps, to.sigma));
     Ok(())
 }
 

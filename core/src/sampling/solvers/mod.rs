@@ -10,6 +10,7 @@ mod ddpm;
 mod dpmpp;
 mod er_sde;
 mod exponential;
+mod langevin;
 mod multistep;
 mod runge_kutta;
 mod sa;
@@ -57,7 +58,8 @@ pub(super) fn build(solver: Solver, b: &mut Builder<'_>, grid: &[Node]) -> Resul
         Solver::DpmPP2SAncestral => ancestral::dpmpp_2s(b, grid),
         Solver::DpmPPSde => ancestral::dpmpp_sde(b, grid),
         Solver::Dpm => exponential::in_noise(b, grid, midpoint(0.0)),
-        Solver::DpmPP => exponential::in_data(b, grid, midpoint(0.0)),
+        Solver::DpmPP | Solver::DpmPPInverse => exponential::in_data(b, grid, midpoint(0.0)),
+        Solver::PredictorCorrector => langevin::build(b, grid),
         Solver::DpmSde => exponential::in_noise(b, grid, midpoint(eta)),
         Solver::Deis => exponential::in_noise(b, grid, fixed(Integral::Exact, order, 0.0)),
         Solver::ResMultistep => exponential::in_data(b, grid, fixed(Integral::Exact, 2, 0.0)),

@@ -211,3 +211,66 @@ fn jumps_reach_the_data() {
         );
     }
 }
+
+/// Corrections alone bring a wrong state to the distribution of its level; the whole walk reaches the data.
+#[test]
+fn langevin_corrections_reach_the_level() {
+    let solver = Solver::PredictorCorrector;
+    for process in [Process::Ve, Process::VpContinuous, Process::Flow] {
+        let o = PlanOptions { solver, spacing: Spacing::Exponential, steps: 300, ..base(process) };
+        let plan = compile(PlanOptions { sigma_max: if process == Process::Flow { 0.99 } else { 0.0 }, ..o });
+        let x = walk(&plan, &[1, 2, 3, 4], None, 10_000, GAUSSIAN.model(&plan));
+        let (mean, deviation) = moments(&x);
+        println!("{}: {mean} {deviation}", process.name());
+        assert!((mean - GAUSSIAN.mean).abs() < 0.03 && (deviation - GAUSSIAN.deviation).abs() < 0.03);
+    }
+    let sigmas = Some(vec![0.5, 0.499]);
+    let o = PlanOptions { solver, sigmas, corrector_steps: 100, snr: 0.3, ..base(Process::Ve) };
+    let plan = compile(o);
+    let start: Vec<f32> = (0..40_000).map(|i| (i % 2) as f32 * 4.0 - 3.0).collect();
+    let (mean, deviation) = moments(&walk(&plan, &[5], Some(&start), 40_000, GAUSSIAN.model(&plan)));
+    // Steps of their length widen the level a little: by 1 / sqrt(1 - length / (2 spread^2)).
+    println!("corrected: {mean} {deviation}");
+    assert!(
+        (mean - GAUSSIAN.mean).abs() < 0.02
+            && (deviation / GAUSSIAN.spread(&plan.start()) - 1.0).abs() < 0.15
+    );
+}
+
+/// One correction, from the documented stream and by its formula.
+#[test]
+fn a_langevin_step() {
+    use crate::random::{self, Purpose};
+    let (n, snr, sigma) = (1500, 0.25, 2.0);
+    let plan = compile(PlanOptions {
+        process: Process::Ve,
+        prediction: Prediction::Epsilon,
+        solver: Solver::PredictorCorrector,
+        sigmas: Some(vec![sigma, 1.0]),
+        corrector_steps: 2,
+        snr,
+        s_noise: 0.9,
+        ..Default::default()
+    });
+    let start: Vec<f32> = (0..n).map(|i| (i % 7) as f32 - 3.0).collect();
+    let eps = |i: usize| libm::sin(i as f64) + 0.25;
+    let mut seen = Vec::new();
+    walk(&plan, &[9], Some(&start), n, |r, x, _, y| {
+        seen.push((r.stage, x.to_vec()));
+        y.iter_mut().enumerate().for_each(|(i, y)| *y = eps(i) as f32);
+        Ok(())
+    });
+    assert_eq!(seen.iter().map(|s| s.0).collect::<Vec<_>>(), [0, 1, 2]);
+    let square: f64 = (0..n).map(|i| square(eps(i))).sum();
+    let q = 2.0 * snr * snr * n as f64 / square;
+    for stage in 0..2 {
+        let mut z = ndarray::Array2::zeros((1, n));
+        let draw = (stage as u32 + 1) << 20;
+        random::normal(&[9], Purpose::Step as u32, draw, z.view_mut()).unwrap();
+        for i in 0..n {
+            let step = -sigma * q * eps(i) + 0.9 * sigma * libm::sqrt(2.0 * q) * f64::from(z[[0, i]]);
+            let expected = f64::from(seen[stage].1[i]) + step;
+            assert!((f64::from(seen[stage + 1].1[i]) - expected).abs() < 1e-5, "{stage} {i}");
+        }
+    }
+}

@@ -237,3 +237,45 @@ fn autoguidance_asks_the_weaker_model() {
     let plain = PlanOptions { guidance_mode: Guidance::Cfg, guidance_rescale: 0.7, guidance: 5.0, ..auto };
     assert_eq!(found, guided(plain));
 }
+
+/// Both guidances in one step: three requests, each difference with a weight of its own.
+#[test]
+fn classifier_free_guidance_and_autoguidance() {
+    let (g, w) = (3.0, 1.75);
+    let both = |solver| PlanOptions { guidance: g, guidance_weak: w, solver, ..Default::default() };
+    let f = [0.5f32, 0.125, 0.25];
+    for solver in [Solver::Euler, Solver::Heun, Solver::Bosh3] {
+        let plan = compile(PlanOptions { steps: 3, ..both(solver) });
+        let mut roles = Vec::new();
+        let x = walk(&plan, &[0], Some(&[1.0, 2.0]), 2, |r, _, _, y| {
+            roles.push(r.role);
+            y.fill(f[r.role as usize]);
+            Ok(())
+        });
+        assert!(roles.chunks(3).all(|three| three == [Role::Cond, Role::Uncond, Role::Weak]));
+        let v = (0.125 + g * (0.5 - 0.125) + (w - 1.0) * (0.5 - 0.25)) as f32;
+        assert!((x[0] - (1.0 - v)).abs() < 1e-5 && (x[1] - (2.0 - v)).abs() < 1e-5, "{x:?} {v}");
+    }
+    // Numbers that differ from element to element, by the formula.
+    let weak = |i: usize| 0.5 * uncond(i) + 0.125;
+    let plan = compile(PlanOptions { steps: 1, ..both(Solver::Euler) });
+    let x = walk(&plan, &[0], Some(&[0.0; N]), N, |r, _, _, y| {
+        for (i, y) in y.iter_mut().enumerate() {
+            *y = match r.role {
+                Role::Cond => cond(i),
+                Role::Uncond => uncond(i),
+                Role::Weak => weak(i),
+            };
+        }
+        Ok(())
+    });
+    let found: Vec<f64> = x.iter().map(|x| -f64::from(*x)).collect();
+    let (c, u) = outputs();
+    near(&found, |i| u[i] + g * (c[i] - u[i]) + (w - 1.0) * (c[i] - f64::from(weak(i))));
+    // Alone it is autoguidance; in an interval both act or neither.
+    let alone = guided(PlanOptions { guidance_weak: 2.5, ..Default::default() });
+    let auto = guided(PlanOptions { guidance: 2.5, guidance_mode: Guidance::Auto, ..Default::default() });
+    near(&alone, |i| auto[i]);
+    let plan = compile(PlanOptions { guidance_start: 0.5, steps: 4, ..both(Solver::Euler) });
+    assert_eq!(plan.max_evals(), 2 + 2 * 3);
+}

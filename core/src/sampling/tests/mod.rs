@@ -173,7 +173,7 @@ fn catalogue() -> Vec<Plan> {
         }
         if fits(solver, Process::Edm) {
             let modes = [Guidance::Apg, Guidance::CfgZero, Guidance::Cfg];
-            let inverse = solver == Solver::DdimInverse;
+            let inverse = solver.is_inverse();
             let guidance_mode = if inverse { Guidance::CfgZero } else { modes[i % 3] };
             all.push(compile(PlanOptions {
                 solver,
@@ -200,6 +200,11 @@ fn catalogue() -> Vec<Plan> {
         steps: 5,
         ..Default::default()
     }));
+    // Two guidances in one step, of a method with one evaluation and of one with two.
+    for (solver, guidance) in [(Solver::DpmPP2M, 2.5), (Solver::Heun, 1.0)] {
+        let guidance_weak = 1.5;
+        all.push(compile(PlanOptions { solver, steps: 5, guidance, guidance_weak, ..Default::default() }));
+    }
     let restart = Some(vec![0.1, 3.0, 2.0, 1.0]);
     let spacing = Spacing::Karras;
     all.push(compile(PlanOptions { solver: Solver::Heun, restart, spacing, steps: 8, ..base(Process::Edm) }));

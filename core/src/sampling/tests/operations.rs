@@ -112,6 +112,10 @@ fn measure(what: Measure, a: &[f32], b: &[f32]) -> [f64; 2] {
             [1.0 - phi + phi * deviation(&cond) / deviation(&guided), 0.0]
         }
         Measure::Project => [dot(a, b) / (dot(b, b) + 1e-8), 0.0],
+        Measure::Langevin { snr } => {
+            let q = (2.0 * snr * snr * n / dot(a, a)).min(1.0);
+            [q, libm::sqrt(2.0 * q)]
+        }
         Measure::Adaptive { g, eta, norm } => {
             let length = libm::sqrt(dot(a, a));
             let k = if norm > 0.0 { (norm / length).min(1.0) } else { 1.0 };

@@ -97,6 +97,15 @@ fn bad_options_are_named() {
     refused(PlanOptions { solver: Solver::FlowMap, prediction: Prediction::X0, ..d() }, "prediction");
     refused(PlanOptions { solver: Solver::Lcm, steps: 51, ..vp() }, "steps");
     refused(PlanOptions { inpaint: true, ..bosh() }, "inpaint");
+    refused(PlanOptions { inpaint: true, solver: Solver::DpmPPInverse, ..d() }, "inpaint");
+    refused(PlanOptions { snr: 0.2, ..d() }, "snr");
+    refused(PlanOptions { corrector_steps: 2, ..d() }, "corrector_steps");
+    let corrected = PlanOptions { solver: Solver::PredictorCorrector, ..d() };
+    refused(PlanOptions { corrector_steps: 101, ..corrected.clone() }, "corrector_steps");
+    refused(PlanOptions { snr: -0.1, ..corrected }, "snr");
+    let guidance_weak = 2.0;
+    refused(PlanOptions { guidance_weak, guidance_mode: Guidance::Auto, ..d() }, "guidance_weak");
+    refused(PlanOptions { guidance_weak, guidance_rescale: 0.5, ..d() }, "guidance_weak");
     // What a prediction does not determine at a level a solver must evaluate.
     for solver in [
         Solver::Euler,
@@ -127,6 +136,7 @@ fn codes_and_names_are_stable() {
     assert_eq!(Prediction::Velocity.code(), 3);
     assert_eq!(Spacing::Trailing.code(), 2);
     assert_eq!(Solver::FlowMap.code(), 41);
+    assert_eq!(Solver::PredictorCorrector.code(), 43);
     assert_eq!(Process::TrigFlow.code(), 9);
     assert_eq!(Prediction::TrigFlow.code(), 7);
     assert_eq!(Spacing::DdimUniform.code(), 16);
@@ -229,6 +239,7 @@ fn later_options_travel() {
         order: 3,
         noise: NoiseKind::Brownian,
         inpaint: true,
+        guidance_weak: 1.5,
         ..Default::default()
     };
     let plan = compile(options.clone());

@@ -116,12 +116,15 @@ fn flows_converge_over_their_whole_range() {
 /// All predictions of the same model are the same walk up to rounding.
 #[test]
 fn predictions_agree() {
-    let noisy = |s: Solver| s.uses_sde_eta() || matches!(s, Solver::Ddpm | Solver::ErSde | Solver::Bosh3);
+    let noisy = |s: Solver| {
+        s.uses_sde_eta()
+            || matches!(s, Solver::Ddpm | Solver::ErSde | Solver::Bosh3 | Solver::PredictorCorrector)
+    };
     for &solver in Solver::ALL.iter().filter(|s| !noisy(**s)) {
         for process in [Process::Flow, Process::VpLinear, Process::Edm, Process::TrigFlow] {
             // Inversion reads the model at another level than the state's.
             let jumps =
-                matches!(solver, Solver::Consistency | Solver::Lcm | Solver::Scm | Solver::DdimInverse);
+                matches!(solver, Solver::Consistency | Solver::Lcm | Solver::Scm) || solver.is_inverse();
             if !fits(solver, process) || jumps || solver == Solver::FlowMap {
                 continue;
             }
@@ -330,6 +333,35 @@ fn inversion_is_of_order_one() {
     // The model is asked at the time of the level ahead, about a state of the level behind.
     let order = libm::log2(at(64) / at(128));
     assert!((order - 1.0).abs() < 0.2, "{order}");
+}
+
+/// Levels of the inverse walk are those of the other, so orders are too.
+#[test]
+fn inversion_of_higher_order() {
+    let mut wrong = Vec::new();
+    for order in 1..=3 {
+        for process in [Process::Flow, Process::VpScaledLinear, Process::Ve, Process::Edm] {
+            let (found, error) = measured(Solver::DpmPPInverse, order, process, 200, order);
+            println!("{} {order}: error {error:.2e} order {found:.2}", process.name());
+            if (found - order as f64).abs() >= 0.2 {
+                wrong.push(format!("{} {order}: {found:.2} ({error:.1e})", process.name()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// From clean data to pure noise and back.
+#[test]
+fn inversion_between_both_ends() {
+    let data = Gaussian { mean: 0.3, deviation: 0.4 };
+    for o in [base(Process::Flow), PlanOptions { zero_snr: true, ..base(Process::VpLinear) }] {
+        let plan = compile(PlanOptions { solver: Solver::DpmPPInverse, steps: 400, ..o });
+        assert_eq!((plan.start().sigma, plan.end().alpha), (0.0, 0.0));
+        let error = gaussian_error(&plan, data);
+        println!("{}: {error:.2e}", plan.options().process.name());
+        assert!(error < 0.05);
+    }
 }
 
 /// The published third-order multistep formula halves a term: peers' is of order 2, ours is not.

@@ -273,6 +273,16 @@ fn steps_between_vp_levels() {
         };
         f.check(&format!("dpmpp {name} v"), run(o, &x, plain), sum, 1e-5);
     }
+    // Towards noise; of their Karras steps, whose last goes nowhere, ours has one less.
+    let inverse = PlanOptions { solver: Solver::DpmPPInverse, times: integers(), ..linear() };
+    f.check("dpmpp_inverse", run(inverse.clone(), &x, plain), 541.1994, 1e-5);
+    let v = PlanOptions { prediction: Prediction::V, ..inverse.clone() };
+    f.check("dpmpp_inverse v", run(v.clone(), &x, plain), 1166.873, 1e-5);
+    let (spacing, final_sigma) = (Spacing::Karras, FinalSigma::Min);
+    let karras = PlanOptions { times: None, spacing, final_sigma, steps: 9, ..v };
+    f.check("dpmpp_inverse karras v", run(karras, &x, plain), 1368.284, 1e-4);
+    let bounded = PlanOptions { threshold_ratio: 0.87, threshold_max: 0.5, ..inverse };
+    f.check("dpmpp_inverse thresholded", run(bounded, &x, plain), 15278.1, 1e-4);
     let pndm = PlanOptions { solver: Solver::Pndm, times: times.clone(), ..linear() };
     f.check("pndm", run(pndm.clone(), &x, plain), 198.1318, 1e-5);
     // Their v is mixed over levels before it becomes eps: not reproduced.

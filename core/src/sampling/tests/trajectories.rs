@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::sampling::table::{Operand, Row};
+use crate::sampling::table::{Operand, Row, Scale};
 
 const TRAJECTORIES: &str = include_str!("../../../../tests/golden/trajectories.json");
 
@@ -37,30 +37,46 @@ fn options(case: &Value) -> PlanOptions {
     o
 }
 
-/// Coefficients of the step noise, by evaluation.
-fn noise_weights(options: &PlanOptions) -> Vec<f64> {
+/// The noise that follows an evaluation: where it is added, its coefficient, whether what the model
+/// said measures it.
+#[derive(Clone, Copy, Default)]
+struct Added {
+    slot: usize,
+    weight: f64,
+    measured: bool,
+}
+
+fn additions(options: &PlanOptions) -> Vec<Added> {
     let plan = compile(PlanOptions { s_noise: 1.0, ..options.clone() });
-    let mut weights = Vec::new();
+    let mut all = Vec::new();
     for row in &plan.table().rows {
         match row {
-            Row::Eval(_) => weights.push(0.0),
+            Row::Eval(_) => all.push(Added::default()),
             Row::Lin(lin) => {
                 let terms = plan.table().terms(lin).iter();
-                let found = terms.filter(|t| t.operand == Operand::Noise).map(|t| t.coefficient).next_back();
-                if let (Some(w), Some(last)) = (found, weights.last_mut()) {
-                    *last = w;
+                let found =
+                    terms.filter(|t| matches!(t.operand, Operand::Noise | Operand::Draw(_))).next_back();
+                if let (Some(t), Some(last), Operand::Slot(slot)) = (found, all.last_mut(), lin.dst) {
+                    let measured = matches!(t.scale, Scale::Row(_));
+                    *last = Added { slot: usize::from(slot), weight: t.coefficient, measured };
                 }
             }
             _ => {}
         }
     }
-    weights
+    all
+}
+
+/// `sqrt(2 q)` of a Langevin step along `eps`.
+fn langevin(snr: f64, eps: &[f32]) -> f64 {
+    let square: f64 = eps.iter().map(|e| f64::from(*e) * f64::from(*e)).sum();
+    2.0 * snr * libm::sqrt(eps.len() as f64 / square)
 }
 
 /// The largest difference to a trajectory, relative to its size.
 fn difference(case: &Value) -> f64 {
     let options = PlanOptions { s_noise: 0.0, ..options(case) };
-    let weights = noise_weights(&options);
+    let additions = additions(&options);
     let plan = compile(options);
     let xs: Vec<Vec<f64>> = case["x"].as_array().unwrap().iter().map(numbers).collect();
     let times = numbers(&case["t"]);
@@ -97,12 +113,18 @@ fn difference(case: &Value) -> f64 {
         let y: Vec<f32> = read.iter().map(|x| model(f64::from(*x), r.t) as f32).collect();
         run.tell(&plan, &mut state, r.eval_id, &y).unwrap();
         if noisy {
+            let Added { slot, weight, measured } = additions[index];
+            let corrected = plan.options().solver == Solver::PredictorCorrector;
+            // There all noise has the norm that is expected of it.
+            let norm = libm::sqrt((0..n).map(|i| noise(index, i) * noise(index, i)).sum::<f64>());
+            let unit = if corrected { libm::sqrt(n as f64) / norm } else { 1.0 };
+            let length = if measured { langevin(plan.options().snr, &y) } else { 1.0 };
             // What the next corrector starts from has the noise of the predictor.
-            let slots = if plan.options().solver == Solver::SaSolver { 2 } else { 1 };
-            for x in state.chunks_mut(n).take(slots) {
-                x.iter_mut()
-                    .enumerate()
-                    .for_each(|(i, x)| *x = (f64::from(*x) + weights[index] * noise(index, i)) as f32);
+            let slots = if plan.options().solver == Solver::SaSolver { 0..2 } else { slot..slot + 1 };
+            for x in state.chunks_mut(n).skip(slots.start).take(slots.len()) {
+                x.iter_mut().enumerate().for_each(|(i, x)| {
+                    *x = (f64::from(*x) + weight * length * unit * noise(index, i)) as f32;
+                });
             }
         }
         index += 1;
@@ -123,5 +145,5 @@ fn trajectories_of_diffusers() {
             wrong.push(format!("{}: {d:e}", case["name"]));
         }
     }
-    assert!(cases.len() > 25 && wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(cases.len() > 45 && wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -12,7 +12,7 @@ use crate::run::header;
 mod atoms {
     rustler::atoms! {
         state, register, output, noise,
-        combine, rescale, project, adaptive, threshold, learned_noise,
+        combine, rescale, project, adaptive, langevin, threshold, learned_noise,
         initial, step, churn, inpaint, accept, gumbel, draft, residual, brownian, user,
     }
 }
@@ -76,6 +76,7 @@ fn row(env: Env<'_>, operation: Operation) -> Row<'_> {
             let (kind, parameters) = match what {
                 Measure::Rescale { g, phi } => (atoms::rescale(), vec![g, phi]),
                 Measure::Project => (atoms::project(), vec![]),
+                Measure::Langevin { snr } => (atoms::langevin(), vec![snr]),
                 Measure::Adaptive { g, eta, norm } => (atoms::adaptive(), vec![g, eta, norm]),
             };
             Row { terms: vec![bare(a), bare(b)], parameters, ..blank(kind) }
