@@ -70,6 +70,10 @@ pub const DGM_PROCESS_VE: i32 = 7;
 pub const DGM_PROCESS_EDM: i32 = 8;
 /// alpha = cos t, sigma = sigma_data sin t, t from pi/2 to 0 (Lu & Song 2024).
 pub const DGM_PROCESS_TRIGFLOW: i32 = 9;
+/// Variance preserving, most training steps near equal parts of signal and noise: ln(alpha^2 / sigma^2) is a Laplace quantile of scale 1/2 (Hang 2024).
+pub const DGM_PROCESS_VP_LAPLACE: i32 = 10;
+/// Variance preserving in continuous time 0 to 1, squared-cosine alpha-bar between 0.0001 and 0.9999, sigma / alpha times shift (Pernias 2023; Stable Cascade).
+pub const DGM_PROCESS_VP_CASCADE: i32 = 11;
 
 /// The score, -eps / sigma (Song 2021).
 pub const DGM_PREDICTION_SCORE: i32 = 4;
@@ -181,6 +185,8 @@ pub const DGM_SPACING_SIMPLE: i32 = 14;
 pub const DGM_SPACING_SGM_UNIFORM: i32 = 15;
 /// Every floor(N / steps)-th level from the second: the number of steps may differ.
 pub const DGM_SPACING_DDIM_UNIFORM: i32 = 16;
+/// Geometry-inspired time steps, searched for Stable Diffusion with coefficient 1.2 and 2 to 20 steps (Chen 2024b); log-linear between those of 20 for more.
+pub const DGM_SPACING_GITS: i32 = 17;
 
 /// Clean data, sigma 0.
 pub const DGM_FINAL_SIGMA_ZERO: i32 = 0;

@@ -28,7 +28,7 @@ a published model is sampled with (`docs/SAMPLERS.md` lists them).
 - `order`: of a solver that has several.
 - `sigma_min`, `sigma_max`, `sigma_data`, `rho`, `steps_offset`, `zero_snr`: of processes and spacings.
 - `final_sigma`: what stands after the last noisy level: `$(join(map(repr, keys(FINAL_SIGMAS)), "`, `"))`.
-- `shift`: of the times of a flow, `s t / (1 + (s - 1) t)`; 1 leaves them. `shift_type`
+- `shift`: of the times of a flow, `s t / (1 + (s - 1) t)`; 1 leaves them (of `:vp_cascade` it multiplies `sigma / alpha`). `shift_type`
   (`$(join(map(repr, keys(SHIFT_TYPES)), "`, `"))`), `shift_power`, `shift_terminal`: its other forms.
 - `start_step`, `start_sigma`: leave out the noisy end, for image to image.
 - `eta`: noise of DDIM, 0 (none) to 1 (as DDPM); gamma of TCD.

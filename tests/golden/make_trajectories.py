@@ -87,6 +87,24 @@ def walk_ipndm(name):
     return {"name": name, "options": options, "ve": False, "noisy": False, "t": IPNDM_TIMES[:-1], "x": xs}
 
 
+CASCADE_TIMES = [1.0, 0.9, 0.75, 0.6, 0.45, 0.3, 0.2, 0.1, 0.05]
+
+
+def walk_cascade(name):
+    """Stable Cascade's scheduler, in float64."""
+    scheduler = d.DDPMWuerstchenScheduler()
+    scheduler.s = scheduler.s.to(torch.float64)
+    scheduler._init_alpha_cumprod = torch.cos(scheduler.s / (1 + scheduler.s) * torch.pi * 0.5) ** 2
+    scheduler.set_timesteps(timesteps=torch.tensor(CASCADE_TIMES, dtype=torch.float64))
+    x, xs = START, [START[0].tolist()]
+    for i, t in enumerate(scheduler.timesteps[:-1]):
+        sys.modules[type(scheduler).__module__].randn_tensor = lambda *_, **__: noise(i)
+        x = scheduler.step(model(x, t), t.reshape(1), x).prev_sample
+        xs.append(x[0].tolist())
+    options = {"process": "vp_cascade", "prediction": "epsilon", "solver": "ddpm", "times": CASCADE_TIMES}
+    return {"name": name, "options": options, "ve": False, "noisy": True, "t": CASCADE_TIMES[:-1], "x": xs}
+
+
 def walk_corrected(name, corrections, steps=5, least=0.05, most=8.0, snr=0.2):
     """ScoreSdeVe as its pipeline has it: corrections, a prediction; the result is the last mean.
 
@@ -202,6 +220,9 @@ def cases():
     yield walk_sde("dpmpp_sde_karras_v", DPMSolverSDEScheduler(**LATENT, **V, use_karras_sigmas=True),
                    LATENT_OPTIONS | {"solver": "dpmpp_sde", "spacing": "karras", "prediction": "v"})
     yield walk_ipndm("ipndm")
+    yield walk("laplace", d.DDPMScheduler(num_train_timesteps=1000, beta_schedule="laplace", clip_sample=False),
+               {"process": "vp_laplace", "prediction": "epsilon", "solver": "ddpm", "spacing": "leading"}, noisy=True, drawn=True)
+    yield walk_cascade("cascade")
     for corrections in (1, 2):
         yield walk_corrected(f"predictor_corrector_{corrections}", corrections)
 

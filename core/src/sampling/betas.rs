@@ -56,6 +56,12 @@ fn betas(options: &PlanOptions, single: bool) -> Vec<f64> {
         Process::VpSigmoid => {
             (0..n).map(|i| round(a + (b - a) / (1.0 + libm::exp(-line(-6.0, 6.0, i))))).collect()
         }
+        Process::VpLaplace => (0..n)
+            .map(|i| {
+                let bar = |i: usize| laplace(i as f64 / n as f64, single);
+                round((1.0 - bar(i + 1) / bar(i)).min(0.999))
+            })
+            .collect(),
         _ => (0..n)
             .map(|i| {
                 let bar = |i: usize| {
@@ -66,6 +72,14 @@ fn betas(options: &PlanOptions, single: bool) -> Vec<f64> {
             })
             .collect(),
     }
+}
+
+/// alpha squared at the fraction `t` of the training steps; the peer takes the root of it once more.
+fn laplace(t: f64, root: bool) -> f64 {
+    let log = libm::log(1.0 - 2.0 * (0.5 - t).abs() + 1e-6);
+    let snr = libm::exp(if t <= 0.5 { -0.5 * log } else { 0.5 * log });
+    let bar = snr / (1.0 + snr);
+    if root { libm::sqrt(bar) } else { bar }
 }
 
 /// `prod (1 - beta)`, alpha squared.

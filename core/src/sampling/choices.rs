@@ -97,6 +97,12 @@ coded! {
         Edm = 8 "edm",
         /// `alpha = cos t`, `sigma = sigma_data sin t`, t from pi/2 to 0 (Lu & Song 2024).
         TrigFlow = 9 "trigflow",
+        /// Variance preserving, most training steps near equal parts of signal and noise:
+        /// `ln(alpha^2 / sigma^2)` is a Laplace quantile of scale 1/2 (Hang 2024).
+        VpLaplace = 10 "vp_laplace",
+        /// Variance preserving in continuous time 0 to 1, squared-cosine alpha-bar between 0.0001 and
+        /// 0.9999, `sigma / alpha` times `shift` (Pernias 2023; Stable Cascade).
+        VpCascade = 11 "vp_cascade",
     }
 }
 
@@ -257,6 +263,9 @@ coded! {
         SgmUniform = 15 "sgm_uniform",
         /// Every `floor(N / steps)`-th level from the second: the number of steps may differ.
         DdimUniform = 16 "ddim_uniform",
+        /// Geometry-inspired time steps, searched for Stable Diffusion with coefficient 1.2 and 2 to 20
+        /// steps (Chen 2024b); log-linear between those of 20 for more.
+        Gits = 17 "gits",
     }
 }
 

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `options`, `choices`, `fields`, `validate` | what a plan is made of, by name, and whether it has a meaning |
 //! | `process`, `betas` | noise levels |
-//! | `grid`, `spacing` | where the steps lie |
+//! | `grid`, `spacing`, `gits` | where the steps lie |
 //! | `prediction` | what an output means |
 //! | `table`, `builder` | instructions, and what solvers write them with: guidance, clipping, masks |
 //! | `brownian` | one path of noise for any number of steps |
@@ -37,6 +37,7 @@ mod combine;
 mod driver;
 mod exec;
 mod fields;
+mod gits;
 mod grid;
 mod lanes;
 mod measure;

@@ -24,7 +24,8 @@ pub struct PlanOptions {
     pub steps: usize,
     /// Placement of the steps. Default [`Spacing::Uniform`].
     pub spacing: Spacing,
-    /// Flow only: the grid is mapped by `t -> s t / (1 + (s - 1) t)`, s in [0.01, 100]. Default 1.
+    /// Flow: the grid is mapped by `t -> s t / (1 + (s - 1) t)`, s in [0.01, 100];
+    /// [`Process::VpCascade`]: `sigma / alpha` of every time is multiplied by s. Default 1.
     pub shift: f64,
     /// Model times instead of a spacing: `steps + 1` strictly descending values.
     /// Flow: within [0, 1]. VP: within [0, N-1], fractions interpolate; the last may be -1,

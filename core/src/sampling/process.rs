@@ -40,6 +40,21 @@ const CONTINUOUS_LEAST: f64 = 1e-3;
 /// Model time of EDM's clean data, below every level's.
 const CLEAN_LOG_TIME: f64 = -100.0;
 
+/// Offset of the cosine of Stable Cascade, and its angle at time 0.
+const CASCADE_S: f64 = 0.008;
+const CASCADE_ANGLE: f64 = CASCADE_S / (1.0 + CASCADE_S) * std::f64::consts::FRAC_PI_2;
+
+/// `sigma / alpha` where alpha squared is 0.9999 and 0.0001.
+const CASCADE_RATIOS: (f64, f64) = (0.010_000_500_037_503_125, 99.994_999_874_993_75);
+
+/// `sigma / alpha` of a time, inside the bounds.
+fn cascade_ratio(t: f64, shift: f64) -> f64 {
+    let angle = (t + CASCADE_S) / (1.0 + CASCADE_S) * std::f64::consts::FRAC_PI_2;
+    let root = libm::cos(angle) / libm::cos(CASCADE_ANGLE);
+    let ratio = shift * libm::sqrt((1.0 - root * root).max(0.0)) / root;
+    ratio.clamp(CASCADE_RATIOS.0, CASCADE_RATIOS.1)
+}
+
 /// The process with its tables built.
 #[derive(Debug, Clone)]
 pub(super) enum Levels {
@@ -54,6 +69,8 @@ pub(super) enum Levels {
     Vp { log_ratio: Vec<f64>, linear: bool },
     /// Betas grow linearly over the time 0 to 1.
     Continuous { beta: (f64, f64) },
+    /// Squared cosine of the time 0 to 1, bounded; the ratio is multiplied by `shift`.
+    Cascade { shift: f64 },
     /// Alpha 1; model time is sigma, or a quarter of its logarithm.
     Exploding { range: (f64, f64), log_time: bool },
 }
@@ -73,6 +90,7 @@ impl Levels {
                 }
             }
             Process::VpContinuous => Levels::Continuous { beta: (options.beta_start, options.beta_end) },
+            Process::VpCascade => Levels::Cascade { shift: options.shift },
             Process::Ve => Levels::Exploding { range: (or(min, 0.01), or(max, 50.0)), log_time: false },
             Process::Edm => Levels::Exploding { range: (or(min, 0.002), or(max, 80.0)), log_time: true },
             _ => {
@@ -88,7 +106,7 @@ impl Levels {
             Levels::Flow { .. } => (0.0, 1.0),
             Levels::Trig { .. } => (0.0, std::f64::consts::FRAC_PI_2),
             Levels::Vp { log_ratio, .. } => (0.0, (log_ratio.len() - 1) as f64),
-            Levels::Continuous { .. } => (0.0, 1.0),
+            Levels::Continuous { .. } | Levels::Cascade { .. } => (0.0, 1.0),
             Levels::Exploding { log_time: false, range } => (0.0, range.1),
             Levels::Exploding { log_time: true, range } => (-10.0, libm::log(range.1) / 4.0),
         }
@@ -129,6 +147,7 @@ impl Levels {
                 let integral = t * (low + 0.5 * t * (high - low));
                 vp_node(t, libm::sqrt(libm::expm1(integral)))
             }
+            Levels::Cascade { shift } => vp_node(t, cascade_ratio(t, *shift)),
             Levels::Exploding { log_time: false, .. } => Node { t, alpha: 1.0, sigma: t },
             Levels::Exploding { log_time: true, .. } => Node { t, alpha: 1.0, sigma: libm::exp(4.0 * t) },
         }
@@ -191,6 +210,12 @@ impl Levels {
                 let root = libm::sqrt(low * low + 2.0 * (high - low) * integral);
                 vp_node(2.0 * integral / (low + root), u)
             }
+            Levels::Cascade { shift } => {
+                let plain = u / shift;
+                let cosine = libm::cos(CASCADE_ANGLE) / libm::hypot(1.0, plain);
+                let t = libm::acos(cosine) / std::f64::consts::FRAC_PI_2 * (1.0 + CASCADE_S) - CASCADE_S;
+                vp_node(t.clamp(0.0, 1.0), u)
+            }
             Levels::Exploding { log_time, .. } => {
                 Node { t: if *log_time { libm::log(u) / 4.0 } else { u }, alpha: 1.0, sigma: u }
             }
@@ -216,6 +241,7 @@ impl Levels {
             Levels::Trig { range, .. } | Levels::Exploding { range, .. } => *range,
             Levels::Continuous { .. } => (of(CONTINUOUS_LEAST), of(1.0)),
             Levels::Vp { .. } => (of(0.0), of(self.range().1)),
+            Levels::Cascade { .. } => CASCADE_RATIOS,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Where the steps lie: model times, or noise levels between the least and the greatest.
 
 use super::betainc::beta_quantile;
+use super::gits;
 use super::options::{Compat, FinalSigma, PlanOptions, Process, ShiftType, Solver, Spacing};
 use super::process::{Levels, Node};
 use crate::error::{Error, Result};
@@ -208,12 +209,13 @@ fn between(options: &PlanOptions, low: f64, high: f64, m: usize) -> Option<Vec<f
     })
 }
 
-/// Align Your Steps at `m` of `n + 1` places, linear in ln sigma between the published ones.
-fn align_your_steps(table: &[f64; 11], n: usize, m: usize) -> Vec<f64> {
-    line(0.0, 10.0, n + 1)
+/// A published table at `m` of `n + 1` places, linear in ln sigma between its levels.
+fn tabled(table: &[f64], n: usize, m: usize) -> Vec<f64> {
+    let last = table.len() - 1;
+    line(0.0, last as f64, n + 1)
         .take(m)
         .map(|place| {
-            let i = (place as usize).min(9);
+            let i = (place as usize).min(last - 1);
             let (a, b) = (libm::log(table[i]), libm::log(table[i + 1]));
             let fraction = place - i as f64;
             if fraction == 0.0 { table[i] } else { libm::exp(a + fraction * (b - a)) }
@@ -227,16 +229,17 @@ fn by_level(options: &PlanOptions, levels: &Levels, n: usize, m: usize) -> Resul
     let or = |v: f64, default: f64| if v == 0.0 { default } else { v };
     let (low, high) = (or(options.sigma_min, least), or(options.sigma_max, greatest));
     let table = match options.spacing {
-        Spacing::AysSd15 => Some(&AYS_SD15),
-        Spacing::AysSdxl => Some(&AYS_SDXL),
-        Spacing::AysSvd => Some(&AYS_SVD),
+        Spacing::AysSd15 => Some(AYS_SD15.to_vec()),
+        Spacing::AysSdxl => Some(AYS_SDXL.to_vec()),
+        Spacing::AysSvd => Some(AYS_SVD.to_vec()),
+        Spacing::Gits => Some(gits::levels(n)),
         _ => None,
     };
     if table.is_some() && options.process == Process::TrigFlow {
         return Err(refused(options, "another spacing"));
     }
     let sigmas = match table {
-        Some(table) => align_your_steps(table, n, m),
+        Some(table) => tabled(&table, n, m),
         None if low >= high && between(options, low, high, 1).is_some() => {
             return Err(Error::range("sigma_min", low, format!("less than the greatest level, {high}")));
         }

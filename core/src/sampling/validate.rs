@@ -32,8 +32,8 @@ impl PlanOptions {
 
     /// Whether the process is a table of training steps.
     pub(super) fn is_table(&self) -> bool {
-        use Process::{VpCosine, VpLinear, VpScaledLinear, VpSigmoid, VpTrained};
-        matches!(self.process, VpLinear | VpScaledLinear | VpCosine | VpSigmoid | VpTrained)
+        use Process::{VpCosine, VpLaplace, VpLinear, VpScaledLinear, VpSigmoid, VpTrained};
+        matches!(self.process, VpLinear | VpScaledLinear | VpCosine | VpLaplace | VpSigmoid | VpTrained)
     }
 
     fn check_steps(&self) -> Result<()> {
@@ -136,8 +136,9 @@ impl PlanOptions {
             if self.shift_type == ShiftType::Exponential { 10.0 } else { 100.0 },
         )?;
         let neutral = self.shift == 1.0 && self.shift_type == ShiftType::Static;
-        if !flow && !neutral {
-            return Err(Error::argument("shift", self.shift, "1 unless the process is flow"));
+        let cascade = self.process == Process::VpCascade && self.shift_type == ShiftType::Static;
+        if !flow && !neutral && !cascade {
+            return Err(Error::argument("shift", self.shift, "1 unless the process is flow or vp_cascade"));
         }
         within("shift_power", self.shift_power, 0.01, 100.0)?;
         within("shift_terminal", self.shift_terminal, 0.0, 0.999)?;

@@ -33,8 +33,8 @@ defmodule DGM.Plan do
   ## Options
 
     * `:process` - how data becomes noise: `:flow` (default), `:vp_linear`, `:vp_scaled_linear`,
-      `:vp_cosine`, `:vp_sigmoid`, `:vp_trained` (with `:betas`), `:vp_continuous`, `:ve`, `:edm`,
-      `:trigflow`
+      `:vp_cosine`, `:vp_sigmoid`, `:vp_trained` (with `:betas`), `:vp_continuous`,
+      `:vp_laplace`, `:vp_cascade`, `:ve`, `:edm`, `:trigflow`
     * `:prediction` - what the model predicts: `:velocity` (default), `:epsilon`, `:x0`, `:v`,
       `:score`, or a raw network: `:edm`, `:edm_v`, `:trigflow`, `:consistency`
     * `:solver` - `:euler` (default), `:heun`, `:dpmpp_2m`, `:unipc`, `:ddim`, `:euler_ancestral`,
@@ -43,9 +43,11 @@ defmodule DGM.Plan do
     * `:steps` - 1 to 100,000, default 16
     * `:spacing` - `:uniform` (default), `:leading` and `:trailing` (VP tables), `:linspace`,
       `:karras`, `:exponential`, `:polyexponential`, `:beta`, `:lambda`, `:kl_optimal`, `:ays_sd15`,
-      `:ays_sdxl`, `:ays_svd`, `:linear_quadratic`, `:simple`, `:sgm_uniform`, `:ddim_uniform`
+      `:ays_sdxl`, `:ays_svd`, `:linear_quadratic`, `:simple`, `:sgm_uniform`, `:ddim_uniform`,
+      `:gits`
     * `:final_sigma`, `:sigma_min`, `:sigma_max`, `:sigma_data`, `:rho`, `:steps_offset`, `:zero_snr`
-    * `:shift`, `:shift_type`, `:shift_power`, `:shift_terminal` - of the grid of a flow
+    * `:shift`, `:shift_type`, `:shift_power`, `:shift_terminal` - of the grid of a flow; `:shift`
+      also of `:vp_cascade`
     * `:times` - model times, descending, instead of a spacing; `:sigmas` - noise levels instead
     * `:start_step`, `:start_sigma` - leave out the noisy end (image to image)
     * `:eta` - noise of `:ddim`, 0 (default) to 1; gamma of `:tcd`

@@ -102,6 +102,8 @@ fn table_grids() {
         Process::VpCosine,
         Process::VpSigmoid,
         Process::VpContinuous,
+        Process::VpLaplace,
+        Process::VpCascade,
         Process::Ve,
         Process::Edm,
     ] {
@@ -173,4 +175,81 @@ fn walks_start_where_they_are_told() {
     // Heun counts steps, not evaluations.
     let heun = compile(PlanOptions { solver: Solver::Heun, steps: 10, start_step: 4, ..Default::default() });
     assert_eq!((heun.steps(), heun.max_evals()), (6, 12));
+}
+
+/// `ln(alpha^2 / sigma^2) = -sgn(1/2 - t) / 2 ln(1 - 2 |t - 1/2|)` (Hang 2024), up to the start of the table.
+#[test]
+fn laplace_levels() {
+    let plan = compile(base(Process::VpLaplace));
+    let square = |t: f64| {
+        let n = plan.levels().node(t - 1.0);
+        n.alpha * n.alpha
+    };
+    let paper = |t: f64| {
+        let f = t / 1000.0;
+        let lambda = -0.5 * (0.5 - f).signum() * libm::log(1.0 - 2.0 * (f - 0.5).abs() + 1e-6);
+        1.0 / (1.0 + libm::exp(-lambda))
+    };
+    for t in [1.0, 100.0, 250.0, 499.0, 600.0, 900.0, 990.0] {
+        // The product of 1 - beta starts at 1.
+        let expected = paper(t) / paper(0.0);
+        assert!((square(t) / expected - 1.0).abs() < 1e-9, "{t}: {} {expected}", square(t));
+    }
+    // A quarter of the steps from either end the noise-to-signal ratios are 1/sqrt(2) and sqrt(2), nearly.
+    assert!((square(500.0) - 0.5).abs() < 2e-3);
+}
+
+/// Values of the published code: alpha-bar `cos((t + s)/(1 + s) pi/2)^2 / cos(s/(1 + s) pi/2)^2`, its log
+/// odds less `2 ln shift`, then inside [0.0001, 0.9999].
+#[test]
+fn cascade_levels() {
+    for (shift, t, bar) in [
+        (1.0, 0.25, 0.8470121613269047),
+        (1.0, 0.9, 0.024091724140085854),
+        (1.0, 1.0, 0.0001),
+        (1.0, 0.001, 0.9999),
+        (2.0, 0.25, 0.5805574656437866),
+        (2.0, 0.5, 0.19608879267500526),
+        (0.5, 0.9, 0.0898714239021607),
+        (2.0, 0.999, 0.0001),
+    ] {
+        let plan = compile(PlanOptions { shift, ..base(Process::VpCascade) });
+        let n = plan.levels().node(t);
+        assert!((n.alpha * n.alpha - bar).abs() < 1e-12, "{shift} {t}: {} {bar}", n.alpha * n.alpha);
+        let back = plan.levels().at_ratio(n.sigma / n.alpha);
+        assert!(bar == 0.0001 || bar == 0.9999 || (back.t - t).abs() < 1e-9, "{} {t}", back.t);
+    }
+    let plan = compile(PlanOptions { steps: 4, ..base(Process::VpCascade) });
+    assert!((plan.start().alpha - 0.01).abs() < 1e-12 && plan.start().t > 0.99 && plan.end().sigma == 0.0);
+}
+
+/// The published rows, and others between them.
+#[test]
+fn searched_levels() {
+    let gits = |steps| levels(PlanOptions { spacing: Spacing::Gits, steps, ..base(Process::Ve) });
+    let ten = [
+        14.61464119,
+        5.85520077,
+        2.84484982,
+        1.67050016,
+        1.08895338,
+        0.74807048,
+        0.50118381,
+        0.32104823,
+        0.19894916,
+        0.09824532,
+        0.0,
+    ];
+    close(&gits(10), &ten, 1e-12);
+    close(&gits(4), &[14.61464119, 2.36326075, 0.92192322, 0.36617002, 0.0], 1e-12);
+    let twenty = gits(20);
+    assert_eq!((twenty[1], twenty[10], twenty[19]), (7.49001646, 0.50118381, 0.09824532));
+    for steps in 1..=60 {
+        let all = gits(steps);
+        assert!(all.len() == steps + 1 && all.windows(2).all(|w| w[1] < w[0]) && all[0] == 14.61464119);
+    }
+    close(&[gits(40)[2]], &[twenty[1]], 1e-9);
+    let plan =
+        PlanOptions { spacing: Spacing::Gits, final_sigma: FinalSigma::Min, steps: 6, ..base(Process::Ve) };
+    close(&levels(plan)[6..], &[0.02916753], 1e-12);
 }

@@ -99,6 +99,10 @@ fn bad_options_are_named() {
     refused(PlanOptions { inpaint: true, ..bosh() }, "inpaint");
     refused(PlanOptions { inpaint: true, solver: Solver::DpmPPInverse, ..d() }, "inpaint");
     refused(PlanOptions { snr: 0.2, ..d() }, "snr");
+    let cascade = PlanOptions { process: Process::VpCascade, prediction: Prediction::V, ..d() };
+    refused(PlanOptions { shift: 1.5, shift_type: ShiftType::Linear, ..cascade.clone() }, "shift");
+    // Two times beyond the bound are one level.
+    refused(PlanOptions { times: Some(vec![1.0, 0.999, 0.5]), solver: Solver::DpmPP, ..cascade }, "times");
     refused(PlanOptions { corrector_steps: 2, ..d() }, "corrector_steps");
     let corrected = PlanOptions { solver: Solver::PredictorCorrector, ..d() };
     refused(PlanOptions { corrector_steps: 101, ..corrected.clone() }, "corrector_steps");
@@ -138,6 +142,8 @@ fn codes_and_names_are_stable() {
     assert_eq!(Solver::FlowMap.code(), 41);
     assert_eq!(Solver::PredictorCorrector.code(), 43);
     assert_eq!(Process::TrigFlow.code(), 9);
+    assert_eq!(Process::VpCascade.code(), 11);
+    assert_eq!(Spacing::Gits.code(), 17);
     assert_eq!(Prediction::TrigFlow.code(), 7);
     assert_eq!(Spacing::DdimUniform.code(), 16);
     assert!(matches!(Process::from_code(99), Err(Error::Argument { arg: "process", .. })));
