@@ -341,6 +341,16 @@
 #define DGM_PROCESS_TRIGFLOW 9
 
 /**
+ * Variance preserving, most training steps near equal parts of signal and noise: ln(alpha^2 / sigma^2) is a Laplace quantile of scale 1/2 (Hang 2024).
+ */
+#define DGM_PROCESS_VP_LAPLACE 10
+
+/**
+ * Variance preserving in continuous time 0 to 1, squared-cosine alpha-bar between 0.0001 and 0.9999, sigma / alpha times shift (Pernias 2023; Stable Cascade).
+ */
+#define DGM_PROCESS_VP_CASCADE 11
+
+/**
  * The score, -eps / sigma (Song 2021).
  */
 #define DGM_PREDICTION_SCORE 4
@@ -609,6 +619,11 @@
  * Every floor(N / steps)-th level from the second: the number of steps may differ.
  */
 #define DGM_SPACING_DDIM_UNIFORM 16
+
+/**
+ * Geometry-inspired time steps, searched for Stable Diffusion with coefficient 1.2 and 2 to 20 steps (Chen 2024b); log-linear between those of 20 for more.
+ */
+#define DGM_SPACING_GITS 17
 
 /**
  * Clean data, sigma 0.
@@ -2350,7 +2365,8 @@ int32_t dgm_run_row_active(const dgm_plan *plan,
 /**
  * Coefficients mode: what dgm_run_tell() does with the output of an evaluation, as scalars and keys of
  * noise, so that the tensors may stay on another device. The lists depend on nothing but the plan; the
- * run beside them is that of dgm_run_start_detached(). Solvers with adaptive steps have none.
+ * run beside them is that of dgm_run_start_detached(). Solvers with adaptive steps have
+ * none: their scalars follow from an error that is summed over the elements of each row.
  *
  * Called with both arrays NULL and both caps 0 it only asks for the numbers, which are written too when
  * a cap is too small.

@@ -148,7 +148,8 @@ fn append(operation: &Operation, terms: &mut Vec<dgm_term>) -> dgm_operation {
 
 /// Coefficients mode: what dgm_run_tell() does with the output of an evaluation, as scalars and keys of
 /// noise, so that the tensors may stay on another device. The lists depend on nothing but the plan; the
-/// run beside them is that of dgm_run_start_detached(). Solvers with adaptive steps have none.
+/// run beside them is that of dgm_run_start_detached(). Solvers with adaptive steps have
+/// none: their scalars follow from an error that is summed over the elements of each row.
 ///
 /// Called with both arrays NULL and both caps 0 it only asks for the numbers, which are written too when
 /// a cap is too small.

@@ -6,6 +6,7 @@ use std::ffi::c_void;
 use std::ptr::null_mut;
 
 use dgm::plan::*;
+use dgm::rows::*;
 use dgm::run::*;
 use dgm::sample::dgm_sample;
 use dgm_core::sampling::PlanOptions;
@@ -93,7 +94,7 @@ unsafe fn step(b: &mut Bytes, live: &mut Live, saved: &mut Vec<u8>) {
     let len = live.len();
     // SAFETY: see above.
     unsafe {
-        match b.below(12) {
+        match b.below(14) {
             0..=2 => {
                 let mut request = std::mem::zeroed::<dgm_request>();
                 request.struct_size = if b.rarely(16) { b.below(97) } else { size_of::<dgm_request>() };
@@ -169,6 +170,30 @@ unsafe fn step(b: &mut Bytes, live: &mut Live, saved: &mut Vec<u8>) {
                 live.guarded(|| {
                     dgm_run_start(plan, seeds.as_ptr(), rows, elements, x, run, run_size, state, state_len)
                 });
+            }
+            11 => {
+                let rows = if b.rarely(8) { b.below(9) } else { live.seeds.len() };
+                let flags: Vec<u8> =
+                    (0..rows).map(|_| if b.rarely(16) { b.u8() } else { b.u8() % 2 }).collect();
+                let flags = if b.rarely(16) { std::ptr::null() } else { flags.as_ptr() };
+                let finish = b.rarely(4);
+                live.guarded(|| {
+                    if finish {
+                        dgm_run_finish_rows(plan, run, run_size, flags, rows)
+                    } else {
+                        dgm_run_select(plan, run, run_size, flags, rows)
+                    }
+                });
+            }
+            12 => {
+                let rows = if b.rarely(8) { b.below(9) } else { live.seeds.len() };
+                let (mut steps, mut active) = (vec![-1i64; rows], vec![7u8; rows]);
+                let status = dgm_run_row_steps(plan, run, run_size, steps.as_mut_ptr(), rows);
+                check_status(status);
+                assert!(steps.iter().all(|s| (*s == -1) == (status != 0)));
+                let status = dgm_run_row_active(plan, run, run_size, active.as_mut_ptr(), rows);
+                check_status(status);
+                assert!(active.iter().all(|a| (*a == 7) == (status != 0)));
             }
             _ => sample(b, live),
         }

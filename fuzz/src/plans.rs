@@ -15,7 +15,7 @@ pub fn options(b: &mut Bytes) -> PlanOptions {
         ..Default::default()
     };
     for _ in 0..b.below(4) {
-        match b.below(13) {
+        match b.below(16) {
             0 => o.steps = b.number() as usize,
             1 => o.shift = b.float(),
             2 => o.eta = b.float(),
@@ -27,7 +27,10 @@ pub fn options(b: &mut Bytes) -> PlanOptions {
             9 => o.rtol = b.float(),
             10 => o.atol = b.float(),
             11 => o.h_init = b.float(),
-            _ => o.max_evals = b.number() as usize,
+            12 => o.max_evals = b.number() as usize,
+            13 => o.per_row = true,
+            14 => o.guidance_weak = b.float(),
+            _ => (o.solver, o.corrector_steps) = (Solver::PredictorCorrector, b.below(5)),
         }
     }
     if b.rarely(4) {
@@ -68,6 +71,10 @@ pub fn carry(b: &mut Bytes, plan: &Plan, run: &mut Run, state: &mut [f32], most:
             Err(_) => return,
         };
         assert!(!run.is_done(plan) && request.active_rows <= request.rows);
+        if b.rarely(4) {
+            choose(b, plan, run);
+            continue;
+        }
         run.row_times(plan, &mut times).expect("the times of a request");
         let x = run.input(plan, state).expect("the input of a request");
         answer(b, x, &mut y);
@@ -83,6 +90,23 @@ pub fn carry(b: &mut Bytes, plan: &Plan, run: &mut Run, state: &mut [f32], most:
                 panic!("a finite answer was refused");
             }
         }
+    }
+}
+
+/// Chooses rows, or ends some: refused inside a step, and where rows walk together.
+fn choose(b: &mut Bytes, plan: &Plan, run: &mut Run) {
+    let rows: Vec<bool> = (0..run.rows()).map(|_| b.rarely(2)).collect();
+    let before = run.clone();
+    let done = if b.rarely(4) { run.finish_rows(plan, &rows) } else { run.select(plan, &rows) };
+    assert!(done.is_ok() || *run == before, "a run changed by an error");
+    assert!(done.is_err() || plan.options().per_row, "rows chosen in a walk together");
+    let (mut active, mut steps) = (vec![false; run.rows()], vec![0; run.rows()]);
+    run.row_active(plan, &mut active).expect("the rows of a request");
+    if let Ok(Ask::Eval(request)) = run.ask(plan) {
+        assert_eq!(active.iter().filter(|a| **a).count(), request.active_rows);
+    }
+    if run.row_steps(plan, &mut steps).is_ok() {
+        assert!(steps.iter().all(|&s| s <= plan.steps()));
     }
 }
 

@@ -48,7 +48,8 @@ end
 
 What [`tell!`](@ref) does with the output of evaluation `id` (`request.id`, from 1), as scalars and keys of
 noise, so that the arrays may stay on a GPU; 0 is what comes before the first evaluation. It depends on
-nothing but the plan. An adaptive solver has no such list: `ArgumentError`.
+nothing but the plan. An adaptive solver has no such list (`ArgumentError`): its scalars follow from an error that is
+summed over the elements of each row.
 
 The run beside the arrays is a [`DetachedRun`](@ref DGMKernels.DetachedRun).
 

@@ -98,7 +98,10 @@ impl Plan {
     /// the first evaluation. The scalars and the keys of the noise, in order, so that the tensors may
     /// stay on another device; [`Run::start_detached`](super::Run::start_detached) is the run beside it.
     ///
-    /// The lists depend on nothing but the plan.
+    /// The lists depend on nothing but the plan. That is why an adaptive solver has none: whether a
+    /// trial step counts, and how long the next one is, follows from an error that is summed over the
+    /// elements of the row, so scalars differ from row to row and none is known before the tensors are
+    /// read; on a device that would be a transfer and a wait in every trial.
     ///
     /// ```
     /// use dgm_core::sampling::{Operation, Plan, PlanOptions, Source};
@@ -111,7 +114,7 @@ impl Plan {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] for an adaptive solver, whose coefficients depend on the data, and for
+    /// [`Error::Argument`] for an adaptive solver (see above), and for
     /// [`per_row`](super::PlanOptions::per_row), where they depend on the row;
     /// [`Error::Range`] when the plan has no such evaluation.
     pub fn operations(&self, eval_id: u64) -> Result<Vec<Operation>> {

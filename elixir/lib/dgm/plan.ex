@@ -122,7 +122,8 @@ defmodule DGM.Plan do
       iex> {step.target, step.terms}
       {{:state, 0}, [{{:state, 0}, 1.0, nil}, {:output, -0.25, nil}]}
 
-  It depends on nothing but the plan. An adaptive solver has no such list: `ArgumentError`. See
+  It depends on nothing but the plan. An adaptive solver has no such list
+  (`ArgumentError`): its scalars follow from an error summed over the elements of each row. See
   `DGM.Sampler.start_detached/3` for the run beside the tensors.
   """
   @spec operations(t, non_neg_integer) :: [DGM.Operation.t()]

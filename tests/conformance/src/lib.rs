@@ -13,7 +13,7 @@ use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, IxDyn};
 
 pub use kernels::KERNELS;
 pub use publish::{BadCase, PATTERN, bad_cases, cases_text, hashes_text, sha256};
-pub use runs::{ROWS, RunCase, Source, run_cases, runs_text};
+pub use runs::{ROWS, RunCase, Source, at_own_times, run_cases, runs_text};
 
 /// A kernel in f64: inputs, options and the output's shape to the output, row-major.
 pub type Oracle = fn(&[ArrayD<f64>], &Args, &[usize]) -> Vec<f64>;

@@ -144,6 +144,32 @@ fn plans() -> Vec<(String, PlanOptions)> {
             },
         ),
         ("lms_order_2", PlanOptions { solver: Solver::Lms, order: 2, ..edm() }),
+        (
+            "predictor_corrector_twice",
+            PlanOptions {
+                process: Process::Ve,
+                prediction: Prediction::Epsilon,
+                solver: Solver::PredictorCorrector,
+                spacing: Spacing::Exponential,
+                corrector_steps: 2,
+                snr: 0.1,
+                steps: 4,
+                ..Default::default()
+            },
+        ),
+        ("vp_laplace", vp(Process::VpLaplace)),
+        ("vp_cascade", PlanOptions { shift: 2.0, ..vp(Process::VpCascade) }),
+        ("gits", PlanOptions { spacing: Spacing::Gits, ..vp(Process::VpScaledLinear) }),
+        (
+            "two_guidances",
+            PlanOptions { guidance: 4.0, guidance_weak: 1.5, solver: Solver::Heun, steps: 3, ..edm() },
+        ),
+        // Whole batches here; the bits do not depend on when a row moves, see `rows_at_their_own_times`.
+        ("per_row", PlanOptions { per_row: true, solver: Solver::Heun, guidance: 2.0, ..Default::default() }),
+        (
+            "per_row_noise",
+            PlanOptions { per_row: true, solver: Solver::DpmPPSde, ..vp(Process::VpScaledLinear) },
+        ),
         ("unipc_order_3", PlanOptions { solver: Solver::UniPC, order: 3, ..vp(Process::VpLinear) }),
     ];
     all.extend(more.map(|(name, options)| (format!("plan/{name}"), options)));
@@ -262,6 +288,46 @@ fn walk(options: &PlanOptions, seeds: &[u64], n: usize, resumed: bool) -> Vec<Ve
     }
     keep(run.result(&plan, &state).unwrap());
     trace
+}
+
+/// The result of a case whose rows walk at their own times: row `r` moves in the rounds that `moves` says,
+/// until all are done. The same words as the last of [`RunCase::run`].
+///
+/// # Panics
+/// When the case has no plan with `per_row`, or the engine refuses it.
+pub fn at_own_times(case: &RunCase, rows: &[usize], moves: impl Fn(usize, usize) -> bool) -> Vec<Vec<u32>> {
+    let Source::Plan(options) = &case.source else { panic!("{} is no plan", case.name) };
+    let (seeds, n) = (seeds(rows), case.elements);
+    let plan = Plan::compile(options).unwrap();
+    let mut state = vec![0.0; plan.state_len(rows.len(), n).unwrap()];
+    let mut run = Run::start(&plan, &seeds, n, None, &mut state).unwrap();
+    let mut steps = vec![0; rows.len()];
+    for round in 0.. {
+        let chosen: Vec<bool> = (0..rows.len()).map(|r| moves(round, r)).collect();
+        run.row_steps(&plan, &mut steps).unwrap();
+        if steps.iter().all(|&s| s == plan.steps()) {
+            break;
+        }
+        if !chosen.iter().zip(&steps).any(|(c, &s)| *c && s < plan.steps()) {
+            continue;
+        }
+        run.select(&plan, &chosen).unwrap();
+        let mut moved = false;
+        while !moved {
+            let Ask::Eval(Request { eval_id, role, .. }) = run.ask(&plan).unwrap() else { break };
+            let mut y = model(role, run.input(&plan, &state).unwrap());
+            let mut active = vec![false; rows.len()];
+            run.row_active(&plan, &mut active).unwrap();
+            // Rows that do not move may be told anything.
+            y.chunks_mut(n).zip(&active).filter(|(_, a)| !**a).for_each(|(y, _)| y.fill(f32::NAN));
+            run.tell(&plan, &mut state, eval_id, &y).unwrap();
+            let mut now = vec![0; rows.len()];
+            run.row_steps(&plan, &mut now).unwrap();
+            moved = (0..rows.len())
+                .all(|r| now[r] == steps[r] + usize::from(chosen[r] && steps[r] < plan.steps()));
+        }
+    }
+    by_row(run.result(&plan, &state).unwrap(), n)
 }
 
 /// Image `r` is [`values`] with seed `200 + r`, its time `(r mod 5) / 4`, its label `r mod (classes + 1)`.

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use dgm_conformance::{ROWS, Source, run_cases, runs_text};
+use dgm_conformance::{ROWS, Source, at_own_times, run_cases, runs_text};
 use dgm_core::{arch, threads};
 
 /// Level and pool belong to the process: tests that set them take turns.
@@ -58,6 +58,33 @@ fn same_bits_when_exported_and_resumed_at_every_ask() {
         }
     }
     assert!(walks > dgm_core::sampling::Solver::ALL.len());
+}
+
+/// A pyramid, one row after the other, and an order without a pattern: the bits of the walk together.
+#[test]
+fn rows_at_their_own_times() {
+    let _turn = alone();
+    let rows = [0, 1, 2, 7];
+    let mut checked = 0;
+    for case in run_cases() {
+        let Source::Plan(options) = &case.source else { continue };
+        if !options.per_row {
+            continue;
+        }
+        let together = case.run(&rows, false);
+        let results = [
+            at_own_times(&case, &rows, |round, row| round >= row),
+            at_own_times(&case, &rows, |round, row| round / 20 == row),
+            at_own_times(&case, &rows, |round, row| (round * 7 + row * 3) % 5 < 2),
+        ];
+        for result in results {
+            for (all, own) in together.iter().zip(&result) {
+                assert!(all.ends_with(own), "{}", case.name);
+            }
+        }
+        checked += 1;
+    }
+    assert!(checked >= 2);
 }
 
 #[test]
