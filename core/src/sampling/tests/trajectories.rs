@@ -53,9 +53,8 @@ fn additions(options: &PlanOptions) -> Vec<Added> {
         match row {
             Row::Eval(_) => all.push(Added::default()),
             Row::Lin(lin) => {
-                let terms = plan.table().terms(lin).iter();
-                let found =
-                    terms.filter(|t| matches!(t.operand, Operand::Noise | Operand::Draw(_))).next_back();
+                let mut terms = plan.table().terms(lin).iter();
+                let found = terms.rfind(|t| matches!(t.operand, Operand::Noise | Operand::Draw(_)));
                 if let (Some(t), Some(last), Operand::Slot(slot)) = (found, all.last_mut(), lin.dst) {
                     let measured = matches!(t.scale, Scale::Row(_));
                     *last = Added { slot: usize::from(slot), weight: t.coefficient, measured };
