@@ -92,7 +92,10 @@ defmodule DGM.OperationsTest do
     assert :threshold in kinds.([prediction: :x0, threshold_ratio: 0.9], 1)
     corrected = [process: :ve, prediction: :epsilon, solver: :predictor_corrector, snr: 0.2]
     assert [:combine, :langevin, :combine] = kinds.(corrected, 1)
-    assert [_, %{parameters: [0.2]}, _] = Plan.operations(Plan.compile([steps: 3] ++ corrected), 1)
+
+    assert [_, %{parameters: [0.2]}, _] =
+             Plan.operations(Plan.compile([steps: 3] ++ corrected), 1)
+
     vp = [process: :vp_linear, prediction: :epsilon, solver: :ddpm]
     assert :learned_noise in kinds.([variance: :learned_range] ++ vp, 1)
   end
