@@ -2,8 +2,7 @@
 
 use ndarray::Ix2;
 
-use super::epilogue::{bias_and_activation, put_tile};
-use super::linear::Activation;
+use super::epilogue::{Place, Tail, bias_and_activation, gated, put_tile};
 use super::packed::{PANEL, PackedLinear, Panel};
 use super::rows::{paired, widened};
 use crate::arch::{Kernel, Matrix, MatrixMut, Pairs, Simd, Sink, multiply};
@@ -34,7 +33,7 @@ pub(super) fn room_len(x: &Floats<Ix2>, w: &PackedLinear) -> usize {
 pub(super) struct Block<'a, 'b, const DOT: bool> {
     pub x: Floats<'a, Ix2>,
     pub w: &'b PackedLinear,
-    pub act: Activation,
+    pub tail: Tail<'a>,
     /// The first panel; as many as `out` is wide.
     pub panel: usize,
     pub out: FloatsMut<'a, Ix2>,
@@ -47,9 +46,9 @@ impl<const DOT: bool> Kernel for Block<'_, '_, DOT> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Block { x, w, act, panel, out, room } = self;
+        let Block { x, w, tail, panel, out, room } = self;
         let (tile, room) = room.split_at_mut(x.shape()[0] * PANEL);
-        let layer = Layer { w, act, panel };
+        let layer = Layer { w, tail, panel };
         if DOT {
             let Floats::Bf16(x) = x else { unreachable!("pairs are of bfloat16") };
             let x = Matrix::new(x);
@@ -145,26 +144,27 @@ impl Product for Wide<'_> {
 /// What is done with the products.
 struct Layer<'a> {
     w: &'a PackedLinear,
-    act: Activation,
+    tail: Tail<'a>,
     panel: usize,
 }
 
 impl Layer<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S, mut product: impl Product, tile: &mut [f32], mut out: FloatsMut<Ix2>) {
-        let Layer { w, act, mut panel } = self;
-        let (depth, outputs) = (w.in_features(), out.shape()[1]);
+        let Layer { w, tail, mut panel } = self;
+        let (depth, outputs, columns) = (w.in_features(), out.shape()[1], w.columns());
         let part = product.part();
-        let straight = act == Activation::None && depth <= part && out.strides()[1] == 1;
+        let straight = columns == PANEL && depth <= part && out.strides()[1] == 1 && tail.is_straight();
         let mut col = 0;
         while col < outputs {
-            let cols = PANEL.min(outputs - col);
-            let bias = w.bias(panel);
+            let cols = columns.min(outputs - col);
+            let at = panel * columns;
             if let FloatsMut::F32(out) = &mut out
                 && straight
                 && cols == PANEL
             {
-                let direct = Some(Direct { out: MatrixMut::new(out.view_mut()), col, bias });
+                let out = MatrixMut::new(out.view_mut());
+                let direct = Some(Direct { out, col, at, bias: w.bias(panel), tail: &tail });
                 let mut sink = Sums { tile: &mut *tile, resumed: false, direct };
                 product.add(s, panel, 0, depth, &mut sink);
             } else {
@@ -178,9 +178,10 @@ impl Layer<'_> {
                         break;
                     }
                 }
-                bias_and_activation(s, act, bias, tile);
+                bias_and_activation(s, tail.act, w, panel, tile);
                 each!(FloatsMut, &mut out, out => {
-                    put_tile(s, tile, &mut MatrixMut::new(out.view_mut()), col, cols);
+                    let place = Place { row: 0, col, at, cols };
+                    put_tile(s, &tail, tile, &mut MatrixMut::new(out.view_mut()), place);
                 });
             }
             col += cols;
@@ -189,8 +190,8 @@ impl Layer<'_> {
     }
 }
 
-/// Where sums go: to the tile `[rows][32]`, whose chains a later part resumes, or with the bias
-/// straight to rows of the output.
+/// Where sums go: to the tile `[rows][32]`, whose chains a later part resumes, or with bias, gate and
+/// residual straight to rows of the output.
 struct Sums<'a, 'b> {
     tile: &'a mut [f32],
     resumed: bool,
@@ -200,7 +201,10 @@ struct Sums<'a, 'b> {
 struct Direct<'a, 'b> {
     out: MatrixMut<'b>,
     col: usize,
+    /// The column of the whole output that `col` is.
+    at: usize,
     bias: &'a [f32],
+    tail: &'a Tail<'a>,
 }
 
 impl<S: Simd> Sink<S> for Sums<'_, '_> {
@@ -226,13 +230,24 @@ impl<S: Simd> Sink<S> for Sums<'_, '_> {
         acc: [[S::F; NV]; MR],
     ) {
         for r in 0..MR {
-            if let Some(Direct { out, col, bias }) = &mut self.direct
+            if let Some(Direct { out, col, at, bias, tail }) = &mut self.direct
                 && let Some(out) = out.row(row + r)
             {
                 let out = &mut out[*col + lane..];
+                let (gate, base) = tail.straight(row + r);
                 for v in 0..NV {
-                    let bias = s.load(&bias[lane + v * S::LANES..]);
-                    s.store(s.add(acc[r][v], bias), &mut out[v * S::LANES..]);
+                    let i = v * S::LANES;
+                    let y = s.add(acc[r][v], s.load(&bias[lane + i..]));
+                    let base = match base {
+                        Some(base) => Some(s.load(&base[*at + lane + i..])),
+                        None if tail.adds_onto_out() => Some(s.load(&out[i..])),
+                        None => None,
+                    };
+                    let y = match gate {
+                        Some(gate) => gated(s, Some(s.load(&gate[*at + lane + i..])), y, base),
+                        None => gated(s, None, y, base),
+                    };
+                    s.store(y, &mut out[i..]);
                 }
                 continue;
             }

@@ -1,20 +1,172 @@
-//! What follows the sums of a linear layer: bias, activation, rounding.
+//! What follows the sums of a linear layer: bias, activation, gate, residual, rounding.
 
-use super::linear::Activation;
+use half::{bf16, f16};
+use ndarray::Ix2;
+
+use super::options::{Activation, LinearOptions, Residual};
 use super::packed::{PANEL, PackedLinear};
-use super::rows::store;
-use crate::arch::{Kernel, MatrixMut, Simd};
+use super::rows::{load, store};
+use crate::arch::{Kernel, Matrix, MatrixMut, Simd};
 use crate::math::slice::{Function, GeluErf, GeluTanh, Silu};
-use crate::tensor::Element;
+use crate::tensor::{Element, Floats};
 
-/// Sums of 32 outputs a row become what the layer gives, in place.
+/// A matrix of one of the three types, as vector code reads it.
+#[derive(Clone, Copy)]
+enum Numbers<'a> {
+    F32(Matrix<'a>),
+    F16(Matrix<'a, f16>),
+    Bf16(Matrix<'a, bf16>),
+}
+
+impl<'a> Numbers<'a> {
+    fn new(x: Floats<'a, Ix2>) -> Self {
+        match x {
+            Floats::F32(x) => Numbers::F32(Matrix::new(x)),
+            Floats::F16(x) => Numbers::F16(Matrix::new(x)),
+            Floats::Bf16(x) => Numbers::Bf16(Matrix::new(x)),
+        }
+    }
+
+    /// Elements of a row from `col` on, zeros after its end.
+    #[inline(always)]
+    fn load<S: Simd>(&self, s: S, row: usize, col: usize) -> S::F {
+        match self {
+            Numbers::F32(m) => load_from(s, m, row, col),
+            Numbers::F16(m) => load_from(s, m, row, col),
+            Numbers::Bf16(m) => load_from(s, m, row, col),
+        }
+    }
+
+    /// A row of adjacent f32.
+    #[inline(always)]
+    fn singles(&self, row: usize) -> Option<&'a [f32]> {
+        match self {
+            Numbers::F32(m) => m.row(row),
+            _ => None,
+        }
+    }
+}
+
 #[inline(always)]
-pub(super) fn bias_and_activation<S: Simd>(s: S, act: Activation, bias: &[f32], tile: &mut [f32]) {
+fn load_from<S: Simd, T: Element>(s: S, m: &Matrix<T>, row: usize, col: usize) -> S::F {
+    if let Some(row) = m.row(row) {
+        return load(s, row, col);
+    }
+    let mut all = [0.0; 16];
+    for (i, to) in all[..S::LANES.min(m.cols() - col)].iter_mut().enumerate() {
+        *to = m.get(row, col + i).to_f32();
+    }
+    s.load(&all)
+}
+
+/// What is added in the end.
+#[derive(Clone, Copy)]
+enum Base<'a> {
+    None,
+    /// Row `m mod` the number is for row `m`.
+    Rows(Numbers<'a>, usize),
+    Out,
+}
+
+/// Options of a call, for the rows from `first` on.
+#[derive(Clone, Copy)]
+pub(super) struct Tail<'a> {
+    pub act: Activation,
+    /// The gate and how many rows share one of its rows.
+    gate: Option<(Numbers<'a>, usize)>,
+    base: Base<'a>,
+    first: usize,
+}
+
+impl<'a> Tail<'a> {
+    /// The caller has checked the options.
+    pub fn new(options: LinearOptions<'a>, rows: usize) -> Self {
+        let LinearOptions { activation, gate, residual } = options;
+        let gate = gate.map(|gate| {
+            let group = rows / gate.shape()[0].max(1);
+            (Numbers::new(gate), group.max(1))
+        });
+        let base = match residual {
+            Residual::None => Base::None,
+            Residual::Rows(x) => {
+                let period = x.shape()[0].max(1);
+                Base::Rows(Numbers::new(x), period)
+            }
+            Residual::Out => Base::Out,
+        };
+        Tail { act: activation, gate, base, first: 0 }
+    }
+
+    /// The options of the rows from `row` on.
+    pub fn after(self, row: usize) -> Self {
+        Tail { first: self.first + row, ..self }
+    }
+
+    /// Whether the layer adds onto what its output holds.
+    pub fn adds_onto_out(&self) -> bool {
+        matches!(self.base, Base::Out)
+    }
+
+    /// Whether sums can go to rows of f32 straight: there is no activation, and gate and residual are rows of
+    /// adjacent f32.
+    #[inline(always)]
+    pub fn is_straight(&self) -> bool {
+        let gate = self.gate.is_none_or(|(gate, _)| gate.singles(0).is_some());
+        let base = match self.base {
+            Base::Rows(x, _) => x.singles(0).is_some(),
+            Base::None | Base::Out => true,
+        };
+        self.act == Activation::None && gate && base
+    }
+
+    /// Gate and residual of row `row` where [`Tail::is_straight`].
+    #[inline(always)]
+    pub fn straight(&self, row: usize) -> (Option<&'a [f32]>, Option<&'a [f32]>) {
+        let row = self.first + row;
+        let gate = match self.gate {
+            Some((gate, group)) => gate.singles(row / group),
+            None => None,
+        };
+        let base = match self.base {
+            Base::Rows(x, period) => x.singles(row % period),
+            Base::None | Base::Out => None,
+        };
+        (gate, base)
+    }
+
+    #[inline(always)]
+    fn gate<S: Simd>(&self, s: S, row: usize, at: usize) -> Option<S::F> {
+        // Not by a closure: it would be compiled without the instruction set.
+        let (gate, group) = self.gate?;
+        Some(gate.load(s, (self.first + row) / group, at))
+    }
+}
+
+/// `gate * y + base`, of which the first or the last may be missing.
+#[inline(always)]
+pub(super) fn gated<S: Simd>(s: S, gate: Option<S::F>, y: S::F, base: Option<S::F>) -> S::F {
+    match (gate, base) {
+        (None, None) => y,
+        (Some(gate), None) => s.mul(gate, y),
+        (None, Some(base)) => s.add(y, base),
+        (Some(gate), Some(base)) => s.fma(gate, y, base),
+    }
+}
+
+/// Sums of a panel of `w` become what its activation gives, in place: as many a row as the panel has outputs.
+#[inline(always)]
+pub(super) fn bias_and_activation<S: Simd>(
+    s: S,
+    act: Activation,
+    w: &PackedLinear,
+    panel: usize,
+    tile: &mut [f32],
+) {
     match act {
-        Activation::None => map(s, bias, tile, Same),
-        Activation::Silu => map(s, bias, tile, Silu),
-        Activation::GeluTanh => map(s, bias, tile, GeluTanh),
-        Activation::GeluErf => map(s, bias, tile, GeluErf),
+        Activation::None => map(s, w, panel, tile, Same),
+        Activation::Silu => map(s, w, panel, tile, Silu),
+        Activation::GeluTanh => map(s, w, panel, tile, GeluTanh),
+        Activation::GeluErf => map(s, w, panel, tile, GeluErf),
     }
 }
 
@@ -31,39 +183,82 @@ impl Function for Same {
 }
 
 #[inline(always)]
-fn map<S: Simd>(s: S, bias: &[f32], tile: &mut [f32], f: impl Function) {
+fn map<S: Simd>(s: S, w: &PackedLinear, panel: usize, tile: &mut [f32], f: impl Function) {
+    let (bias, outputs) = (w.bias(panel), w.columns());
     for row in tile.chunks_exact_mut(PANEL) {
         let mut i = 0;
-        while i < PANEL {
-            let y = s.add(s.load(&row[i..]), s.load(&bias[i..]));
-            s.store(f.eval(s, y), &mut row[i..]);
+        while i < outputs {
+            let y = f.eval(s, s.add(s.load(&row[i..]), s.load(&bias[i..])));
+            let y = match outputs == PANEL {
+                true => y,
+                // The other half of a gated layer.
+                false => s.mul(y, s.add(s.load(&row[outputs + i..]), s.load(&bias[outputs + i..]))),
+            };
+            s.store(y, &mut row[i..]);
             i += S::LANES;
         }
     }
 }
 
-/// Writes the first `cols` of each row of 32 to columns of `out` from `first` on, rounded to its type.
+/// Where a tile belongs.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// Its first row of what is written.
+    pub row: usize,
+    /// Its first column of what is written.
+    pub col: usize,
+    /// Its first column of the whole output.
+    pub at: usize,
+    /// Its columns.
+    pub cols: usize,
+}
+
+/// Writes the first columns of each row of a tile to `out`, after gate and residual, rounded to its type.
 #[inline(always)]
 pub(super) fn put_tile<S: Simd, T: Element>(
     s: S,
+    tail: &Tail,
     tile: &[f32],
     out: &mut MatrixMut<T>,
-    first: usize,
-    cols: usize,
+    place: Place,
 ) {
-    for (r, row) in tile.chunks_exact(PANEL).enumerate() {
+    let Place { row: first, col, at, cols } = place;
+    let plain = tail.gate.is_none() && matches!(tail.base, Base::None);
+    for (r, row) in (first..).zip(tile.chunks_exact(PANEL)) {
         let mut i = 0;
         while i < cols {
-            store(s, s.load(&row[i..]), out, r, first + i);
+            let mut y = s.load(&row[i..]);
+            if !plain {
+                let base = match tail.base {
+                    Base::None => None,
+                    Base::Rows(x, period) => Some(x.load(s, (tail.first + r) % period, at + i)),
+                    Base::Out => Some(held(s, out, r, col + i)),
+                };
+                y = gated(s, tail.gate(s, r, at + i), y, base);
+            }
+            store(s, y, out, r, col + i);
             i += S::LANES;
         }
     }
 }
 
-/// Bias and activation of a product that lies in `out`.
+/// What a row of the output holds from `col` on, zeros after its end.
+#[inline(always)]
+fn held<S: Simd, T: Element>(s: S, out: &mut MatrixMut<T>, row: usize, col: usize) -> S::F {
+    if let Some(row) = out.row(row) {
+        return load(s, row, col);
+    }
+    let mut all = [0.0; 16];
+    for (i, to) in all[..S::LANES.min(out.cols() - col)].iter_mut().enumerate() {
+        *to = out.get(row, col + i).to_f32();
+    }
+    s.load(&all)
+}
+
+/// All that follows a product that lies in `out`; neither is the layer gated nor does it add onto `out`.
 pub(super) struct Finish<'a> {
     pub w: &'a PackedLinear,
-    pub act: Activation,
+    pub tail: Tail<'a>,
     pub out: MatrixMut<'a>,
 }
 
@@ -80,10 +275,9 @@ impl Kernel for Finish<'_> {
                 for (i, to) in tile[..cols].iter_mut().enumerate() {
                     *to = self.out.get(r, first + i);
                 }
-                bias_and_activation(s, self.act, self.w.bias(panel), &mut tile);
-                for (i, &y) in tile[..cols].iter().enumerate() {
-                    self.out.set(r, first + i, y);
-                }
+                bias_and_activation(s, self.tail.act, self.w, panel, &mut tile);
+                let place = Place { row: r, col: first, at: first, cols };
+                put_tile(s, &self.tail, &tile, &mut self.out, place);
             }
         }
     }

@@ -1,39 +1,28 @@
-//! `y = act(x w^T + b)`.
+//! `y = residual + gate * act(x w^T + b)`.
 
 use ndarray::{ArrayView2, ArrayViewMut2, Ix2};
 
 use super::backend::{Backend, backend};
 use super::block::{Block, MAX_ROWS, room_len};
 use super::check_strides;
-use super::epilogue::Finish;
+use super::epilogue::{Finish, Tail};
+use super::options::LinearOptions;
 use super::packed::{PANEL, PackedLinear};
 use crate::arch::{Matrix, MatrixMut, blas, dispatch};
 use crate::error::{Error, Result, check_shape};
 use crate::tensor::{Dtype, Floats, FloatsMut};
 use crate::threads;
 
-/// What follows the bias of a linear layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Activation {
-    /// Nothing.
-    #[default]
-    None,
-    /// `x * sigmoid(x)` (arXiv 1702.03118).
-    Silu,
-    /// GELU with the tanh approximation (arXiv 1606.08415).
-    GeluTanh,
-    /// GELU with the error function.
-    GeluErf,
-}
-
-/// `out[m][n] = act(sum over k of x[m][k] * w[n][k] + b[n])`.
+/// `out[m][n] = act(sum over k of x[m][k] * w[n][k] + b[n])`, then what [`LinearOptions`] say.
 ///
 /// `x` is `[rows, in]`, `out` `[rows, out]`, each f32, f16 or bf16; strides are free except that they
 /// may not be negative and that elements of `out` must be apart. `out` is untouched on error.
 ///
 /// With `x` and weights of bf16, products are of bf16 pairs with sums in f32 (twice as fast where the
 /// processor has AVX512-BF16, slower elsewhere). Any other mix is widened exactly and computed in f32.
-/// The result is rounded once, to nearest, ties to even.
+/// The result is rounded once, to nearest, ties to even: the bits are those of this layer with an output of
+/// f32, followed by [`swiglu`](crate::nn::swiglu) or [`geglu`](crate::nn::geglu) where the layer is
+/// [gated](PackedLinear::pack_gated), and by [`gate_residual`](crate::nn::gate_residual).
 ///
 /// # Errors
 /// [`Error::Shape`] and [`Error::Stride`] name the argument that does not fit.
@@ -54,13 +43,13 @@ pub enum Activation {
 /// assert_eq!(y.mapv(f32::from), array![[3.0, 7.0]]);
 /// # Ok::<(), dgm_core::Error>(())
 /// ```
-pub fn linear<'a>(
+pub fn linear<'a, 'e, 'o>(
     x: impl Into<Floats<'a, Ix2>>,
     w: &PackedLinear,
-    act: Activation,
-    out: impl Into<FloatsMut<'a, Ix2>>,
+    options: impl Into<LinearOptions<'e>>,
+    out: impl Into<FloatsMut<'o, Ix2>>,
 ) -> Result<()> {
-    let (x, out): (Floats<_>, FloatsMut<_>) = (x.into(), out.into());
+    let (x, options, out): (Floats<_>, LinearOptions, FloatsMut<_>) = (x.into(), options.into(), out.into());
     let rows = x.shape()[0];
     if x.shape()[1] != w.in_features() {
         return Err(Error::shape("x", x.shape(), format!("[rows, {}]", w.in_features())));
@@ -68,17 +57,26 @@ pub fn linear<'a>(
     check_shape("out", out.shape(), &[rows, w.out_features()])?;
     check_strides("x", x.shape(), x.strides(), false)?;
     check_strides("out", out.shape(), out.strides(), true)?;
-    run(x, w, act, out);
+    options.check(rows, w.out_features())?;
+    run(x.reborrow(), w, Tail::new(options, rows), out.reborrow());
     Ok(())
 }
 
-/// [`linear`] on contiguous rows; panics when a slice is too short.
-pub(crate) fn linear_rows(x: &[f32], rows: usize, w: &PackedLinear, act: Activation, out: &mut [f32]) {
+/// [`linear`] on contiguous rows; panics when a slice is too short or the options do not fit.
+pub(crate) fn linear_rows<'e>(
+    x: &[f32],
+    rows: usize,
+    w: &PackedLinear,
+    options: impl Into<LinearOptions<'e>>,
+    out: &mut [f32],
+) {
+    let options: LinearOptions = options.into();
     let (inputs, outputs) = (w.in_features(), w.out_features());
     let x = ArrayView2::from_shape((rows, inputs), &x[..rows * inputs]).expect("as many as counted");
     let out = &mut out[..rows * outputs];
     let out = ArrayViewMut2::from_shape((rows, outputs), out).expect("as many as counted");
-    run(x.into(), w, act, out.into());
+    options.check(rows, outputs).expect("options of this layer");
+    run(x.into(), w, Tail::new(options, rows), out.into());
 }
 
 /// Rows a task: the block of x stays in L2 while panels stream past it.
@@ -98,6 +96,8 @@ fn block_panels(rows: usize, depth: usize, copied: bool) -> usize {
 }
 
 struct Task<'a> {
+    /// Its first row.
+    row: usize,
     x: Floats<'a, Ix2>,
     panel: usize,
     out: FloatsMut<'a, Ix2>,
@@ -107,6 +107,10 @@ struct Task<'a> {
 struct Tasks<'a> {
     rows: usize,
     panels: usize,
+    /// Outputs a panel.
+    columns: usize,
+    /// Where the next block begins.
+    row: usize,
     panel: usize,
     /// The rows of the present row of blocks and what is left of it; the rows below.
     right: Option<(Floats<'a, Ix2>, FloatsMut<'a, Ix2>)>,
@@ -127,49 +131,56 @@ impl<'a> Iterator for Tasks<'a> {
                 (x, top)
             }
         };
-        let at = (self.panels * PANEL).min(right.shape()[1]);
+        let at = (self.panels * self.columns).min(right.shape()[1]);
         let (out, rest) = right.split_at(1, at);
-        let task = Task { x: x.clone(), panel: self.panel, out };
+        let task = Task { row: self.row, x: x.clone(), panel: self.panel, out };
         if rest.shape()[1] > 0 {
             self.panel += self.panels;
             self.right = Some((x, rest));
         } else {
+            self.row += x.shape()[0];
             self.panel = 0;
         }
         Some(task)
     }
 }
 
-fn run<'a>(x: Floats<'a, Ix2>, w: &PackedLinear, act: Activation, mut out: FloatsMut<'a, Ix2>) {
+fn run<'a>(x: Floats<'a, Ix2>, w: &PackedLinear, tail: Tail<'a>, mut out: FloatsMut<'a, Ix2>) {
     let [rows, depth] = *x.shape() else { unreachable!("two axes") };
     let outputs = out.shape()[1];
     if rows == 0 || outputs == 0 {
         return;
     }
+    // The product would take the place of what is added to.
     if backend() == Backend::Blas
+        && !tail.adds_onto_out()
         && let (Floats::F32(x), FloatsMut::F32(out), Some(plain)) = (&x, &mut out, w.plain())
         && blas::product(Matrix::new(*x), plain, &mut MatrixMut::new(out.view_mut()))
     {
-        return finish(w, act, MatrixMut::new(out.view_mut()));
+        return finish(w, tail, MatrixMut::new(out.view_mut()));
     }
     let dots = x.dtype() == Dtype::Bf16 && w.dtype() == Dtype::Bf16;
     let (block, work) = {
         let block = block_rows(depth).min(rows);
         let work = rows as u64 * 2 + READ as u64 * rows.div_ceil(block) as u64;
-        (block, work * (depth as u64 + 1) * outputs as u64)
+        // A gated layer has a second half.
+        let sums = outputs as u64 * (PANEL / w.columns()) as u64;
+        (block, work * (depth as u64 + 1) * sums)
     };
     let panels = block_panels(block, depth, x.dtype() != Dtype::F32).min(w.panels());
-    let tasks = Tasks { rows: block, panels, panel: 0, right: None, below: Some((x, out)) };
-    threads::for_each(tasks, work, |Task { x, panel, out }| {
+    let (columns, below) = (w.columns(), Some((x, out)));
+    let tasks = Tasks { rows: block, panels, columns, row: 0, panel: 0, right: None, below };
+    threads::for_each(tasks, work, |Task { row, x, panel, out }| {
+        let tail = tail.after(row);
         threads::with_scratch(room_len(&x, w), |room| match dots {
-            true => dispatch(Block::<true> { x, w, act, panel, out, room }),
-            false => dispatch(Block::<false> { x, w, act, panel, out, room }),
+            true => dispatch(Block::<true> { x, w, tail, panel, out, room }),
+            false => dispatch(Block::<false> { x, w, tail, panel, out, room }),
         });
     });
 }
 
-/// Bias and activation of a product, by blocks of rows.
-fn finish(w: &PackedLinear, act: Activation, out: MatrixMut) {
+/// All that follows a product that lies in `out`, by blocks of rows.
+fn finish(w: &PackedLinear, tail: Tail, out: MatrixMut) {
     const ROWS: usize = 32;
     const WORK: u64 = 32; // operations an element, about, of an activation
     let work = WORK * out.rows() as u64 * out.cols() as u64;
@@ -183,5 +194,6 @@ fn finish(w: &PackedLinear, act: Activation, out: MatrixMut) {
         rest = (below.rows() > 0).then_some(below);
         Some(block)
     });
-    threads::for_each(blocks, work, |out| dispatch(Finish { w, act, out }));
+    let blocks = (0..).step_by(ROWS).zip(blocks);
+    threads::for_each(blocks, work, |(row, out)| dispatch(Finish { w, tail: tail.after(row), out }));
 }

@@ -2,13 +2,16 @@
 //!
 //! Definition of every output element: one FMA chain over the input features in rising order
 //! from zero (over pairs of them where inputs and weights are bfloat16), then one addition of the
-//! bias, then the activation, then one rounding. It does not depend on the number of rows, so a row
+//! bias, then the activation, then gate and residual where they are asked for, then one rounding. It does not depend on the number of rows, so a row
 //! alone gives the same bits as in a batch.
 
 mod backend;
 mod block;
 mod epilogue;
+#[cfg(test)]
+mod fused_tests;
 mod linear;
+mod options;
 mod packed;
 pub(crate) mod rows;
 #[cfg(test)]
@@ -18,8 +21,9 @@ pub(crate) mod tests;
 
 pub(crate) use backend::described;
 pub use backend::{Backend, backend, set_backend};
+pub use linear::linear;
 pub(crate) use linear::linear_rows;
-pub use linear::{Activation, linear};
+pub use options::{Activation, LinearOptions, Residual};
 pub use packed::PackedLinear;
 
 use crate::error::{Error, Result};

@@ -70,11 +70,13 @@ pub(super) enum Panel<'a> {
 /// The weights of a linear layer, packed once and read by every call.
 ///
 /// Memory: `ceil(out / 32) * 32 * in` elements of the weights' own type and `ceil(out / 32) * 32`
-/// floats of bias.
+/// floats of bias; of a gated layer `ceil(out / 16) * 32` in place of `ceil(out / 32) * 32`.
 #[derive(Debug)]
 pub struct PackedLinear {
     in_features: usize,
     out_features: usize,
+    /// Outputs a panel: all of it, or half where the other half multiplies.
+    columns: usize,
     panels: Panels,
     /// Padded with zeros, zeros where there is none.
     bias: Vec<f32>,
@@ -104,31 +106,88 @@ impl PackedLinear {
     /// # Ok::<(), dgm_core::Error>(())
     /// ```
     pub fn pack<'a>(weight: impl Into<Floats<'a, Ix2>>, bias: Option<Floats<'a, Ix1>>) -> Result<Self> {
-        let weight: Floats<Ix2> = weight.into();
-        let [out_features, in_features] = *weight.shape() else { unreachable!("two axes") };
-        check_strides("weight", weight.shape(), weight.strides(), false)?;
-        if let Some(bias) = &bias {
-            check_shape("bias", bias.shape(), &[out_features])?;
-            check_strides("bias", bias.shape(), bias.strides(), false)?;
+        Self::of(&[("weight", weight.into())], &[("bias", bias)])
+    }
+
+    /// Packs the two halves of a gated layer, whose output is `act(x gate^T + gate_bias) * (x up^T + up_bias)`:
+    /// SwiGLU where the [activation](super::LinearOptions::activation) is SiLU, GEGLU where it is a GELU, a
+    /// bilinear layer without one (N. Shazeer, arXiv 2002.05202).
+    ///
+    /// `gate` and `up` are `[out, in]`, of one type and shape, the biases `[out]`; the halves of one matrix
+    /// are two views. Sixteen outputs of each lie side by side, so that one pass makes both and their product.
+    ///
+    /// # Errors
+    /// As [`PackedLinear::pack`]; [`Error::Dtype`] when `up` is not of the type of `gate`.
+    ///
+    /// ```
+    /// use dgm_core::linalg::{Activation, PackedLinear, linear};
+    /// use ndarray::{Array2, array};
+    /// let (gate, up) = (array![[1.0f32, 2.0]], array![[3.0f32, -1.0]]);
+    /// let w = PackedLinear::pack_gated(gate.view(), up.view(), None, None)?;
+    /// assert_eq!((w.in_features(), w.out_features()), (2, 1));
+    /// let mut y = Array2::<f32>::zeros((1, 1));
+    /// linear(array![[1.0f32, 1.0]].view(), &w, Activation::None, y.view_mut())?;
+    /// assert_eq!(y, array![[6.0]]);
+    /// # Ok::<(), dgm_core::Error>(())
+    /// ```
+    pub fn pack_gated<'a>(
+        gate: impl Into<Floats<'a, Ix2>>,
+        up: impl Into<Floats<'a, Ix2>>,
+        gate_bias: Option<Floats<'a, Ix1>>,
+        up_bias: Option<Floats<'a, Ix1>>,
+    ) -> Result<Self> {
+        let (gate, up) = (gate.into(), up.into());
+        if up.shape() != gate.shape() {
+            return Err(Error::shape("up", up.shape(), format!("{:?}, as gate", gate.shape())));
         }
-        let overflow = || Error::Overflow { arg: "weight", got: format!("{:?}", weight.shape()) };
-        let outputs = out_features.checked_next_multiple_of(PANEL).ok_or_else(overflow)?;
-        let panels = match &weight {
-            Floats::F32(w) => pack_panels(w, 1, 0.0, |to, _, x| *to = x).map(Panels::F32),
-            Floats::F16(w) => pack_panels(w, 1, 0, |to, _, x: f16| *to = x.to_bits()).map(Panels::F16),
-            Floats::Bf16(w) => {
-                let join = |to: &mut f32, k: usize, x: bf16| {
-                    *to = f32::from_bits(to.to_bits() | u32::from(x.to_bits()) << (k % 2 * 16));
-                };
-                pack_panels(w, 2, 0.0, join).map(Panels::Bf16)
+        if up.dtype() != gate.dtype() {
+            let (got, expected) = (up.dtype().to_string(), format!("{}, as gate", gate.dtype()));
+            return Err(Error::Dtype { arg: "up", got, expected });
+        }
+        Self::of(&[("gate", gate), ("up", up)], &[("gate_bias", gate_bias), ("up_bias", up_bias)])
+    }
+
+    /// Matrices of one type and shape that share the panels, and a bias for each.
+    fn of(weights: &[Named<Floats<Ix2>>], biases: &[Named<Option<Floats<Ix1>>>]) -> Result<Self> {
+        let [out_features, in_features] = *weights[0].1.shape() else { unreachable!("two axes") };
+        for (arg, weight) in weights {
+            check_strides(arg, weight.shape(), weight.strides(), false)?;
+        }
+        for (arg, bias) in biases {
+            if let Some(bias) = bias {
+                check_shape(arg, bias.shape(), &[out_features])?;
+                check_strides(arg, bias.shape(), bias.strides(), false)?;
             }
         }
-        .ok_or_else(overflow)?;
-        let mut padded = zeros("weight", outputs)?;
-        if let Some(bias) = bias {
-            each!(Floats, bias, bias => padded.iter_mut().zip(bias).for_each(|(to, x)| *to = x.to_f32()));
+        let (arg, first) = &weights[0];
+        let overflow = || Error::Overflow { arg, got: format!("{:?}", first.shape()) };
+        let columns = PANEL / weights.len();
+        let outputs = out_features.div_ceil(columns).checked_mul(PANEL).ok_or_else(overflow)?;
+        macro_rules! panels {
+            ($kind:ident, $together:expr, $zero:expr, $put:expr) => {{
+                let views = weights.iter().filter_map(|(_, w)| match w {
+                    Floats::$kind(w) => Some(w),
+                    _ => None,
+                });
+                pack_panels(&views.collect::<Vec<_>>(), $together, $zero, $put).map(Panels::$kind)
+            }};
         }
-        Ok(PackedLinear { in_features, out_features, panels, bias: padded, plain: OnceLock::new() })
+        let panels = match first {
+            Floats::F32(_) => panels!(F32, 1, 0.0, |to, _, x| *to = x),
+            Floats::F16(_) => panels!(F16, 1, 0, |to, _, x: f16| *to = x.to_bits()),
+            Floats::Bf16(_) => panels!(Bf16, 2, 0.0, |to: &mut f32, k: usize, x: bf16| {
+                *to = f32::from_bits(to.to_bits() | u32::from(x.to_bits()) << (k % 2 * 16));
+            }),
+        }
+        .ok_or_else(overflow)?;
+        let mut padded = zeros(arg, outputs)?;
+        for (half, (_, bias)) in biases.iter().enumerate() {
+            let Some(bias) = bias else { continue };
+            let places = padded.chunks_exact_mut(PANEL).flat_map(|p| &mut p[half * columns..][..columns]);
+            each!(Floats, bias, bias => places.zip(bias).for_each(|(to, x)| *to = x.to_f32()));
+        }
+        let plain = OnceLock::new();
+        Ok(PackedLinear { in_features, out_features, columns, panels, bias: padded, plain })
     }
 
     /// Length of an input row.
@@ -159,9 +218,12 @@ impl PackedLinear {
         weights + size_of_val(&self.bias[..])
     }
 
-    /// Weights of f32 as `[out, in]`, unpacked once.
+    /// Weights of f32 as `[out, in]`, unpacked once; none of a gated layer.
     pub(super) fn plain(&self) -> Option<&[f32]> {
         let Panels::F32(panels) = &self.panels else { return None };
+        if self.is_gated() {
+            return None;
+        }
         let (panels, size) = (panels.all(), self.in_features * PANEL);
         Some(self.plain.get_or_init(|| {
             let element = |n: usize, k: usize| panels[n / PANEL * size + k * PANEL + n % PANEL];
@@ -170,8 +232,19 @@ impl PackedLinear {
         }))
     }
 
+    /// Whether it was made by [`PackedLinear::pack_gated`].
+    pub fn is_gated(&self) -> bool {
+        self.columns < PANEL
+    }
+
+    /// Outputs a panel; of a gated layer what multiplies them lies behind them.
+    #[inline(always)]
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
     pub(super) fn panels(&self) -> usize {
-        self.out_features.div_ceil(PANEL)
+        self.out_features.div_ceil(self.columns)
     }
 
     /// Inputs `first .. first + len` of panel `p`; with pairs `first` is even.
@@ -195,31 +268,38 @@ impl PackedLinear {
     }
 }
 
-/// Calls `put` for every element `(n, k)` with its place in the panels, which `together` neighbours
-/// along `k` share, and `k`. `None` where the panels leave the address space.
+/// An argument with its name.
+type Named<T> = (&'static str, T);
+
+/// Calls `put` for every element `(n, k)` of each weight with its place in the panels, which `together`
+/// neighbours along `k` share, and `k`. Each weight has its part of the columns of every panel. `None` where
+/// the panels leave the address space.
 fn pack_panels<T: Element, P: Copy>(
-    weight: &ArrayView2<T>,
+    weights: &[&ArrayView2<T>],
     together: usize,
     zero: P,
     put: impl Fn(&mut P, usize, T),
 ) -> Option<Aligned<P>> {
     /// Inputs a step: what is written stays in L1, whichever way the weights lie.
     const STEP: usize = 64;
-    let (outputs, inputs) = weight.dim();
+    let (outputs, inputs) = weights[0].dim();
+    let columns = PANEL / weights.len();
     let size = inputs.div_ceil(together).checked_mul(PANEL);
-    let mut packed = Aligned::new(size.and_then(|n| n.checked_mul(outputs.div_ceil(PANEL))), zero)?;
+    let mut packed = Aligned::new(size.and_then(|n| n.checked_mul(outputs.div_ceil(columns))), zero)?;
     let size = size?;
     if size == 0 {
         // However many outputs: nothing to visit.
         return Some(packed);
     }
-    for (p, rows) in weight.axis_chunks_iter(Axis(0), PANEL).enumerate() {
-        let panel = &mut packed.all_mut()[p * size..][..size];
-        for first in (0..inputs).step_by(STEP) {
-            let end = inputs.min(first + STEP);
-            for (n, row) in rows.outer_iter().enumerate() {
-                for (k, &x) in (first..end).zip(row.slice(s![first..end])) {
-                    put(&mut panel[k / together * PANEL + n], k, x);
+    for (part, weight) in weights.iter().enumerate() {
+        for (p, rows) in weight.axis_chunks_iter(Axis(0), columns).enumerate() {
+            let panel = &mut packed.all_mut()[p * size..][..size];
+            for first in (0..inputs).step_by(STEP) {
+                let end = inputs.min(first + STEP);
+                for (n, row) in (part * columns..).zip(rows.outer_iter()) {
+                    for (k, &x) in (first..end).zip(row.slice(s![first..end])) {
+                        put(&mut panel[k / together * PANEL + n], k, x);
+                    }
                 }
             }
         }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dgm_core::info::cpu_info;
-use dgm_core::linalg::{Activation, Backend, PackedLinear, backend, linear, set_backend};
+use dgm_core::linalg::{
+    Activation, Backend, LinearOptions, PackedLinear, Residual, backend, linear, set_backend,
+};
 use ndarray::{Array1, Array2, s};
 
 fn library() -> PathBuf {
@@ -100,6 +102,20 @@ fn a_blas_multiplies_when_it_is_asked_to() {
                 let mut apart = Array2::from_elem((m, 2 * n), 7.0f32);
                 linear(x.view(), &layer, act, apart.slice_mut(s![.., ..;2])).unwrap();
                 assert_eq!(apart.slice(s![.., ..;2]), want);
+            }
+
+            // Gate and residual follow the library's product; what adds onto its output stays native.
+            let (gate, residual) = (numbers(1, n, 5), numbers(m, n, 11));
+            let options =
+                |residual| LinearOptions { activation: act, gate: Some(gate.view().into()), residual };
+            let mut ends = Array2::from_elem((m, n), f32::NAN);
+            linear(x.view(), &layer, options(Residual::Rows(residual.view().into())), ends.view_mut())
+                .unwrap();
+            let mut onto = residual.clone();
+            linear(x.view(), &layer, options(Residual::Out), onto.view_mut()).unwrap();
+            for ((i, j), &r) in residual.indexed_iter() {
+                assert_eq!(ends[[i, j]], gate[[0, j]].mul_add(got[[i, j]], r));
+                assert_eq!(onto[[i, j]], gate[[0, j]].mul_add(want[[i, j]], r));
             }
         }
     }
