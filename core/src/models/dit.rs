@@ -12,7 +12,7 @@ use super::config::DitConfig;
 use super::weights::WeightFile;
 use crate::attention::{AttentionOptions, attention};
 use crate::error::{Error, Result, check_shape};
-use crate::linalg::{Activation, PackedLinear, linear_rows};
+use crate::linalg::{Activation, LinearOptions, PackedLinear, Residual, linear_rows};
 use crate::nn;
 use crate::threads;
 
@@ -247,10 +247,9 @@ impl Dit {
 
         let patches = c.channels * c.patch * c.patch;
         nn::patchify(x, c.patch, view3_mut(&mut wide[..rows * patches], b, tokens, patches)?)?;
-        linear_rows(&wide[..rows * patches], rows, &self.patch_embed, Activation::None, tokens_a);
-        for image in tokens_a.chunks_exact_mut(tokens * d) {
-            image.iter_mut().zip(&self.pos_embed).for_each(|(x, p)| *x += p);
-        }
+        let positions = Residual::Rows(view2(&self.pos_embed, tokens, d)?.into());
+        let placed = LinearOptions { residual: positions, ..Default::default() };
+        linear_rows(&wide[..rows * patches], rows, &self.patch_embed, placed, tokens_a);
 
         let (mut x, mut next) = (tokens_a, tokens_b);
         for block in &self.blocks {
@@ -266,13 +265,7 @@ impl Dit {
                 view3_mut(normed, b, tokens, d)?,
             )?;
             self.attend(block, normed, &mut wide[..rows * 3 * d], b)?;
-            linear_rows(normed, rows, &block.proj, Activation::None, &mut wide[..rows * d]);
-            nn::gate_residual(
-                view3(x, b, tokens, d)?,
-                view3(&wide[..rows * d], b, tokens, d)?,
-                part(2),
-                view3_mut(next, b, tokens, d)?,
-            )?;
+            linear_rows(normed, rows, &block.proj, onto(part(2), view2(x, rows, d)?), next);
             std::mem::swap(&mut x, &mut next);
 
             nn::layer_norm_modulate(
@@ -284,13 +277,7 @@ impl Dit {
             )?;
             let hidden = &mut wide[..rows * c.mlp_hidden];
             linear_rows(normed, rows, &block.fc1, Activation::GeluTanh, hidden);
-            linear_rows(hidden, rows, &block.fc2, Activation::None, normed);
-            nn::gate_residual(
-                view3(x, b, tokens, d)?,
-                view3(normed, b, tokens, d)?,
-                part(5),
-                view3_mut(next, b, tokens, d)?,
-            )?;
+            linear_rows(hidden, rows, &block.fc2, onto(part(5), view2(x, rows, d)?), next);
             std::mem::swap(&mut x, &mut next);
         }
 
@@ -352,6 +339,12 @@ impl Dit {
 
 fn pack(weight: &[f32], bias: &[f32], out: usize, inputs: usize) -> Result<PackedLinear> {
     PackedLinear::pack(view2(weight, out, inputs)?, Some(ArrayView1::from(bias).into()))
+}
+
+/// `residual + gate * y` of a layer's `y`, with a row of `gate` for each image.
+fn onto<'a>(gate: ArrayView2<'a, f32>, residual: ArrayView2<'a, f32>) -> LinearOptions<'a> {
+    let (gate, residual) = (Some(gate.into()), Residual::Rows(residual.into()));
+    LinearOptions { gate, residual, ..Default::default() }
 }
 
 fn internal(e: ndarray::ShapeError) -> Error {
