@@ -971,6 +971,38 @@ typedef struct {
 } dgm_rope_options;
 
 /**
+ * Options of dgm_linear_apply(); fill with dgm_linear_options_init() first.
+ *
+ * What follows the sums is, in this order: bias, activation (of a gated layer times the other half), gate,
+ * residual, one rounding.
+ */
+typedef struct {
+    /**
+     * sizeof(dgm_linear_options).
+     */
+    size_t struct_size;
+    /**
+     * NULL (the default), or f32, f16 or bf16 [G, out_features], any strides, that multiplies the result. G
+     * divides the rows, and each row of it is for rows / G rows after one another: one row is for all, a row
+     * for each batch entry is the gate of adaLN-Zero.
+     */
+    const dgm_tensor *gate;
+    /**
+     * NULL (the default), or f32, f16 or bf16 [R, out_features], any strides, added in the end, in one fused
+     * multiply-add with the gate. R divides the rows, row m gets row m mod R. May be out.
+     */
+    const dgm_tensor *residual;
+    /**
+     * DGM_ACTIVATION_NONE (the default), ...
+     */
+    int32_t activation;
+    /**
+     * 0.
+     */
+    int32_t reserved;
+} dgm_linear_options;
+
+/**
  * What a plan is compiled from; fill with dgm_plan_options_init() first.
  */
 typedef struct {
@@ -1998,17 +2030,58 @@ int32_t dgm_unpatchify(const dgm_tensor *x, int64_t patch, dgm_tensor *out);
 int32_t dgm_linear_pack(const dgm_tensor *weight, const dgm_tensor *bias, dgm_linear **out);
 
 /**
+ * Packs the two halves of a gated layer: activation(x gate^T + gate_bias) * (x up^T + up_bias), which is
+ * SwiGLU with DGM_ACTIVATION_SILU and GEGLU with a GELU.
+ *
+ * The halves of one matrix are two descriptors. They lie interleaved, so that one pass makes both and
+ * their product; the bits are those of two layers followed by dgm_swiglu() or dgm_geglu().
+ *
+ * @param gate      [out_features, in_features]
+ * @param up        [out_features, in_features], the type of gate
+ * @param gate_bias [out_features]; NULL for none
+ * @param up_bias   [out_features]; NULL for none
+ * @param out       receives the handle (NULL on failure); release with dgm_linear_free()
+ */
+int32_t dgm_linear_pack_gated(const dgm_tensor *gate,
+                              const dgm_tensor *up,
+                              const dgm_tensor *gate_bias,
+                              const dgm_tensor *up_bias,
+                              dgm_linear **out);
+
+/**
  * Releases a packed layer; NULL does nothing.
  */
 void dgm_linear_free(dgm_linear *linear);
 
 /**
- * y = activation(x weight^T + bias).
+ * Fills options with the defaults.
+ *
+ * @param options     what to fill
+ * @param struct_size sizeof *options
+ */
+int32_t dgm_linear_options_init(dgm_linear_options *options, size_t struct_size);
+
+/**
+ * y = residual + gate * activation(x weight^T + bias), in one pass with the bits of the kernels it stands
+ * for: this layer alone with an f32 output, then dgm_gate_residual().
  *
  * x and out are f32, f16 or bf16, each for itself. With x and weights of bf16 products are of bf16
  * pairs, every other mix is widened to f32; sums are f32, and the result is rounded once.
  *
- * @param linear     from dgm_linear_pack()
+ * @param linear  from dgm_linear_pack() or dgm_linear_pack_gated()
+ * @param x       [rows, in_features], no negative stride
+ * @param options NULL for the defaults
+ * @param out     [rows, out_features]
+ */
+int32_t dgm_linear_apply(const dgm_linear *linear,
+                         const dgm_tensor *x,
+                         const dgm_linear_options *options,
+                         dgm_tensor *out);
+
+/**
+ * dgm_linear_apply() with an activation alone: y = activation(x weight^T + bias).
+ *
+ * @param linear     from dgm_linear_pack() or dgm_linear_pack_gated()
  * @param x          [rows, in_features], no negative stride
  * @param activation DGM_ACTIVATION_NONE, ...
  * @param out        [rows, out_features]

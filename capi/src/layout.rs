@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::attention::dgm_attention_options;
 use crate::cache::{dgm_kv_cache, dgm_rope_options};
+use crate::linear::dgm_linear_options;
 use crate::model::dgm_model_info;
 use crate::operations::{dgm_operation, dgm_term};
 use crate::plan::dgm_plan_options;
@@ -40,6 +41,7 @@ fn structs_lie_as_c_sees_them() {
         }
     );
     layout!(text, dgm_kv_cache { struct_size, k, v, k_scale, v_scale, block_table, lengths });
+    layout!(text, dgm_linear_options { struct_size, gate, residual, activation, reserved });
     layout!(text, dgm_rope_options { struct_size, cos, sin, interleaved, reserved });
     layout!(
         text,

@@ -181,11 +181,21 @@ defmodule DGM.BadInputTest do
        ]},
       {Linear, :pack,
        [tensor("weight", reals({3, 4})), optional(tensor("bias", reals({3}), [{4}]))]},
+      {Linear, :pack_gated,
+       [
+         tensor("gate", reals({3, 4})),
+         tensor("up", reals({3, 4})),
+         options(gate_bias: [1, :none, reals({4})], up_bias: [1, reals({3, 3})])
+       ]},
       {Linear, :forward,
        [
          handle("linear", layer),
          any_tensor("x", bd),
-         options(activation: [nil, "silu", :relu, 1])
+         options(
+           activation: [nil, "silu", :relu, 1],
+           gate: [1, :none, reals({4}), reals({5, 3})],
+           residual: ["x", reals({3, 2})]
+         )
        ]},
       {Random, :row_seeds,
        [

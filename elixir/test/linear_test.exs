@@ -22,6 +22,35 @@ defmodule DGM.LinearTest do
     end
   end
 
+  test "gate and residual are those of gate_residual" do
+    [x, weight, bias] = for p <- ~w(x weight bias), do: read("linear.small.#{p}")
+    layer = Linear.pack(weight, bias)
+    x = Tensor.reshape(x, {1, 3, 8})
+    stream = Tensor.new(for i <- 1..48, do: i / 7) |> Tensor.reshape({1, 3, 16})
+    gate = Tensor.new([for(i <- 1..16, do: 1 / i)])
+    want = DGM.gate_residual(stream, Linear.forward(layer, x), gate)
+    assert Linear.forward(layer, x, gate: gate, residual: stream) == want
+
+    # The residual of one row repeats, and each row of the gate is for its rows.
+    first = Linear.forward(layer, x, residual: Tensor.reshape(gate, {16}))
+    ones = Tensor.new([List.duplicate(1, 16)])
+    repeated = Tensor.new([List.duplicate(Enum.map(1..16, &(1 / &1)), 3)])
+    assert first == DGM.gate_residual(repeated, Linear.forward(layer, x), ones)
+    narrow = Linear.forward(layer, x, gate: gate, residual: stream, type: {:bf, 16})
+    assert narrow == Tensor.as_type(want, {:bf, 16})
+  end
+
+  test "gated layers are those of swiglu and geglu" do
+    [x, weight, bias] = for p <- ~w(x weight bias), do: read("linear.small.#{p}")
+    up = Tensor.new(for i <- 1..128, do: :math.sin(i)) |> Tensor.reshape({16, 8})
+    layer = Linear.pack_gated(weight, up, gate_bias: bias)
+    halves = {Linear.forward(Linear.pack(weight, bias), x), Linear.forward(Linear.pack(up), x)}
+    {a, b} = halves
+    assert Linear.forward(layer, x, activation: :silu) == DGM.swiglu(a, b)
+    assert Linear.forward(layer, x, activation: :gelu_tanh) == DGM.geglu(a, b)
+    assert inspect(layer) == "#DGM.Linear<8 -> 16>"
+  end
+
   test "leading dimensions are rows" do
     layer = Linear.pack(read("linear.small.weight"), read("linear.small.bias"))
     x = read("linear.small.x")
@@ -58,6 +87,14 @@ defmodule DGM.LinearTest do
       {~r/^x is nil/, &Linear.forward/2, [layer, nil]},
       {~r/^x has shape \[1, 3\]/, &Linear.forward/2, [layer, Tensor.new([[1, 2, 3]])]},
       {~r/^x has shape \[\]/, &Linear.forward/2, [layer, Tensor.new([1], {})]},
+      {~r/^gate has shape \[2, 1\], expected \[a divisor of 1, 1\]/, &Linear.forward/3,
+       [layer, w, [gate: Tensor.new([[1], [2]])]]},
+      {~r/^residual has shape \[1, 2\]/, &Linear.forward/3, [layer, w, [residual: w]]},
+      {~r/^gate is 1/, &Linear.forward/3, [layer, w, [gate: 1]]},
+      {~r/^up is nil/, &Linear.pack_gated/2, [w, nil]},
+      {~r/^up has shape \[2, 1\]/, &Linear.pack_gated/2, [w, Tensor.new([[1], [2]])]},
+      {~r/^up has dtype bf16/, &Linear.pack_gated/2, [w, Tensor.as_type(w, {:bf, 16})]},
+      {~r/^up_bias has shape \[2\]/, &Linear.pack_gated/3, [w, w, [up_bias: Tensor.new([1, 2])]]},
       {~r/^activation is relu/, &Linear.forward/3, [layer, w, [activation: :relu]]},
       {~r/^activation is nil/, &Linear.forward/3, [layer, w, [activation: nil]]}
     ]

@@ -8,7 +8,7 @@ number of threads, any batch and in any of the languages that share the engine.
 - Kernels: [`attention`](@ref) and [`attention_backward`](@ref), [`layer_norm`](@ref), [`rms_norm`](@ref), [`modulate`](@ref), [`layer_norm_modulate`](@ref),
   [`rms_norm_residual`](@ref), [`group_norm`](@ref), [`gate_residual`](@ref), [`swiglu`](@ref), [`geglu`](@ref),
   [`timestep_embedding`](@ref), [`embedding`](@ref), [`patchify`](@ref), [`unpatchify`](@ref), [`cfg_combine`](@ref),
-  `DGMKernels.softmax`, `DGMKernels.logsoftmax`, `DGMKernels.silu`, `DGMKernels.gelu`, `DGMKernels.Linear`; each has a twin with `!` that fills an
+  `DGMKernels.softmax`, `DGMKernels.logsoftmax`, `DGMKernels.silu`, `DGMKernels.gelu`, `DGMKernels.Linear`, `DGMKernels.gated_linear`; each has a twin with `!` that fills an
   array of yours. `DGMKernels.dot_product_attention` is attention in the layout of NNlib.
 - Random numbers: [`row_seeds`](@ref), `DGMKernels.normal!`, `DGMKernels.uniform!`,
   `DGMKernels.categorical`.
@@ -60,7 +60,7 @@ export row_seeds, ask, tell!, export_run, import_run
 # Part of the interface, but with names that others export too.
 const PUBLIC = (:DetachedRun, :Grid, :KVCache, :Linear, :Operation, :Plan, :Request, :Run, :Term, :advance!, :attach, :categorical, :cpu_info, :describe, :dot_product_attention,
                 :element_pointer,
-                :element_strides, :finish_rows!, :forward!, :gelu, :gelu!, :generate, :BF16, :is_strided, :isdone, :library, :linear!, :logsoftmax, :logsoftmax!,
+                :element_strides, :finish_rows!, :forward!, :gated_linear, :gelu, :gelu!, :generate, :BF16, :is_strided, :isdone, :library, :linear!, :logsoftmax, :logsoftmax!,
                 :metadata, :normal!, :num_threads, :numerics_version, :operations, :result, :sample, :sample!,
                 :rope, :rope!, :Rope, :row_active, :row_steps, :select!, :set_backend!, :set_num_threads!, :silu, :silu!, :softmax, :softmax!, :start, :start_detached, :step!, :uniform!)
 @static if VERSION >= v"1.11"

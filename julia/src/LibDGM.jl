@@ -209,6 +209,14 @@ struct dgm_rope_options
     reserved::Int32
 end
 
+struct dgm_linear_options
+    struct_size::Csize_t
+    gate::Ptr{dgm_tensor}
+    residual::Ptr{dgm_tensor}
+    activation::Int32
+    reserved::Int32
+end
+
 struct dgm_plan_options
     struct_size::Csize_t
     process::Int32
@@ -379,7 +387,10 @@ const SYMBOLS = (
     :dgm_patchify,
     :dgm_unpatchify,
     :dgm_linear_pack,
+    :dgm_linear_pack_gated,
     :dgm_linear_free,
+    :dgm_linear_options_init,
+    :dgm_linear_apply,
     :dgm_linear_forward,
     :dgm_random_uniform,
     :dgm_random_normal,
@@ -557,136 +568,145 @@ dgm_unpatchify(x, patch, out) =
 dgm_linear_pack(weight, bias, out) =
     @native 44 dgm_linear_pack(weight::Ptr{dgm_tensor}, bias::Ptr{dgm_tensor}, out::Ptr{Ptr{dgm_linear}})::Int32
 
+dgm_linear_pack_gated(gate, up, gate_bias, up_bias, out) =
+    @native 45 dgm_linear_pack_gated(gate::Ptr{dgm_tensor}, up::Ptr{dgm_tensor}, gate_bias::Ptr{dgm_tensor}, up_bias::Ptr{dgm_tensor}, out::Ptr{Ptr{dgm_linear}})::Int32
+
 dgm_linear_free(linear) =
-    @native 45 dgm_linear_free(linear::Ptr{dgm_linear})::Cvoid
+    @native 46 dgm_linear_free(linear::Ptr{dgm_linear})::Cvoid
+
+dgm_linear_options_init(options, struct_size) =
+    @native 47 dgm_linear_options_init(options::Ptr{dgm_linear_options}, struct_size::Csize_t)::Int32
+
+dgm_linear_apply(linear, x, options, out) =
+    @native 48 dgm_linear_apply(linear::Ptr{dgm_linear}, x::Ptr{dgm_tensor}, options::Ptr{dgm_linear_options}, out::Ptr{dgm_tensor})::Int32
 
 dgm_linear_forward(linear, x, activation, out) =
-    @native 46 dgm_linear_forward(linear::Ptr{dgm_linear}, x::Ptr{dgm_tensor}, activation::Int32, out::Ptr{dgm_tensor})::Int32
+    @native 49 dgm_linear_forward(linear::Ptr{dgm_linear}, x::Ptr{dgm_tensor}, activation::Int32, out::Ptr{dgm_tensor})::Int32
 
 dgm_random_uniform(seeds, rows, purpose, draw, out) =
-    @native 47 dgm_random_uniform(seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{dgm_tensor})::Int32
+    @native 50 dgm_random_uniform(seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{dgm_tensor})::Int32
 
 dgm_random_normal(seeds, rows, purpose, draw, out) =
-    @native 48 dgm_random_normal(seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{dgm_tensor})::Int32
+    @native 51 dgm_random_normal(seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{dgm_tensor})::Int32
 
 dgm_random_categorical(logits, seeds, rows, purpose, draw, out) =
-    @native 49 dgm_random_categorical(logits::Ptr{dgm_tensor}, seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{Int64})::Int32
+    @native 52 dgm_random_categorical(logits::Ptr{dgm_tensor}, seeds::Ptr{UInt64}, rows::Csize_t, purpose::UInt32, draw::UInt32, out::Ptr{Int64})::Int32
 
 dgm_row_seeds(seed, rows, out) =
-    @native 50 dgm_row_seeds(seed::UInt64, rows::Csize_t, out::Ptr{UInt64})::Int32
+    @native 53 dgm_row_seeds(seed::UInt64, rows::Csize_t, out::Ptr{UInt64})::Int32
 
 dgm_plan_options_init(options, struct_size) =
-    @native 51 dgm_plan_options_init(options::Ptr{dgm_plan_options}, struct_size::Csize_t)::Int32
+    @native 54 dgm_plan_options_init(options::Ptr{dgm_plan_options}, struct_size::Csize_t)::Int32
 
 dgm_plan_options_preset(options, name) =
-    @native 52 dgm_plan_options_preset(options::Ptr{dgm_plan_options}, name::Cstring)::Int32
+    @native 55 dgm_plan_options_preset(options::Ptr{dgm_plan_options}, name::Cstring)::Int32
 
 dgm_plan_compile(options, out) =
-    @native 53 dgm_plan_compile(options::Ptr{dgm_plan_options}, out::Ptr{Ptr{dgm_plan}})::Int32
+    @native 56 dgm_plan_compile(options::Ptr{dgm_plan_options}, out::Ptr{Ptr{dgm_plan}})::Int32
 
 dgm_plan_free(plan) =
-    @native 54 dgm_plan_free(plan::Ptr{dgm_plan})::Cvoid
+    @native 57 dgm_plan_free(plan::Ptr{dgm_plan})::Cvoid
 
 dgm_plan_describe(plan, buf, cap, needed) =
-    @native 55 dgm_plan_describe(plan::Ptr{dgm_plan}, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 58 dgm_plan_describe(plan::Ptr{dgm_plan}, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_plan_slots(plan, slots) =
-    @native 56 dgm_plan_slots(plan::Ptr{dgm_plan}, slots::Ptr{Csize_t})::Int32
+    @native 59 dgm_plan_slots(plan::Ptr{dgm_plan}, slots::Ptr{Csize_t})::Int32
 
 dgm_plan_state_len(plan, rows, elements, floats) =
-    @native 57 dgm_plan_state_len(plan::Ptr{dgm_plan}, rows::Csize_t, elements::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 60 dgm_plan_state_len(plan::Ptr{dgm_plan}, rows::Csize_t, elements::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_plan_run_size(plan, rows, bytes) =
-    @native 58 dgm_plan_run_size(plan::Ptr{dgm_plan}, rows::Csize_t, bytes::Ptr{Csize_t})::Int32
+    @native 61 dgm_plan_run_size(plan::Ptr{dgm_plan}, rows::Csize_t, bytes::Ptr{Csize_t})::Int32
 
 dgm_plan_hash(plan, hash) =
-    @native 59 dgm_plan_hash(plan::Ptr{dgm_plan}, hash::Ptr{UInt64})::Int32
+    @native 62 dgm_plan_hash(plan::Ptr{dgm_plan}, hash::Ptr{UInt64})::Int32
 
 dgm_plan_outputs(plan, outputs) =
-    @native 60 dgm_plan_outputs(plan::Ptr{dgm_plan}, outputs::Ptr{Csize_t})::Int32
+    @native 63 dgm_plan_outputs(plan::Ptr{dgm_plan}, outputs::Ptr{Csize_t})::Int32
 
 dgm_run_start(plan, seeds, rows, elements, x_start, run, run_size, state, state_len) =
-    @native 61 dgm_run_start(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 64 dgm_run_start(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_start_from(plan, seeds, rows, elements, data, run, run_size, state, state_len) =
-    @native 62 dgm_run_start_from(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, data::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 65 dgm_run_start_from(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, data::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_set_known(plan, run, run_size, state, state_len, known, mask, len) =
-    @native 63 dgm_run_set_known(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, known::Ptr{Float32}, mask::Ptr{Float32}, len::Csize_t)::Int32
+    @native 66 dgm_run_set_known(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, known::Ptr{Float32}, mask::Ptr{Float32}, len::Csize_t)::Int32
 
 dgm_run_ask(plan, run, run_size, request) =
-    @native 64 dgm_run_ask(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, request::Ptr{dgm_request})::Int32
+    @native 67 dgm_run_ask(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, request::Ptr{dgm_request})::Int32
 
 dgm_run_times(plan, run, run_size, t, rows) =
-    @native 65 dgm_run_times(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, t::Ptr{Float32}, rows::Csize_t)::Int32
+    @native 68 dgm_run_times(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, t::Ptr{Float32}, rows::Csize_t)::Int32
 
 dgm_run_input(plan, run, run_size, state, state_len, x) =
-    @native 66 dgm_run_input(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+    @native 69 dgm_run_input(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
 
 dgm_run_tell(plan, run, run_size, state, state_len, eval_id, y, y_len) =
-    @native 67 dgm_run_tell(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
+    @native 70 dgm_run_tell(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
 
 dgm_run_result(plan, run, run_size, state, state_len, x) =
-    @native 68 dgm_run_result(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+    @native 71 dgm_run_result(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
 
 dgm_run_export_size(plan, run, run_size, bytes) =
-    @native 69 dgm_run_export_size(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, bytes::Ptr{Csize_t})::Int32
+    @native 72 dgm_run_export_size(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, bytes::Ptr{Csize_t})::Int32
 
 dgm_run_export(plan, run, run_size, state, state_len, buf, cap, written) =
-    @native 70 dgm_run_export(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, buf::Ptr{Cvoid}, cap::Csize_t, written::Ptr{Csize_t})::Int32
+    @native 73 dgm_run_export(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, buf::Ptr{Cvoid}, cap::Csize_t, written::Ptr{Csize_t})::Int32
 
 dgm_run_peek(buf, len, rows, elements) =
-    @native 71 dgm_run_peek(buf::Ptr{Cvoid}, len::Csize_t, rows::Ptr{Csize_t}, elements::Ptr{Csize_t})::Int32
+    @native 74 dgm_run_peek(buf::Ptr{Cvoid}, len::Csize_t, rows::Ptr{Csize_t}, elements::Ptr{Csize_t})::Int32
 
 dgm_run_import(plan, buf, len, run, run_size, state, state_len) =
-    @native 72 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 75 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_select(plan, run, run_size, rows, len) =
-    @native 73 dgm_run_select(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
+    @native 76 dgm_run_select(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
 
 dgm_run_finish_rows(plan, run, run_size, rows, len) =
-    @native 74 dgm_run_finish_rows(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
+    @native 77 dgm_run_finish_rows(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
 
 dgm_run_row_steps(plan, run, run_size, steps, rows) =
-    @native 75 dgm_run_row_steps(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, steps::Ptr{Int64}, rows::Csize_t)::Int32
+    @native 78 dgm_run_row_steps(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, steps::Ptr{Int64}, rows::Csize_t)::Int32
 
 dgm_run_row_active(plan, run, run_size, active, rows) =
-    @native 76 dgm_run_row_active(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, active::Ptr{UInt8}, rows::Csize_t)::Int32
+    @native 79 dgm_run_row_active(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, active::Ptr{UInt8}, rows::Csize_t)::Int32
 
 dgm_plan_operations(plan, eval_id, operations, operations_cap, operations_len, terms, terms_cap, terms_len) =
-    @native 77 dgm_plan_operations(plan::Ptr{dgm_plan}, eval_id::UInt64, operations::Ptr{dgm_operation}, operations_cap::Csize_t, operations_len::Ptr{Csize_t}, terms::Ptr{dgm_term}, terms_cap::Csize_t, terms_len::Ptr{Csize_t})::Int32
+    @native 80 dgm_plan_operations(plan::Ptr{dgm_plan}, eval_id::UInt64, operations::Ptr{dgm_operation}, operations_cap::Csize_t, operations_len::Ptr{Csize_t}, terms::Ptr{dgm_term}, terms_cap::Csize_t, terms_len::Ptr{Csize_t})::Int32
 
 dgm_run_start_detached(plan, seeds, rows, elements, run, run_size) =
-    @native 78 dgm_run_start_detached(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t)::Int32
+    @native 81 dgm_run_start_detached(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t)::Int32
 
 dgm_run_advance(plan, run, run_size, eval_id) =
-    @native 79 dgm_run_advance(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, eval_id::UInt64)::Int32
+    @native 82 dgm_run_advance(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, eval_id::UInt64)::Int32
 
 dgm_sample(plan, seeds, rows, elements, x_start, run, run_size, state, state_len, y, t, model, ctx) =
-    @native 80 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
+    @native 83 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
 
 dgm_model_load(path, out) =
-    @native 81 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
+    @native 84 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
 
 dgm_model_free(model) =
-    @native 82 dgm_model_free(model::Ptr{dgm_model})::Cvoid
+    @native 85 dgm_model_free(model::Ptr{dgm_model})::Cvoid
 
 dgm_model_get_info(model, info) =
-    @native 83 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
+    @native 86 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
 
 dgm_model_metadata(model, key, buf, cap, needed) =
-    @native 84 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 87 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_model_plan_options(model, options) =
-    @native 85 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
+    @native 88 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
 
 dgm_model_workspace_len(model, batch, floats) =
-    @native 86 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 89 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_model_forward(model, x, t, labels, workspace, workspace_len, out) =
-    @native 87 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 90 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_generate(model, plan, seeds, labels, rows, out) =
-    @native 88 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 91 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 end

@@ -399,6 +399,53 @@ end
     @test_throws ArgumentError layer(x; activation = :relu)
 end
 
+@testset "gate, residual and gated layers" begin
+    w, up, b = randn(Float32, 33, 40), randn(Float32, 33, 40), randn(Float32, 33)
+    x, gate = randn(Float32, 40, 6, 2), randn(Float32, 33, 2)
+    layer, stream = D.Linear(w, b), randn(Float32, 33, 6, 2)
+    want = gate_residual(stream, layer(x), gate)
+    @test layer(x; gate = gate, residual = stream) == want
+    @test D.linear!(copy(stream), layer, x; gate = gate, residual = stream) == want
+    onto = copy(stream)
+    @test D.linear!(onto, layer, x; gate = gate, residual = onto) === onto == want
+    @test layer(x; gate = gate) == layer(x) .* reshape(gate, 33, 1, 2)
+    @test layer(x; gate = gate[:, 1]) == layer(x) .* gate[:, 1]
+    @test layer(x; residual = stream[:, :, 1]) == layer(x) .+ stream[:, :, 1]
+    @test layer(x[:, 1, 1]; gate = gate[:, 1], residual = stream[:, 1, 1]) == want[:, 1, 1]
+    @test layer(x; activation = :silu, residual = transpose(Array(transpose(stream[:, :, 1])))) ==
+          layer(x; activation = :silu) .+ stream[:, :, 1]
+    # Every second row of a larger array.
+    far = zeros(Float32, 66, 6, 2)
+    D.linear!(view(far, 1:2:66, :, :), layer, x; gate = gate, residual = stream)
+    @test far[1:2:66, :, :] == want && all(iszero, far[2:2:66, :, :])
+    for T in (Float16, D.BF16)
+        narrow = D.linear!(fill(T(0), 33, 6, 2), layer, x; gate = T.(gate), residual = T.(stream))
+        @test narrow == T.(gate_residual(Float32.(T.(stream)), layer(x), Float32.(T.(gate))))
+    end
+
+    both = D.gated_linear(w, up; up_bias = b)
+    halves = D.Linear(w)(x), D.Linear(up, b)(x)
+    @test both(x; activation = :silu) == swiglu(halves...)
+    @test both(x; activation = :gelu_erf) == geglu(halves...; kind = :erf)
+    @test both(x) == halves[1] .* halves[2]
+    @test both(x; activation = :silu, gate = gate, residual = stream) == gate_residual(stream, swiglu(halves...), gate)
+    @test D.gated_linear(transpose(Array(transpose(w))), up)(x) == D.gated_linear(w, up)(x)
+    @test repr(both) == "Linear(40 => 33)"
+
+    @test_throws DimensionMismatch layer(x; gate = zeros(Float32, 33, 5))
+    @test_throws DimensionMismatch layer(x; gate = zeros(Float32, 32))
+    @test_throws DimensionMismatch layer(x; residual = zeros(Float32, 33, 0))
+    @test_throws DimensionMismatch layer(x; residual = zeros(Float32, 33, 2, 6))
+    @test_throws ArgumentError layer(x; gate = Float64.(gate))
+    @test_throws ArgumentError layer(x; residual = 1)
+    @test_throws ArgumentError D.linear!(onto, layer, x; residual = view(onto, :, 1:6, 1))
+    @test_throws ArgumentError D.linear!(onto, layer, view(zeros(Float32, 40, 8, 2), :, 1:6, :); gate = gate)
+    @test_throws DimensionMismatch D.gated_linear(w, up[1:32, :])
+    @test_throws DimensionMismatch D.gated_linear(w, up; gate_bias = b[1:32])
+    @test_throws ArgumentError D.gated_linear(w, Float16.(up))
+    @test_throws ArgumentError D.gated_linear(Float64.(w), Float64.(up))
+end
+
 @testset "threads do not change bits" begin
     before = D.num_threads()
     q = randn(Float32, 64, 200, 4, 2)

@@ -15,6 +15,7 @@ typedef union caller {
     size_t struct_size;
     unsigned char bytes[512];
     dgm_attention_options attention;
+    dgm_linear_options linear;
     dgm_kv_cache cache;
     dgm_rope_options rope;
     dgm_plan_options plan;
@@ -45,6 +46,7 @@ static void check_filled(const caller *c, size_t size, size_t own, const caller 
 
 static int32_t init_attention(caller *c, size_t size) { return dgm_attention_options_init(&c->attention, size); }
 static int32_t init_cache(caller *c, size_t size) { return dgm_kv_cache_init(&c->cache, size); }
+static int32_t init_linear(caller *c, size_t size) { return dgm_linear_options_init(&c->linear, size); }
 static int32_t init_rope(caller *c, size_t size) { return dgm_rope_options_init(&c->rope, size); }
 static int32_t init_plan(caller *c, size_t size) { return dgm_plan_options_init(&c->plan, size); }
 
@@ -68,7 +70,7 @@ static void filled(void)
         int32_t (*fill)(caller *c, size_t size);
         size_t own;
     } kinds[] = {{init_attention, sizeof(dgm_attention_options)}, {init_cache, sizeof(dgm_kv_cache)},
-                 {init_rope, sizeof(dgm_rope_options)}, {init_plan, sizeof(dgm_plan_options)},
+                 {init_linear, sizeof(dgm_linear_options)}, {init_rope, sizeof(dgm_rope_options)}, {init_plan, sizeof(dgm_plan_options)},
                  {fill_request, sizeof(dgm_request)}, {fill_info, sizeof(dgm_model_info)},
                  {fill_options, sizeof(dgm_plan_options)}};
     for (size_t k = 0; k < COUNT(kinds); k++) {

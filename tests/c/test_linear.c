@@ -189,9 +189,117 @@ static void bad_input(void)
     dgm_linear_free(layer);
 }
 
+/* Gate and residual as dgm_gate_residual() has them, and the halves of a gated layer as dgm_swiglu(). */
+static void epilogue(void)
+{
+    static const float gate_data[] = {2, -1, 0.5f, 3}, residual_data[] = {1, 2, 3, 4};
+    int64_t one_shape[] = {1, 2}, stream_shape[] = {1, 2, 2}, odd_shape[] = {3, 2}, none_shape[] = {0, 2};
+    dgm_tensor weight = f32_tensor(weight_data, 2, weight_shape), bias = f32_tensor(bias_data, 1, bias_shape);
+    dgm_tensor x = f32_tensor(x_data, 2, x_shape);
+    dgm_tensor gate = f32_tensor(gate_data, 2, out_shape), residual = f32_tensor(residual_data, 2, out_shape);
+    float y[4] = {0}, plain[4] = {0}, want[4] = {0};
+    dgm_tensor out = f32_tensor(y, 2, out_shape), alone = f32_tensor(plain, 2, out_shape);
+    dgm_tensor composed = f32_tensor(want, 2, out_shape);
+    dgm_linear *layer = NULL, *other = NULL;
+    dgm_linear_options options;
+
+    OK(dgm_linear_options_init(&options, sizeof options));
+    CHECK(options.gate == NULL && options.residual == NULL && options.activation == DGM_ACTIVATION_NONE);
+    OK(dgm_linear_pack(&weight, &bias, &layer));
+    OK(dgm_linear_apply(layer, &x, NULL, &out)); /* 16 20 / 24 22 */
+    CHECK(y[0] == 16 && y[3] == 22);
+    OK(dgm_linear_forward(layer, &x, DGM_ACTIVATION_SILU, &alone));
+
+    /* A row of the gate for each row, then one for both. */
+    options.activation = DGM_ACTIVATION_SILU;
+    options.gate = &gate;
+    OK(dgm_linear_apply(layer, &x, &options, &out));
+    for (int i = 0; i < 4; i++)
+        CHECK(y[i] == plain[i] * gate_data[i]);
+    gate.shape = one_shape;
+    options.residual = &residual;
+    {
+        dgm_tensor r3 = f32_tensor(residual_data, 3, stream_shape), y3 = f32_tensor(plain, 3, stream_shape);
+        dgm_tensor w3 = f32_tensor(want, 3, stream_shape);
+        OK(dgm_gate_residual(&r3, &y3, &gate, &w3));
+    }
+    OK(dgm_linear_apply(layer, &x, &options, &out));
+    CHECK(memcmp(y, want, sizeof y) == 0);
+    /* Onto the output itself. */
+    memcpy(y, residual_data, sizeof y);
+    options.residual = &out;
+    OK(dgm_linear_apply(layer, &x, &options, &out));
+    CHECK(memcmp(y, want, sizeof y) == 0);
+    /* A residual that repeats, without a gate. */
+    options.gate = NULL;
+    residual.shape = one_shape;
+    options.residual = &residual;
+    OK(dgm_linear_apply(layer, &x, &options, &out));
+    for (int i = 0; i < 4; i++)
+        CHECK(y[i] == plain[i] + residual_data[i % 2]);
+
+    memset(y, 0, sizeof y);
+    options.residual = NULL;
+    gate.shape = odd_shape;
+    options.gate = &gate;
+    FAILS(DGM_ERROR_SHAPE, "gate has shape [3, 2]", dgm_linear_apply(layer, &x, &options, &out));
+    gate.shape = none_shape;
+    FAILS(DGM_ERROR_SHAPE, "gate has shape [0, 2]", dgm_linear_apply(layer, &x, &options, &out));
+    gate.shape = out_shape;
+    gate.dtype_bits = 64;
+    FAILS(DGM_ERROR_DTYPE, "gate has dtype f64", dgm_linear_apply(layer, &x, &options, &out));
+    options.gate = &out;
+    FAILS(DGM_ERROR_ALIAS, "out overlaps gate", dgm_linear_apply(layer, &x, &options, &out));
+    options.gate = NULL;
+    options.residual = &x;
+    FAILS(DGM_ERROR_SHAPE, "residual has shape [2, 3]", dgm_linear_apply(layer, &x, &options, &out));
+    dgm_tensor shifted = f32_tensor(y + 2, 2, one_shape);
+    options.residual = &shifted;
+    FAILS(DGM_ERROR_ALIAS, "out overlaps residual", dgm_linear_apply(layer, &x, &options, &out));
+    options.residual = NULL;
+    options.activation = 4;
+    FAILS(DGM_ERROR_ARGUMENT, "activation is 4", dgm_linear_apply(layer, &x, &options, &out));
+    options.activation = 0;
+    options.reserved = 1;
+    FAILS(DGM_ERROR_ARGUMENT, "reserved is 1", dgm_linear_apply(layer, &x, &options, &out));
+    options.reserved = 0;
+    options.struct_size = 4;
+    FAILS(DGM_ERROR_ARGUMENT, "struct_size 4", dgm_linear_apply(layer, &x, &options, &out));
+    FAILS(DGM_ERROR_NULL, "linear is null", dgm_linear_apply(NULL, &x, NULL, &out));
+    CHECK(y[0] == 0 && y[1] == 0 && y[2] == 0 && y[3] == 0);
+    dgm_linear_free(layer);
+
+    static const float up_data[] = {0.5f, 1, -1, 2, 0, 1};
+    dgm_tensor up = f32_tensor(up_data, 2, weight_shape);
+    OK(dgm_linear_pack(&weight, NULL, &layer));
+    OK(dgm_linear_pack(&up, &bias, &other));
+    OK(dgm_linear_forward(layer, &x, DGM_ACTIVATION_NONE, &alone));
+    OK(dgm_linear_forward(other, &x, DGM_ACTIVATION_NONE, &composed));
+    OK(dgm_swiglu(&alone, &composed, &composed));
+    dgm_linear_free(layer);
+    dgm_linear_free(other);
+    OK(dgm_linear_pack_gated(&weight, &up, NULL, &bias, &layer));
+    OK(dgm_linear_forward(layer, &x, DGM_ACTIVATION_SILU, &out));
+    CHECK(memcmp(y, want, sizeof y) == 0);
+    dgm_linear_free(layer);
+
+    FAILS(DGM_ERROR_NULL, "up is null", dgm_linear_pack_gated(&weight, NULL, NULL, NULL, &layer));
+    CHECK(layer == NULL);
+    FAILS(DGM_ERROR_NULL, "out is null", dgm_linear_pack_gated(&weight, &up, NULL, NULL, NULL));
+    up.shape = out_shape;
+    FAILS(DGM_ERROR_SHAPE, "up has shape [2, 2]", dgm_linear_pack_gated(&weight, &up, NULL, NULL, &layer));
+    up.shape = weight_shape;
+    up.dtype_bits = 16;
+    FAILS(DGM_ERROR_DTYPE, "up has dtype f16", dgm_linear_pack_gated(&weight, &up, NULL, NULL, &layer));
+    up.dtype_bits = 32;
+    bias.shape = weight_shape + 1;
+    FAILS(DGM_ERROR_SHAPE, "gate_bias has shape [3]", dgm_linear_pack_gated(&weight, &up, &bias, NULL, &layer));
+}
+
 int main(void)
 {
     values();
+    epilogue();
     sixteen_bits();
     bad_input();
     return finish("test_linear");

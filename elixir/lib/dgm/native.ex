@@ -76,7 +76,8 @@ defmodule DGM.Native do
   def unpatchify(_x, _patch, _height, _width), do: missing()
 
   def linear_pack(_weight, _bias), do: missing()
-  def linear_forward(_linear, _x, _activation, _type), do: missing()
+  def linear_pack_gated(_gate, _up, _gate_bias, _up_bias), do: missing()
+  def linear_forward(_linear, _x, _activation, _gate, _residual, _type), do: missing()
 
   def random_normal(_seeds, _dims, _purpose, _draw), do: missing()
   def random_uniform(_seeds, _dims, _purpose, _draw), do: missing()

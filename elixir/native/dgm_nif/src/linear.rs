@@ -1,7 +1,7 @@
 //! Packed linear layers.
 
 use dgm_core::arch::FpEnv;
-use dgm_core::linalg::{self, Activation, PackedLinear};
+use dgm_core::linalg::{self, Activation, LinearOptions, PackedLinear, Residual};
 use dgm_core::{Error, Result};
 use ndarray::{Ix1, Ix2};
 use rustler::{Env, Resource, ResourceArc, Term};
@@ -30,7 +30,28 @@ fn linear_pack<'a>(
     let weight = Typed::new("weight", &weight, false)?;
     let bias = bias.as_ref().map(|b| Typed::new("bias", b, false)).transpose()?;
     let bias = bias.as_ref().map(|b| b.floats::<Ix1>("{out_features}")).transpose()?;
-    let packed = PackedLinear::pack(weight.floats::<Ix2>("{out_features, in_features}")?, bias)?;
+    described(PackedLinear::pack(weight.floats::<Ix2>("{out_features, in_features}")?, bias)?)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn linear_pack_gated<'a>(
+    gate: TypedInput<'a>,
+    up: TypedInput<'a>,
+    gate_bias: Option<TypedInput<'a>>,
+    up_bias: Option<TypedInput<'a>>,
+) -> Reply<(ResourceArc<LinearRef>, usize, usize, usize)> {
+    let _fp = FpEnv::enter();
+    let (gate, up) = (Typed::new("gate", &gate, false)?, Typed::new("up", &up, false)?);
+    let gate_bias = gate_bias.as_ref().map(|b| Typed::new("gate_bias", b, false)).transpose()?;
+    let up_bias = up_bias.as_ref().map(|b| Typed::new("up_bias", b, false)).transpose()?;
+    let gate_bias = gate_bias.as_ref().map(|b| b.floats::<Ix1>("{out_features}")).transpose()?;
+    let up_bias = up_bias.as_ref().map(|b| b.floats::<Ix1>("{out_features}")).transpose()?;
+    let expected = "{out_features, in_features}";
+    let (gate, up) = (gate.floats::<Ix2>(expected)?, up.floats::<Ix2>(expected)?);
+    described(PackedLinear::pack_gated(gate, up, gate_bias, up_bias)?)
+}
+
+fn described(packed: PackedLinear) -> Reply<(ResourceArc<LinearRef>, usize, usize, usize)> {
     let (inputs, outputs, bytes) = (packed.in_features(), packed.out_features(), packed.bytes());
     Ok((ResourceArc::new(LinearRef(packed)), inputs, outputs, bytes))
 }
@@ -41,17 +62,29 @@ fn linear_forward<'a>(
     layer: Handle<LinearRef>,
     x: TypedInput<'a>,
     activation: String,
+    gate: Option<TypedInput<'a>>,
+    residual: Option<TypedInput<'a>>,
     dtype: String,
 ) -> Reply<Term<'a>> {
     let _fp = FpEnv::enter();
     let x = Typed::new("x", &x, false)?;
     let rows = x.rows()?;
+    let gate = gate.as_ref().map(|g| Typed::new("gate", g, false)).transpose()?;
+    let residual = residual.as_ref().map(|r| Typed::new("residual", r, false)).transpose()?;
+    let options = LinearOptions {
+        activation: parse(&activation)?,
+        gate: gate.as_ref().map(Typed::rows).transpose()?,
+        residual: match &residual {
+            Some(residual) => Residual::Rows(residual.rows()?),
+            None => Residual::None,
+        },
+    };
     let mut dims = x.dims().to_vec();
     if let Some(last) = dims.last_mut() {
         *last = layer.0.out_features();
     }
     let mut out = TypedOutput::new("out", &dims, typed::dtype("type", &dtype, false)?)?;
-    linalg::linear(rows, &layer.0, parse(&activation)?, out.rows()?)?;
+    linalg::linear(rows, &layer.0, options, out.rows()?)?;
     Ok(out.into_term(env))
 }
 
