@@ -3,11 +3,14 @@
 
 use std::ptr::{null, null_mut};
 
-use dgm::linear::{dgm_linear_forward, dgm_linear_free, dgm_linear_pack};
+use dgm::linear::{
+    dgm_linear_apply, dgm_linear_forward, dgm_linear_free, dgm_linear_options, dgm_linear_options_init,
+    dgm_linear_pack,
+};
 use dgm::nn::*;
 use dgm::random::*;
 
-use crate::{Bytes, Call, attention};
+use crate::{Bytes, Call, attention, check_status};
 
 pub(crate) type Types = &'static [(u8, u8)];
 pub(crate) const F32: Types = &[(2, 32)];
@@ -45,9 +48,35 @@ fn linear(b: &mut Bytes, call: &mut Call) {
         && xs.len() == 2
         && os == [xs[0], shape[0]]
         && xs[1] == shape[1];
-    // SAFETY: as in `attend`; the handle is live or NULL.
+    if b.rarely(2) {
+        // SAFETY: as in `attend`; the handle is live or NULL.
+        unsafe {
+            call.check(fits, || dgm_linear_forward(layer, x, activation, out));
+            dgm_linear_free(layer);
+        }
+        return;
+    }
+    // SAFETY: a struct of its own size, filled at once.
+    let mut o = unsafe {
+        let mut o = std::mem::MaybeUninit::<dgm_linear_options>::zeroed();
+        check_status(dgm_linear_options_init(o.as_mut_ptr(), size_of::<dgm_linear_options>()));
+        o.assume_init()
+    };
+    o.activation = activation;
+    o.reserved = if b.rarely(32) { b.number() as i32 } else { 0 };
+    let some = |b: &mut Bytes| [1, rows, rows / 2, b.below(9)][b.below(4)];
+    let (groups, period) = (some(b), some(b));
+    o.gate = call.optional(b, &[groups, outputs], FLOATS);
+    o.residual = call.optional(b, &[period, outputs], FLOATS);
+    // The residual may be the very output.
+    call.elementwise = true;
+    let ends: Vec<_> = (1..call.inputs()).map(|n| call.shape(n)).collect();
+    let divides = |n: i64| if n == 0 { xs[0] == 0 } else { xs[0] % n == 0 };
+    let fits =
+        fits && o.reserved == 0 && ends.iter().all(|e| e.len() == 2 && e[1] == shape[0] && divides(e[0]));
+    // SAFETY: as above.
     unsafe {
-        call.check(fits, || dgm_linear_forward(layer, x, activation, out));
+        call.check(fits, || dgm_linear_apply(layer, x, &o, out));
         dgm_linear_free(layer);
     }
 }
