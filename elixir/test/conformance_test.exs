@@ -133,11 +133,18 @@ defmodule DGM.ConformanceTest do
   end
 
   defp call("linear", x, %{"activation" => activation} = args, _out) do
-    [weight, input] = for name <- ~w(weight x), do: stored(x[name], args["storage"])
+    own = fn name -> x[name] && stored(x[name], args["storage"]) end
+    opts = [activation: String.to_atom(activation), type: {:f, 32}]
 
-    weight
-    |> DGM.Linear.pack(x["bias"])
-    |> DGM.Linear.forward(input, activation: String.to_atom(activation), type: {:f, 32})
+    if args["gated"] do
+      biases = [gate_bias: x["gate_bias"], up_bias: x["up_bias"]]
+      layer = DGM.Linear.pack_gated(own.("gate"), own.("up"), biases)
+      DGM.Linear.forward(layer, own.("x"), opts)
+    else
+      layer = DGM.Linear.pack(own.("weight"), x["bias"])
+      opts = [gate: own.("gate"), residual: own.("residual")] ++ opts
+      DGM.Linear.forward(layer, own.("x"), opts)
+    end
   end
 
   defp call("rope_axial_tables", x, args, _out) do

@@ -145,8 +145,16 @@ const CALLS = Dict(
     end,
     # Weights lie in memory as [out, in].
     "linear" => (out, c, x) -> begin
-        layer = D.Linear(transpose(stored(c, x("weight"))), get(c.inputs, "bias", nothing))
-        D.linear!(out, layer, stored(c, x("x")); activation = Symbol(c.args["activation"]))
+        weight(name) = transpose(stored(c, x(name)))
+        optional(name) = haskey(c.inputs, name) ? stored(c, x(name)) : nothing
+        activation = Symbol(c.args["activation"])
+        if haskey(c.args, "gated")
+            layer = D.gated_linear(weight("gate"), weight("up"); gate_bias = x("gate_bias"), up_bias = x("up_bias"))
+            D.linear!(out, layer, stored(c, x("x")); activation = activation)
+        else
+            layer = D.Linear(weight("weight"), get(c.inputs, "bias", nothing))
+            D.linear!(out, layer, stored(c, x("x")); activation = activation, gate = optional("gate"), residual = optional("residual"))
+        end
     end,
     "layer_norm" => (out, c, x) -> into(y -> layer_norm!(y, own(c, "x"); eps = number(c, "eps"), affine(c, :weight, :bias)...), out, c),
     "rms_norm" => (out, c, x) -> into(y -> rms_norm!(y, own(c, "x"); eps = number(c, "eps"), affine(c, :weight)...), out, c),

@@ -435,12 +435,34 @@ static int32_t call_linear(conformance_case *c, dgm_tensor *out)
     static const char *const names[] = {"none", "silu", "gelu_tanh", "gelu_erf"};
     dgm_linear *layer = NULL;
     const char *storage = arg(c, "storage", "f32");
-    dgm_tensor x = stored(in(c, "x"), storage), weight = stored(in(c, "weight"), storage);
-    int32_t activation = choice(arg(c, "activation", "none"), names, 4);
-    int32_t status = dgm_linear_pack(&weight, in(c, "bias"), &layer);
+    int gated = strcmp(arg(c, "gated", "0"), "1") == 0, ends = !gated && in(c, "gate");
+    dgm_tensor x = stored(in(c, "x"), storage), up = x, gate = x, residual = x;
+    dgm_tensor weight = stored(in(c, gated ? "gate" : "weight"), storage);
+    dgm_linear_options options;
+    int32_t status = dgm_linear_options_init(&options, sizeof options);
+    options.activation = choice(arg(c, "activation", "none"), names, 4);
+    if (ends) {
+        gate = stored(in(c, "gate"), storage);
+        residual = stored(in(c, "residual"), storage);
+        options.gate = &gate;
+        options.residual = &residual;
+        (void)arg(c, "groups_of_rows", ""); /* the rows of the gate, which its shape says too */
+    }
+    if (gated) {
+        up = stored(in(c, "up"), storage);
+        status = dgm_linear_pack_gated(&weight, &up, in(c, "gate_bias"), in(c, "up_bias"), &layer);
+        widen(status, &up, NULL);
+    } else if (status == DGM_OK) {
+        status = dgm_linear_pack(&weight, in(c, "bias"), &layer);
+    }
     if (status == DGM_OK)
-        status = dgm_linear_forward(layer, &x, activation, out);
+        status = ends ? dgm_linear_apply(layer, &x, &options, out)
+                      : dgm_linear_forward(layer, &x, options.activation, out);
     dgm_linear_free(layer);
+    if (ends) {
+        widen(status, &gate, NULL);
+        widen(status, &residual, NULL);
+    }
     widen(status, &weight, NULL);
     return widen(status, &x, NULL);
 }

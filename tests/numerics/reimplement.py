@@ -253,6 +253,20 @@ def linear(x, weight, bias, activation, storage="f32"):
     return {"none": lambda v: v, "silu": silu, "gelu_tanh": lambda v: gelu(v, "tanh")}[activation](s)
 
 
+def linear_case(a, x, weight, second, *ends):
+    """A layer with gate and residual, or the two halves of a gated one."""
+    storage, activation = a.get("storage", "f32"), a["activation"]
+    if "gated" in a:
+        gate_bias, up_bias = ends
+        return linear(x, weight, gate_bias, activation, storage) * linear(x, second, up_bias, "none", storage)
+    y = linear(x, weight, second, activation, storage)
+    if not ends:
+        return y
+    gate, residual = map(STORAGE[storage], ends)
+    rows = np.arange(len(y))
+    return fma(gate[rows // (len(y) // len(gate))], y, residual[rows % len(residual)])
+
+
 LOG2E = math.log2(math.e)
 
 
@@ -559,7 +573,7 @@ RUN = {
     "rope": lambda a, shape, x, cos, sin: rope(x, cos, sin, a),
     "attention_varlen_backward": lambda a, shape, q, k, v, dout: attention_varlen_backward(a, q, k, v, dout),
     "attention_backward": lambda a, shape, q, k, v, dout: attention_backward(a, q, k, v, dout),
-    "linear": lambda a, shape, x, w, b: linear(x, w, b, a["activation"], a.get("storage", "f32")),
+    "linear": lambda a, shape, *x: linear_case(a, *x),
     "rope_axial_tables": lambda a, shape, p: rope_axial_tables(
         p, list(map(int, a["dims"].split(","))), float(a["theta"])
     ),

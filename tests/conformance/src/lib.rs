@@ -65,7 +65,9 @@ impl Args {
     /// rows cannot be taken from the tensors alone.
     #[must_use]
     pub fn by_row(&self) -> bool {
-        self.0.iter().any(|a| matches!(a.0, "batch" | "first" | "kv_lengths" | "q_offsets" | "indices"))
+        self.0.iter().any(|a| {
+            matches!(a.0, "batch" | "first" | "kv_lengths" | "q_offsets" | "indices" | "groups_of_rows")
+        })
     }
 
     /// The text of an option that not every case has.

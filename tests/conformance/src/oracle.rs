@@ -209,22 +209,50 @@ pub fn attention_backward(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> 
     (0..batch).flat_map(entry).collect()
 }
 
-pub fn linear(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+/// `x weight^T + bias`, row-major.
+fn sums(x: &ArrayD<f64>, weight: &ArrayD<f64>, bias: &ArrayD<f64>, a: &Args) -> Vec<f64> {
     let stored = |x: &ArrayD<f64>| x.mapv(|v| rounded(v, a.text_or("storage", "f32")));
-    let x = [stored(&x[0]), stored(&x[1]), x[2].clone()];
+    let (x, weight) = (stored(x), stored(weight));
     let mut out = Vec::new();
-    for r in 0..o[0] {
-        for c in 0..o[1] {
-            let sum = (0..x[0].shape()[1]).map(|i| x[0][[r, i]] * x[1][[c, i]]).sum::<f64>() + x[2][[c]];
-            out.push(match a.text("activation") {
-                "none" => sum,
-                "silu" => silu(sum),
-                "gelu_tanh" => gelu(sum, false),
-                other => panic!("no activation {other}"),
-            });
+    for r in 0..x.shape()[0] {
+        for c in 0..weight.shape()[0] {
+            out.push((0..x.shape()[1]).map(|i| x[[r, i]] * weight[[c, i]]).sum::<f64>() + bias[[c]]);
         }
     }
     out
+}
+
+fn activated(x: f64, a: &Args) -> f64 {
+    match a.text("activation") {
+        "none" => x,
+        "silu" => silu(x),
+        "gelu_tanh" => gelu(x, false),
+        other => panic!("no activation {other}"),
+    }
+}
+
+pub fn linear(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    sums(&x[0], &x[1], &x[2], a).into_iter().map(|y| activated(y, a)).collect()
+}
+
+pub fn linear_gate_residual(x: &[ArrayD<f64>], a: &Args, o: &[usize]) -> Vec<f64> {
+    let y = linear(x, a, o);
+    let x = own(x, a);
+    let (gate, residual) = (&x[3], &x[4]);
+    let group = o[0] / gate.shape()[0];
+    let mut out = Vec::new();
+    for r in 0..o[0] {
+        for c in 0..o[1] {
+            let base = residual[[r % residual.shape()[0], c]];
+            out.push(base + gate[[r / group, c]] * y[r * o[1] + c]);
+        }
+    }
+    out
+}
+
+pub fn linear_gated(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    let (gate, up) = (sums(&x[0], &x[1], &x[3], a), sums(&x[0], &x[2], &x[4], a));
+    gate.into_iter().zip(up).map(|(gate, up)| activated(gate, a) * up).collect()
 }
 
 /// All inputs as the type of the case holds them.
