@@ -1,7 +1,7 @@
 # Thin on purpose: every target is a command you could type. GNU make 3.81 is enough.
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-rust test-isa test-c test-julia test-panic-library test-elixir test-docs \
-        header bench limits plot peers-attention peers-sampling peers-forward peers-digits stress exhaustive sabotage check-numerics check-dlpack check-targets fuzz install clean
+        header bench limits doors plot peers-attention peers-sampling peers-forward peers-digits stress exhaustive sabotage check-numerics check-dlpack check-targets fuzz install clean
 
 TOOLCHAIN := $(if $(DGM_TOOLCHAIN_DIR),$(DGM_TOOLCHAIN_DIR),$(CURDIR)/.toolchain)
 export DGM_TOOLCHAIN_DIR := $(TOOLCHAIN)
@@ -79,9 +79,14 @@ plot: ## Draw a plan as SVG (KIND=grid|line|plane OUT=file PLAN="solver=heun ste
 bench: ## Time the kernels with criterion
 	cargo bench -p dgm-benches
 
-limits: build ## The kernels as a share of the FMA peak, and an empty ask/tell round trip in C
-	cargo run -q --release -p dgm-benches --bin limits -- $(CASE)
-	@sh capi/cc.sh benches/ask_tell.c target/ask_tell && target/ask_tell
+limits: ## The kernels as a share of the FMA peak or the read bandwidth (CASES)
+	cargo run -q --release -p dgm-benches --bin limits
+
+doors: build ## The same four calls from Rust, C, Julia and Elixir: what a door costs
+	@cargo run -q --release -p dgm-benches --bin doors
+	@sh capi/cc.sh benches/doors/doors.c target/doors && target/doors
+	@julia --project=julia benches/doors/doors.jl
+	@cd elixir && mix run ../benches/doors/doors.exs
 
 peers-attention: ## Attention beside PyTorch, OpenVINO, ONNX Runtime, JAX, ggml, candle, burn (ARGS="--quick", PEERS_VENV)
 	$(or $(PYTHON),python3) benches/peers/run.py attention $(ARGS)
