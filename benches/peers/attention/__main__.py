@@ -52,9 +52,9 @@ class Bench:
         timed, errors, left_out = [], {}, {}
 
         def add(function):
-            # Gradients have their own check: the peers' must agree with one another.
-            if not case.backward:
-                errors[function.name] = inputs.check(function.name, function.call(), function.tolerance)
+            result = function.call()
+            errors[function.name] = inputs.check_gradients(function.name, result) if case.backward \
+                else inputs.check(function.name, result, function.tolerance)
             timed.append(function)
 
         try:
@@ -79,8 +79,6 @@ class Bench:
                 left_out[name] = str(e)
             except Exception as e:  # A peer that fails is a finding, not the end of the run.
                 left_out[name] = f"{type(e).__name__}: {str(e).strip().splitlines()[0][:200] if str(e) else ''}"
-        if case.backward:
-            errors = check_gradients(timed)
         return timed, errors, left_out
 
     def limit(self, case, result):
@@ -138,22 +136,6 @@ def release():
 
 def suffix(case):
     return (" causal" if case.causal and "causal" not in case.name else "")
-
-
-def check_gradients(timed):
-    """Largest difference to the first peer that is not ours, as a share of its size."""
-    outputs = {t.name: t.call() for t in timed}
-    base = next((o for name, o in outputs.items() if name != "ours"), None)
-    errors = {}
-    for name, out in outputs.items():
-        if base is None or out is base:
-            continue
-        worst = max(((a.float() - b.float()).abs().max() / b.float().square().mean().sqrt()).item()
-                    for a, b in zip(out, base))
-        errors[name] = worst
-        if not worst <= (2e-3 if base[0].dtype == torch.float32 else 0.3):
-            raise AssertionError(f"{name}: gradients are off by {worst:.2g} of their size")
-    return errors
 
 
 def main():

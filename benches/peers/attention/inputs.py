@@ -44,7 +44,7 @@ class Inputs:
         self.sinks = torch.randn(case.heads, generator=generator) if case.sinks else None
         self.lengths = torch.tensor(case.lengths) if case.lengths else None
         self.grad = normal(*q) if case.backward else None
-        self._reference = None
+        self._reference = self._gradients = None
 
     def visible(self, rows, batch):
         """[rows, keys], True where a query may look."""
@@ -114,6 +114,20 @@ class Inputs:
             scores = torch.cat([scores, self.sinks[h].double().expand(len(rows), 1)], 1)
             return scores.softmax(-1)[:, :-1] @ wide(v)
         return scores.softmax(-1) @ wide(v)
+
+    def check_gradients(self, name, gradients):
+        """The root mean square of the errors of dq, dk, dv as a share of the gradient's, beside those of the
+        same numbers in f32; raises where one is wrong."""
+        if self._gradients is None:
+            q, k, v = (t.float().requires_grad_() for t in self.sets[-1])
+            out = torch.nn.functional.scaled_dot_product_attention(
+                q, k, v, is_causal=self.case.causal, scale=self.scale, enable_gqa=self.case.kv != self.case.heads)
+            self._gradients = torch.autograd.grad(out, (q, k, v), self.grad.float())
+        size = lambda t: t.square().mean().sqrt().item()
+        worst = max(size(got.float() - want) / size(want) for got, want in zip(gradients, self._gradients))
+        if not worst <= TOLERANCE[self.case.dtype]:
+            raise AssertionError(f"{name}: gradients are off by {worst:.2g} of their size")
+        return worst
 
     def check(self, name, out, tolerance=None):
         """The error of `out` [B, H, queries, dim] beside the reference; raises where it is wrong."""
