@@ -92,6 +92,10 @@ if [ -f "$target/release/libdgm.so" ]; then
   sed -n 's/^[a-z][a-z0-9_ *]*[ *]\(dgm_[a-z0-9_]*\)(.*/\1/p' include/dgm.h | LC_ALL=C sort >"$out/declared"
   if diff tests/c/symbols.txt "$out/exported" >&2; then ok; else bad 'libdgm.so does not export what tests/c/symbols.txt lists'; fi
   if diff tests/c/symbols.txt "$out/declared" >&2; then ok; else bad 'dgm.h does not declare what tests/c/symbols.txt lists'; fi
+  # A vector instruction that is a function of its own is called from code compiled without its instruction set
+  # (a closure, most often), one element of a hot loop after the other.
+  nm "$target/release/libdgm.so" | grep -E 'core_arch.*_mm[0-9]*_[a-z]' >"$out/called"
+  if [ -s "$out/called" ]; then bad "libdgm.so calls what should be one instruction: $(cat "$out/called")"; else ok; fi
 fi
 
 if sh capi/cc.sh tests/c/stress.c "$out/stress"; then count "$out/stress" 3; else bad 'stress.c does not compile'; fi

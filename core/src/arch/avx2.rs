@@ -321,8 +321,9 @@ impl Simd for Avx2 {
             }
             let mut u = t;
             for i in 0..2 {
-                let [a, b, c, d] =
-                    [t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]].map(|x| _mm256_castps_pd(x));
+                // Not by `map`: a closure would be compiled without the instruction set, and called.
+                let (a, b) = (_mm256_castps_pd(t[4 * i]), _mm256_castps_pd(t[4 * i + 1]));
+                let (c, d) = (_mm256_castps_pd(t[4 * i + 2]), _mm256_castps_pd(t[4 * i + 3]));
                 u[4 * i] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
                 u[4 * i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
                 u[4 * i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));

@@ -228,8 +228,8 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
         if DOT {
             // SAFETY: the token proves the instructions; the types are different views of 64 bytes.
             unsafe {
-                let pairs = |x| std::mem::transmute::<__m512i, __m512bh>(x);
-                _mm512_dpbf16_ps(acc, pairs(a), pairs(b))
+                let (a, b) = std::mem::transmute::<(__m512i, __m512i), (__m512bh, __m512bh)>((a, b));
+                _mm512_dpbf16_ps(acc, a, b)
             }
         } else {
             let acc = self.fma(self.upper_bf16(a), self.upper_bf16(b), acc);
@@ -375,8 +375,9 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
             }
             let mut u = t;
             for i in 0..4 {
-                let [a, b, c, d] =
-                    [t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]].map(|x| _mm512_castps_pd(x));
+                // Not by `map`: a closure would be compiled without the instruction set, and called.
+                let (a, b) = (_mm512_castps_pd(t[4 * i]), _mm512_castps_pd(t[4 * i + 1]));
+                let (c, d) = (_mm512_castps_pd(t[4 * i + 2]), _mm512_castps_pd(t[4 * i + 3]));
                 u[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
                 u[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
                 u[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));

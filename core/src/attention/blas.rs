@@ -241,35 +241,30 @@ impl Kernel for Softmax<'_, '_, '_, '_, '_> {
 #[inline(always)]
 fn change<S: Simd>(s: S, part: &Part, i: usize, first: usize, row: &mut [f32], extra: &mut [f32]) {
     let [b, h, start] = part.at;
-    if let Some(cap) = part.p.cap {
-        each(s, row, |x, _| s.mul(math::tanh(s, x), s.splat(cap)));
-    }
-    if let Some(slopes) = part.p.options.alibi_slopes {
-        let slope = (f64::from(slopes[h]) * -std::f64::consts::LOG2_E) as f32;
-        let position = part.p.position(b, start + i);
-        for (j, e) in extra.iter_mut().enumerate() {
-            *e = (position - (first + j) as i64) as f32;
+    let p = part.p;
+    let hidden = s.splat(f32::NEG_INFINITY);
+    let slope = p.options.alibi_slopes.map_or(0.0, |x| (f64::from(x[h]) * -std::f64::consts::LOG2_E) as f32);
+    let position = p.position(b, start + i) - first as i64;
+    let biased = part.bias(i, first..first + row.len(), extra);
+    for (n, part) in row.chunks_mut(S::LANES).enumerate() {
+        let at = n * S::LANES;
+        let mut x = s.load_partial(part, 0.0);
+        if let Some(cap) = p.cap {
+            x = s.mul(math::tanh(s, x), s.splat(cap));
         }
-        each(s, row, |x, at| {
-            let distance = s.load_partial(&extra[at..], 0.0);
-            s.fma(s.splat(slope), s.abs(distance), x)
-        });
-    }
-    if part.bias(i, first..first + row.len(), extra) {
-        let hidden = s.splat(f32::NEG_INFINITY);
-        each(s, row, |x, at| {
+        if p.options.alibi_slopes.is_some() {
+            let mut distance = [0.0; 16];
+            for (j, d) in distance[..S::LANES].iter_mut().enumerate() {
+                *d = (position - (at + j) as i64) as f32;
+            }
+            x = s.fma(s.splat(slope), s.abs(s.load(&distance)), x);
+        }
+        if biased {
             let bias = s.load_partial(&extra[at..], 0.0);
             let sum = s.fma(bias, s.splat(std::f32::consts::LOG2_E), x);
-            s.select(s.eq(bias, hidden), hidden, sum)
-        });
-    }
-}
-
-/// `row[at..] = f(row[at..], at)`, a vector at a time.
-#[inline(always)]
-fn each<S: Simd>(s: S, row: &mut [f32], f: impl Fn(S::F, usize) -> S::F) {
-    for (n, part) in row.chunks_mut(S::LANES).enumerate() {
-        s.store_partial(f(s.load_partial(part, 0.0), n * S::LANES), part);
+            x = s.select(s.eq(bias, hidden), hidden, sum);
+        }
+        s.store_partial(x, part);
     }
 }
 
@@ -301,7 +296,9 @@ fn exponentials<S: Simd>(s: S, row: &mut [f32], base: f32) -> f32 {
 
 #[inline(always)]
 fn scale<S: Simd>(s: S, row: &mut [f32], by: f32) {
-    each(s, row, |x, _| s.mul(x, s.splat(by)));
+    for part in row.chunks_mut(S::LANES) {
+        s.store_partial(s.mul(s.load_partial(part, 0.0), s.splat(by)), part);
+    }
 }
 
 /// [`math::exp2`] of one number.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::scores::Hidden;
+use super::scores::{Factors, Hidden};
 use crate::arch::{Matrix, Pairs, Simd, Sink, multiply_lanes};
 use crate::linalg::rows::{paired, widened};
 use crate::math;
@@ -110,12 +110,40 @@ impl<T: Element> Products for Wide<T> {
         // A hidden probability is 0, and adding 0 times a finite value changes nothing.
         match hidden {
             Some(hidden) if !hidden.values_are_finite(s, v) => {
-                hidden.leave_out(s, width, v.cols(), false, sink, |d, key, lane| {
-                    (v.get(key, d), s.load(&p[key * width + lane..]))
-                })
+                hidden.leave_out(s, width, v.cols(), false, sink, OfNumbers { v, p, width })
             }
             _ => multiply_lanes(s, v.transposed(), p, width, lanes, sink),
         }
+    }
+}
+
+/// Values and probabilities as numbers.
+struct OfNumbers<'a> {
+    v: Matrix<'a>,
+    p: &'a [f32],
+    width: usize,
+}
+
+impl<S: Simd> Factors<S> for OfNumbers<'_> {
+    #[inline(always)]
+    fn get(&self, s: S, d: usize, key: usize, lane: usize) -> (f32, S::F) {
+        (self.v.get(key, d), s.load(&self.p[key * self.width + lane..]))
+    }
+}
+
+/// Values as they are stored, probabilities of two keys in one element.
+struct OfPairs<'a> {
+    v: Matrix<'a, bf16>,
+    p: &'a [f32],
+    width: usize,
+}
+
+impl<S: Simd> Factors<S> for OfPairs<'_> {
+    #[inline(always)]
+    fn get(&self, s: S, d: usize, key: usize, lane: usize) -> (f32, S::F) {
+        let pair = s.to_bits(s.load(&self.p[key / 2 * self.width + lane..]));
+        let p = if key % 2 == 0 { s.lower_bf16(pair) } else { s.upper_bf16(pair) };
+        (self.v.get(key, d).to_f32(), p)
     }
 }
 
@@ -187,11 +215,7 @@ impl Products for Dots {
     ) {
         match hidden {
             Some(hidden) if !hidden.values_are_finite(s, v) => {
-                hidden.leave_out(s, width, v.cols(), true, sink, |d, key, lane| {
-                    let pair = s.to_bits(s.load(&p[key / 2 * width + lane..]));
-                    let p = if key % 2 == 0 { s.lower_bf16(pair) } else { s.upper_bf16(pair) };
-                    (v.get(key, d).to_f32(), p)
-                })
+                hidden.leave_out(s, width, v.cols(), true, sink, OfPairs { v, p, width })
             }
             _ => multiply_lanes(s, interleaved(s, v, room).transposed(), p, width, lanes, sink),
         }

@@ -264,7 +264,10 @@ impl<T: Element> Kernel for Unpack<'_, '_, T> {
                 // Blocks begin where a vector of lanes does; a head may begin inside of one.
                 let first = lane / S::LANES * S::LANES;
                 let count = (first + S::LANES).min(end) - lane;
-                let l = sums.map_or(one, |sums| s.load(&sums[first..]));
+                let l = match sums {
+                    Some(sums) => s.load(&sums[first..]),
+                    None => one,
+                };
                 let empty = s.eq(l, zero);
                 let inverse = s.div(one, l);
                 let mut d = 0;

@@ -236,14 +236,17 @@ impl Change<'_> {
         let (plain, shared) = (self.is_none(), tile.shared());
         let Range { start: mut lane, end } = tile.lanes();
         while lane < end {
-            let seen = tile.ranges.map(|r| visible(s, r, lane, tile.origin));
-            let alibi = self.alibi.as_ref().map(|a| {
-                let mut position = [0.0f32; 16];
-                for (to, from) in position[..S::LANES].iter_mut().zip(&a.position[lane..]) {
-                    *to = (from - tile.origin as i64) as f32;
+            let seen = visible(s, tile.ranges, lane, tile.origin);
+            let alibi = match &self.alibi {
+                Some(a) => {
+                    let mut position = [0.0f32; 16];
+                    for (to, from) in position[..S::LANES].iter_mut().zip(&a.position[lane..]) {
+                        *to = (from - tile.origin as i64) as f32;
+                    }
+                    Some((s.load(&a.slope[lane..]), s.load(&position)))
                 }
-                (s.load(&a.slope[lane..]), s.load(&position))
-            });
+                None => None,
+            };
             let mut m = s.load(&next[lane..]);
             let mut row = 0;
             while row < tile.len {
@@ -314,7 +317,8 @@ fn gather<S: Simd, T: Lane>(s: S, x: ArrayView3<T>, tile: KeyTile, width: usize,
 /// The visible range of each of the lanes from `lane`, counted from `origin`, as f32 (exact: at
 /// most [`KEY_TILE`]).
 #[inline(always)]
-fn visible<S: Simd>(s: S, ranges: &Ranges, lane: usize, origin: usize) -> (S::F, S::F) {
+fn visible<S: Simd>(s: S, ranges: Option<&Ranges>, lane: usize, origin: usize) -> Option<(S::F, S::F)> {
+    let ranges = ranges?;
     let (mut from, mut to) = ([0.0f32; 16], [0.0f32; 16]);
     let mut i = 0;
     while i < S::LANES {
@@ -322,7 +326,7 @@ fn visible<S: Simd>(s: S, ranges: &Ranges, lane: usize, origin: usize) -> (S::F,
         to[i] = ranges.to[lane + i].saturating_sub(origin).min(KEY_TILE) as f32;
         i += 1;
     }
-    (s.load(&from), s.load(&to))
+    Some((s.load(&from), s.load(&to)))
 }
 
 /// Whether no row of `v` holds an infinity or a NaN.
@@ -363,6 +367,13 @@ impl<T: Element> Kernel for Finite<'_, T> {
     }
 }
 
+/// The factors of the product with the values one by one. Not a closure: that would be compiled without the
+/// instruction set.
+pub(super) trait Factors<S: Simd> {
+    /// The value of a key and the probabilities of the lanes from `lane` on.
+    fn get(&self, s: S, d: usize, key: usize, lane: usize) -> (f32, S::F);
+}
+
 /// Which elements of a key tile are hidden.
 pub(super) struct Hidden<'a> {
     pub tile: KeyTile<'a>,
@@ -381,8 +392,7 @@ impl Hidden<'_> {
     }
 
     /// The product with the values where a hidden key holds an infinity or a NaN: its steps are
-    /// left out of the chain instead of adding 0. `factors` gives the value of a key and the
-    /// probabilities of some lanes; `odd_first` is the order within a pair of keys.
+    /// left out of the chain instead of adding 0. `odd_first` is the order within a pair of keys.
     #[inline(always)]
     pub(super) fn leave_out<S: Simd>(
         &self,
@@ -391,13 +401,13 @@ impl Hidden<'_> {
         value_dim: usize,
         odd_first: bool,
         sink: &mut impl Sink<S>,
-        factors: impl Fn(usize, usize, usize) -> (f32, S::F),
+        factors: impl Factors<S>,
     ) {
         let KeyTile { origin, first, len, ranges, .. } = self.tile;
         let hidden = s.splat(f32::NEG_INFINITY);
         let Range { start: mut lane, end } = self.tile.lanes();
         while lane < end {
-            let seen = ranges.map(|r| visible(s, r, lane, origin));
+            let seen = visible(s, ranges, lane, origin);
             for d in 0..value_dim {
                 let mut acc = s.splat(0.0);
                 for step in 0..len.next_multiple_of(2) {
@@ -405,7 +415,7 @@ impl Hidden<'_> {
                     if key >= len {
                         continue;
                     }
-                    let (v, p) = factors(d, key, lane);
+                    let (v, p) = factors.get(s, d, key, lane);
                     let mut x = s.fma(s.splat(v), p, acc);
                     if let Some((from, to)) = seen {
                         let at = s.splat((first - origin + key) as f32);

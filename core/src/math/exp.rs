@@ -40,8 +40,13 @@ pub(crate) fn exp2_above<S: Simd>(s: S, x: S::F, least: f32) -> S::F {
 #[inline(always)]
 fn scale_by_power<S: Simd>(s: S, p: S::F, n: S::I) -> S::F {
     let half = s.isar::<1>(n);
-    let power = |k: S::I| s.bits_to_f32(s.ishl::<23>(s.iadd(k, s.isplat(127))));
-    s.mul(s.mul(p, power(half)), power(s.isub(n, half)))
+    s.mul(s.mul(p, power_of_two(s, half)), power_of_two(s, s.isub(n, half)))
+}
+
+/// `2^k` of normal numbers.
+#[inline(always)]
+fn power_of_two<S: Simd>(s: S, k: S::I) -> S::F {
+    s.bits_to_f32(s.ishl::<23>(s.iadd(k, s.isplat(127))))
 }
 
 /// `e^x`: at most 0.90 ULP everywhere, subnormal results included; overflow gives infinity,

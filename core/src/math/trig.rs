@@ -45,10 +45,14 @@ fn sincos_f64(lanes: &mut [[f32; 16]; 3]) {
 pub(crate) fn sincos_quadrant<S: Simd>(s: S, r: S::F, k: S::I) -> (S::F, S::F) {
     let (sin, cos) = sincos_octant(s, r);
     let swap = s.ieq(s.iand(k, s.isplat(1)), s.isplat(1));
-    let sign = |k: S::I| s.ishl::<30>(s.iand(k, s.isplat(2)));
-    let flip = |v: S::F, k: S::I| s.bits_to_f32(s.ixor(s.to_bits(v), sign(k)));
     let cos_sign = s.iadd(k, s.isplat(1));
-    (flip(s.select(swap, cos, sin), k), flip(s.select(swap, sin, cos), cos_sign))
+    (flip(s, s.select(swap, cos, sin), k), flip(s, s.select(swap, sin, cos), cos_sign))
+}
+
+/// `v` with its sign changed where the second bit of `k` is set.
+#[inline(always)]
+fn flip<S: Simd>(s: S, v: S::F, k: S::I) -> S::F {
+    s.bits_to_f32(s.ixor(s.to_bits(v), s.ishl::<30>(s.iand(k, s.isplat(2)))))
 }
 
 /// `(sin r, cos r)` for |r| <= 0.83 by odd and even minimax polynomials (relative errors 7e-9

@@ -207,15 +207,15 @@ impl Group<'_> {
         while from < x.len() {
             let channel = (at + from) / self.space;
             let end = x.len().min((channel + 1) * self.space - at);
-            let weight = self.weight.map(|w| s.splat(w[channel]));
-            let bias = self.bias.map(|b| s.splat(b[channel]));
+            let weight = self.weight.map(|w| w[channel]);
+            let bias = self.bias.map(|b| b[channel]);
             let parts = x[from..end].chunks(S::LANES).zip(out[from..end].chunks_mut(S::LANES));
             for (x, out) in parts {
                 let y = s.mul(s.sub(s.load_partial(x, 0.0), center), inverse);
                 let y = match (weight, bias) {
-                    (Some(w), Some(b)) => s.fma(y, w, b),
-                    (Some(w), None) => s.mul(y, w),
-                    (None, Some(b)) => s.add(y, b),
+                    (Some(w), Some(b)) => s.fma(y, s.splat(w), s.splat(b)),
+                    (Some(w), None) => s.mul(y, s.splat(w)),
+                    (None, Some(b)) => s.add(y, s.splat(b)),
                     (None, None) => y,
                 };
                 s.store_partial(if self.silu { silu(s, y) } else { y }, out);

@@ -43,12 +43,13 @@ impl RowOp for Norm {
         let one = s.splat(if self.one_plus { 1.0 } else { 0.0 });
         fill!(s, out, |at| {
             let y = s.mul(s.sub(load(s, row.x, out, at), center), inverse);
-            let scale = row.scale.map(|w| s.add(one, load(s, Some(w), out, at)));
-            let shift = row.shift.map(|b| load(s, Some(b), out, at));
-            match (scale, shift) {
-                (Some(w), Some(b)) => s.fma(y, w, b),
-                (Some(w), None) => s.mul(y, w),
-                (None, Some(b)) => s.add(y, b),
+            // Not by `map`: a closure would be compiled without the instruction set.
+            match (row.scale, row.shift) {
+                (Some(w), None) => s.mul(y, s.add(one, load(s, Some(w), out, at))),
+                (Some(w), Some(b)) => {
+                    s.fma(y, s.add(one, load(s, Some(w), out, at)), load(s, Some(b), out, at))
+                }
+                (None, Some(b)) => s.add(y, load(s, Some(b), out, at)),
                 (None, None) => y,
             }
         });

@@ -31,12 +31,15 @@ pub(super) fn learned<S: Simd>(
 pub(super) fn combine<S: Simd, const N: usize>(s: S, sources: [&[f32]; N], c: [f32; N], out: &mut [f32]) {
     let n = out.len();
     let sources = sources.map(|v| &v[..n]);
-    let c = c.map(|v| s.splat(v));
+    let mut factors = [s.splat(0.0); N];
+    for k in 0..N {
+        factors[k] = s.splat(c[k]);
+    }
     let mut i = 0;
     while i + S::LANES <= n {
         let mut sum = s.splat(0.0);
         for k in 0..N {
-            sum = s.fma(s.load(&sources[k][i..]), c[k], sum);
+            sum = s.fma(s.load(&sources[k][i..]), factors[k], sum);
         }
         s.store(sum, &mut out[i..]);
         i += S::LANES;
@@ -44,7 +47,7 @@ pub(super) fn combine<S: Simd, const N: usize>(s: S, sources: [&[f32]; N], c: [f
     if i < n {
         let mut sum = s.splat(0.0);
         for k in 0..N {
-            sum = s.fma(s.load_partial(&sources[k][i..], 0.0), c[k], sum);
+            sum = s.fma(s.load_partial(&sources[k][i..], 0.0), factors[k], sum);
         }
         s.store_partial(sum, &mut out[i..]);
     }

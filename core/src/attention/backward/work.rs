@@ -3,7 +3,8 @@
 use super::super::KEY_TILE;
 use super::super::cut::MAX_ROWS;
 use crate::arch::{Kernel, Matrix, Simd};
-use crate::tensor::{Element, Row};
+use crate::linalg::rows::load;
+use crate::tensor::Element;
 
 /// Buffers of one query tile; `[n]` counts rows of `width` floats.
 pub(super) struct Work<'a> {
@@ -137,10 +138,14 @@ impl<T: Element> Kernel for Copy<'_, '_, T> {
         let Copy { from, to, stride } = self;
         for (j, to) in to.chunks_exact_mut(stride).take(from.rows()).enumerate() {
             let (to, rest) = to.split_at_mut(from.cols());
-            match from.row(j).map(T::row) {
-                Some(Row::F32(row)) => to.copy_from_slice(row),
-                Some(Row::F16(row)) => widen(s, row, to, |s, x| s.load_f16(x)),
-                Some(Row::Bf16(row)) => widen(s, row, to, |s, x| s.load_bf16(x)),
+            match from.row(j) {
+                Some(row) => {
+                    let mut d = 0;
+                    while d < row.len() {
+                        s.store_partial(load(s, row, d), &mut to[d..]);
+                        d += S::LANES;
+                    }
+                }
                 None => {
                     for (d, to) in to.iter_mut().enumerate() {
                         *to = from.get(j, d).to_f32();
@@ -149,20 +154,6 @@ impl<T: Element> Kernel for Copy<'_, '_, T> {
             }
             rest.fill(0.0);
         }
-    }
-}
-
-#[inline(always)]
-fn widen<S: Simd>(s: S, row: &[u16], to: &mut [f32], load: impl Fn(S, &[u16]) -> S::F) {
-    let mut d = 0;
-    while d + S::LANES <= row.len() {
-        s.store(load(s, &row[d..]), &mut to[d..]);
-        d += S::LANES;
-    }
-    if d < row.len() {
-        let mut rest = [0u16; 16];
-        rest[..row.len() - d].copy_from_slice(&row[d..]);
-        s.store_partial(load(s, &rest), &mut to[d..]);
     }
 }
 

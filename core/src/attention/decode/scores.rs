@@ -76,7 +76,10 @@ impl<S: Simd> Sink<S> for Scores<'_> {
         for r in 0..MR {
             let p = &mut self.p[(row + r) * KEY_TILE + self.first + lane..];
             for v in 0..NV {
-                let x = self.factor.map_or(acc[r][v], |factor| s.mul(acc[r][v], s.splat(factor)));
+                let x = match self.factor {
+                    Some(factor) => s.mul(acc[r][v], s.splat(factor)),
+                    None => acc[r][v],
+                };
                 s.store(x, &mut p[v * S::LANES..]);
             }
         }
@@ -166,10 +169,10 @@ pub(super) fn change_row<S: Simd>(
     let from = s.splat(ranges.from[r].saturating_sub(tile.origin).min(KEY_TILE) as f32);
     let to = ranges.to[r].saturating_sub(tile.origin).min(offset + tile.len);
     let to = s.splat(to as f32);
-    let alibi = change
-        .alibi
-        .as_ref()
-        .map(|a| (s.splat(a.slope[r]), s.splat((a.position[r] - tile.origin as i64) as f32)));
+    let alibi = match &change.alibi {
+        Some(a) => Some((s.splat(a.slope[r]), s.splat((a.position[r] - tile.origin as i64) as f32))),
+        None => None,
+    };
     let plain = tile.inside && scales.is_none() && change.is_none();
     let mut m = hidden;
     let mut j = 0;

@@ -113,9 +113,8 @@ impl Stored for bf16 {
     }
     #[inline(always)]
     fn interleave_partial<S: Simd>(s: S, even: &[bf16], odd: &[bf16]) -> S::I {
-        let upper_half = |row: &[bf16]| s.to_bits(lanes_or_less(s, row));
-        let even = s.iand(s.isar::<16>(upper_half(even)), s.isplat(0xffff));
-        s.ior(even, upper_half(odd))
+        let (even, odd) = (s.to_bits(lanes_or_less(s, even)), s.to_bits(lanes_or_less(s, odd)));
+        s.ior(s.iand(s.isar::<16>(even), s.isplat(0xffff)), odd)
     }
 }
 
