@@ -8,6 +8,7 @@
 
 mod kernel;
 mod scores;
+mod soon;
 mod stored;
 #[cfg(test)]
 mod tests;

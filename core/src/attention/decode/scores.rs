@@ -7,6 +7,7 @@ use ndarray::s;
 
 use super::super::KEY_TILE;
 use super::super::scores::{Change, Ranges};
+use super::soon::Soon;
 use super::stored::Stored;
 use super::tile::Tile;
 use crate::arch::{Matrix, PagedRows, Pairs, Simd, Sink, multiply_lanes};
@@ -98,15 +99,18 @@ fn pack<S: Simd, T: Stored, const DOT: bool>(
     soon: PagedRows<T>,
 ) {
     let mut keys: [&[T]; 16] = [&[]; 16];
+    let mut ahead = Soon::new(size_of::<T>() * soon.cols());
     let mut i = 0;
     while i < S::LANES {
         let slot = tile.slots[(j + i).min(tile.len - 1)];
         keys[i] = k.row(slot);
-        prefetch_row(s, soon.row(slot));
+        ahead.add(soon.row(slot));
         i += 1;
     }
+    let lines = ahead.lines_a_step(k.cols().div_ceil(T::PACK * S::LANES));
     let mut d = 0;
     while d < k.cols() {
+        ahead.ask(s, lines);
         let mut words = [s.splat(0.0); 16];
         let left = k.cols() - d;
         let mut i = 0;
@@ -134,17 +138,6 @@ fn pack<S: Simd, T: Stored, const DOT: bool>(
             }
         }
         d += T::PACK * S::LANES;
-    }
-}
-
-/// Asks for every cache line of a row.
-#[inline(always)]
-pub(super) fn prefetch_row<S: Simd, T>(s: S, row: &[T]) {
-    let line = 64 / size_of::<T>();
-    let mut at = 0;
-    while at < row.len() {
-        s.prefetch(&row[at..]);
-        at += line;
     }
 }
 

@@ -2,13 +2,13 @@
 //! the keys stays in its lane.
 
 use super::super::KEY_TILE;
-use super::scores::prefetch_row;
+use super::soon::{ROWS, Soon};
 use super::stored::{Stored, lanes_or_less};
 use super::tile::Tile;
 use crate::arch::{PagedRows, Simd};
 
 /// Keys that are read whole before the next: few enough to stay in the nearest cache.
-const STRIP: usize = 32;
+const STRIP: usize = ROWS;
 
 /// `t[r * stride + e] = chain over j of v[j][e] * p[r][j]`. Asks for the keys of the tile `next`.
 ///
@@ -30,23 +30,27 @@ pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
     while j < tile.len {
         let len = STRIP.min(tile.len - j);
         let mut values: [&[T]; STRIP] = [&[]; STRIP];
+        let mut ahead = Soon::new(size_of::<T>() * soon.cols());
         let mut i = 0;
         while i < len {
             values[i] = v.row(tile.slots[j + i]);
             if j + i < next.len {
-                prefetch_row(s, soon.row(next.slots[j + i]));
+                ahead.add(soon.row(next.slots[j + i]));
             }
             i += 1;
         }
         let values = &values[..len];
+        // Every row of the tile walks over the values once for each of these.
+        let passes = v.cols().div_ceil(4 * S::LANES) * tile.rows.div_ceil(4);
+        let lines = ahead.lines_a_step(passes * len);
         let mut e = 0;
         while e < v.cols() {
             let (p, t) = (&p[if DOT { j / 2 } else { j }..], &mut t[e..]);
             if e + 4 * S::LANES <= v.cols() {
-                columns::<S, T, DOT, 4>(s, values, e, tile.rows, p, t, stride, j == 0);
+                columns::<S, T, DOT, 4>(s, values, (&mut ahead, lines), e, tile.rows, p, t, stride, j == 0);
                 e += 4 * S::LANES;
             } else {
-                columns::<S, T, DOT, 1>(s, values, e, tile.rows, p, t, stride, j == 0);
+                columns::<S, T, DOT, 1>(s, values, (&mut ahead, lines), e, tile.rows, p, t, stride, j == 0);
                 e += S::LANES;
             }
         }
@@ -60,6 +64,7 @@ pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
 fn columns<S: Simd, T: Stored, const DOT: bool, const NV: usize>(
     s: S,
     values: &[&[T]],
+    (ahead, lines): (&mut Soon, usize),
     e: usize,
     rows: usize,
     p: &[f32],
@@ -69,15 +74,42 @@ fn columns<S: Simd, T: Stored, const DOT: bool, const NV: usize>(
 ) {
     let mut r = 0;
     while r + 4 <= rows {
-        block::<S, T, DOT, NV, 4>(s, values, e, &p[r * KEY_TILE..], &mut t[r * stride..], stride, first);
+        block::<S, T, DOT, NV, 4>(
+            s,
+            values,
+            (&mut *ahead, lines),
+            e,
+            &p[r * KEY_TILE..],
+            &mut t[r * stride..],
+            stride,
+            first,
+        );
         r += 4;
     }
     if r + 2 <= rows {
-        block::<S, T, DOT, NV, 2>(s, values, e, &p[r * KEY_TILE..], &mut t[r * stride..], stride, first);
+        block::<S, T, DOT, NV, 2>(
+            s,
+            values,
+            (&mut *ahead, lines),
+            e,
+            &p[r * KEY_TILE..],
+            &mut t[r * stride..],
+            stride,
+            first,
+        );
         r += 2;
     }
     if r < rows {
-        block::<S, T, DOT, NV, 1>(s, values, e, &p[r * KEY_TILE..], &mut t[r * stride..], stride, first);
+        block::<S, T, DOT, NV, 1>(
+            s,
+            values,
+            (&mut *ahead, lines),
+            e,
+            &p[r * KEY_TILE..],
+            &mut t[r * stride..],
+            stride,
+            first,
+        );
     }
 }
 
@@ -85,6 +117,7 @@ fn columns<S: Simd, T: Stored, const DOT: bool, const NV: usize>(
 fn block<S: Simd, T: Stored, const DOT: bool, const NV: usize, const MR: usize>(
     s: S,
     values: &[&[T]],
+    (ahead, lines): (&mut Soon, usize),
     e: usize,
     p: &[f32],
     t: &mut [f32],
@@ -109,6 +142,7 @@ fn block<S: Simd, T: Stored, const DOT: bool, const NV: usize, const MR: usize>(
             let (even, odd) = (&values[2 * i][e..], &values[2 * i + 1][e..]);
             let (even, odd) = (&even[..NV * S::LANES], &odd[..NV * S::LANES]);
             let mut x = [s.isplat(0); NV];
+            ahead.ask(s, 2 * lines);
             for n in 0..NV {
                 x[n] = T::interleave(s, &even[n * S::LANES..], &odd[n * S::LANES..]);
             }
@@ -136,6 +170,7 @@ fn block<S: Simd, T: Stored, const DOT: bool, const NV: usize, const MR: usize>(
     let mut j = if DOT { values.len() } else { 0 };
     while j < values.len() {
         let value = &values[j][e..];
+        ahead.ask(s, lines);
         let mut x = [s.splat(0.0); NV];
         if NV > 1 {
             let value = &value[..NV * S::LANES];
