@@ -124,7 +124,13 @@ fn structs_lie_as_c_sees_them() {
             reserved,
             snr,
             corrector_steps,
-            guidance_weak
+            guidance_weak,
+            t_start,
+            t_end,
+            controller,
+            controller_len,
+            save_at,
+            save_at_len
         }
     );
     layout!(

@@ -74,6 +74,8 @@ pub const DGM_PROCESS_TRIGFLOW: i32 = 9;
 pub const DGM_PROCESS_VP_LAPLACE: i32 = 10;
 /// Variance preserving in continuous time 0 to 1, squared-cosine alpha-bar between 0.0001 and 0.9999, sigma / alpha times shift (Pernias 2023; Stable Cascade).
 pub const DGM_PROCESS_VP_CASCADE: i32 = 11;
+/// No noise: dx/dt = f(x, t), f told as a velocity, over times or from t_start to t_end, either way. Without x_start a run begins at standard normals.
+pub const DGM_PROCESS_ODE: i32 = 12;
 
 /// The score, -eps / sigma (Song 2021).
 pub const DGM_PREDICTION_SCORE: i32 = 4;
@@ -156,6 +158,12 @@ pub const DGM_SOLVER_FLOW_MAP: i32 = 41;
 pub const DGM_SOLVER_DPMPP_INVERSE: i32 = 42;
 /// Predictor-corrector: corrector_steps Langevin steps at every level, aimed at the signal-to-noise ratio snr, then one of reverse diffusion (Song 2021).
 pub const DGM_SOLVER_PREDICTOR_CORRECTOR: i32 = 43;
+/// Dormand-Prince 5(4) with step-size control and rejection for each row; flow and ode.
+pub const DGM_SOLVER_DOPRI5: i32 = 44;
+/// Tsitouras 5(4) with step-size control and rejection for each row; flow and ode.
+pub const DGM_SOLVER_TSIT5: i32 = 45;
+/// The fifth-order method of Dormand & Prince with fixed steps, six evaluations a step.
+pub const DGM_SOLVER_RK5: i32 = 46;
 
 /// As uniform without rounding; flow: from the first level to sigma_min, then 0.
 pub const DGM_SPACING_LINSPACE: i32 = 3;
@@ -242,7 +250,7 @@ pub struct dgm_plan_options {
     pub solver: i32,
     /// DGM_SPACING_...; default uniform.
     pub spacing: i32,
-    /// Number of steps, 1 to 100000; default 16. Not used with times or Bosh3.
+    /// Number of steps, 1 to 100000; default 16. Not used with times or adaptive solvers.
     pub steps: i64,
     /// Flow: the grid is mapped by t -> s t / (1 + (s - 1) t); default 1.
     pub shift: f64,
@@ -258,17 +266,17 @@ pub struct dgm_plan_options {
     pub beta_end: f64,
     /// VP: number of training steps; default 1000.
     pub train_steps: i64,
-    /// Bosh3: relative tolerance; default 1e-3.
+    /// Adaptive solvers: relative tolerance; default 1e-3.
     pub rtol: f64,
-    /// Bosh3: absolute tolerance; default 1e-4.
+    /// Adaptive solvers: absolute tolerance; default 1e-4.
     pub atol: f64,
-    /// Bosh3: first step size in model time; 0 (default) chooses.
+    /// Adaptive solvers: first step size in model time; 0 (default) chooses: Bosh3 a twentieth of the span, the others from the first slopes.
     pub h_init: f64,
     /// Model times instead of a spacing, strictly descending; NULL (default) for none. Copied.
     pub times: *const f64,
     /// Number of times, one more than the steps.
     pub times_len: usize,
-    /// Bosh3: model evaluations after which a run gives up; default 10000.
+    /// Adaptive solvers: model evaluations after which a run gives up; default 10000.
     pub max_evals: i64,
     /// Order of a solver that has several; 0 is its own choice. Default 0.
     pub order: i64,
@@ -360,6 +368,18 @@ pub struct dgm_plan_options {
     pub corrector_steps: i64,
     /// Autoguidance w beside classifier-free guidance: + (w - 1) (c - k) with k the output of a weaker model with the same condition, role weak (Karras 2024). With guidance g that is three evaluations and u + g (c - u) + (w - 1) (c - k), with g 1 the two of Auto. 1 asks for no k. Default 1.
     pub guidance_weak: f64,
+    /// Ode: where the walk begins. Default 0.
+    pub t_start: f64,
+    /// Ode: where it ends, before or after t_start. Default 1.
+    pub t_end: f64,
+    /// Adaptive solvers: one to three exponents p of step-size control, a step growing by 0.9 e^(-p1/k) e1^(-p2/k) e2^(-p3/k) with the errors of the last three accepted steps and k the order of the error, 3 or 5 (Soderlind 2003). 1 is I control, 0.7 -0.4 PI, 0.25 0.5 0.25 the filter H312. NULL (default): PI for Bosh3, I for the others.
+    pub controller: *const f64,
+    /// Number of controller.
+    pub controller_len: usize,
+    /// Adaptive solvers: up to 1000 times, in the order of the walk, at which x is kept, see dgm_run_saved(); steps do not end there, x is interpolated. NULL keeps none.
+    pub save_at: *const f64,
+    /// Number of save_at.
+    pub save_at_len: usize,
 }
 
 // SAFETY: repr(C), the size first, no padding, any bits are a value (the pointer is not followed
@@ -437,6 +457,12 @@ impl From<&PlanOptions> for dgm_plan_options {
             snr: o.snr,
             corrector_steps: o.corrector_steps as i64,
             guidance_weak: o.guidance_weak,
+            t_start: o.t_start,
+            t_end: o.t_end,
+            controller: std::ptr::null(),
+            controller_len: 0,
+            save_at: std::ptr::null(),
+            save_at_len: 0,
         }
     }
 }
@@ -540,6 +566,12 @@ unsafe fn convert(o: &dgm_plan_options) -> Result<PlanOptions> {
         snr: o.snr,
         corrector_steps: count("corrector_steps", o.corrector_steps)?,
         guidance_weak: o.guidance_weak,
+        t_start: o.t_start,
+        t_end: o.t_end,
+        // SAFETY: as above.
+        controller: unsafe { list("controller", o.controller, o.controller_len) }?,
+        // SAFETY: as above.
+        save_at: unsafe { list("save_at", o.save_at, o.save_at_len) }?,
     })
 }
 

@@ -352,6 +352,28 @@ pub unsafe extern "C" fn dgm_run_result(
     })
 }
 
+/// Where x at the times of save_at lies: [save_at_len, rows, elements] inside state; zeros where a row has
+/// not come yet.
+///
+/// @param x receives the address (NULL on failure); past the end of the tensors without save_at
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_run_saved(
+    plan: *const dgm_plan,
+    run: *const c_void,
+    run_size: usize,
+    state: *const f32,
+    state_len: usize,
+    x: *mut *const f32,
+) -> i32 {
+    // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
+    entry(|| unsafe {
+        put("x", x, std::ptr::null())?;
+        let plan = &handle("plan", plan)?.0;
+        let run = read(plan, run, run_size)?;
+        put("x", x, run.saved(plan, slice("state", state, state_len)?)?.as_ptr())
+    })
+}
+
 /// Bytes that dgm_run_export() writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dgm_run_export_size(

@@ -533,6 +533,8 @@ defmodule DGM.BadInputTest do
       {:snr, @not_numbers ++ [-1, 11], [solver: :predictor_corrector]},
       {:corrector_steps, counts -- [0], [solver: :predictor_corrector]},
       {:guidance_weak, @not_numbers ++ [1001]},
+      {:t_start, @not_numbers ++ [1.0e10], [process: :ode]},
+      {:t_end, @not_numbers ++ [0, 1.0e10], [process: :ode]},
       {:start_sigma, @not_numbers ++ [-1, 2]},
       {:zero_snr, [nil, 1, "true", :nope]},
       {:inpaint, [nil, 1, "true", :nope]},

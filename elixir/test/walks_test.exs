@@ -50,7 +50,7 @@ defmodule DGM.WalksTest do
     plan = Plan.compile(opts)
     seeds = for row <- 0..2, do: hd(Random.row_seeds(7 + row, 1))
     run = Sampler.start(plan, seeds, elements)
-    {run, seen} = steps(run, opts[:solver] == :bosh3, [])
+    {run, seen} = steps(run, opts[:solver] in [:bosh3, :dopri5, :tsit5], [])
     seen = Enum.reverse([Sampler.result(run).data | seen])
     size = 4 * elements
 
@@ -105,6 +105,41 @@ defmodule DGM.WalksTest do
 
     assert_raise DGM.Error, ~r/inpaint/, fn ->
       Sampler.set_known(Sampler.start(Plan.compile(), [1], 3), data, mask)
+    end
+  end
+
+  test "plain ODEs, either way, kept at given times" do
+    for solver <- [:bosh3, :dopri5, :tsit5], {from, to} <- [{0.0, 2.0}, {2.0, 0.0}] do
+      plan =
+        Plan.compile(
+          process: :ode,
+          solver: solver,
+          t_start: from,
+          t_end: to,
+          save_at: [from, 1.0, to],
+          controller: [0.7, -0.4],
+          rtol: 1.0e-5,
+          atol: 1.0e-5
+        )
+
+      run = Sampler.start(plan, [1, 2], 1, x: DGM.Tensor.new([[1.0], [2.0]]))
+      run = Sampler.finish(run, fn _request, x, _times -> x end)
+      [[[1.0], [2.0]], [[a], [b]], last] = DGM.Tensor.to_list(Sampler.saved(run))
+      assert last == DGM.Tensor.to_list(Sampler.result(run))
+      factor = :math.exp(1.0 - from)
+      assert_in_delta a, factor, 1.0e-3
+      assert_in_delta b, 2 * factor, 1.0e-3
+    end
+
+    assert Sampler.saved(Sampler.start(Plan.compile(), [1], 3)).shape == {0, 1, 3}
+
+    for {bad, name} <- [
+          {[solver: :ddim], "solver"},
+          {[t_end: 0.0], "t_end"},
+          {[solver: :tsit5, save_at: [2.0]], "save_at"},
+          {[solver: :tsit5, controller: [0.0]], "controller"}
+        ] do
+      assert_raise ArgumentError, ~r/#{name}/, fn -> Plan.compile([process: :ode] ++ bad) end
     end
   end
 

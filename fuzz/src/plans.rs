@@ -15,7 +15,7 @@ pub fn options(b: &mut Bytes) -> PlanOptions {
         ..Default::default()
     };
     for _ in 0..b.below(4) {
-        match b.below(16) {
+        match b.below(20) {
             0 => o.steps = b.number() as usize,
             1 => o.shift = b.float(),
             2 => o.eta = b.float(),
@@ -30,6 +30,10 @@ pub fn options(b: &mut Bytes) -> PlanOptions {
             12 => o.max_evals = b.number() as usize,
             13 => o.per_row = true,
             14 => o.guidance_weak = b.float(),
+            15 => (o.process, o.prediction) = (Process::Ode, Prediction::Velocity),
+            16 => (o.t_start, o.t_end) = (b.float(), b.float()),
+            17 => o.controller = Some((0..b.below(5)).map(|_| b.float()).collect()),
+            18 => o.save_at = Some((0..b.below(4)).map(|i| 1.0 - i as f64 * f64::from(b.u8()) / 512.0).collect()),
             _ => (o.solver, o.corrector_steps) = (Solver::PredictorCorrector, b.below(5)),
         }
     }

@@ -48,7 +48,10 @@ a published model is sampled with (`docs/SAMPLERS.md` lists them).
 - `per_row`: rows at times of their own, see [`select!`](@ref DGMKernels.select!).
 - `beta_start`, `beta_end`, `betas`, `train_steps`: of the VP processes.
 - `original_steps`, `time_scale`: of LCM and TCD.
-- `rtol`, `atol`, `h_init`, `max_evals`: error control, first step and limit of `:bosh3`.
+- `rtol`, `atol`, `h_init`, `max_evals`: error control, first step and limit of `:bosh3`, `:dopri5`, `:tsit5`;
+  `controller`: exponents of their step sizes, `[1]`, `[0.7, -0.4]` ...; `save_at`: times at which they keep the
+  sample, see [`saved`](@ref DGMKernels.saved).
+- `t_start`, `t_end`: of `process = :ode`, where the model is `dx/dt`; `times` may ascend there.
 - `compat`: whose rounding to reproduce: `$(join(map(repr, keys(COMPATS)), "`, `"))`.
 
 Without a value an argument has the engine's default, which [`describe`](@ref DGMKernels.describe)
@@ -78,7 +81,7 @@ Plan(; changes...) = Plan(default_options(LibDGM.dgm_plan_options_init, LibDGM.d
 const CHOICES = (process = PROCESSES, prediction = PREDICTIONS, solver = SOLVERS, spacing = SPACINGS,
                  final_sigma = FINAL_SIGMAS, shift_type = SHIFT_TYPES, guidance_mode = GUIDANCE_MODES,
                  noise = NOISES, variance = VARIANCES, compat = COMPATS)
-const LISTS = (:times, :sigmas, :betas, :restart)
+const LISTS = (:times, :sigmas, :betas, :restart, :controller, :save_at)
 const FLAGS = (:zero_snr, :inpaint, :per_row)
 
 function compile(options; changes...)

@@ -94,7 +94,7 @@ What a run wants evaluated next: the model at `x` and `times`.
 - `step`, `stage`: from 0; a step may ask several times.
 - `t`, `sigma`, `alpha`: model time, noise and signal level of row 1.
 - `uniform_times`: whether all rows are at the same time. `active`: rows that have not finished.
-- `t_to`: model time at which the step ends, where a flow map must land; for `:bosh3` the end of the walk.
+- `t_to`: model time at which the step ends, where a flow map must land; for adaptive solvers the end of the walk.
 - `slot`: which state array `x` is, from 1.
 - `id`: names this question; `tell!` refuses the answer to any other.
 """
@@ -197,6 +197,30 @@ function result(run::Run)
     GC.@preserve state begin
         check(LibDGM.dgm_run_result(run.plan.handle, header, length(header), state, length(state), out))
         return slot(run, (out[] - pointer(state)) ÷ (sizeof(Float32) * prod(run.dims)) + 1)
+    end
+end
+
+"""
+    DGMKernels.saved(run)
+
+The samples at the times of `save_at`, of size `(dims..., times)`, as a view of the run's state; zeros where a
+row has not come yet.
+
+# Examples
+```julia
+plan = DGMKernels.Plan(process = :ode, solver = :tsit5, t_end = 6, save_at = 0:0.5:6)
+run = DGMKernels.start(1, plan, (2, 1); x = reshape(Float32[1, 0], 2, 1))
+DGMKernels.sample!(run, (x, t, request) -> [x[2:2, :]; -x[1:1, :]])      # an oscillator
+DGMKernels.saved(run)                                                    # 2 x 1 x 13
+```
+"""
+function saved(run::Run)
+    out = Ref{Ptr{Float32}}(C_NULL)
+    header, state = run.header, run.state
+    GC.@preserve state begin
+        check(LibDGM.dgm_run_saved(run.plan.handle, header, length(header), state, length(state), out))
+        first = (out[] - pointer(state)) ÷ (sizeof(Float32) * prod(run.dims)) + 1
+        return view(state, ntuple(_ -> Colon(), length(run.dims))..., first:run.plan.slots)
     end
 end
 

@@ -236,6 +236,28 @@ end
     @test [t.measured for t in D.operations(plan, 1)[3].terms] == [0, 1, 2]
 end
 
+@testset "plain ODEs" begin
+    for solver in (:bosh3, :dopri5, :tsit5), turned in (false, true)
+        times = turned ? [6, 0] : [0, 6]
+        plan = D.Plan(process = :ode, solver = solver, times = times, save_at = turned ? (6:-2:0) : (0:2:6),
+                      rtol = 1e-5, atol = 1e-6, controller = [0.7, -0.4])
+        run = D.start(1, plan, (2, 3); x = repeat(Float32[1, 0], 1, 3))
+        D.sample!(run, (x, t, request) -> [x[2:2, :]; -x[1:1, :]])
+        kept = D.saved(run)
+        @test size(kept) == (2, 3, 4)
+        @test kept[:, :, end] == D.result(run)
+        for (k, t) in enumerate(0:2:6), row in 1:3
+            @test kept[:, row, k] ≈ [cos(t), turned ? sin(t) : -sin(t)] atol = 1e-3
+        end
+    end
+    @test size(D.saved(D.start(1, D.Plan(), (2, 3)))) == (2, 3, 0)
+    fixed = D.Plan(process = :ode, solver = :rk5, t_start = 1, t_end = 0, steps = 4)
+    @test D.sample(1, fixed, (x, t, request) -> x, (1, 1); x = ones(Float32, 1, 1))[1] ≈ exp(-1) atol = 1e-6
+    @test_throws ArgumentError D.Plan(process = :ode, solver = :ddim)
+    @test_throws ArgumentError D.Plan(t_end = 2)
+    @test_throws ArgumentError D.Plan(process = :ode, solver = :dopri5, save_at = [2.0])
+end
+
 @testset "two guidances in one step" begin
     plan = D.Plan(steps = 1, guidance = 3, guidance_weak = 2)
     roles, outputs = Symbol[], (cond = 0.5f0, uncond = 0.25f0, weak = 0.125f0)

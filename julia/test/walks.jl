@@ -36,7 +36,7 @@ function walk_hash(elements, options)
     seen = [Float32[] for _ in 1:3]
     keep(x) = foreach(r -> append!(seen[r], view(x, :, r)), 1:3)
     while (request = ask(run)) !== nothing
-        get(options, :solver, :euler) === :bosh3 || keep(request.x)
+        get(options, :solver, :euler) in (:bosh3, :dopri5, :tsit5) || keep(request.x)
         tell!(run, request, halved(request.x, request.role))
     end
     keep(D.result(run))

@@ -235,7 +235,7 @@ static void options(void)
         size_t offset;
     } reals[] = {OPTION(shift), OPTION(eta), OPTION(guidance), OPTION(clip), OPTION(beta_start),
                  OPTION(beta_end), OPTION(rtol), OPTION(atol), OPTION(h_init),
-                 OPTION(snr), OPTION(guidance_weak)},
+                 OPTION(snr), OPTION(guidance_weak), OPTION(t_start), OPTION(t_end)},
       enums[] = {OPTION(process), OPTION(prediction), OPTION(solver), OPTION(spacing)},
       counts[] = {OPTION(steps), OPTION(train_steps), OPTION(max_evals), OPTION(corrector_steps)};
     static const double wrong[] = {NAN, INFINITY, -INFINITY};

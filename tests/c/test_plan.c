@@ -266,6 +266,57 @@ static void two_guidances(void)
     dgm_plan_free(plan);
 }
 
+/* dx/dt = -x over three time units, kept on the way and at the end. */
+static void ode(void)
+{
+    static const double saves[] = {0, 1, 3}, pi[] = {0.7, -0.4};
+    static const double expected[] = {1, 0.36787944117144233, 0.049787068367863944};
+    static const int32_t solvers[] = {DGM_SOLVER_BOSH3, DGM_SOLVER_DOPRI5, DGM_SOLVER_TSIT5};
+    float start[ROWS * N];
+    for (size_t i = 0; i < ROWS * N; i++)
+        start[i] = 1;
+    for (size_t s = 0; s < COUNT(solvers); s++) {
+        dgm_plan_options o;
+        dgm_plan *plan = NULL;
+        const float *kept = NULL, *x = NULL;
+        OK(dgm_plan_options_init(&o, sizeof o));
+        CHECK(o.t_start == 0 && o.t_end == 1 && !o.save_at && !o.controller);
+        o.process = DGM_PROCESS_ODE;
+        o.solver = solvers[s];
+        o.t_end = 3;
+        o.rtol = o.atol = 1e-5;
+        o.save_at = saves;
+        o.save_at_len = COUNT(saves);
+        o.controller = pi;
+        o.controller_len = COUNT(pi);
+        OK(dgm_plan_compile(&o, &plan));
+        OK(dgm_plan_run_size(plan, ROWS, &run_size));
+        OK(dgm_plan_state_len(plan, ROWS, N, &state_len));
+        CHECK(run_size <= sizeof run && state_len <= COUNT(state));
+        OK(dgm_run_start(plan, seeds, ROWS, N, start, run, run_size, state, state_len));
+        for (;;) {
+            dgm_request r = new_request();
+            float *in = NULL;
+            OK(dgm_run_ask(plan, run, run_size, &r));
+            if (r.done)
+                break;
+            OK(dgm_run_input(plan, run, run_size, state, state_len, &in));
+            for (size_t k = 0; k < ROWS * N; k++)
+                y[k] = -in[k];
+            OK(dgm_run_tell(plan, run, run_size, state, state_len, r.eval_id, y, ROWS * N));
+        }
+        OK(dgm_run_saved(plan, run, run_size, state, state_len, &kept));
+        OK(dgm_run_result(plan, run, run_size, state, state_len, &x));
+        for (size_t k = 0; k < COUNT(saves) * ROWS * N; k++) {
+            double error = kept[k] - expected[k / (ROWS * N)];
+            CHECK(error < 3e-5 && error > -3e-5);
+        }
+        CHECK(memcmp(kept + 2 * ROWS * N, x, sizeof start) == 0);
+        dgm_plan_free(plan);
+    }
+    memset(y, 0, sizeof y);
+}
+
 static void checkpoint(void)
 {
     dgm_plan *plan = compile(DGM_SOLVER_DPMPP_2M, 6, 1), *another = compile(DGM_SOLVER_DPMPP_2M, 7, 1);
@@ -437,6 +488,7 @@ int main(void)
     guidance(DGM_GUIDANCE_MODE_CFG, DGM_ROLE_UNCOND);
     guidance(DGM_GUIDANCE_MODE_AUTO, DGM_ROLE_WEAK);
     two_guidances();
+    ode();
     checkpoint();
     misuse();
     return finish("test_plan");

@@ -24,12 +24,12 @@ fn when(solver: Solver) -> &'static str {
     match solver {
         Euler => "the reference; flows with many steps; distilled flows with few",
         Midpoint | Heun | Dpm2 => "accuracy where evaluations are cheap",
-        Rk4 => "reference solutions",
+        Rk4 | Rk5 => "reference solutions",
         Ddpm => "as the model was trained, with many steps",
         Ddim => "few steps, inversion, interpolation",
         DpmPP2M => "the default for 15 to 30 steps",
         UniPC | UniPCBh1 => "5 to 20 steps",
-        Bosh3 => "an error bound instead of a number of steps",
+        Bosh3 | Dopri5 | Tsit5 => "an error bound instead of a number of steps",
         Lms | Ipndm | Plms | Pndm => "compatibility; smooth models",
         EulerAncestral | EulerAncestralRf | Dpm2Ancestral | DpmPP2SAncestral => {
             "noise that corrects errors; the result changes with the steps"
@@ -54,6 +54,7 @@ fn order(solver: Solver) -> &'static str {
         Midpoint | Heun | Dpm2 | DpmPP2M | ResMultistep | Res2S => "2",
         Plms => "3",
         Rk4 => "4",
+        Rk5 | Dopri5 | Tsit5 => "5",
         Bosh3 => "3",
         Pndm => "4 (flow)",
         Lms | Ipndm | Deis | SaSolver => "1-4",
@@ -90,7 +91,7 @@ fn plain(text: &str) -> String {
 fn plan(solver: Solver, process: Process) -> Option<Plan> {
     let mut o = PlanOptions { process, solver, steps: 10, prediction: Prediction::V, ..Default::default() };
     match process {
-        Process::Flow => o.prediction = Prediction::Velocity,
+        Process::Flow | Process::Ode => o.prediction = Prediction::Velocity,
         Process::VpTrained => o.betas = Some(vec![0.01; 1000]),
         Process::TrigFlow => o.prediction = Prediction::TrigFlow,
         _ => {}
@@ -115,7 +116,11 @@ pub fn catalogue() -> String {
             plans.iter().map(|(p, _)| p.name()).collect::<Vec<_>>().join(", ")
         };
         let (evals, slots) = plans.first().map_or((0, 0), |(_, p)| (p.max_evals(), p.slots()));
-        let evals = if solver == Solver::Bosh3 { "3 a step tried".to_string() } else { evals.to_string() };
+        let evals = match solver {
+            Solver::Bosh3 => "3 a step tried".to_string(),
+            _ if solver.is_adaptive() => "6 a step tried".to_string(),
+            _ => evals.to_string(),
+        };
         let row = (solver.name(), plain(solver.about()), order(solver), when(solver));
         let _ = writeln!(
             text,

@@ -103,6 +103,9 @@ coded! {
         /// Variance preserving in continuous time 0 to 1, squared-cosine alpha-bar between 0.0001 and
         /// 0.9999, `sigma / alpha` times `shift` (Pernias 2023; Stable Cascade).
         VpCascade = 11 "vp_cascade",
+        /// No noise: `dx/dt = f(x, t)`, f told as a velocity, over `times` or from `t_start` to `t_end`, either
+        /// way. Without `x_start` a run begins at standard normals.
+        Ode = 12 "ode",
     }
 }
 
@@ -150,7 +153,7 @@ coded! {
         DpmPP2M = 6 "dpmpp_2m",
         /// UniPC order 2, B2(h) (Zhao 2023): predictor and corrector, one evaluation a step.
         UniPC = 7 "unipc",
-        /// Bogacki-Shampine 3(2) with step-size control and rejection for each row; flow only.
+        /// Bogacki-Shampine 3(2) with step-size control and rejection for each row; flow and ode.
         Bosh3 = 8 "bosh3",
         /// Linear multistep, Adams-Bashforth of orders 1 to 4 on the grid as it is (k-diffusion's LMS, in closed form).
         Lms = 9 "lms",
@@ -223,6 +226,12 @@ coded! {
         /// Predictor-corrector: `corrector_steps` Langevin steps at every level, aimed at the
         /// signal-to-noise ratio `snr`, then one of reverse diffusion (Song 2021).
         PredictorCorrector = 43 "predictor_corrector",
+        /// Dormand-Prince 5(4) with step-size control and rejection for each row; flow and ode.
+        Dopri5 = 44 "dopri5",
+        /// Tsitouras 5(4) with step-size control and rejection for each row; flow and ode.
+        Tsit5 = 45 "tsit5",
+        /// The fifth-order method of Dormand & Prince with fixed steps, six evaluations a step.
+        Rk5 = 46 "rk5",
     }
 }
 
@@ -363,6 +372,17 @@ impl Solver {
             Solver::ErSde => Some((1..=3, 3)),
             _ => None,
         }
+    }
+
+    /// Whether it chooses its own steps.
+    pub fn is_adaptive(self) -> bool {
+        matches!(self, Solver::Bosh3 | Solver::Dopri5 | Solver::Tsit5)
+    }
+
+    /// Whether it needs nothing but dx/dt: the solvers of [`Process::Ode`].
+    pub fn solves_odes(self) -> bool {
+        use Solver::{Euler, Heun, Ipndm, Lms, Midpoint, Rk4, Rk5};
+        self.is_adaptive() || matches!(self, Euler | Midpoint | Heun | Rk4 | Rk5 | Lms | Ipndm)
     }
 
     /// Whether the grid is walked from data to noise.

@@ -9,7 +9,7 @@
 //! | 32 | position u64 |
 //! | 40 | evaluations, rounds, accepts, rejects u64 |
 //! | 72 | a seed u64 a row |
-//! | | adaptive plans: t, h, error f64 and flags u64 a row |
+//! | | adaptive plans: t, h, error f64 (two of them for a controller of three exponents) and flags u64 a row |
 //! | | plans with `per_row`: position and flags u64 a row |
 //! | end - 8 | CRC-32 of all before, as u64 |
 //!
@@ -30,6 +30,8 @@ const LATER_PLAN: u32 = 2;
 const FIXED: usize = 72;
 const CRC: usize = 8;
 const CONTROL: usize = 32;
+/// Two errors are remembered.
+const MEMORY: usize = 8;
 const PLACE: usize = 16;
 /// What no counter of a run that was really made reaches: from here it can count on for ever.
 const MOST_COUNTED: u64 = 1 << 62;
@@ -214,7 +216,11 @@ impl Run {
     /// # Errors
     /// [`Error::Overflow`] when that many rows cannot be addressed.
     pub fn header_len(plan: &Plan, rows: usize) -> Result<usize> {
-        let control = if plan.is_adaptive() { CONTROL } else { 0 };
+        let control = match (plan.is_adaptive(), plan.remembers()) {
+            (false, _) => 0,
+            (true, false) => CONTROL,
+            (true, true) => CONTROL + MEMORY,
+        };
         let row = 8 + control + if plan.options().per_row { PLACE } else { 0 };
         rows.checked_mul(row)
             .and_then(|n| n.checked_add(FIXED + CRC))
@@ -248,8 +254,11 @@ impl Run {
             w.u64(seed);
         }
         for c in &self.control {
-            for v in [c.t, c.h, c.error] {
+            for v in [c.t, c.h, c.errors[0]] {
                 w.f64(v);
+            }
+            if plan.remembers() {
+                w.f64(c.errors[1]);
             }
             w.u64(u64::from(c.done) | u64::from(c.rejected) << 1);
         }
@@ -294,16 +303,18 @@ impl Run {
         if plan.is_adaptive() {
             let (start, end) = (plan.start().t, plan.end().t);
             for row in 0..rows {
-                let (t, h, error, flags) = (r.f64()?, r.f64()?, r.f64()?, r.u64()?);
-                let fits = (end..=start).contains(&t)
+                let (t, h, error) = (r.f64()?, r.f64()?, r.f64()?);
+                let errors = [error, if plan.remembers() { r.f64()? } else { 1.0 }];
+                let flags = r.u64()?;
+                let fits = (end.min(start)..=end.max(start)).contains(&t)
                     && h >= 0.0
                     && h.is_finite()
-                    && (0.0..=1.0).contains(&error)
+                    && errors.iter().all(|e| (0.0..=1.0).contains(e))
                     && flags < 4;
                 if !fits {
                     return Err(bad(RUN, format!("the controller of row {row} is out of range")));
                 }
-                control.push(Control { t, h, error, end, done: flags & 1 != 0, rejected: flags & 2 != 0 });
+                control.push(Control { t, h, errors, end, done: flags & 1 != 0, rejected: flags & 2 != 0 });
             }
         }
         let mut places = Vec::new();

@@ -8,7 +8,8 @@ use ndarray::ArrayViewMut2;
 
 use super::adaptive::Control;
 use super::builder::row_maps;
-use super::lanes::{clamp, combine, error_sum, learned};
+use super::dense;
+use super::lanes::{Tolerance, clamp, combine, error_sum, learned};
 use super::measure::{self, Numbers};
 use super::plan::Plan;
 use super::prediction::Map;
@@ -32,6 +33,7 @@ pub(super) const MAX_LINS: usize = 16;
 enum Barrier {
     Measure(Measure, Operand, Operand),
     Threshold(u8, f64, f64),
+    FirstStep(Operand, Option<Operand>),
 }
 
 /// The rows between two evaluations.
@@ -80,6 +82,9 @@ fn segment(plan: &Plan, from: usize) -> Segment {
             Row::Threshold { slot, ratio, most } => {
                 s.phases.push((std::mem::take(&mut s.lins), Barrier::Threshold(slot, ratio, most)));
             }
+            Row::FirstStep { slope, change } => {
+                s.phases.push((std::mem::take(&mut s.lins), Barrier::FirstStep(slope, change)));
+            }
         }
     }
     s.next = at;
@@ -112,12 +117,18 @@ pub(super) fn advance(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32]) 
         return;
     }
     let mut accepted = vec![false; run.rows()];
+    let rule = plan.control();
+    let shape = (run.rows(), run.elements);
     for row in 0..run.rows() {
         if active[row] {
             // Chunk sums in rising order: the order is part of the definition.
             let sum: f64 = errors[row * chunks..(row + 1) * chunks].iter().fold(0.0, |a, e| a + e);
-            accepted[row] = run.control[row].judge(libm::sqrt(sum / run.elements as f64));
+            let before = run.control[row];
+            accepted[row] = run.control[row].judge(libm::sqrt(sum / run.elements as f64), &rule);
             if accepted[row] {
+                if let Some((_, proposal)) = s.accept {
+                    dense::save(plan, state, shape, row, &before, proposal);
+                }
                 run.counters.accepts += 1;
             } else {
                 run.counters.rejects += 1;
@@ -158,7 +169,7 @@ fn advance_rows(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32]) {
 
 /// The parts of a segment that end with numbers of whole rows; returns those measured last.
 fn phases(
-    run: &Run,
+    run: &mut Run,
     plan: &Plan,
     eval: &Eval,
     state: &mut [f32],
@@ -181,6 +192,9 @@ fn phases(
             Barrier::Threshold(slot, ratio, most) => {
                 let slot = &mut state[usize::from(slot) * len..][..len];
                 measure::threshold(slot, run.elements, ratio, most, active);
+            }
+            Barrier::FirstStep(slope, change) => {
+                dense::first_step(run, plan, state, active, slope, change);
             }
         }
     }
@@ -235,8 +249,7 @@ fn pass(
             let accept = accept.map(|(register, proposal)| Accept {
                 register,
                 proposal,
-                rtol: plan.options().rtol,
-                atol: plan.options().atol,
+                tolerance: Tolerance { rtol: plan.options().rtol, atol: plan.options().atol },
             });
             let noise = Noise { seed: run.seeds[task.row], step: eval.step, draws };
             dispatch(Pass { task, lins: &resolved[..ops.len()], noise, accept, scratch });
@@ -400,11 +413,10 @@ impl<'a> Iterator for Tasks<'a> {
 }
 
 /// The error test of a task.
-pub(super) struct Accept {
+struct Accept {
     register: usize,
     proposal: usize,
-    pub rtol: f64,
-    pub atol: f64,
+    tolerance: Tolerance,
 }
 
 /// Where the normals of a row come from.
@@ -535,7 +547,7 @@ impl Kernel for Pass<'_, '_> {
             if let Some(a) = &accept {
                 let x = &task.slots[0][at..end];
                 task.errors[index] =
-                    error_sum(&registers[a.register][..n], x, &task.slots[a.proposal][at..end], a);
+                    error_sum(&registers[a.register][..n], x, &task.slots[a.proposal][at..end], a.tolerance);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The levels of a walk, noise first: `steps + 1` of them. Every solver reads its previous and
 //! next level from here; none recomputes them from a stride.
 
-use super::options::{MAX_STEPS, PlanOptions};
+use super::options::{MAX_STEPS, PlanOptions, Process};
 use super::process::{Levels, Node};
 use super::spacing;
 use crate::error::{Error, Result};
@@ -10,13 +10,26 @@ pub(super) fn grid(options: &PlanOptions, levels: &Levels) -> Result<Vec<Node>> 
     let mut nodes = match (&options.times, &options.sigmas) {
         (Some(times), _) => {
             let clean = matches!(levels, Levels::Vp { .. }).then_some(-1.0);
-            check("times", times, levels.range(), clean)?;
+            let rises =
+                options.process == Process::Ode && times.len() > 1 && times[0] < times[times.len() - 1];
+            if rises {
+                let turned: Vec<f64> = times.iter().rev().copied().collect();
+                check("times", &turned, levels.range(), clean)?;
+            } else {
+                check("times", times, levels.range(), clean)?;
+            }
             times.iter().map(|&t| levels.node(t)).collect()
         }
         (None, Some(sigmas)) => {
             let (_, high) = levels.level_range();
             check("sigmas", sigmas, (0.0, high), Some(0.0))?;
             sigmas.iter().map(|&s| levels.at_level(s)).collect()
+        }
+        (None, None) if options.process == Process::Ode => {
+            let (n, a, b) = (options.steps, options.t_start, options.t_end);
+            let n = if options.solver.is_adaptive() { 1 } else { n };
+            let time = |i: usize| if i == n { b } else { a + (b - a) * i as f64 / n as f64 };
+            (0..=n).map(|i| levels.node(time(i))).collect()
         }
         (None, None) => spacing::spaced(options, levels)?,
     };

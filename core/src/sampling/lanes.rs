@@ -1,6 +1,5 @@
 //! What is done to the elements of a chunk, lane by lane.
 
-use super::exec::Accept;
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::math;
 
@@ -62,10 +61,17 @@ pub(super) fn clamp<S: Simd>(s: S, bound: f32, x: &mut [f32]) {
     }
 }
 
+/// What an error is measured by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tolerance {
+    pub rtol: f64,
+    pub atol: f64,
+}
+
 /// `sum (e / (atol + rtol max(|x|, |x_new|)))^2` of a chunk: lane = index mod 32 in rising
 /// order, then halving.
 #[inline(always)]
-pub(super) fn error_sum(error: &[f32], x: &[f32], x_new: &[f32], a: &Accept) -> f64 {
+pub(super) fn error_sum(error: &[f32], x: &[f32], x_new: &[f32], a: Tolerance) -> f64 {
     let mut lanes = [0.0f64; LANES];
     for (i, ((&e, &x), &x_new)) in error.iter().zip(x).zip(x_new).enumerate() {
         let size = f64::from(x.abs().max(x_new.abs()));

@@ -18,7 +18,7 @@
 //! | `plan`, `run`, `codec` | compiled table, changing part, both as bytes |
 //! | `rows` | rows at times of their own |
 //! | `operations` | the table as data, for tensors on other devices |
-//! | `exec`, `lanes`, `measure`, `adaptive` | the interpreter, its arithmetic, numbers of whole rows, step-size control |
+//! | `exec`, `lanes`, `measure`, `adaptive`, `dense` | the interpreter, its arithmetic, numbers of whole rows, step-size control, x between steps |
 //! | `catalogue`, `presets` | the page that lists all methods, options by model |
 //! | `driver`, `combine` | the callback loop, guidance for loops without a plan |
 //!
@@ -34,6 +34,7 @@ mod catalogue;
 mod choices;
 mod codec;
 mod combine;
+mod dense;
 mod driver;
 mod exec;
 mod fields;

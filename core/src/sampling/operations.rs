@@ -164,7 +164,12 @@ impl Plan {
                 let noise = self.source(Operand::Noise, step, list);
                 list.push(Operation::LearnedNoise { base, slope, noise });
             }
-            Row::Eval(_) | Row::Accept { .. } | Row::IfAccepted | Row::Merge | Row::Jump(_) => {
+            Row::Eval(_)
+            | Row::Accept { .. }
+            | Row::IfAccepted
+            | Row::Merge
+            | Row::Jump(_)
+            | Row::FirstStep { .. } => {
                 unreachable!("{row:?} in a plan of fixed steps")
             }
         }

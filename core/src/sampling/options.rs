@@ -20,7 +20,7 @@ pub struct PlanOptions {
     /// The method. Default [`Solver::Euler`].
     pub solver: Solver,
     /// Number of steps, 1 to 100,000 (VP: at most `train_steps`). Default 16. Not used when
-    /// `times` is given, nor by [`Solver::Bosh3`], which chooses its own.
+    /// `times` is given, nor by adaptive solvers, which choose their own.
     pub steps: usize,
     /// Placement of the steps. Default [`Spacing::Uniform`].
     pub spacing: Spacing,
@@ -29,7 +29,8 @@ pub struct PlanOptions {
     pub shift: f64,
     /// Model times instead of a spacing: `steps + 1` strictly descending values.
     /// Flow: within [0, 1]. VP: within [0, N-1], fractions interpolate; the last may be -1,
-    /// which means clean data (alpha 1, sigma 0). The walk ends at the last value.
+    /// which means clean data (alpha 1, sigma 0). Ode: any, all descending or all ascending. The walk ends at the
+    /// last value.
     pub times: Option<Vec<f64>>,
     /// [`Solver::Ddim`]: 0 (deterministic) to 1 (the variance of DDPM); [`Solver::Tcd`]: gamma, 0 to 1. Default 0.
     pub eta: f64,
@@ -44,13 +45,14 @@ pub struct PlanOptions {
     pub beta_end: f64,
     /// VP: number N of training steps, 1 to 100,000. Default 1000.
     pub train_steps: usize,
-    /// [`Solver::Bosh3`]: relative tolerance. Default 1e-3.
+    /// Adaptive solvers: relative tolerance. Default 1e-3.
     pub rtol: f64,
-    /// [`Solver::Bosh3`]: absolute tolerance, in the units of x. Default 1e-4.
+    /// Adaptive solvers: absolute tolerance, in the units of x. Default 1e-4.
     pub atol: f64,
-    /// [`Solver::Bosh3`]: first step size in model time; 0 chooses a twentieth of the span. Default 0.
+    /// Adaptive solvers: first step size in model time; 0 chooses: bosh3 a twentieth of the span, the others from
+    /// the first slopes, with an evaluation more (Hairer, Norsett & Wanner I, II.4). Default 0.
     pub h_init: f64,
-    /// [`Solver::Bosh3`]: model evaluations after which a run gives up. Default 10,000.
+    /// Adaptive solvers: model evaluations after which a run gives up. Default 10,000.
     pub max_evals: usize,
     /// Noise of the ancestral and SDE solvers: 1 is the method's own, 0 none (its ODE). Default 1.
     pub sde_eta: f64,
@@ -147,6 +149,18 @@ pub struct PlanOptions {
     /// model with the same condition, role weak (Karras 2024). With `guidance` g that is three evaluations
     /// and `u + g (c - u) + (w - 1) (c - k)`, with g 1 the two of [`Guidance::Auto`]. 1 asks for no k. Default 1.
     pub guidance_weak: f64,
+    /// [`Process::Ode`]: where the walk begins. Default 0.
+    pub t_start: f64,
+    /// [`Process::Ode`]: where it ends, before or after `t_start`. Default 1.
+    pub t_end: f64,
+    /// Adaptive solvers: one to three exponents p of step-size control, a step growing by
+    /// `0.9 e^(-p1/k) e1^(-p2/k) e2^(-p3/k)` with the errors e, e1, e2 of the last three accepted steps and k the
+    /// order of the error, 3 or 5 (Soderlind 2003). `[1]` is I control, `[0.7, -0.4]` PI (Hairer & Wanner),
+    /// `[0.25, 0.5, 0.25]` the digital filter H312. Default: PI for bosh3, I for the others.
+    pub controller: Option<Vec<f64>>,
+    /// Adaptive solvers: up to 1000 times, in the order of the walk, at which x is kept
+    /// ([`Run::saved`](super::Run::saved)); steps do not end there, x is interpolated.
+    pub save_at: Option<Vec<f64>>,
 }
 
 impl Default for PlanOptions {
@@ -210,6 +224,10 @@ impl Default for PlanOptions {
             snr: 0.16,
             corrector_steps: 1,
             guidance_weak: 1.0,
+            t_start: 0.0,
+            t_end: 1.0,
+            controller: None,
+            save_at: None,
         }
     }
 }

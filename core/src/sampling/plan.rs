@@ -8,6 +8,7 @@ use super::grid;
 use super::options::{PlanOptions, Process, Solver, Variance};
 use super::process::{Levels, Node};
 use super::restart;
+use super::solvers::pairs::{self, Pair};
 use super::table::{At, Draw, Eval, Lin, Measure, Operand, Row, Scale, Table};
 use crate::error::{Error, Result};
 
@@ -49,6 +50,7 @@ impl Plan {
         options.validate()?;
         let levels = Levels::new(options)?;
         let grid = grid::grid(options, &levels)?;
+        options.check_save_at(grid[0].t, grid[grid.len() - 1].t)?;
         let segments = restart::segments(options, &levels, &grid)?;
         let steps = segments.iter().map(|s| s.len() - 1).sum();
         let mut builder = Builder::new(options, &levels, steps);
@@ -64,7 +66,7 @@ impl Plan {
             }
         }
         let eval_rows = Plan::eval_positions(&table.rows);
-        let evals = if options.solver == Solver::Bosh3 { options.max_evals } else { eval_rows.len() };
+        let evals = if options.solver.is_adaptive() { options.max_evals } else { eval_rows.len() };
         let hash = codec::fnv1a(&codec::plan_bytes(options));
         let plan = Plan { options: options.clone(), levels, grid, steps, table, eval_rows, evals, hash };
         if options.per_row {
@@ -107,9 +109,9 @@ impl Plan {
         self.evals
     }
 
-    /// Number of state tensors, x included.
+    /// Number of state tensors, x and those of `save_at` included.
     pub fn slots(&self) -> usize {
-        self.table.slots
+        self.table.slots + self.saves().len()
     }
 
     /// Length in f32 elements of the state `[slots, rows, elements]` that a run needs.
@@ -160,7 +162,21 @@ impl Plan {
     }
 
     pub(super) fn is_adaptive(&self) -> bool {
-        self.options.solver == Solver::Bosh3
+        self.options.solver.is_adaptive()
+    }
+
+    /// The times of `save_at`.
+    pub(super) fn saves(&self) -> &[f64] {
+        self.options.save_at.as_deref().unwrap_or_default()
+    }
+
+    /// The embedded pair of an adaptive solver.
+    pub(super) fn pair(&self) -> &'static Pair {
+        match self.options.solver {
+            Solver::Dopri5 => &pairs::DOPRI5,
+            Solver::Tsit5 => &pairs::TSIT5,
+            _ => &pairs::BOSH3,
+        }
     }
 
     pub(super) fn levels(&self) -> &Levels {
@@ -246,6 +262,12 @@ impl fmt::Display for Plan {
                 Row::IfAccepted => write!(f, "rows accepted:")?,
                 Row::Merge => write!(f, "rows not finished:")?,
                 Row::Jump(to) => write!(f, "go to {to}")?,
+                Row::FirstStep { slope, change: None } => {
+                    write!(f, "h = a trial step from {}, row by row", name(*slope))?
+                }
+                Row::FirstStep { slope, change: Some(change) } => {
+                    write!(f, "h = the first step from {} and {}, row by row", name(*slope), name(*change))?
+                }
                 Row::Measure { what, a, b } => write_measure(f, what, *a, *b)?,
                 Row::Threshold { slot, ratio, most } => write!(
                     f,

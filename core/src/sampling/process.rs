@@ -8,7 +8,7 @@ use crate::error::Result;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Node {
     /// Model time: flow 1 (noise) to 0 (data); VP the training step, -1 for clean data; VE sigma;
-    /// EDM `ln(sigma) / 4`, -100 for clean data; TrigFlow pi/2 to 0.
+    /// EDM `ln(sigma) / 4`, -100 for clean data; TrigFlow pi/2 to 0; ode the caller's own (alpha 0, sigma 1).
     pub t: f64,
     /// Weight of the data.
     pub alpha: f64,
@@ -73,6 +73,8 @@ pub(super) enum Levels {
     Cascade { shift: f64 },
     /// Alpha 1; model time is sigma, or a quarter of its logarithm.
     Exploding { range: (f64, f64), log_time: bool },
+    /// No noise at all; the times of the walk lie between these.
+    Ode { range: (f64, f64) },
 }
 
 impl Levels {
@@ -91,6 +93,11 @@ impl Levels {
             }
             Process::VpContinuous => Levels::Continuous { beta: (options.beta_start, options.beta_end) },
             Process::VpCascade => Levels::Cascade { shift: options.shift },
+            Process::Ode => {
+                let ends = options.times.as_ref().and_then(|t| Some((*t.first()?, *t.last()?)));
+                let (a, b) = ends.unwrap_or((options.t_start, options.t_end));
+                Levels::Ode { range: (a.min(b), a.max(b)) }
+            }
             Process::Ve => Levels::Exploding { range: (or(min, 0.01), or(max, 50.0)), log_time: false },
             Process::Edm => Levels::Exploding { range: (or(min, 0.002), or(max, 80.0)), log_time: true },
             _ => {
@@ -104,6 +111,7 @@ impl Levels {
     pub(super) fn range(&self) -> (f64, f64) {
         match self {
             Levels::Flow { .. } => (0.0, 1.0),
+            Levels::Ode { range } => *range,
             Levels::Trig { .. } => (0.0, std::f64::consts::FRAC_PI_2),
             Levels::Vp { log_ratio, .. } => (0.0, (log_ratio.len() - 1) as f64),
             Levels::Continuous { .. } | Levels::Cascade { .. } => (0.0, 1.0),
@@ -124,6 +132,8 @@ impl Levels {
     pub(super) fn node(&self, t: f64) -> Node {
         match self {
             Levels::Flow { .. } => Node { t, alpha: 1.0 - t, sigma: t },
+            // What a run starts from when it is given nothing.
+            Levels::Ode { .. } => Node { t, alpha: 0.0, sigma: 1.0 },
             Levels::Trig { data, range: _ } => {
                 // The cosine of the f64 next to pi/2 is not 0.
                 let alpha = if t >= std::f64::consts::FRAC_PI_2 { 0.0 } else { libm::cos(t) };
@@ -174,7 +184,7 @@ impl Levels {
     /// (m = alpha, c = sigma / alpha; Song 2021, eq. 14).
     pub(super) fn coordinate(&self, node: &Node) -> (f64, f64) {
         match self {
-            Levels::Flow { .. } | Levels::Trig { .. } => (1.0, node.t),
+            Levels::Flow { .. } | Levels::Trig { .. } | Levels::Ode { .. } => (1.0, node.t),
             _ => (node.alpha, node.sigma / node.alpha),
         }
     }
@@ -183,7 +193,7 @@ impl Levels {
     /// piecewise interpolation as [`node`](Self::node).
     pub(super) fn at_coordinate(&self, c: f64) -> Node {
         match self {
-            Levels::Flow { .. } | Levels::Trig { .. } => self.node(c),
+            Levels::Flow { .. } | Levels::Trig { .. } | Levels::Ode { .. } => self.node(c),
             _ => self.at_ratio(c),
         }
     }
@@ -194,6 +204,8 @@ impl Levels {
             return self.clean();
         }
         match self {
+            // An ode has no noise levels, and nothing that looks for one is allowed there.
+            Levels::Ode { range } => self.node(range.0),
             Levels::Flow { .. } => self.node(if u.is_finite() { u / (1.0 + u) } else { 1.0 }),
             Levels::Trig { data, .. } => self.node(libm::atan2(u, *data)),
             Levels::Vp { log_ratio, .. } if u.is_infinite() => self.node((log_ratio.len() - 1) as f64),
@@ -238,6 +250,7 @@ impl Levels {
         let of = |t: f64| self.level(&self.node(t));
         match self {
             Levels::Flow { least } => (*least, 1.0),
+            Levels::Ode { range } => *range,
             Levels::Trig { range, .. } | Levels::Exploding { range, .. } => *range,
             Levels::Continuous { .. } => (of(CONTINUOUS_LEAST), of(1.0)),
             Levels::Vp { .. } => (of(0.0), of(self.range().1)),

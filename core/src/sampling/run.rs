@@ -3,6 +3,7 @@
 use super::adaptive::Control;
 use super::exec;
 use super::lanes;
+use super::options::Process;
 use super::plan::Plan;
 use super::rows::Place;
 use super::table::{Eval, Role};
@@ -142,6 +143,7 @@ impl Run {
             control,
             places: Vec::new(),
         };
+        run.save_start(plan, state);
         exec::begin(&mut run, plan, state);
         if plan.options().per_row {
             run.places = vec![Place::start(run.position); rows];
@@ -164,6 +166,10 @@ impl Run {
     ) -> Result<Run> {
         let rows = seeds.len();
         check_state(plan, rows, elements, state.len())?;
+        if plan.options().process == Process::Ode {
+            let expected = "x_start for the process ode, which mixes no noise into data";
+            return Err(Error::argument("data", "set", expected));
+        }
         check_tensor("data", data, rows, elements, |v| v.is_finite(), "finite numbers")?;
         exec::initial_noise(seeds, elements, plan.start().sigma, &mut state[..rows * elements])?;
         let alpha = plan.start().alpha as f32;

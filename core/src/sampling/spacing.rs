@@ -41,7 +41,7 @@ const LINEAR_UNTIL: f64 = 0.025;
 pub(super) fn spaced(options: &PlanOptions, levels: &Levels) -> Result<Vec<Node>> {
     let zero = options.final_sigma == FinalSigma::Zero;
     // An adaptive solver needs the two ends only.
-    let n = if options.solver == Solver::Bosh3 { 1 } else { options.steps };
+    let n = if options.solver.is_adaptive() { 1 } else { options.steps };
     // Levels that have noise.
     let m = if zero { n } else { n + 1 };
     let mut nodes = match options.process {

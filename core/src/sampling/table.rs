@@ -4,7 +4,7 @@ use super::process::Node;
 use crate::random::Purpose;
 
 /// State tensors a plan may use.
-pub(super) const MAX_SLOTS: usize = 12;
+pub(super) const MAX_SLOTS: usize = 14;
 /// Chunk-local registers.
 pub(super) const REGISTERS: usize = 3;
 /// Terms of one linear combination.
@@ -155,6 +155,12 @@ pub(super) enum Row {
     IfAccepted,
     Merge,
     Jump(u32),
+    /// Guesses the first step of every row: from x and its slope, then also from the change of the
+    /// slope over that step (Hairer, Norsett & Wanner I, II.4).
+    FirstStep {
+        slope: Operand,
+        change: Option<Operand>,
+    },
     /// Measures every row; registers do not outlive it.
     Measure {
         what: Measure,

@@ -6,6 +6,10 @@ use crate::error::{Error, Result};
 
 /// Langevin steps at one level.
 const MOST_CORRECTIONS: usize = 100;
+/// Times of `save_at`.
+const MOST_SAVED: usize = 1000;
+/// Greatest time of an ode.
+const FARTHEST: f64 = 1e9;
 
 impl PlanOptions {
     /// Checks every field on its own and the combinations that have no meaning.
@@ -40,7 +44,7 @@ impl PlanOptions {
         if !(1..=MAX_STEPS).contains(&self.train_steps) {
             return Err(Error::range("train_steps", self.train_steps, format!("1 to {MAX_STEPS}")));
         }
-        if self.times.is_none() && self.sigmas.is_none() && self.solver != Solver::Bosh3 {
+        if self.times.is_none() && self.sigmas.is_none() && !self.solver.is_adaptive() {
             let by_index = matches!(
                 self.spacing,
                 Spacing::Uniform
@@ -164,8 +168,9 @@ impl PlanOptions {
         if self.start_sigma != 0.0 && self.start_step != 0 {
             return Err(Error::argument("start_sigma", self.start_sigma, "0 beside start_step"));
         }
-        if self.solver == Solver::Bosh3 && (self.start_step != 0 || self.start_sigma != 0.0) {
-            return Err(Error::argument("start_step", self.start_step, "0 for the solver bosh3; give times"));
+        if self.solver.is_adaptive() && (self.start_step != 0 || self.start_sigma != 0.0) {
+            let expected = format!("0 for the solver {}; give times", self.solver.name());
+            return Err(Error::argument("start_step", self.start_step, expected));
         }
         Ok(())
     }
@@ -249,8 +254,98 @@ impl PlanOptions {
             return Err(Error::range("original_steps", self.original_steps, format!("1 to {MAX_STEPS}")));
         }
         within("time_scale", self.time_scale, 1e-3, 1e6)?;
-        if self.solver == Solver::Bosh3 {
+        self.check_ode()?;
+        if self.solver.is_adaptive() {
             return self.check_adaptive();
+        }
+        for (arg, used) in [("controller", self.controller.is_some()), ("save_at", self.save_at.is_some())] {
+            if used {
+                return Err(Error::argument(arg, "set", "nothing unless the solver is adaptive"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What has a meaning where there is no noise.
+    fn check_ode(&self) -> Result<()> {
+        let default = PlanOptions::default();
+        if self.process != Process::Ode {
+            for (arg, value, own) in
+                [("t_start", self.t_start, default.t_start), ("t_end", self.t_end, default.t_end)]
+            {
+                if value != own {
+                    return Err(Error::argument(arg, value, format!("{own} unless the process is ode")));
+                }
+            }
+            return Ok(());
+        }
+        if !self.solver.solves_odes() {
+            let expected =
+                format!("one that needs nothing but dx/dt for the process {}", self.process.name());
+            return Err(Error::argument("solver", self.solver.name(), expected));
+        }
+        if self.prediction != Prediction::Velocity {
+            let expected = "velocity for the process ode, whose model returns dx/dt";
+            return Err(Error::argument("prediction", self.prediction.name(), expected));
+        }
+        let times = self.times.as_deref().unwrap_or_default();
+        for (arg, &t) in [("t_start", &self.t_start), ("t_end", &self.t_end)]
+            .into_iter()
+            .chain(times.iter().map(|t| ("times", t)))
+        {
+            within(arg, t, -FARTHEST, FARTHEST)?;
+        }
+        if self.t_start == self.t_end && self.times.is_none() {
+            return Err(Error::range("t_end", self.t_end, "another time than t_start"));
+        }
+        for (arg, used) in [
+            ("spacing", self.spacing != default.spacing),
+            ("sigmas", self.sigmas.is_some()),
+            ("clip", self.clip.is_some()),
+            ("threshold_ratio", self.threshold_ratio != 0.0),
+            ("s_churn", self.s_churn != 0.0),
+            ("start_sigma", self.start_sigma != 0.0),
+            ("restart", self.restart.is_some()),
+            ("inpaint", self.inpaint),
+            (
+                "guidance_mode",
+                !matches!(self.guidance_mode, Guidance::Cfg | Guidance::CfgZero | Guidance::Auto),
+            ),
+        ] {
+            if used {
+                return Err(Error::argument(arg, "set", "the default for the process ode"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_controller(&self) -> Result<()> {
+        let Some(exponents) = &self.controller else { return Ok(()) };
+        if !(1..=3).contains(&exponents.len()) {
+            return Err(Error::shape("controller", &[exponents.len()], "one to three exponents"));
+        }
+        for (i, &p) in exponents.iter().enumerate() {
+            if !(-2.0..=2.0).contains(&p) || (i == 0 && p <= 0.0) {
+                let expected = "-2 to 2, the first above 0";
+                return Err(Error::range("controller", format!("{p} at index {i}"), expected));
+            }
+        }
+        Ok(())
+    }
+
+    /// The times of `save_at` against those of the walk.
+    pub(super) fn check_save_at(&self, from: f64, to: f64) -> Result<()> {
+        let Some(saves) = &self.save_at else { return Ok(()) };
+        if !(1..=MOST_SAVED).contains(&saves.len()) {
+            return Err(Error::shape("save_at", &[saves.len()], format!("1 to {MOST_SAVED} times")));
+        }
+        for (i, &t) in saves.iter().enumerate() {
+            let before = if i == 0 { from } else { saves[i - 1] };
+            let (low, high) = (before.min(to), before.max(to));
+            if !(low..=high).contains(&t) || (i > 0 && t == before) {
+                let expected = format!("times in the order of the walk, from {from} to {to}");
+                return Err(Error::range("save_at", format!("{t} at index {i}"), expected));
+            }
         }
         Ok(())
     }
@@ -295,15 +390,17 @@ impl PlanOptions {
     }
 
     fn check_adaptive(&self) -> Result<()> {
-        if self.process != Process::Flow {
-            return Err(Error::argument("process", self.process.name(), "flow for the solver bosh3"));
+        if !matches!(self.process, Process::Flow | Process::Ode) {
+            let expected = format!("flow or ode for the solver {}", self.solver.name());
+            return Err(Error::argument("process", self.process.name(), expected));
         }
         within("rtol", self.rtol, 0.0, 1.0)?;
         within("atol", self.atol, 0.0, 1e6)?;
         if self.rtol.max(self.atol) < 1e-9 {
             return Err(Error::range("rtol", self.rtol, "rtol or atol at least 1e-9"));
         }
-        within("h_init", self.h_init, 0.0, 1.0)?;
+        within("h_init", self.h_init, 0.0, if self.process == Process::Ode { FARTHEST } else { 1.0 })?;
+        self.check_controller()?;
         if !(4..=1_000_000_000).contains(&self.max_evals) {
             return Err(Error::range("max_evals", self.max_evals, "4 to 1000000000"));
         }
@@ -316,11 +413,12 @@ impl PlanOptions {
             ("restart", self.restart.is_some()),
         ] {
             if used {
-                return Err(Error::argument(arg, "set", "the default for the solver bosh3"));
+                let expected = format!("the default for the solver {}", self.solver.name());
+                return Err(Error::argument(arg, "set", expected));
             }
         }
         if self.prediction.reads_scaled() {
-            let expected = "one that reads x as it is for the solver bosh3";
+            let expected = format!("one that reads x as it is for the solver {}", self.solver.name());
             return Err(Error::argument("prediction", self.prediction.name(), expected));
         }
         Ok(())

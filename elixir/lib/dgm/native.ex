@@ -104,6 +104,7 @@ defmodule DGM.Native do
   def run_times(_plan, _header), do: missing()
   def run_times_long(_plan, _header), do: missing()
   def run_tell(_plan, _header, _state, _eval_id, _y), do: missing()
+  def run_saved(_plan, _header, _state), do: missing()
   def run_result(_plan, _header, _state), do: missing()
   def run_result_long(_plan, _header, _state), do: missing()
   def run_stats(_plan, _header), do: missing()

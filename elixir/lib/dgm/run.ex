@@ -41,7 +41,7 @@ defmodule DGM.Request do
     * `:rows`, `:elements` - the batch
     * `:active_rows` - rows that still need an answer
     * `:slot` - which state tensor `DGM.Sampler.input/1` is, from 0
-    * `:t_to` - model time at which the step ends, where a flow map must land; for `:bosh3` the end of the walk
+    * `:t_to` - model time at which the step ends, where a flow map must land; for adaptive solvers the end of the walk
   """
 
   @enforce_keys [:eval_id, :role]

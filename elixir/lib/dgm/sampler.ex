@@ -240,6 +240,25 @@ defmodule DGM.Sampler do
   end
 
   @doc """
+  The sample at the times of the plan's `:save_at`, `{times, rows, elements}`; zeros where a row has not
+  come yet.
+
+      iex> plan = DGM.Plan.compile(process: :ode, solver: :tsit5, save_at: [0, 0.5, 1])
+      iex> run = DGM.Sampler.start(plan, [1], 1, x: DGM.Tensor.new([[1.0]]))
+      iex> run = DGM.Sampler.finish(run, fn _request, x, _times -> x end)
+      iex> [[[1.0]], [[half]], [[end_]]] = DGM.Tensor.to_list(DGM.Sampler.saved(run))
+      iex> {Float.round(half, 3), Float.round(end_, 3)}
+      {1.649, 2.718}
+  """
+  @spec saved(Run.t()) :: Tensor.t()
+  def saved(run) do
+    run = check(run)
+    data = Native.value!(Native.run_saved(run.plan.resource, run.header, run.state))
+    times = div(byte_size(data), 4 * run.rows * run.elements)
+    %Tensor{data: data, shape: {times, run.rows, run.elements}}
+  end
+
+  @doc """
   Counts so far: model evaluations, and the accepted and rejected steps of an adaptive solver.
   """
   @spec stats(Run.t()) :: %{

@@ -1,58 +1,77 @@
-//! Bogacki-Shampine 3(2) (1989) on flow time, step size and rejection for each row.
+//! Embedded pairs on flow or ODE time, step size and rejection for each row.
 //!
-//! k1 = f(t, x), k2 = f(t + h/2, x + h/2 k1), k3 = f(t + 3h/4, x + 3h/4 k2),
-//! x' = x + h (2/9 k1 + 1/3 k2 + 4/9 k3), k4 = f(t + h, x'). The error is the difference to the
-//! embedded second-order result. k4 is k1 of the next step; a rejected step keeps its k1, so
-//! both cost three evaluations.
+//! `k1 = f(t, x)`, `ki = f(t + ci h, x + h sum aij kj)`; the last stage is at the new x, so its slope is
+//! k1 of the next step. The error is the difference to the embedded result. A rejected step keeps
+//! its k1, so both cost one evaluation less than the pair has stages.
 
+use super::pairs::Pair;
 use crate::error::Result;
 use crate::sampling::builder::{Builder, FREE};
 use crate::sampling::process::Node;
 use crate::sampling::table::{At, Operand, Row, Scale, Sum, X};
 
-pub(super) fn build(b: &mut Builder<'_>, grid: &[Node]) -> Result<()> {
+/// The state tensor of the proposal, and those of the slopes: of every stage but the last, then of the last.
+pub(in crate::sampling) fn slots(first: usize, pair: &Pair) -> (usize, Vec<usize>) {
+    let count = pair.stages() - 1 + usize::from(pair.last + 1 == pair.stages());
+    (first, (first + 1..first + 1 + count).collect())
+}
+
+pub(super) fn build(b: &mut Builder<'_>, grid: &[Node], pair: &Pair) -> Result<()> {
     for node in [&grid[0], &grid[grid.len() - 1]] {
         if !b.has_derivative(node) {
             return Err(b.undefined(node));
         }
     }
-    let stage = b.slot();
-    let k: [Operand; 3] = std::array::from_fn(|_| b.slot());
-    let h = |sum: Sum, k: Operand, c: f64| sum.scaled(k, c, Scale::Step);
+    let (stage, k) = slots(b.mark(), pair);
+    for _ in 0..=k.len() {
+        b.slot();
+    }
+    let slot = |index: usize| Operand::Slot(index as u8);
+    let (proposal, stage) = (stage as u8, slot(stage));
+    let k: Vec<Operand> = k.into_iter().map(slot).collect();
+    let moved = |weights: &[f64], k: &[Operand]| {
+        weights.iter().zip(k).fold(Sum::of(X, 1.0), |sum, (&a, &k)| sum.scaled(k, a, Scale::Step))
+    };
+    let last = pair.stages() - 1;
 
     let y = b.eval(At::Fraction(0.0), 0, 0, X)?;
     let slope = b.row_derivative(X, y);
     b.lin(k[0], slope);
-    b.lin(stage, h(Sum::of(X, 1.0), k[0], 0.5));
+    if b.options().h_init == 0.0 && !pair.twentieth {
+        // A trial of Euler tells how fast the slope changes.
+        b.push(Row::FirstStep { slope: k[0], change: None });
+        b.lin(stage, moved(&[1.0], &k));
+        let y = b.eval(At::Fraction(1.0), 0, 1, stage)?;
+        let slope = b.row_derivative(stage, y);
+        b.lin(k[1], slope.plus(k[0], -1.0));
+        b.push(Row::FirstStep { slope: k[0], change: Some(k[1]) });
+    }
+    b.lin(stage, moved(pair.a[1], &k));
     let again = b.position();
 
-    let y = b.eval(At::Fraction(0.5), 0, 1, stage)?;
-    let slope = b.row_derivative(stage, y);
-    b.lin(k[1], slope);
-    b.lin(stage, h(Sum::of(X, 1.0), k[1], 0.75));
+    for i in 1..last {
+        let y = b.eval(At::Fraction(pair.c[i]), 0, i as u16, stage)?;
+        let slope = b.row_derivative(stage, y);
+        b.lin(k[i], slope);
+        b.lin(stage, moved(pair.a[i + 1], &k));
+    }
 
-    let y = b.eval(At::Fraction(0.75), 0, 2, stage)?;
-    let slope = b.row_derivative(stage, y);
-    b.lin(k[2], slope);
-    b.lin(stage, h(h(h(Sum::of(X, 1.0), k[0], 2.0 / 9.0), k[1], 1.0 / 3.0), k[2], 4.0 / 9.0));
-
-    let y = b.eval(At::Fraction(1.0), 0, 3, stage)?;
+    let y = b.eval(At::Fraction(1.0), 0, last as u16, stage)?;
     let slope = b.row_derivative(stage, y);
     b.lin(FREE, slope);
     // The register of the clipped x0, which is spent too.
     let error = 1;
+    let slopes = k[..last].iter().chain([&FREE]);
     let difference =
-        h(h(h(h(Sum::default(), k[0], -5.0 / 72.0), k[1], 1.0 / 12.0), k[2], 1.0 / 9.0), FREE, -0.125);
+        pair.e.iter().zip(slopes).fold(Sum::default(), |sum, (&e, &k)| sum.scaled(k, e, Scale::Step));
     b.lin(Operand::Reg(error), difference);
-    // k2 is spent: it keeps k4 until the verdict.
-    b.lin(k[1], Sum::of(FREE, 1.0));
-    let Operand::Slot(proposal) = stage else { unreachable!("slots are state tensors") };
+    b.lin(k[pair.last], Sum::of(FREE, 1.0));
     b.push(Row::Accept { error, proposal });
     b.push(Row::IfAccepted);
     b.lin(X, Sum::of(stage, 1.0));
-    b.lin(k[0], Sum::of(k[1], 1.0));
+    b.lin(k[0], Sum::of(k[pair.last], 1.0));
     b.push(Row::Merge);
-    b.lin(stage, h(Sum::of(X, 1.0), k[0], 0.5));
+    b.lin(stage, moved(pair.a[1], &k));
     b.push(Row::Jump(again));
     Ok(())
 }

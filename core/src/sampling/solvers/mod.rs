@@ -1,7 +1,7 @@
 //! The methods, one file a family. A solver turns a grid into table rows; what the output
 //! means, guidance and clipping are the builder's business.
 
-mod adaptive;
+pub(super) mod adaptive;
 mod ancestral;
 mod common;
 mod consistency;
@@ -12,6 +12,7 @@ mod er_sde;
 mod exponential;
 mod langevin;
 mod multistep;
+pub(super) mod pairs;
 mod runge_kutta;
 mod sa;
 mod singlestep;
@@ -46,7 +47,10 @@ pub(super) fn build(solver: Solver, b: &mut Builder<'_>, grid: &[Node]) -> Resul
         Solver::UniPC if order == 2 => unipc::build(b, grid),
         Solver::UniPC => unipc_any::build(b, grid, false),
         Solver::UniPCBh1 => unipc_any::build(b, grid, true),
-        Solver::Bosh3 => adaptive::build(b, grid),
+        Solver::Bosh3 => adaptive::build(b, grid, &pairs::BOSH3),
+        Solver::Dopri5 => adaptive::build(b, grid, &pairs::DOPRI5),
+        Solver::Tsit5 => adaptive::build(b, grid, &pairs::TSIT5),
+        Solver::Rk5 => runge_kutta::build(b, grid, &runge_kutta::RK5),
         Solver::Lms => multistep::build(b, grid, Slopes::Grid),
         Solver::Ipndm => multistep::build(b, grid, Slopes::Even),
         Solver::GradientEstimation => multistep::build(b, grid, Slopes::Extrapolated),

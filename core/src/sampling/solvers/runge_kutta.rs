@@ -12,6 +12,7 @@
 //! training step 0 avoid it.
 
 use super::common::{churn, simple_step};
+use super::pairs::DOPRI5;
 use crate::error::Result;
 use crate::sampling::builder::{Builder, FREE};
 use crate::sampling::process::Node;
@@ -40,6 +41,9 @@ pub(super) const RK4: Tableau = Tableau {
     c: &[0.0, 0.5, 0.5, 1.0],
     geometric: false,
 };
+/// The fifth-order method of Dormand & Prince.
+pub(super) const RK5: Tableau =
+    Tableau { a: DOPRI5.a.split_at(6).0, b: DOPRI5.a[6], c: DOPRI5.c.split_at(6).0, geometric: false };
 
 pub(super) fn build(b: &mut Builder<'_>, grid: &[Node], tableau: &Tableau) -> Result<()> {
     let stages = tableau.c.len();
@@ -67,7 +71,7 @@ pub(super) fn build(b: &mut Builder<'_>, grid: &[Node], tableau: &Tableau) -> Re
         let (m1, c1) = b.levels.coordinate(&to);
         let h = c1 - c0;
         let place = |c: f64| if tableau.geometric { (libm::sqrt(c0 * c1) - c0) / h } else { c };
-        let inner = |c: f64| if c == 0.5 { place(c) } else { c };
+        let inner = |c: f64| if tableau.geometric && c == 0.5 { place(c) } else { c };
         let nodes: Vec<Node> =
             tableau.c.iter().map(|&c| stage_node(b, inner(c), &from, &to, c0, h)).collect();
         let positive = !tableau.geometric || c1 > 0.0;

@@ -8,6 +8,7 @@ mod every;
 mod grids;
 mod guidance;
 mod invariance;
+mod ode;
 mod operations;
 mod options;
 mod oracle;
@@ -126,7 +127,9 @@ fn compile(options: PlanOptions) -> Plan {
 /// Whether the mathematics of a solver allows a process.
 fn fits(solver: Solver, process: Process) -> bool {
     match solver {
-        Solver::EulerAncestralRf | Solver::FlowMap | Solver::Bosh3 => process == Process::Flow,
+        _ if process == Process::Ode => solver.solves_odes(),
+        Solver::EulerAncestralRf | Solver::FlowMap => process == Process::Flow,
+        _ if solver.is_adaptive() => process == Process::Flow,
         Solver::Scm => process == Process::TrigFlow,
         _ => true,
     }
@@ -136,7 +139,7 @@ fn fits(solver: Solver, process: Process) -> bool {
 fn base(process: Process) -> PlanOptions {
     let mut o = PlanOptions { process, prediction: Prediction::V, ..Default::default() };
     match process {
-        Process::Flow => o.prediction = Prediction::Velocity,
+        Process::Flow | Process::Ode => o.prediction = Prediction::Velocity,
         Process::VpTrained => {
             o.train_steps = 200;
             o.betas = Some((0..200).map(|i| 1e-3 + 5e-4 * f64::from(i)).collect());

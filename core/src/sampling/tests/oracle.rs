@@ -59,7 +59,7 @@ fn the_engine_agrees_with_the_oracle() {
         for process in [Process::Flow, Process::VpLinear, Process::VpCosine, Process::Edm, Process::TrigFlow]
         {
             // Langevin steps are as long as the data says.
-            let by_data = matches!(solver, Solver::Bosh3 | Solver::PredictorCorrector);
+            let by_data = solver.is_adaptive() || solver == Solver::PredictorCorrector;
             if !fits(solver, process) || by_data || solver.is_inverse() {
                 continue;
             }

@@ -125,6 +125,14 @@ fn result<'a>(plan: Handle<PlanRef>, header: Binary<'a>, state: Binary<'a>) -> R
     view(&state, |floats| run.result(&plan.0, floats))
 }
 
+/// The part of the state that holds x at the times of save_at, without a copy.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_saved<'a>(plan: Handle<PlanRef>, header: Binary<'a>, state: Binary<'a>) -> Reply<Binary<'a>> {
+    let _fp = FpEnv::enter();
+    let run = Run::decode(&plan.0, header.as_slice())?;
+    view(&state, |floats| run.saved(&plan.0, floats))
+}
+
 fn times<'a>(plan: Handle<PlanRef>, header: Term<'a>) -> Reply<Binary<'a>> {
     let _fp = FpEnv::enter();
     let env = header.get_env();
