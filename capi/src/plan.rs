@@ -76,6 +76,10 @@ pub const DGM_PROCESS_VP_LAPLACE: i32 = 10;
 pub const DGM_PROCESS_VP_CASCADE: i32 = 11;
 /// No noise: dx/dt = f(x, t), f told as a velocity, over times or from t_start to t_end, either way. Without x_start a run begins at standard normals.
 pub const DGM_PROCESS_ODE: i32 = 12;
+/// Sub-VP (Song 2021): as vp_continuous with sigma = 1 - alpha^2.
+pub const DGM_PROCESS_SUB_VP: i32 = 13;
+/// dx = f(x, t) dt + g(x, t) dW element by element, over times or from t_start to t_end, either way. The model returns f and g, two tensors a row. Ito, but for stochastic_heun.
+pub const DGM_PROCESS_SDE: i32 = 14;
 
 /// The score, -eps / sigma (Song 2021).
 pub const DGM_PREDICTION_SCORE: i32 = 4;
@@ -164,6 +168,16 @@ pub const DGM_SOLVER_DOPRI5: i32 = 44;
 pub const DGM_SOLVER_TSIT5: i32 = 45;
 /// The fifth-order method of Dormand & Prince with fixed steps, six evaluations a step.
 pub const DGM_SOLVER_RK5: i32 = 46;
+/// Euler-Maruyama for an sde: strong order 1/2, weak order 1.
+pub const DGM_SOLVER_EULER_MARUYAMA: i32 = 47;
+/// Milstein without derivatives for an sde, strong order 1, two evaluations a step (Kloeden & Platen 1992, 11.1).
+pub const DGM_SOLVER_MILSTEIN: i32 = 48;
+/// Heun for an sde in the sense of Stratonovich, strong order 1, two evaluations a step.
+pub const DGM_SOLVER_STOCHASTIC_HEUN: i32 = 49;
+/// SRA1 for an sde whose g does not depend on x: strong order 3/2, three evaluations a step (Roessler 2010).
+pub const DGM_SOLVER_SRA1: i32 = 50;
+/// SRIW1 for an sde with diagonal noise: strong order 3/2, five evaluations a step (Roessler 2010).
+pub const DGM_SOLVER_SRIW1: i32 = 51;
 
 /// As uniform without rounding; flow: from the first level to sigma_min, then 0.
 pub const DGM_SPACING_LINSPACE: i32 = 3;
@@ -368,9 +382,9 @@ pub struct dgm_plan_options {
     pub corrector_steps: i64,
     /// Autoguidance w beside classifier-free guidance: + (w - 1) (c - k) with k the output of a weaker model with the same condition, role weak (Karras 2024). With guidance g that is three evaluations and u + g (c - u) + (w - 1) (c - k), with g 1 the two of Auto. 1 asks for no k. Default 1.
     pub guidance_weak: f64,
-    /// Ode: where the walk begins. Default 0.
+    /// Ode and Sde: where the walk begins. Default 0.
     pub t_start: f64,
-    /// Ode: where it ends, before or after t_start. Default 1.
+    /// Ode and Sde: where it ends, before or after t_start. Default 1.
     pub t_end: f64,
     /// Adaptive solvers: one to three exponents p of step-size control, a step growing by 0.9 e^(-p1/k) e1^(-p2/k) e2^(-p3/k) with the errors of the last three accepted steps and k the order of the error, 3 or 5 (Soderlind 2003). 1 is I control, 0.7 -0.4 PI, 0.25 0.5 0.25 the filter H312. NULL (default): PI for Bosh3, I for the others.
     pub controller: *const f64,
@@ -674,7 +688,8 @@ pub unsafe extern "C" fn dgm_plan_hash(plan: *const dgm_plan, hash: *mut u64) ->
     entry(|| unsafe { put("hash", hash, handle("plan", plan)?.0.hash()) })
 }
 
-/// Tensors the model returns for a row, one after the other: 2 with a learned variance, else 1.
+/// Tensors the model returns for a row, one after the other: 2 with a learned variance and for an sde (drift, then
+/// diffusion), else 1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dgm_plan_outputs(plan: *const dgm_plan, outputs: *mut usize) -> i32 {
     // SAFETY: the caller gives a live handle and a valid place, or NULL.

@@ -67,13 +67,29 @@ defmodule DGM.WalksTest do
         x = Sampler.input(run)
         bias = if request.role == :uncond, do: -0.125, else: 0.25
         y = for <<v::float-32-native <- x>>, into: <<>>, do: <<0.5 * v + bias::float-32-native>>
+        y = if two_outputs?(run), do: with_second(x, y, run.elements), else: y
         steps(Sampler.tell(run, request.eval_id, y), quiet, if(quiet, do: seen, else: [x | seen]))
+    end
+  end
+
+  defp two_outputs?(run), do: Plan.options(run.plan)[:process] == :sde
+
+  defp with_second(x, y, elements) do
+    size = 4 * elements
+
+    for row <- 0..(div(byte_size(x), size) - 1), into: <<>> do
+      g =
+        for <<v::float-32-native <- binary_part(x, row * size, size)>>,
+          into: <<>>,
+          do: <<0.25 * v + 0.5::float-32-native>>
+
+      binary_part(y, row * size, size) <> g
     end
   end
 
   defp value(:clip, _default, text), do: number(text)
 
-  defp value(key, _default, text) when key in [:times, :sigmas, :betas, :restart],
+  defp value(key, _default, text) when key in [:times, :sigmas, :betas, :restart, :controller, :save_at],
     do: text |> String.split(",") |> Enum.map(&number/1)
 
   defp value(_key, default, text) when is_boolean(default), do: text == "true"
@@ -141,6 +157,28 @@ defmodule DGM.WalksTest do
         ] do
       assert_raise ArgumentError, ~r/#{name}/, fn -> Plan.compile([process: :ode] ++ bad) end
     end
+  end
+
+  test "equations with noise are told drift and diffusion" do
+    # Ornstein-Uhlenbeck: from a point to its stationary distribution.
+    n = 4000
+    noise = for(_ <- 1..n, do: <<:math.sqrt(2)::float-32-native>>) |> IO.iodata_to_binary()
+
+    model = fn _request, x, _times ->
+      drift = for <<v::float-32-native <- x>>, into: <<>>, do: <<-v::float-32-native>>
+      drift <> noise
+    end
+
+    start = DGM.Tensor.new([List.duplicate(2.0, n)])
+
+    for solver <- [:euler_maruyama, :milstein, :stochastic_heun, :sra1, :sriw1] do
+      plan = Plan.compile(process: :sde, solver: solver, t_end: 4, steps: 60)
+      [x] = DGM.Tensor.to_list(Sampler.sample(plan, [1], n, model, x: start))
+      assert_in_delta Enum.sum(x) / n, 2 * :math.exp(-4), 0.06
+      assert_in_delta Enum.sum(Enum.map(x, &(&1 * &1))) / n, 1, 0.1
+    end
+
+    assert_raise ArgumentError, ~r/solver/, fn -> Plan.compile(process: :sde) end
   end
 
   test "a flow map is told where to land" do

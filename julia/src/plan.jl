@@ -51,7 +51,8 @@ a published model is sampled with (`docs/SAMPLERS.md` lists them).
 - `rtol`, `atol`, `h_init`, `max_evals`: error control, first step and limit of `:bosh3`, `:dopri5`, `:tsit5`;
   `controller`: exponents of their step sizes, `[1]`, `[0.7, -0.4]` ...; `save_at`: times at which they keep the
   sample, see [`saved`](@ref DGMKernels.saved).
-- `t_start`, `t_end`: of `process = :ode`, where the model is `dx/dt`; `times` may ascend there.
+- `t_start`, `t_end`: of `process = :ode`, where the model is `dx/dt`, and `:sde`, where it is drift and diffusion,
+  one after the other in the last dimension but one; `times` may ascend there.
 - `compat`: whose rounding to reproduce: `$(join(map(repr, keys(COMPATS)), "`, `"))`.
 
 Without a value an argument has the engine's default, which [`describe`](@ref DGMKernels.describe)

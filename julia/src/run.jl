@@ -152,7 +152,7 @@ function tell!(run::Run, request::Request, y::AbstractArray)
 end
 tell!(run::Run, request::Request, y) = throw(ArgumentError("y is a $(typeof(y)), expected an array of size $(run.dims)"))
 
-"The size of an answer: with a learned variance the last dimension but one holds two outputs."
+"The size of an answer: with a learned variance and for an sde the last dimension but one holds two outputs."
 function answer_dims(run::Run{N}) where {N}
     run.plan.outputs == 1 && return run.dims
     return ntuple(i -> i == N - 1 ? run.plan.outputs * run.dims[i] : run.dims[i], Val(N))

@@ -258,6 +258,20 @@ end
     @test_throws ArgumentError D.Plan(process = :ode, solver = :dopri5, save_at = [2.0])
 end
 
+@testset "equations with noise" begin
+    # Ornstein-Uhlenbeck: from a point to its stationary distribution.
+    for solver in (:euler_maruyama, :milstein, :stochastic_heun, :sra1, :sriw1)
+        plan = D.Plan(process = :sde, solver = solver, t_end = 5, steps = 100)
+        @test plan.outputs == 2
+        model(x, t, request) = vcat(-x, fill(sqrt(2f0), size(x)))
+        x = D.sample(1, plan, model, (20_000, 1); x = fill(2f0, 20_000, 1))
+        @test abs(sum(x) / length(x) - 2exp(-5)) < 0.04
+        @test abs(sum(abs2, x) / length(x) - 1) < 0.06
+    end
+    @test_throws ArgumentError D.Plan(process = :sde)
+    @test D.Plan(process = :sub_vp, prediction = :score, beta_start = 0.1, beta_end = 20).slots == 1
+end
+
 @testset "two guidances in one step" begin
     plan = D.Plan(steps = 1, guidance = 3, guidance_weak = 2)
     roles, outputs = Symbol[], (cond = 0.5f0, uncond = 0.25f0, weak = 0.125f0)

@@ -85,6 +85,10 @@ fn number(v: f64) -> String {
 /// # Errors
 /// A sentence, where the picture cannot be made.
 pub fn grid(plan: &Plan) -> Result<String> {
+    if !plan.grid().iter().any(|n| n.alpha > 0.0) {
+        let process = plan.options().process.name();
+        return Err(format!("process is {process}, expected one with noise levels").into());
+    }
     let nodes = plan.grid();
     let last = nodes.len() - 1;
     let at = |value: &dyn Fn(&Node) -> f64| -> Vec<(f64, f64)> {

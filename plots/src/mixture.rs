@@ -80,6 +80,9 @@ pub fn walk(plan: &Plan, seeds: &[u64], dims: usize) -> Result<Vec<Path>> {
         let expected = "epsilon, x0, v, velocity or score, one output and no inpaint";
         return Err(format!("prediction is {}, expected {expected}", o.prediction.name()).into());
     }
+    if o.process == Process::Ode {
+        return Err("process is ode, expected one with noise levels".into());
+    }
     let rows = seeds.len();
     let mut state = vec![0.0; plan.state_len(rows, dims)?];
     let mut run = Run::start(plan, seeds, dims, None, &mut state)?;

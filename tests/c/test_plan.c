@@ -317,6 +317,56 @@ static void ode(void)
     memset(y, 0, sizeof y);
 }
 
+/* Without noise every method for sdes integrates its drift; with noise the diffusion is asked for too. */
+static void sde(void)
+{
+    float start[ROWS * N], both[2 * ROWS * N];
+    for (size_t i = 0; i < ROWS * N; i++)
+        start[i] = 1;
+    for (int32_t solver = DGM_SOLVER_EULER_MARUYAMA; solver <= DGM_SOLVER_SRIW1; solver++) {
+        float moved = 0;
+        for (int noisy = 0; noisy < 2; noisy++) {
+            dgm_plan_options o;
+            dgm_plan *plan = NULL;
+            const float *x = NULL;
+            size_t outputs = 0;
+            OK(dgm_plan_options_init(&o, sizeof o));
+            o.process = DGM_PROCESS_SDE;
+            o.solver = solver;
+            o.steps = 100;
+            OK(dgm_plan_compile(&o, &plan));
+            OK(dgm_plan_outputs(plan, &outputs));
+            CHECK(outputs == 2);
+            OK(dgm_plan_run_size(plan, ROWS, &run_size));
+            OK(dgm_plan_state_len(plan, ROWS, N, &state_len));
+            CHECK(run_size <= sizeof run && state_len <= COUNT(state));
+            OK(dgm_run_start(plan, seeds, ROWS, N, start, run, run_size, state, state_len));
+            for (;;) {
+                dgm_request r = new_request();
+                float *in = NULL;
+                OK(dgm_run_ask(plan, run, run_size, &r));
+                if (r.done)
+                    break;
+                OK(dgm_run_input(plan, run, run_size, state, state_len, &in));
+                for (size_t row = 0; row < ROWS; row++)
+                    for (size_t k = 0; k < N; k++) {
+                        both[2 * row * N + k] = -in[row * N + k];
+                        both[(2 * row + 1) * N + k] = noisy ? 0.5f : 0;
+                    }
+                OK(dgm_run_tell(plan, run, run_size, state, state_len, r.eval_id, both, 2 * ROWS * N));
+            }
+            OK(dgm_run_result(plan, run, run_size, state, state_len, &x));
+            for (size_t k = 0; k < ROWS * N; k++) {
+                double error = x[k] - 0.36787944117144233;
+                CHECK(noisy || (error < 2e-3 && error > -2e-3));
+                moved += noisy ? (x[k] - 0.3678794f) * (x[k] - 0.3678794f) : 0;
+            }
+            dgm_plan_free(plan);
+        }
+        CHECK(moved > 1e-3f);
+    }
+}
+
 static void checkpoint(void)
 {
     dgm_plan *plan = compile(DGM_SOLVER_DPMPP_2M, 6, 1), *another = compile(DGM_SOLVER_DPMPP_2M, 7, 1);
@@ -489,6 +539,7 @@ int main(void)
     guidance(DGM_GUIDANCE_MODE_AUTO, DGM_ROLE_WEAK);
     two_guidances();
     ode();
+    sde();
     checkpoint();
     misuse();
     return finish("test_plan");

@@ -24,6 +24,7 @@ fn when(solver: Solver) -> &'static str {
     match solver {
         Euler => "the reference; flows with many steps; distilled flows with few",
         Midpoint | Heun | Dpm2 => "accuracy where evaluations are cheap",
+        EulerMaruyama | Milstein | StochasticHeun | Sra1 | Sriw1 => "equations of your own",
         Rk4 | Rk5 => "reference solutions",
         Ddpm => "as the model was trained, with many steps",
         Ddim => "few steps, inversion, interpolation",
@@ -54,6 +55,8 @@ fn order(solver: Solver) -> &'static str {
         Midpoint | Heun | Dpm2 | DpmPP2M | ResMultistep | Res2S => "2",
         Plms => "3",
         Rk4 => "4",
+        EulerMaruyama => "1/2",
+        Sra1 | Sriw1 => "3/2",
         Rk5 | Dopri5 | Tsit5 => "5",
         Bosh3 => "3",
         Pndm => "4 (flow)",
@@ -91,7 +94,7 @@ fn plain(text: &str) -> String {
 fn plan(solver: Solver, process: Process) -> Option<Plan> {
     let mut o = PlanOptions { process, solver, steps: 10, prediction: Prediction::V, ..Default::default() };
     match process {
-        Process::Flow | Process::Ode => o.prediction = Prediction::Velocity,
+        Process::Flow | Process::Ode | Process::Sde => o.prediction = Prediction::Velocity,
         Process::VpTrained => o.betas = Some(vec![0.01; 1000]),
         Process::TrigFlow => o.prediction = Prediction::TrigFlow,
         _ => {}

@@ -106,6 +106,12 @@ coded! {
         /// No noise: `dx/dt = f(x, t)`, f told as a velocity, over `times` or from `t_start` to `t_end`, either
         /// way. Without `x_start` a run begins at standard normals.
         Ode = 12 "ode",
+        /// Sub-VP (Song 2021): as vp_continuous with `sigma = 1 - alpha^2`.
+        SubVp = 13 "sub_vp",
+        /// `dx = f(x, t) dt + g(x, t) dW` element by element, over `times` or from `t_start` to `t_end`, either way. The
+        /// model returns f and g, two tensors a row; the prediction stays velocity. Ito, but for
+        /// stochastic_heun.
+        Sde = 14 "sde",
     }
 }
 
@@ -232,6 +238,16 @@ coded! {
         Tsit5 = 45 "tsit5",
         /// The fifth-order method of Dormand & Prince with fixed steps, six evaluations a step.
         Rk5 = 46 "rk5",
+        /// Euler-Maruyama for an sde: strong order 1/2, weak order 1.
+        EulerMaruyama = 47 "euler_maruyama",
+        /// Milstein without derivatives for an sde, strong order 1, two evaluations a step (Kloeden & Platen 1992, 11.1).
+        Milstein = 48 "milstein",
+        /// Heun for an sde in the sense of Stratonovich, strong order 1, two evaluations a step.
+        StochasticHeun = 49 "stochastic_heun",
+        /// SRA1 for an sde whose g does not depend on x: strong order 3/2, three evaluations a step (Roessler 2010).
+        Sra1 = 50 "sra1",
+        /// SRIW1 for an sde with diagonal noise: strong order 3/2, five evaluations a step (Roessler 2010).
+        Sriw1 = 51 "sriw1",
     }
 }
 
@@ -383,6 +399,12 @@ impl Solver {
     pub fn solves_odes(self) -> bool {
         use Solver::{Euler, Heun, Ipndm, Lms, Midpoint, Rk4, Rk5};
         self.is_adaptive() || matches!(self, Euler | Midpoint | Heun | Rk4 | Rk5 | Lms | Ipndm)
+    }
+
+    /// The solvers of [`Process::Sde`], and of nothing else.
+    pub fn solves_sdes(self) -> bool {
+        use Solver::{EulerMaruyama, Milstein, Sra1, Sriw1, StochasticHeun};
+        matches!(self, EulerMaruyama | Milstein | StochasticHeun | Sra1 | Sriw1)
     }
 
     /// Whether the grid is walked from data to noise.

@@ -9,13 +9,13 @@ use ndarray::ArrayViewMut2;
 use super::adaptive::Control;
 use super::builder::row_maps;
 use super::dense;
-use super::lanes::{Tolerance, clamp, combine, error_sum, learned};
+use super::lanes::{Tolerance, clamp, combine, error_sum, kick, learned};
 use super::measure::{self, Numbers};
 use super::plan::Plan;
 use super::prediction::Map;
 use super::run::Run;
 use super::table::{
-    At, Draw, Eval, Lin, MAX_SLOTS, MAX_TERMS, Measure, Operand, REGISTERS, Row, Scale, Term,
+    At, Draw, Eval, Lin, MAX_SLOTS, MAX_TERMS, Measure, Noisy, Operand, REGISTERS, Row, Scale, Term,
 };
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result};
@@ -55,6 +55,7 @@ struct Segment {
 enum Op {
     Lin(Lin),
     LearnedNoise { base: f64, slope: f64 },
+    Noisy(Noisy),
 }
 
 /// The rows from a position to the next evaluation.
@@ -72,6 +73,7 @@ fn segment(plan: &Plan, from: usize) -> Segment {
             }
             Row::Lin(lin) => keep(Op::Lin(lin)),
             Row::LearnedNoise { base, slope } => keep(Op::LearnedNoise { base, slope }),
+            Row::Noisy(noisy) => keep(Op::Noisy(noisy)),
             Row::Accept { error, proposal } => s.accept = Some((usize::from(error), usize::from(proposal))),
             Row::IfAccepted => part = 1,
             Row::Merge => part = 2,
@@ -243,9 +245,10 @@ fn pass(
             *r = match op {
                 Op::Lin(lin) => row.resolve(lin, plan.table().terms(lin)),
                 Op::LearnedNoise { base, slope } => Resolved::learned(*base, *slope),
+                Op::Noisy(noisy) => Resolved::noisy(noisy),
             };
         }
-        threads::with_scratch((REGISTERS + 3) * CHUNK, |scratch| {
+        threads::with_scratch((REGISTERS + 4) * CHUNK, |scratch| {
             let accept = accept.map(|(register, proposal)| Accept {
                 register,
                 proposal,
@@ -259,7 +262,11 @@ fn pass(
 
 /// Operations an element costs, roughly.
 fn cost(plan: &Plan, op: &Op) -> usize {
-    let Op::Lin(lin) = op else { return 150 };
+    let lin = match op {
+        Op::Lin(lin) => lin,
+        Op::LearnedNoise { .. } => return 150,
+        Op::Noisy(_) => return 110,
+    };
     let terms = plan.table().terms(lin);
     let noise: usize = terms
         .iter()
@@ -330,6 +337,8 @@ struct Resolved {
     mask: Option<u8>,
     /// `x += exp(c0 + c1 second) noise` instead.
     learned: bool,
+    /// `dst += p g` of the normals and g in the operands instead, see [`Noisy`].
+    noisy: bool,
 }
 
 impl Resolved {
@@ -337,6 +346,19 @@ impl Resolved {
         let mut r = Resolved { learned: true, dst: Operand::Slot(0), ..Default::default() };
         (r.coefficients[0], r.coefficients[1]) = (base as f32, slope as f32);
         r.operands[0] = Operand::Noise;
+        r
+    }
+}
+
+impl Resolved {
+    fn noisy(n: &Noisy) -> Resolved {
+        let [a, b, c, d] = n.weights;
+        let mut r = Resolved { noisy: true, dst: Operand::Slot(n.dst), count: 3, ..Default::default() };
+        r.operands[..3].copy_from_slice(&[Operand::Noise, n.second, n.g]);
+        // By powers of z: `-c + b u + z (a - 3 d + z (c + z d))`.
+        for (to, from) in r.coefficients.iter_mut().zip([d, c, a - 3.0 * d, b, -c]) {
+            *to = from as f32;
+        }
         r
     }
 }
@@ -351,6 +373,7 @@ impl Default for Resolved {
             clamp: f32::INFINITY,
             mask: None,
             learned: false,
+            noisy: false,
         }
     }
 }
@@ -468,15 +491,40 @@ impl Kernel for Pass<'_, '_> {
         let mut target = buffer();
         let normals = buffer();
         let part = buffer();
+        let others = buffer();
         let mut registers: [&mut [f32]; REGISTERS] = std::array::from_fn(|_| buffer());
         let len = task.slots[0].len();
         for (index, at) in (0..len).step_by(CHUNK).enumerate() {
             let end = len.min(at + CHUNK);
             let n = end - at;
             let mut drawn = None;
+            let mut second = None;
             for lin in lins {
                 let c = &lin.coefficients;
                 let o = &lin.operands;
+                if lin.noisy {
+                    if drawn != Some(Operand::Noise) {
+                        noise.fill(s, Operand::Noise, task.first + at, &mut normals[..n], &mut part[..n]);
+                        drawn = Some(Operand::Noise);
+                    }
+                    if c[3] != 0.0 && second != Some(o[1]) {
+                        noise.fill(s, o[1], task.first + at, &mut others[..n], &mut part[..n]);
+                        second = Some(o[1]);
+                    }
+                    let (u, Operand::Slot(dst)) =
+                        (if c[3] == 0.0 { &normals[..n] } else { &others[..n] }, lin.dst)
+                    else {
+                        continue;
+                    };
+                    let dst = usize::from(dst);
+                    let g = match o[2] {
+                        Operand::Slot(i) => &task.slots[usize::from(i)][at..end],
+                        _ => &task.second[at..end],
+                    };
+                    kick(s, [&normals[..n], u, g, &task.slots[dst][at..end]], c, &mut target[..n]);
+                    task.slots[dst][at..end].copy_from_slice(&target[..n]);
+                    continue;
+                }
                 let used = &o[..lin.count.max(usize::from(lin.learned))];
                 for &operand in used.iter().filter(|o| matches!(o, Operand::Noise | Operand::Draw(_))) {
                     if drawn != Some(operand) {
@@ -494,6 +542,7 @@ impl Kernel for Pass<'_, '_> {
                     Operand::Slot(i) => &task.slots[usize::from(i)][at..end],
                     Operand::Reg(i) => &registers[usize::from(i)][..n],
                     Operand::Model => &task.y[at..end],
+                    Operand::Second => &task.second[at..end],
                     Operand::Noise | Operand::Draw(_) => &normals[..n],
                 };
                 match lin.count {

@@ -10,8 +10,9 @@ pub(super) fn grid(options: &PlanOptions, levels: &Levels) -> Result<Vec<Node>> 
     let mut nodes = match (&options.times, &options.sigmas) {
         (Some(times), _) => {
             let clean = matches!(levels, Levels::Vp { .. }).then_some(-1.0);
-            let rises =
-                options.process == Process::Ode && times.len() > 1 && times[0] < times[times.len() - 1];
+            let rises = matches!(options.process, Process::Ode | Process::Sde)
+                && times.len() > 1
+                && times[0] < times[times.len() - 1];
             if rises {
                 let turned: Vec<f64> = times.iter().rev().copied().collect();
                 check("times", &turned, levels.range(), clean)?;
@@ -25,7 +26,7 @@ pub(super) fn grid(options: &PlanOptions, levels: &Levels) -> Result<Vec<Node>> 
             check("sigmas", sigmas, (0.0, high), Some(0.0))?;
             sigmas.iter().map(|&s| levels.at_level(s)).collect()
         }
-        (None, None) if options.process == Process::Ode => {
+        (None, None) if matches!(options.process, Process::Ode | Process::Sde) => {
             let (n, a, b) = (options.steps, options.t_start, options.t_end);
             let n = if options.solver.is_adaptive() { 1 } else { n };
             let time = |i: usize| if i == n { b } else { a + (b - a) * i as f64 / n as f64 };

@@ -1,6 +1,7 @@
 //! Coefficients mode: what a plan does between two evaluations, as data, for callers whose tensors
 //! the engine cannot touch.
 
+use super::options::Process;
 use super::plan::Plan;
 use super::table::{At, Draw, Measure, Operand, REGISTERS, Row, Scale, Term};
 use crate::error::{Error, Result};
@@ -165,6 +166,7 @@ impl Plan {
                 list.push(Operation::LearnedNoise { base, slope, noise });
             }
             Row::Eval(_)
+            | Row::Noisy(_)
             | Row::Accept { .. }
             | Row::IfAccepted
             | Row::Merge
@@ -193,6 +195,7 @@ impl Plan {
             Operand::Slot(i) => Source::State(usize::from(i)),
             Operand::Reg(i) => Source::Register(usize::from(i)),
             Operand::Model => Source::Output,
+            Operand::Second => unreachable!("plans of sdes are not listed"),
             Operand::Noise => Source::Noise { purpose: Purpose::Step, draw: step },
             Operand::Draw(i) => match &self.table().draws[i as usize] {
                 Draw::One { purpose, number } => Source::Noise { purpose: *purpose, draw: *number },
@@ -229,6 +232,10 @@ impl Plan {
     /// Refuses plans whose rows do not share one list.
     pub(super) fn check_listed(&self) -> Result<()> {
         self.check_fixed()?;
+        if self.options().process == Process::Sde {
+            let expected = "another one: products of normals with an output are no list of scalars";
+            return Err(Error::argument("process", "sde", expected));
+        }
         if self.options().per_row {
             return Err(Error::argument("per_row", true, "false: one list of operations is for all rows"));
         }

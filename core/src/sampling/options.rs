@@ -149,9 +149,9 @@ pub struct PlanOptions {
     /// model with the same condition, role weak (Karras 2024). With `guidance` g that is three evaluations
     /// and `u + g (c - u) + (w - 1) (c - k)`, with g 1 the two of [`Guidance::Auto`]. 1 asks for no k. Default 1.
     pub guidance_weak: f64,
-    /// [`Process::Ode`]: where the walk begins. Default 0.
+    /// [`Process::Ode`] and sde: where the walk begins. Default 0.
     pub t_start: f64,
-    /// [`Process::Ode`]: where it ends, before or after `t_start`. Default 1.
+    /// [`Process::Ode`] and sde: where it ends, before or after `t_start`. Default 1.
     pub t_end: f64,
     /// Adaptive solvers: one to three exponents p of step-size control, a step growing by
     /// `0.9 e^(-p1/k) e1^(-p2/k) e2^(-p3/k)` with the errors e, e1, e2 of the last three accepted steps and k the

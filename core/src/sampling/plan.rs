@@ -146,9 +146,11 @@ impl Plan {
         self.grid[self.grid.len() - 1]
     }
 
-    /// Tensors the model returns for a row: 2 with a learned variance, else 1.
+    /// Tensors the model returns for a row, one after the other: 2 with a learned variance, and for an sde, whose
+    /// drift and diffusion they are, else 1.
     pub fn outputs(&self) -> usize {
-        if self.options.variance == Variance::LearnedRange { 2 } else { 1 }
+        let two = self.options.variance == Variance::LearnedRange || self.options.process == Process::Sde;
+        1 + usize::from(two)
     }
 
     /// The levels of the steps, `steps + 1` of them without restarts (two for an adaptive solver).
@@ -273,6 +275,14 @@ impl fmt::Display for Plan {
                     f,
                     "s{slot} = s{slot} bounded by its quantile {ratio} (1 to {most}), over the bound"
                 )?,
+                Row::Noisy(n) => {
+                    let [a, b, c, d] = n.weights;
+                    let (g, dst) = (name(n.g), n.dst);
+                    write!(
+                        f,
+                        "s{dst} = s{dst} + ({a:+.9} z {b:+.9} u {c:+.9} (z^2 - 1) {d:+.9} (z^3 - 3z)) {g}"
+                    )?
+                }
                 Row::LearnedNoise { base, slope } => {
                     write!(f, "s0 = s0 + exp({base:+.9} {slope:+.9} y2) noise")?
                 }
@@ -357,6 +367,7 @@ fn name(operand: Operand) -> String {
         Operand::Slot(i) => format!("s{i}"),
         Operand::Reg(i) => format!("r{i}"),
         Operand::Model => "y".into(),
+        Operand::Second => "y2".into(),
         Operand::Noise => "noise".into(),
         Operand::Draw(i) => format!("draw {i}"),
     }

@@ -105,7 +105,9 @@ impl Meaning {
         };
         match (self.process, self.prediction) {
             // Written out because the differences below would not be an exact 0.
-            (Process::Flow, Prediction::Velocity) | (Process::Ode, _) => Map { x: 0.0, y: 1.0 },
+            (Process::Flow, Prediction::Velocity) | (Process::Ode | Process::Sde, _) => {
+                Map { x: 0.0, y: 1.0 }
+            }
             (Process::TrigFlow, Prediction::TrigFlow) => Map { x: 0.0, y: self.data },
             (Process::Flow, _) => {
                 let (e, d) = (self.noise(n), self.data(n));

@@ -67,8 +67,8 @@ pub(super) enum Levels {
     /// `log_ratio[t] = ln(sigma/alpha)` of training step t, ascending. Between steps the ratio is
     /// log-linear, or linear where a peer's is.
     Vp { log_ratio: Vec<f64>, linear: bool },
-    /// Betas grow linearly over the time 0 to 1.
-    Continuous { beta: (f64, f64) },
+    /// Betas grow linearly over the time 0 to 1; `sub` with the smaller noise of sub-VP.
+    Continuous { beta: (f64, f64), sub: bool },
     /// Squared cosine of the time 0 to 1, bounded; the ratio is multiplied by `shift`.
     Cascade { shift: f64 },
     /// Alpha 1; model time is sigma, or a quarter of its logarithm.
@@ -91,9 +91,12 @@ impl Levels {
                     range: (angle(or(min, 0.002)), angle(or(max, 80.0))),
                 }
             }
-            Process::VpContinuous => Levels::Continuous { beta: (options.beta_start, options.beta_end) },
+            Process::VpContinuous | Process::SubVp => {
+                let sub = options.process == Process::SubVp;
+                Levels::Continuous { beta: (options.beta_start, options.beta_end), sub }
+            }
             Process::VpCascade => Levels::Cascade { shift: options.shift },
-            Process::Ode => {
+            Process::Ode | Process::Sde => {
                 let ends = options.times.as_ref().and_then(|t| Some((*t.first()?, *t.last()?)));
                 let (a, b) = ends.unwrap_or((options.t_start, options.t_end));
                 Levels::Ode { range: (a.min(b), a.max(b)) }
@@ -153,8 +156,11 @@ impl Levels {
                 }
                 vp_node(t, libm::exp(log_ratio[i] + fraction * (log_ratio[j] - log_ratio[i])))
             }
-            Levels::Continuous { beta: (low, high) } => {
+            Levels::Continuous { beta: (low, high), sub } => {
                 let integral = t * (low + 0.5 * t * (high - low));
+                if *sub {
+                    return sub_vp_node(t, integral);
+                }
                 vp_node(t, libm::sqrt(libm::expm1(integral)))
             }
             Levels::Cascade { shift } => vp_node(t, cascade_ratio(t, *shift)),
@@ -217,10 +223,12 @@ impl Levels {
                 let fraction = if high > low { ((log - low) / (high - low)).clamp(0.0, 1.0) } else { 0.0 };
                 vp_node((j - 1) as f64 + fraction, u)
             }
-            Levels::Continuous { beta: (low, high) } => {
-                let integral = libm::log1p(u * u);
+            Levels::Continuous { beta: (low, high), sub } => {
+                // Sub-VP: `sigma / alpha = 2 sinh(integral / 2)`.
+                let integral = if *sub { 2.0 * libm::asinh(u / 2.0) } else { libm::log1p(u * u) };
                 let root = libm::sqrt(low * low + 2.0 * (high - low) * integral);
-                vp_node(2.0 * integral / (low + root), u)
+                let t = 2.0 * integral / (low + root);
+                if *sub { sub_vp_node(t, integral) } else { vp_node(t, u) }
             }
             Levels::Cascade { shift } => {
                 let plain = u / shift;
@@ -257,6 +265,10 @@ impl Levels {
             Levels::Cascade { .. } => CASCADE_RATIOS,
         }
     }
+}
+
+fn sub_vp_node(t: f64, integral: f64) -> Node {
+    Node { t, alpha: libm::exp(-0.5 * integral), sigma: -libm::expm1(-integral) }
 }
 
 fn vp_node(t: f64, ratio: f64) -> Node {

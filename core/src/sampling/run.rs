@@ -166,8 +166,8 @@ impl Run {
     ) -> Result<Run> {
         let rows = seeds.len();
         check_state(plan, rows, elements, state.len())?;
-        if plan.options().process == Process::Ode {
-            let expected = "x_start for the process ode, which mixes no noise into data";
+        if matches!(plan.options().process, Process::Ode | Process::Sde) {
+            let expected = "x_start for the processes ode and sde, which mix no noise into data";
             return Err(Error::argument("data", "set", expected));
         }
         check_tensor("data", data, rows, elements, |v| v.is_finite(), "finite numbers")?;

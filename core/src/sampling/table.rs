@@ -22,8 +22,10 @@ pub(super) enum Operand {
     Slot(u8),
     /// A chunk-local register.
     Reg(u8),
-    /// The output just told.
+    /// The output just told: its first tensor.
     Model,
+    /// Its second tensor, where the model has two.
+    Second,
     /// Normals of the step's own draw.
     Noise,
     /// Other normals: an entry of the table's draws.
@@ -140,6 +142,17 @@ pub enum Measure {
     },
 }
 
+/// `dst += p g` with `p = a z + b u + c (z^2 - 1) + d (z^3 - 3 z)` of two normals, z the step's own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Noisy {
+    pub dst: u8,
+    pub g: Operand,
+    /// u.
+    pub second: Operand,
+    /// a, b, c, d.
+    pub weights: [f64; 4],
+}
+
 /// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Row {
@@ -179,6 +192,7 @@ pub(super) enum Row {
         base: f64,
         slope: f64,
     },
+    Noisy(Noisy),
 }
 
 /// The finished table.

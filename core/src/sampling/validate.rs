@@ -66,13 +66,13 @@ impl PlanOptions {
     }
 
     fn check_process(&self) -> Result<()> {
-        use Process::{VpContinuous, VpLinear, VpScaledLinear, VpSigmoid, VpTrained};
+        use Process::{SubVp, VpContinuous, VpLinear, VpScaledLinear, VpSigmoid, VpTrained};
         match self.process {
             VpLinear | VpScaledLinear | VpSigmoid => {
                 within("beta_start", self.beta_start, 1e-12, 0.999)?;
                 within("beta_end", self.beta_end, self.beta_start, 0.999)?;
             }
-            VpContinuous => {
+            VpContinuous | SubVp => {
                 within("beta_start", self.beta_start, 1e-12, 100.0)?;
                 within("beta_end", self.beta_end, self.beta_start, 100.0)?;
             }
@@ -269,23 +269,36 @@ impl PlanOptions {
     /// What has a meaning where there is no noise.
     fn check_ode(&self) -> Result<()> {
         let default = PlanOptions::default();
-        if self.process != Process::Ode {
+        let (ode, sde) = (self.process == Process::Ode, self.process == Process::Sde);
+        if self.solver.solves_sdes() != sde {
+            let expected = if sde {
+                "one that solves sdes for the process sde"
+            } else {
+                "another one unless the process is sde"
+            };
+            return Err(Error::argument("solver", self.solver.name(), expected));
+        }
+        if !ode && !sde {
             for (arg, value, own) in
                 [("t_start", self.t_start, default.t_start), ("t_end", self.t_end, default.t_end)]
             {
                 if value != own {
-                    return Err(Error::argument(arg, value, format!("{own} unless the process is ode")));
+                    return Err(Error::argument(
+                        arg,
+                        value,
+                        format!("{own} unless the process is ode or sde"),
+                    ));
                 }
             }
             return Ok(());
         }
-        if !self.solver.solves_odes() {
+        if ode && !self.solver.solves_odes() {
             let expected =
                 format!("one that needs nothing but dx/dt for the process {}", self.process.name());
             return Err(Error::argument("solver", self.solver.name(), expected));
         }
         if self.prediction != Prediction::Velocity {
-            let expected = "velocity for the process ode, whose model returns dx/dt";
+            let expected = "velocity for the processes ode and sde, whose model returns dx/dt";
             return Err(Error::argument("prediction", self.prediction.name(), expected));
         }
         let times = self.times.as_deref().unwrap_or_default();
@@ -304,6 +317,9 @@ impl PlanOptions {
             ("clip", self.clip.is_some()),
             ("threshold_ratio", self.threshold_ratio != 0.0),
             ("s_churn", self.s_churn != 0.0),
+            ("noise", self.noise != default.noise),
+            ("s_noise", self.s_noise != default.s_noise),
+            ("guidance", sde && (self.guidance != 1.0 || self.guidance_weak != 1.0)),
             ("start_sigma", self.start_sigma != 0.0),
             ("restart", self.restart.is_some()),
             ("inpaint", self.inpaint),
@@ -313,7 +329,8 @@ impl PlanOptions {
             ),
         ] {
             if used {
-                return Err(Error::argument(arg, "set", "the default for the process ode"));
+                let expected = format!("the default for the process {}", self.process.name());
+                return Err(Error::argument(arg, "set", expected));
             }
         }
         Ok(())

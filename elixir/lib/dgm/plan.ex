@@ -34,7 +34,8 @@ defmodule DGM.Plan do
 
     * `:process` - how data becomes noise: `:flow` (default), `:vp_linear`, `:vp_scaled_linear`,
       `:vp_cosine`, `:vp_sigmoid`, `:vp_trained` (with `:betas`), `:vp_continuous`,
-      `:vp_laplace`, `:vp_cascade`, `:ve`, `:edm`, `:trigflow`, `:ode`
+      `:vp_laplace`, `:vp_cascade`, `:ve`, `:edm`, `:trigflow`,
+      `:sub_vp`, `:ode`, `:sde`
     * `:prediction` - what the model predicts: `:velocity` (default), `:epsilon`, `:x0`, `:v`,
       `:score`, or a raw network: `:edm`, `:edm_v`, `:trigflow`, `:consistency`
     * `:solver` - `:euler` (default), `:heun`, `:dpmpp_2m`, `:unipc`, `:ddim`, `:euler_ancestral`,
@@ -68,7 +69,8 @@ defmodule DGM.Plan do
     * `:original_steps`, `:time_scale` - of `:lcm` and `:tcd`
     * `:rtol`, `:atol`, `:h_init`, `:max_evals`, `:controller` - of the adaptive `:bosh3`, `:dopri5`, `:tsit5`;
       `:save_at` - times at which these keep the sample, see `DGM.Sampler.saved/1`
-    * `:t_start`, `:t_end` - of the process `:ode`, whose model is `dx/dt`; its `:times` may ascend
+    * `:t_start`, `:t_end` - of the processes `:ode`, whose model is `dx/dt`, and `:sde`, whose model is drift and
+      diffusion, one after the other in each row; their `:times` may ascend
     * `:compat` - `:diffusers` reproduces that library's rounding, default `:none`
 
   `defaults/0` lists the default of each.

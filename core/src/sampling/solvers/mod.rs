@@ -10,6 +10,7 @@ mod ddpm;
 mod dpmpp;
 mod er_sde;
 mod exponential;
+mod ito;
 mod langevin;
 mod multistep;
 pub(super) mod pairs;
@@ -50,6 +51,11 @@ pub(super) fn build(solver: Solver, b: &mut Builder<'_>, grid: &[Node]) -> Resul
         Solver::Bosh3 => adaptive::build(b, grid, &pairs::BOSH3),
         Solver::Dopri5 => adaptive::build(b, grid, &pairs::DOPRI5),
         Solver::Tsit5 => adaptive::build(b, grid, &pairs::TSIT5),
+        Solver::EulerMaruyama => ito::euler_maruyama(b, grid),
+        Solver::Milstein => ito::milstein(b, grid),
+        Solver::StochasticHeun => ito::heun(b, grid),
+        Solver::Sra1 => ito::sra1(b, grid),
+        Solver::Sriw1 => ito::sriw1(b, grid),
         Solver::Rk5 => runge_kutta::build(b, grid, &runge_kutta::RK5),
         Solver::Lms => multistep::build(b, grid, Slopes::Grid),
         Solver::Ipndm => multistep::build(b, grid, Slopes::Even),

@@ -102,6 +102,7 @@ fn table_grids() {
         Process::VpCosine,
         Process::VpSigmoid,
         Process::VpContinuous,
+        Process::SubVp,
         Process::VpLaplace,
         Process::VpCascade,
         Process::Ve,

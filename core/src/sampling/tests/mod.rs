@@ -8,6 +8,7 @@ mod every;
 mod grids;
 mod guidance;
 mod invariance;
+mod ito;
 mod ode;
 mod operations;
 mod options;
@@ -127,6 +128,9 @@ fn compile(options: PlanOptions) -> Plan {
 /// Whether the mathematics of a solver allows a process.
 fn fits(solver: Solver, process: Process) -> bool {
     match solver {
+        _ if process == Process::Sde || solver.solves_sdes() => {
+            process == Process::Sde && solver.solves_sdes()
+        }
         _ if process == Process::Ode => solver.solves_odes(),
         Solver::EulerAncestralRf | Solver::FlowMap => process == Process::Flow,
         _ if solver.is_adaptive() => process == Process::Flow,
@@ -139,12 +143,12 @@ fn fits(solver: Solver, process: Process) -> bool {
 fn base(process: Process) -> PlanOptions {
     let mut o = PlanOptions { process, prediction: Prediction::V, ..Default::default() };
     match process {
-        Process::Flow | Process::Ode => o.prediction = Prediction::Velocity,
+        Process::Flow | Process::Ode | Process::Sde => o.prediction = Prediction::Velocity,
         Process::VpTrained => {
             o.train_steps = 200;
             o.betas = Some((0..200).map(|i| 1e-3 + 5e-4 * f64::from(i)).collect());
         }
-        Process::VpContinuous => (o.beta_start, o.beta_end) = (0.1, 20.0),
+        Process::VpContinuous | Process::SubVp => (o.beta_start, o.beta_end) = (0.1, 20.0),
         Process::Edm => o.prediction = Prediction::Edm,
         Process::TrigFlow => o.prediction = Prediction::TrigFlow,
         _ => {}
@@ -156,11 +160,16 @@ fn base(process: Process) -> PlanOptions {
 fn catalogue() -> Vec<Plan> {
     let mut all = Vec::new();
     for (i, &solver) in Solver::ALL.iter().enumerate() {
-        let process = if solver == Solver::Scm { Process::TrigFlow } else { Process::Flow };
+        let process = match solver {
+            Solver::Scm => Process::TrigFlow,
+            _ if solver.solves_sdes() => Process::Sde,
+            _ => Process::Flow,
+        };
         let own = PlanOptions { solver, steps: 5, ..base(process) };
         all.push(compile(own.clone()));
         let shift = if process == Process::Flow { 3.0 } else { 1.0 };
-        all.push(compile(PlanOptions { guidance: 2.5, shift, ..own.clone() }));
+        let guidance = if process == Process::Sde { 1.0 } else { 2.5 };
+        all.push(compile(PlanOptions { guidance, shift, ..own.clone() }));
         if fits(solver, Process::VpCosine) {
             let eta = if solver == Solver::Ddim { 0.6 } else { 0.0 };
             let vp = PlanOptions {
