@@ -130,7 +130,9 @@ fn structs_lie_as_c_sees_them() {
             controller,
             controller_len,
             save_at,
-            save_at_len
+            save_at_len,
+            likelihood,
+            reserved2
         }
     );
     layout!(

@@ -19,7 +19,8 @@ pub mod version;
 
 pub mod status;
 
-pub mod fence;
+pub mod density;
+mod fence;
 
 pub mod tensor;
 

@@ -3,8 +3,8 @@
 use std::ffi::c_char;
 
 use dgm_core::sampling::{
-    Compat, FinalSigma, Guidance, NoiseKind, Plan, PlanOptions, Prediction, Process, ShiftType, Solver,
-    Spacing, Variance,
+    Compat, FinalSigma, Guidance, Likelihood, NoiseKind, Plan, PlanOptions, Prediction, Process, ShiftType,
+    Solver, Spacing, Variance,
 };
 use dgm_core::{Error, Result};
 
@@ -76,6 +76,14 @@ pub const DGM_PROCESS_VP_LAPLACE: i32 = 10;
 pub const DGM_PROCESS_VP_CASCADE: i32 = 11;
 /// No noise: dx/dt = f(x, t), f told as a velocity, over times or from t_start to t_end, either way. Without x_start a run begins at standard normals.
 pub const DGM_PROCESS_ODE: i32 = 12;
+/// No log densities.
+pub const DGM_LIKELIHOOD_NONE: i32 = 0;
+/// The divergence of f, the trace of its Jacobian, is told, one number a row.
+pub const DGM_LIKELIHOOD_EXACT: i32 = 1;
+/// Hutchinson's estimate e^T J e of it is told, with the probe of +-1 of dgm_run_probe().
+pub const DGM_LIKELIHOOD_HUTCHINSON: i32 = 2;
+/// The same with a probe of normals.
+pub const DGM_LIKELIHOOD_HUTCHINSON_NORMAL: i32 = 3;
 /// Sub-VP (Song 2021): as vp_continuous with sigma = 1 - alpha^2.
 pub const DGM_PROCESS_SUB_VP: i32 = 13;
 /// dx = f(x, t) dt + g(x, t) dW element by element, over times or from t_start to t_end, either way. The model returns f and g, two tensors a row. Ito, but for stochastic_heun.
@@ -394,6 +402,10 @@ pub struct dgm_plan_options {
     pub save_at: *const f64,
     /// Number of save_at.
     pub save_at_len: usize,
+    /// DGM_LIKELIHOOD_*, ode only: integrates the divergence of f beside x, told as a number a row (dgm_run_tell_with()), for dgm_run_log_density(). Default DGM_LIKELIHOOD_NONE.
+    pub likelihood: i32,
+    /// 0.
+    pub reserved2: i32,
 }
 
 // SAFETY: repr(C), the size first, no padding, any bits are a value (the pointer is not followed
@@ -477,6 +489,8 @@ impl From<&PlanOptions> for dgm_plan_options {
             controller_len: 0,
             save_at: std::ptr::null(),
             save_at_len: 0,
+            likelihood: o.likelihood.code() as i32,
+            reserved2: 0,
         }
     }
 }
@@ -586,6 +600,7 @@ unsafe fn convert(o: &dgm_plan_options) -> Result<PlanOptions> {
         controller: unsafe { list("controller", o.controller, o.controller_len) }?,
         // SAFETY: as above.
         save_at: unsafe { list("save_at", o.save_at, o.save_at_len) }?,
+        likelihood: Likelihood::from_code(code("likelihood", o.likelihood)?)?,
     })
 }
 
@@ -686,6 +701,13 @@ pub unsafe extern "C" fn dgm_plan_run_size(plan: *const dgm_plan, rows: usize, b
 pub unsafe extern "C" fn dgm_plan_hash(plan: *const dgm_plan, hash: *mut u64) -> i32 {
     // SAFETY: the caller gives a live handle and a valid place, or NULL.
     entry(|| unsafe { put("hash", hash, handle("plan", plan)?.0.hash()) })
+}
+
+/// Numbers a row to be told with every output by dgm_run_tell_with(): 1 with likelihood, else 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_plan_numbers(plan: *const dgm_plan, numbers: *mut usize) -> i32 {
+    // SAFETY: the caller gives a live handle and a valid place, or NULL.
+    entry(|| unsafe { put("numbers", numbers, handle("plan", plan)?.0.numbers()) })
 }
 
 /// Tensors the model returns for a row, one after the other: 2 with a learned variance and for an sde (drift, then

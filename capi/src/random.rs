@@ -28,6 +28,8 @@ pub const DGM_PURPOSE_RESIDUAL: u32 = 7;
 pub const DGM_PURPOSE_BROWNIAN: u32 = 8;
 /// Stream for the caller's own use.
 pub const DGM_PURPOSE_USER: u32 = 9;
+/// Stream of the probes of stochastic traces.
+pub const DGM_PURPOSE_PROBE: u32 = 10;
 
 type Fill = fn(&[u64], u32, u32, ArrayViewMut2<'_, f32>) -> Result<()>;
 

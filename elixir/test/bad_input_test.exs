@@ -510,6 +510,7 @@ defmodule DGM.BadInputTest do
       {:prediction, [nil, "velocity", :nope, 1]},
       {:solver, [nil, "euler", :nope, 1]},
       {:spacing, [nil, "uniform", :nope, 1]},
+      {:likelihood, [nil, "exact", :nope, 1, :exact]},
       {:steps, counts},
       {:train_steps, counts, vp},
       {:max_evals, List.delete(counts, 1_000_000_000), adaptive},

@@ -181,6 +181,33 @@ defmodule DGM.WalksTest do
     assert_raise ArgumentError, ~r/solver/, fn -> Plan.compile(process: :sde) end
   end
 
+  test "log densities" do
+    rate = -:math.log(3)
+    start = DGM.Tensor.new([[3.0, -1.5], [0.0, 1.0]])
+    model = fn x -> for <<v::float-32-native <- x>>, into: <<>>, do: <<rate * v::float-32-native>> end
+    exact = for {a, b} <- [{3, -1.5}, {0, 1}], do: -(a * a + b * b) / 18 - :math.log(2 * :math.pi() * 9)
+
+    for likelihood <- [:exact, :hutchinson], solver <- [:tsit5, :rk4] do
+      plan = Plan.compile(process: :ode, solver: solver, likelihood: likelihood)
+      run = Sampler.start(plan, [1, 2], 2, x: start)
+      run = Sampler.finish(run, fn _request, x, _times -> {model.(x), [2 * rate, 2 * rate]} end)
+      for {found, exact} <- Enum.zip(Sampler.log_density(run), exact), do: assert_in_delta(found, exact, 1.0e-3)
+      for d <- Sampler.divergence(run), do: assert_in_delta(d, 2 * rate, 1.0e-6)
+      [bits | _] = Sampler.bits_per_dimension(run)
+      assert_in_delta bits, -hd(Sampler.log_density(run)) / (2 * :math.log(2)), 1.0e-9
+    end
+
+    run = Sampler.start(Plan.compile(process: :ode, likelihood: :hutchinson), [1, 2], 2)
+    assert [[a, b], _] = DGM.Tensor.to_list(Sampler.probe(run))
+    assert abs(a) == 1.0 and abs(b) == 1.0
+    x = Sampler.input(run)
+    assert_raise ArgumentError, ~r/numbers/, fn -> Sampler.tell(run, 1, x) end
+    assert_raise ArgumentError, ~r/numbers/, fn -> Sampler.tell(run, 1, {x, [1.0]}) end
+    assert_raise ArgumentError, ~r/numbers/, fn -> Sampler.tell(run, 1, {x, [1.0, :a]}) end
+    assert_raise DGM.Error, fn -> Sampler.log_density(run) end
+    assert_raise ArgumentError, ~r/likelihood/, fn -> Plan.compile(likelihood: :exact) end
+  end
+
   test "a flow map is told where to land" do
     run = Sampler.start(Plan.compile(solver: :flow_map, steps: 2), [1], 3)
     assert {:eval, %{t: 1.0, t_to: 0.5}} = Sampler.ask(run)

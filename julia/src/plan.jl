@@ -1,6 +1,7 @@
 const PROCESSES = enumeration("DGM_PROCESS_")
 const PREDICTIONS = enumeration("DGM_PREDICTION_")
 const SOLVERS = enumeration("DGM_SOLVER_")
+const LIKELIHOODS = enumeration("DGM_LIKELIHOOD_")
 const SPACINGS = enumeration("DGM_SPACING_")
 const FINAL_SIGMAS = enumeration("DGM_FINAL_SIGMA_")
 const SHIFT_TYPES = enumeration("DGM_SHIFT_TYPE_")
@@ -53,6 +54,7 @@ a published model is sampled with (`docs/SAMPLERS.md` lists them).
   sample, see [`saved`](@ref DGMKernels.saved).
 - `t_start`, `t_end`: of `process = :ode`, where the model is `dx/dt`, and `:sde`, where it is drift and diffusion,
   one after the other in the last dimension but one; `times` may ascend there.
+- `likelihood`: `$(join(map(repr, keys(LIKELIHOODS)), "`, `"))`, see [`log_density`](@ref DGMKernels.log_density).
 - `compat`: whose rounding to reproduce: `$(join(map(repr, keys(COMPATS)), "`, `"))`.
 
 Without a value an argument has the engine's default, which [`describe`](@ref DGMKernels.describe)
@@ -68,6 +70,7 @@ struct Plan
     handle::PlanHandle
     slots::Int
     outputs::Int
+    numbers::Int
     per_row::Bool
 end
 
@@ -81,12 +84,12 @@ Plan(; changes...) = Plan(default_options(LibDGM.dgm_plan_options_init, LibDGM.d
 
 const CHOICES = (process = PROCESSES, prediction = PREDICTIONS, solver = SOLVERS, spacing = SPACINGS,
                  final_sigma = FINAL_SIGMAS, shift_type = SHIFT_TYPES, guidance_mode = GUIDANCE_MODES,
-                 noise = NOISES, variance = VARIANCES, compat = COMPATS)
+                 likelihood = LIKELIHOODS, noise = NOISES, variance = VARIANCES, compat = COMPATS)
 const LISTS = (:times, :sigmas, :betas, :restart, :controller, :save_at)
 const FLAGS = (:zero_snr, :inpaint, :per_row)
 
 function compile(options; changes...)
-    hidden = (:struct_size, :reserved, map(list -> Symbol(list, :_len), LISTS)...)
+    hidden = (:struct_size, :reserved, :reserved2, map(list -> Symbol(list, :_len), LISTS)...)
     known = filter(n -> !(n in hidden), fieldnames(LibDGM.dgm_plan_options))
     lists = Pair{Symbol,Vector{Float64}}[]
     for (name, value) in pairs(changes)
@@ -118,7 +121,9 @@ function compile(options; changes...)
     check(LibDGM.dgm_plan_slots(handle, slots))
     outputs = Ref{Csize_t}()
     check(LibDGM.dgm_plan_outputs(handle, outputs))
-    return Plan(handle, Int(slots[]), Int(outputs[]), options.per_row != 0)
+    told = Ref{Csize_t}()
+    check(LibDGM.dgm_plan_numbers(handle, told))
+    return Plan(handle, Int(slots[]), Int(outputs[]), Int(told[]), options.per_row != 0)
 end
 
 function numbers(name, value)

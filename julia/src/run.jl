@@ -140,7 +140,8 @@ slot(run::Run{N}, i) where {N} = view(run.state, ntuple(_ -> Colon(), Val(N))...
 
 Answers `request` with the output `y` of the model, of the size of `request.x`, and computes up to the
 next question. An `Array{Float32}` is read in place; any other array of real numbers is first copied to
-one, each number rounded to `Float32`. An answer that is not finite, or to another question, is refused and leaves the run as it was.
+one, each number rounded to `Float32`. With a `likelihood` the answer is a tuple `(y, numbers)`, a number a row
+(see [`log_density`](@ref DGMKernels.log_density)). An answer that is not finite, or to another question, is refused and leaves the run as it was.
 """
 function tell!(run::Run, request::Request, y::AbstractArray)
     dims = answer_dims(run)
@@ -148,6 +149,18 @@ function tell!(run::Run, request::Request, y::AbstractArray)
     header, state, output = run.header, run.state, answer(run, y)
     check(LibDGM.dgm_run_tell(run.plan.handle, header, length(header), state, length(state),
                               request.id, output, length(output)))
+    return run
+end
+
+function tell!(run::Run, request::Request, (y, numbers)::Tuple{AbstractArray,Any})
+    dims, rows = answer_dims(run), last(run.dims)
+    size(y) == dims || wrong_size("y", y, dims)
+    told = convert(Vector{Float64}, vec(collect(Float64, numbers)))
+    length(told) == rows * run.plan.numbers ||
+        throw(DimensionMismatch("numbers has length $(length(told)), expected $(rows * run.plan.numbers)"))
+    header, state, output = run.header, run.state, answer(run, y)
+    check(LibDGM.dgm_run_tell_with(run.plan.handle, header, length(header), state, length(state),
+                                   request.id, output, length(output), told, length(told)))
     return run
 end
 tell!(run::Run, request::Request, y) = throw(ArgumentError("y is a $(typeof(y)), expected an array of size $(run.dims)"))

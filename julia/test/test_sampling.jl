@@ -272,6 +272,30 @@ end
     @test D.Plan(process = :sub_vp, prediction = :score, beta_start = 0.1, beta_end = 20).slots == 1
 end
 
+@testset "log densities" begin
+    x = Float32[3 0 1; -1.5 1 2]
+    exact = [-(a^2 + b^2) / 18 - log(2pi * 9) for (a, b) in eachcol(x)]
+    for likelihood in (:exact, :hutchinson, :hutchinson_normal), solver in (:tsit5, :rk4)
+        plan = D.Plan(process = :ode, solver = solver, likelihood = likelihood)
+        @test plan.numbers == 1
+        run = D.start(7, plan, (2, 3); x = x)
+        e = likelihood === :exact ? nothing : D.probe(run)
+        numbers() = -log(3) .* (e === nothing ? fill(2, 3) : vec(sum(abs2, e; dims = 1)))
+        D.sample!(run, (x, t, request) -> (-Float32(log(3)) .* x, numbers()))
+        estimated = likelihood === :hutchinson_normal
+        estimated || @test D.log_density(run) ≈ exact atol = 1e-3
+        @test D.divergence(run) ≈ numbers() atol = 1e-6
+        @test D.bits_per_dimension(run) ≈ -D.log_density(run) ./ (2log(2))
+    end
+    plan = D.Plan(process = :ode, solver = :rk4, likelihood = :exact)
+    run = D.start(7, plan, (2, 3))
+    @test_throws D.DGMError D.log_density(run)
+    @test_throws D.DGMError D.probe(run)
+    @test_throws DimensionMismatch D.tell!(run, D.ask(run), (x, [1.0, 2.0]))
+    @test_throws DimensionMismatch D.tell!(run, D.ask(run), x)
+    @test_throws ArgumentError D.Plan(likelihood = :exact)
+end
+
 @testset "two guidances in one step" begin
     plan = D.Plan(steps = 1, guidance = 3, guidance_weak = 2)
     roles, outputs = Symbol[], (cond = 0.5f0, uncond = 0.25f0, weak = 0.125f0)

@@ -367,6 +367,68 @@ static void sde(void)
     }
 }
 
+/* Data N(0, 9) becomes N(0, 1) along dx/dt = -ln(3) x. */
+static void log_density(void)
+{
+    const double rate = -1.0986122886681098, tau = 1.8378770664093453;
+    for (int32_t kind = DGM_LIKELIHOOD_EXACT; kind <= DGM_LIKELIHOOD_HUTCHINSON_NORMAL; kind++) {
+        dgm_plan_options o;
+        dgm_plan *plan = NULL;
+        float start[ROWS * N], e[ROWS * N];
+        double numbers[ROWS], log_p[ROWS], bits[ROWS], walked[ROWS];
+        size_t wanted = 0;
+        OK(dgm_plan_options_init(&o, sizeof o));
+        CHECK(o.likelihood == DGM_LIKELIHOOD_NONE);
+        o.process = DGM_PROCESS_ODE;
+        o.solver = DGM_SOLVER_DOPRI5;
+        o.likelihood = kind;
+        OK(dgm_plan_compile(&o, &plan));
+        OK(dgm_plan_numbers(plan, &wanted));
+        CHECK(wanted == 1);
+        OK(dgm_plan_run_size(plan, ROWS, &run_size));
+        OK(dgm_plan_state_len(plan, ROWS, N, &state_len));
+        CHECK(run_size <= sizeof run && state_len <= COUNT(state));
+        for (size_t k = 0; k < ROWS * N; k++)
+            start[k] = (float)(k % 5) - 2;
+        OK(dgm_run_start(plan, seeds, ROWS, N, start, run, run_size, state, state_len));
+        if (kind == DGM_LIKELIHOOD_EXACT)
+            CHECK(dgm_run_probe(plan, run, run_size, e, COUNT(e)) == DGM_ERROR_STATE);
+        else
+            OK(dgm_run_probe(plan, run, run_size, e, COUNT(e)));
+        CHECK(dgm_run_log_density(plan, run, run_size, state, state_len, log_p, NULL, ROWS) == DGM_ERROR_STATE);
+        for (size_t r = 0; r < ROWS; r++) {
+            numbers[r] = 0;
+            for (size_t k = 0; k < N; k++)
+                numbers[r] += rate * (kind == DGM_LIKELIHOOD_EXACT ? 1 : e[r * N + k] * e[r * N + k]);
+        }
+        for (;;) {
+            dgm_request r = new_request();
+            float *in = NULL;
+            OK(dgm_run_ask(plan, run, run_size, &r));
+            if (r.done)
+                break;
+            OK(dgm_run_input(plan, run, run_size, state, state_len, &in));
+            for (size_t k = 0; k < ROWS * N; k++)
+                y[k] = (float)rate * in[k];
+            CHECK(dgm_run_tell(plan, run, run_size, state, state_len, r.eval_id, y, ROWS * N) == DGM_ERROR_SHAPE);
+            OK(dgm_run_tell_with(plan, run, run_size, state, state_len, r.eval_id, y, ROWS * N, numbers, ROWS));
+        }
+        OK(dgm_run_log_density(plan, run, run_size, state, state_len, log_p, bits, ROWS));
+        OK(dgm_run_divergence(plan, run, run_size, walked, ROWS));
+        for (size_t r = 0; r < ROWS; r++) {
+            double expected = numbers[r], error = walked[r] - numbers[r];
+            CHECK(error < 1e-6 && error > -1e-6);
+            for (size_t k = 0; k < N; k++)
+                expected -= 0.5 * (start[r * N + k] * start[r * N + k] / 9 + tau);
+            CHECK(log_p[r] - expected < 1e-3 && expected - log_p[r] < 1e-3);
+            error = bits[r] + log_p[r] / (N * 0.6931471805599453);
+            CHECK(error < 1e-9 && error > -1e-9);
+        }
+        dgm_plan_free(plan);
+    }
+    memset(y, 0, sizeof y);
+}
+
 static void checkpoint(void)
 {
     dgm_plan *plan = compile(DGM_SOLVER_DPMPP_2M, 6, 1), *another = compile(DGM_SOLVER_DPMPP_2M, 7, 1);
@@ -540,6 +602,7 @@ int main(void)
     two_guidances();
     ode();
     sde();
+    log_density();
     checkpoint();
     misuse();
     return finish("test_plan");

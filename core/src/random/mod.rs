@@ -47,6 +47,8 @@ pub enum Purpose {
     Brownian = 8,
     /// Free for the caller.
     User = 9,
+    /// Probe vectors of stochastic traces.
+    Probe = 10,
 }
 
 /// Largest number of elements in a row: block indices are 32-bit.

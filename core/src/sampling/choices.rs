@@ -356,6 +356,20 @@ coded! {
 }
 
 coded! {
+    /// Whether an ode gives log densities, and what is told for them with every output.
+    Likelihood, "likelihood" {
+        /// It does not.
+        None = 0 "none",
+        /// The divergence of f, the trace of its Jacobian, one number a row.
+        Exact = 1 "exact",
+        /// Hutchinson's estimate `e^T J e` of it with a probe of +-1.
+        Hutchinson = 2 "hutchinson",
+        /// The same with a probe of normals.
+        HutchinsonNormal = 3 "hutchinson_normal",
+    }
+}
+
+coded! {
     /// Whose accidents to reproduce.
     Compat, "compat" {
         /// Nobody's.

@@ -11,6 +11,7 @@
 //! | 72 | a seed u64 a row |
 //! | | adaptive plans: t, h, error f64 (two of them for a controller of three exponents) and flags u64 a row |
 //! | | plans with `per_row`: position and flags u64 a row |
+//! | | plans with likelihood: an f64 a state tensor, a row |
 //! | end - 8 | CRC-32 of all before, as u64 |
 //!
 //! An export is the header, the state as f32, and the CRC-32 of the state as u64.
@@ -216,12 +217,13 @@ impl Run {
     /// # Errors
     /// [`Error::Overflow`] when that many rows cannot be addressed.
     pub fn header_len(plan: &Plan, rows: usize) -> Result<usize> {
+        let kept = 8 * plan.kept();
         let control = match (plan.is_adaptive(), plan.remembers()) {
             (false, _) => 0,
             (true, false) => CONTROL,
             (true, true) => CONTROL + MEMORY,
         };
-        let row = 8 + control + if plan.options().per_row { PLACE } else { 0 };
+        let row = 8 + kept + control + if plan.options().per_row { PLACE } else { 0 };
         rows.checked_mul(row)
             .and_then(|n| n.checked_add(FIXED + CRC))
             .filter(|&n| n <= isize::MAX as usize)
@@ -265,6 +267,9 @@ impl Run {
         for p in &self.places {
             w.size(p.position);
             w.u64(u64::from(p.selected) | u64::from(p.moving) << 1);
+        }
+        for &number in &self.numbers {
+            w.f64(number);
         }
         out[..len].copy_from_slice(&w.seal());
         Ok(len)
@@ -332,8 +337,12 @@ impl Run {
                 places.push(place);
             }
         }
+        let numbers: Vec<f64> = (0..rows * plan.kept()).map(|_| r.f64()).collect::<Result<_>>()?;
+        if !numbers.iter().all(|v| v.is_finite()) {
+            return Err(bad(RUN, "its numbers are not finite"));
+        }
         plan.state_len(rows, elements).map_err(|e| bad(RUN, e))?;
-        let mut run = Run { plan: hash, elements, position, counters, seeds, control, places };
+        let mut run = Run { plan: hash, elements, position, counters, seeds, control, places, numbers };
         if plan.options().per_row {
             run.settle(plan);
             if run.position != position {

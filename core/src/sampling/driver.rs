@@ -16,13 +16,26 @@ pub fn drive<M>(plan: &Plan, run: &mut Run, state: &mut [f32], mut model: M) -> 
 where
     M: FnMut(&Request, &[f32], &[f32], &mut [f32]) -> Result<()>,
 {
+    drive_with(plan, run, state, |request, x, t, y, _| model(request, x, t, y))
+}
+
+/// [`drive`] for plans that want numbers with every output ([`Plan::numbers`]): the model also fills
+/// `numbers`, `[rows, numbers]`.
+///
+/// # Errors
+/// As [`drive`].
+pub fn drive_with<M>(plan: &Plan, run: &mut Run, state: &mut [f32], mut model: M) -> Result<()>
+where
+    M: FnMut(&Request, &[f32], &[f32], &mut [f32], &mut [f64]) -> Result<()>,
+{
     run.check(plan, state.len())?;
     let mut y = vec![0.0; run.rows() * run.elements() * plan.outputs()];
     let mut t = vec![0.0; run.rows()];
+    let mut numbers = vec![0.0; run.rows() * plan.numbers()];
     while let Ask::Eval(request) = run.ask(plan)? {
         run.row_times(plan, &mut t)?;
-        model(&request, run.input(plan, state)?, &t, &mut y)?;
-        run.tell(plan, state, request.eval_id, &y)?;
+        model(&request, run.input(plan, state)?, &t, &mut y, &mut numbers)?;
+        run.tell_with(plan, state, request.eval_id, &y, &numbers)?;
     }
     Ok(())
 }

@@ -102,17 +102,18 @@ pub(super) fn begin(run: &mut Run, plan: &Plan, state: &mut [f32]) {
 }
 
 /// Carries the run to its next evaluation. Everything was checked before.
-pub(super) fn advance(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32]) {
+pub(super) fn advance(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32], told: &[f64]) {
     if !run.places.is_empty() {
-        return advance_rows(run, plan, state, y);
+        return advance_rows(run, plan, state, y, told);
     }
     let Some(eval) = plan.eval_at(run.position).copied() else { return };
     let s = segment(plan, run.position + 1);
     let chunks = run.elements.div_ceil(CHUNK);
     let active = run.active(plan);
-    let numbers = phases(run, plan, &eval, state, y, &s, &active);
+    let numbers = phases(run, plan, &eval, state, y, &s, &active, told);
     let mut errors = vec![0.0; if s.accept.is_some() { run.rows() * chunks } else { 0 }];
     pass(run, plan, &eval, state, y, &s.lins, &active, &numbers, s.accept, &mut errors);
+    let registers = beside(run, plan, &eval, &s.lins, &active, told);
     run.counters.evals += 1;
     run.position = s.next;
     if s.accept.is_none() {
@@ -126,7 +127,9 @@ pub(super) fn advance(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32]) 
             // Chunk sums in rising order: the order is part of the definition.
             let sum: f64 = errors[row * chunks..(row + 1) * chunks].iter().fold(0.0, |a, e| a + e);
             let before = run.control[row];
-            accepted[row] = run.control[row].judge(libm::sqrt(sum / run.elements as f64), &rule);
+            let (extra, count) = extra_error(run, plan, row, s.accept, &registers);
+            let error = libm::sqrt((sum + extra) / (run.elements as f64 + count));
+            accepted[row] = run.control[row].judge(error, &rule);
             if accepted[row] {
                 if let Some((_, proposal)) = s.accept {
                     dense::save(plan, state, shape, row, &before, proposal);
@@ -139,15 +142,17 @@ pub(super) fn advance(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32]) 
     }
     run.counters.rounds += 1;
     pass(run, plan, &eval, state, y, &s.accepted, &accepted, &numbers, None, &mut []);
+    beside(run, plan, &eval, &s.accepted, &accepted, told);
     let active: Vec<bool> = run.control.iter().map(|c| !c.done).collect();
     pass(run, plan, &eval, state, y, &s.after, &active, &numbers, None, &mut []);
+    beside(run, plan, &eval, &s.after, &active, told);
     if !active.contains(&true) {
         run.position = plan.table().rows.len();
     }
 }
 
 /// Carries the rows that were asked for to their next evaluations, those at one place together.
-fn advance_rows(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32]) {
+fn advance_rows(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32], told: &[f64]) {
     let active = run.active(plan);
     let places: Vec<Option<usize>> =
         run.places.iter().zip(&active).map(|(p, active)| active.then_some(p.position)).collect();
@@ -158,8 +163,9 @@ fn advance_rows(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32]) {
         let Some(eval) = plan.eval_at(position).copied() else { continue };
         let s = segment(plan, position + 1);
         let group: Vec<bool> = places.iter().map(|place| *place == Some(position)).collect();
-        let numbers = phases(run, plan, &eval, state, y, &s, &group);
+        let numbers = phases(run, plan, &eval, state, y, &s, &group, told);
         pass(run, plan, &eval, state, y, &s.lins, &group, &numbers, None, &mut []);
+        beside(run, plan, &eval, &s.lins, &group, told);
         for (place, _) in run.places.iter_mut().zip(&group).filter(|(_, told)| **told) {
             place.position = s.next;
             place.moving = !plan.starts_step(s.next);
@@ -167,6 +173,66 @@ fn advance_rows(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32]) {
     }
     run.counters.evals += 1;
     run.settle(plan);
+}
+
+/// What `ops` do to the numbers beside the tensors; returns the registers of every row.
+fn beside(
+    run: &mut Run,
+    plan: &Plan,
+    eval: &Eval,
+    ops: &[Op],
+    active: &[bool],
+    told: &[f64],
+) -> Vec<[f64; REGISTERS]> {
+    let kept = plan.kept();
+    if kept == 0 {
+        return Vec::new();
+    }
+    let mut registers = vec![[0.0; REGISTERS]; run.rows()];
+    let mut all = std::mem::take(&mut run.numbers);
+    for (row, slots) in all.chunks_exact_mut(kept).enumerate() {
+        if active.get(row).is_some_and(|active| !active) {
+            continue;
+        }
+        let context = RowContext::new(run, plan, eval, row, &[]);
+        let registers = &mut registers[row];
+        for op in ops {
+            let Op::Lin(lin) = op else { continue };
+            let value = plan.table().terms(lin).iter().fold(0.0, |sum, term| {
+                let value = match term.operand {
+                    Operand::Slot(i) => slots[usize::from(i)],
+                    Operand::Reg(i) => registers[usize::from(i)],
+                    Operand::Model => told.get(row).copied().unwrap_or_default(),
+                    // Plans of likelihoods have neither noise nor a second output.
+                    Operand::Second | Operand::Noise | Operand::Draw(_) => 0.0,
+                };
+                sum + term.coefficient * context.scale(term) * value
+            });
+            match lin.dst {
+                Operand::Slot(i) => slots[usize::from(i)] = value,
+                Operand::Reg(i) => registers[usize::from(i)] = value,
+                _ => {}
+            }
+        }
+    }
+    run.numbers = all;
+    registers
+}
+
+/// What the number beside x adds to the error of a row, and to its count.
+fn extra_error(
+    run: &Run,
+    plan: &Plan,
+    row: usize,
+    accept: Option<(usize, usize)>,
+    registers: &[[f64; REGISTERS]],
+) -> (f64, f64) {
+    let (Some(registers), Some((error, proposal))) = (registers.get(row), accept) else { return (0.0, 0.0) };
+    let numbers = &run.numbers[row * plan.kept()..];
+    let size = numbers[0].abs().max(numbers[proposal].abs());
+    let o = plan.options();
+    let ratio = registers[error] / (o.atol + o.rtol * size).max(f64::MIN_POSITIVE);
+    (ratio * ratio, 1.0)
 }
 
 /// The parts of a segment that end with numbers of whole rows; returns those measured last.
@@ -178,11 +244,13 @@ fn phases(
     y: &[f32],
     s: &Segment,
     active: &[bool],
+    told: &[f64],
 ) -> Vec<Numbers> {
     let mut numbers = Vec::new();
     let len = run.rows() * run.elements;
     for (ops, barrier) in &s.phases {
         pass(run, plan, eval, state, y, ops, active, &numbers, None, &mut []);
+        beside(run, plan, eval, ops, active, told);
         match *barrier {
             Barrier::Measure(what, a, b) => {
                 let read = |operand| match operand {

@@ -226,5 +226,5 @@ fields! {
     threshold_max = 45, variance = 46, start_step = 47, start_sigma = 48, restart = 49, inpaint = 50,
     original_steps = 51, time_scale = 52, compat = 53,
     sde_eta = 54, per_row = 55, snr = 56, corrector_steps = 57, guidance_weak = 58,
-    t_start = 59, t_end = 60, controller = 61, save_at = 62,
+    t_start = 59, t_end = 60, controller = 61, save_at = 62, likelihood = 63,
 }

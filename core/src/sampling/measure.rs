@@ -42,6 +42,12 @@ pub(super) fn rows(what: Measure, a: &[f32], b: &[f32], elements: usize) -> Vec<
     parts.chunks(chunks).map(|parts| numbers(what, &total(parts), elements as f64)).collect()
 }
 
+/// The sum of the squares of a row.
+pub(super) fn squares(x: &[f32]) -> f64 {
+    let parts: Vec<_> = x.chunks(CHUNK).map(|x| dispatch(Products { a: x, b: x })).collect();
+    total(&parts).aa
+}
+
 /// Chunk sums in rising order.
 fn total(parts: &[[f64; SUMS]]) -> Sums {
     let mut t = [0.0; SUMS];

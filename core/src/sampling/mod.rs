@@ -17,6 +17,7 @@
 //! | `solvers/` | one file a family |
 //! | `plan`, `run`, `codec` | compiled table, changing part, both as bytes |
 //! | `rows` | rows at times of their own |
+//! | `density` | log densities along an ode |
 //! | `operations` | the table as data, for tensors on other devices |
 //! | `exec`, `lanes`, `measure`, `adaptive`, `dense` | the interpreter, its arithmetic, numbers of whole rows, step-size control, x between steps |
 //! | `catalogue`, `presets` | the page that lists all methods, options by model |
@@ -35,6 +36,7 @@ mod choices;
 mod codec;
 mod combine;
 mod dense;
+mod density;
 mod driver;
 mod exec;
 mod fields;
@@ -60,12 +62,13 @@ mod validate;
 
 pub use catalogue::catalogue;
 pub use combine::cfg_combine;
-pub use driver::{drive, sample};
+pub use density::{bits_per_dimension, normal_log_density};
+pub use driver::{drive, drive_with, sample};
 pub use fields::Value as OptionValue;
 pub use operations::{Operation, OperationTerm, Source, Target};
 pub use options::{
-    Compat, FinalSigma, Guidance, MAX_STEPS, NoiseKind, PlanOptions, Prediction, Process, ShiftType, Solver,
-    Spacing, Variance,
+    Compat, FinalSigma, Guidance, Likelihood, MAX_STEPS, NoiseKind, PlanOptions, Prediction, Process,
+    ShiftType, Solver, Spacing, Variance,
 };
 pub use plan::Plan;
 pub use process::Node;

@@ -236,6 +236,10 @@ impl Plan {
             let expected = "another one: products of normals with an output are no list of scalars";
             return Err(Error::argument("process", "sde", expected));
         }
+        if self.numbers() != 0 {
+            let got = self.options().likelihood.name();
+            return Err(Error::argument("likelihood", got, "none: its numbers are no tensors"));
+        }
         if self.options().per_row {
             return Err(Error::argument("per_row", true, "false: one list of operations is for all rows"));
         }

@@ -161,6 +161,10 @@ pub struct PlanOptions {
     /// Adaptive solvers: up to 1000 times, in the order of the walk, at which x is kept
     /// ([`Run::saved`](super::Run::saved)); steps do not end there, x is interpolated.
     pub save_at: Option<Vec<f64>>,
+    /// [`Process::Ode`]: integrates the divergence of f beside x, told as a number a row
+    /// ([`Run::tell_with`](super::Run::tell_with)), for [`Run::log_density`](super::Run::log_density); error
+    /// control counts it as one more element. Default [`Likelihood::None`].
+    pub likelihood: Likelihood,
 }
 
 impl Default for PlanOptions {
@@ -228,6 +232,7 @@ impl Default for PlanOptions {
             t_end: 1.0,
             controller: None,
             save_at: None,
+            likelihood: Likelihood::None,
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct Run {
     pub(super) control: Vec<Control>,
     /// Where each row stands, for plans with `per_row`, else empty.
     pub(super) places: Vec<Place>,
+    /// Beside every state tensor of every row, for plans with likelihood, else empty.
+    pub(super) numbers: Vec<f64>,
 }
 
 /// How much work a run has done.
@@ -142,6 +144,7 @@ impl Run {
             seeds: seeds.to_vec(),
             control,
             places: Vec::new(),
+            numbers: vec![0.0; rows * plan.kept()],
         };
         run.save_start(plan, state);
         exec::begin(&mut run, plan, state);
@@ -221,6 +224,7 @@ impl Run {
             seeds: seeds.to_vec(),
             control: Vec::new(),
             places: Vec::new(),
+            numbers: vec![0.0; seeds.len() * plan.kept()],
         })
     }
 
@@ -381,6 +385,22 @@ impl Run {
     /// told twice), or the output of an unfinished row is not finite; [`Error::Shape`] when a
     /// length is wrong. Run and state are untouched on error.
     pub fn tell(&mut self, plan: &Plan, state: &mut [f32], eval_id: u64, y: &[f32]) -> Result<()> {
+        self.tell_with(plan, state, eval_id, y, &[])
+    }
+
+    /// [`tell`](Run::tell) for plans that want numbers with every output, `[rows, numbers]`
+    /// ([`Plan::numbers`]): the divergence of [`likelihood`](super::PlanOptions::likelihood).
+    ///
+    /// # Errors
+    /// As [`tell`](Run::tell), for `numbers` too.
+    pub fn tell_with(
+        &mut self,
+        plan: &Plan,
+        state: &mut [f32],
+        eval_id: u64,
+        y: &[f32],
+        numbers: &[f64],
+    ) -> Result<()> {
         self.check(plan, state.len())?;
         let eval = self.awaited(plan, eval_id)?;
         let len = self.elements * plan.outputs();
@@ -397,7 +417,18 @@ impl Run {
                 eval.stage
             )));
         }
-        exec::advance(self, plan, state, y);
+        if numbers.len() != self.rows() * plan.numbers() {
+            let expected = format!("{} x {} numbers", self.rows(), plan.numbers());
+            return Err(Error::shape("numbers", &[numbers.len()], expected));
+        }
+        let active = self.active(plan);
+        let used = |row: usize| active.get(row).copied().unwrap_or(true);
+        if let Some(row) = (0..numbers.len()).find(|&row| used(row) && !numbers[row].is_finite()) {
+            let message =
+                format!("the number told is {} in row {row}; expected finite numbers", numbers[row]);
+            return Err(Error::State(message));
+        }
+        exec::advance(self, plan, state, y, numbers);
         Ok(())
     }
 

@@ -290,6 +290,10 @@ impl PlanOptions {
                     ));
                 }
             }
+            if self.likelihood != Likelihood::None {
+                let expected = "none unless the process is ode";
+                return Err(Error::argument("likelihood", self.likelihood.name(), expected));
+            }
             return Ok(());
         }
         if ode && !self.solver.solves_odes() {
@@ -319,6 +323,12 @@ impl PlanOptions {
             ("s_churn", self.s_churn != 0.0),
             ("noise", self.noise != default.noise),
             ("s_noise", self.s_noise != default.s_noise),
+            (
+                "guidance_mode",
+                self.likelihood != Likelihood::None
+                    && (self.guidance_mode == Guidance::CfgZero || self.guidance_rescale != 0.0),
+            ),
+            ("likelihood", sde && self.likelihood != Likelihood::None),
             ("guidance", sde && (self.guidance != 1.0 || self.guidance_weak != 1.0)),
             ("start_sigma", self.start_sigma != 0.0),
             ("restart", self.restart.is_some()),

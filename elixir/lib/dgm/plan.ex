@@ -71,6 +71,8 @@ defmodule DGM.Plan do
       `:save_at` - times at which these keep the sample, see `DGM.Sampler.saved/1`
     * `:t_start`, `:t_end` - of the processes `:ode`, whose model is `dx/dt`, and `:sde`, whose model is drift and
       diffusion, one after the other in each row; their `:times` may ascend
+    * `:likelihood` - of `:ode`: `:exact`, `:hutchinson`, `:hutchinson_normal`, see
+      `DGM.Sampler.log_density/1`; default `:none`
     * `:compat` - `:diffusers` reproduces that library's rounding, default `:none`
 
   `defaults/0` lists the default of each.

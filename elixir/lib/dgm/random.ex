@@ -7,7 +7,8 @@ defmodule DGM.Random do
   ## Options of every stream
 
     * `:purpose` - separates streams: `:user` (default), or one of the engine's own `:initial`,
-      `:step`, `:churn`, `:inpaint`, `:accept`, `:gumbel`, `:draft`, `:residual`, `:brownian`
+      `:step`, `:churn`, `:inpaint`, `:accept`, `:gumbel`, `:draft`, `:residual`, `:brownian`,
+      `:probe`
     * `:draw` - index of the draw, default 0
   """
 

@@ -24,7 +24,12 @@ defmodule DGM.Sampler do
   the time of each row (f32 binary); returns the output as a binary, a `DGM.Tensor` or an `Nx`
   tensor with as many elements as the input.
   """
-  @type model :: (Request.t(), binary, binary -> binary | Tensor.input())
+  @type model :: (Request.t(), binary, binary -> answer)
+
+  @typedoc """
+  An output, or with a `:likelihood` a tuple of it and of a list of numbers, one a row.
+  """
+  @type answer :: binary | Tensor.input() | {binary | Tensor.input(), [number]}
 
   @doc """
   Starts a run of `length(seeds)` rows of `elements` numbers.
@@ -153,11 +158,26 @@ defmodule DGM.Sampler do
   @doc """
   Answers the request `eval_id` with the model's output `y` and returns the next run.
 
-  The state is copied once; everything up to the next request is one pass over it. Raises
+  With a `:likelihood` the answer is a tuple `{y, numbers}`, a list with a number a row, see
+  `log_density/1`. The state is copied once; everything up to the next request is one pass over it. Raises
   `ArgumentError` when `y` has the wrong size and `DGM.Error` of kind `:state` when `eval_id`
   is not the one asked for or `y` has a value that is not finite.
   """
-  @spec tell(Run.t(), non_neg_integer, binary | Tensor.input()) :: Run.t()
+  @spec tell(Run.t(), non_neg_integer, answer) :: Run.t()
+  def tell(run, eval_id, answer)
+
+  def tell(run, eval_id, {y, numbers}) when is_list(numbers) do
+    run = check(run)
+    {id, y} = {Check.u64(eval_id, "eval_id"), Tensor.bytes(y, "y")}
+    numbers = Enum.map(numbers, &told/1)
+
+    call = fn ->
+      Native.value!(Native.run_tell_with(run.plan.resource, run.header, run.state, id, y, numbers))
+    end
+
+    told(run, id, call)
+  end
+
   def tell(run, eval_id, y) do
     run = check(run)
     {id, y} = {Check.u64(eval_id, "eval_id"), Tensor.bytes(y, "y")}
@@ -166,10 +186,17 @@ defmodule DGM.Sampler do
       Native.value!(Native.run_tell(run.plan.resource, run.header, run.state, id, y))
     end
 
+    told(run, id, call)
+  end
+
+  defp told(run, id, call) do
     metadata = %{rows: run.rows, elements: run.elements, eval_id: id}
     {header, state} = Telemetry.span([:sampler, :tell], metadata, call)
     %{run | header: header, state: state}
   end
+
+  defp told(number) when is_number(number), do: number / 1
+  defp told(other), do: Check.fail("numbers", other, "numbers")
 
   @doc """
   Says which rows take a step from now on, for plans compiled with `per_row: true`: one boolean a row,
@@ -256,6 +283,57 @@ defmodule DGM.Sampler do
     data = Native.value!(Native.run_saved(run.plan.resource, run.header, run.state))
     times = div(byte_size(data), 4 * run.rows * run.elements)
     %Tensor{data: data, shape: {times, run.rows, run.elements}}
+  end
+
+  @doc """
+  The probes e of Hutchinson's estimate, `{rows, elements}`, one a row for the whole walk, of plans with
+  `likelihood: :hutchinson` or `:hutchinson_normal`: the number to tell is `e^T J e` with the Jacobian J of
+  the model at its input.
+  """
+  @spec probe(Run.t()) :: Tensor.t()
+  def probe(run) do
+    run = check(run)
+    data = Native.value!(Native.run_probe(run.plan.resource, run.header))
+    %Tensor{data: data, shape: {run.rows, run.elements}}
+  end
+
+  @doc """
+  The integral of the divergence over the time walked, a number a row: a sample walked from standard
+  normals has their log density less this.
+  """
+  @spec divergence(Run.t()) :: [float]
+  def divergence(run) do
+    run = check(run)
+    Native.value!(Native.run_divergence(run.plan.resource, run.header))
+  end
+
+  @doc """
+  The log density of what a finished run started from, a number a row, when what it ends with is standard
+  normal.
+
+  The plan has the process `:ode` and a `:likelihood`. The model answers `{f, numbers}`: with `:exact` the
+  divergence of f in every row, else its estimate with `probe/1`.
+
+      iex> plan = DGM.Plan.compile(process: :ode, solver: :dopri5, likelihood: :exact)
+      iex> run = DGM.Sampler.start(plan, [1], 1, x: DGM.Tensor.new([[3.0]]))
+      iex> rate = -:math.log(3)
+      iex> model = fn _request, <<x::float-32-native>>, _times -> {<<rate * x::float-32-native>>, [rate]} end
+      iex> [log_density] = run |> DGM.Sampler.finish(model) |> DGM.Sampler.log_density()
+      iex> abs(log_density - (-0.5 - 0.5 * :math.log(2 * :math.pi() * 9))) < 1.0e-3
+      true
+  """
+  @spec log_density(Run.t()) :: [float]
+  def log_density(run), do: elem(densities(run), 0)
+
+  @doc """
+  `log_density/1` in bits per dimension, `-log_density / (elements ln 2)`.
+  """
+  @spec bits_per_dimension(Run.t()) :: [float]
+  def bits_per_dimension(run), do: elem(densities(run), 1)
+
+  defp densities(run) do
+    run = check(run)
+    Native.value!(Native.run_log_density(run.plan.resource, run.header, run.state))
   end
 
   @doc """

@@ -2,6 +2,7 @@
 
 mod adaptive;
 mod codec;
+mod density;
 mod distribution;
 mod edits;
 mod every;

@@ -77,8 +77,10 @@ fn parse(name: &str) -> Result<u32> {
         "residual" => Purpose::Residual,
         "brownian" => Purpose::Brownian,
         "user" => Purpose::User,
+        "probe" => Purpose::Probe,
         other => {
-            let expected = "initial, step, churn, inpaint, accept, gumbel, draft, residual, brownian or user";
+            let expected =
+                "initial, step, churn, inpaint, accept, gumbel, draft, residual, brownian, user or probe";
             return Err(Error::argument("purpose", other, expected));
         }
     };

@@ -7,7 +7,7 @@
 //! twins, on a dirty scheduler, where they are many.
 
 use dgm_core::arch::FpEnv;
-use dgm_core::sampling::{Ask, Plan, Role, Run};
+use dgm_core::sampling::{Ask, Plan, Role, Run, bits_per_dimension};
 use dgm_core::{Error, Result};
 use rustler::{Binary, Encoder, Env, NifStruct, OwnedBinary, Term};
 
@@ -159,6 +159,59 @@ fn run_tell<'a>(
     run.tell(&plan.0, floats_mut(&mut state)?, eval_id, &y)?;
     let header = self::header(&plan.0, &run)?;
     Ok((Binary::from_owned(header, env), Binary::from_owned(state, env)))
+}
+
+/// The next header and state, of a plan that wants numbers with an output.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_tell_with<'a>(
+    env: Env<'a>,
+    plan: Handle<PlanRef>,
+    header: Binary<'a>,
+    state: Binary<'a>,
+    eval_id: u64,
+    y: Binary<'a>,
+    numbers: Vec<f64>,
+) -> Reply<(Binary<'a>, Binary<'a>)> {
+    let _fp = FpEnv::enter();
+    let mut run = Run::decode(&plan.0, header.as_slice())?;
+    let y = floats("y", y.as_slice())?;
+    let mut state = copy("state", state.as_slice())?;
+    run.tell_with(&plan.0, floats_mut(&mut state)?, eval_id, &y, &numbers)?;
+    let header = self::header(&plan.0, &run)?;
+    Ok((Binary::from_owned(header, env), Binary::from_owned(state, env)))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_probe<'a>(env: Env<'a>, plan: Handle<PlanRef>, header: Binary<'a>) -> Reply<Binary<'a>> {
+    let _fp = FpEnv::enter();
+    let run = Run::decode(&plan.0, header.as_slice())?;
+    let mut probe = allocate("rows", run.rows() * run.elements())?;
+    run.probe(&plan.0, floats_mut(&mut probe)?)?;
+    Ok(Binary::from_owned(probe, env))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_divergence(plan: Handle<PlanRef>, header: Binary<'_>) -> Reply<Vec<f64>> {
+    let _fp = FpEnv::enter();
+    let run = Run::decode(&plan.0, header.as_slice())?;
+    let mut out = vec![0.0; run.rows()];
+    run.divergence(&plan.0, &mut out)?;
+    Ok(out)
+}
+
+/// Log densities and bits per dimension.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn run_log_density(
+    plan: Handle<PlanRef>,
+    header: Binary<'_>,
+    state: Binary<'_>,
+) -> Reply<(Vec<f64>, Vec<f64>)> {
+    let _fp = FpEnv::enter();
+    let run = Run::decode(&plan.0, header.as_slice())?;
+    let mut out = vec![0.0; run.rows()];
+    run.log_density(&plan.0, &floats("state", state.as_slice())?, &mut out)?;
+    let bits = out.iter().map(|v| bits_per_dimension(*v, run.elements())).collect();
+    Ok((out, bits))
 }
 
 /// The state with what is known in it.
