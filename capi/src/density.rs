@@ -1,4 +1,4 @@
-//! Log densities along an ode: numbers told beside outputs.
+//! Numbers told beside outputs: log densities along an ode, tests of Markov chains.
 
 use std::ffi::c_void;
 
@@ -10,8 +10,9 @@ use crate::memory::{handle, separate, slice, slice_mut};
 use crate::plan::dgm_plan;
 use crate::run::read;
 
-/// dgm_run_tell() for plans with likelihood: with a number a row, the divergence of f or its estimate.
-/// On failure run and state are unchanged.
+/// dgm_run_tell() for plans with dgm_plan_numbers(): with a number a row, the divergence of f or its estimate
+/// for a likelihood, the log density for a Markov chain with a test, whose proposals are rejected where
+/// gradient or number are not finite. On failure run and state are unchanged.
 ///
 /// @param eval_id     that of the current request
 /// @param y           [rows, elements], finite in every row still active

@@ -132,7 +132,11 @@ fn structs_lie_as_c_sees_them() {
             save_at,
             save_at_len,
             likelihood,
-            reserved2
+            reserved2,
+            step_size,
+            leapfrog,
+            warmup,
+            target_accept
         }
     );
     layout!(

@@ -19,7 +19,8 @@ pub mod version;
 
 pub mod status;
 
-pub mod density;
+pub mod chain;
+mod density;
 mod fence;
 
 pub mod tensor;

@@ -76,6 +76,8 @@ pub const DGM_PROCESS_VP_LAPLACE: i32 = 10;
 pub const DGM_PROCESS_VP_CASCADE: i32 = 11;
 /// No noise: dx/dt = f(x, t), f told as a velocity, over times or from t_start to t_end, either way. Without x_start a run begins at standard normals.
 pub const DGM_PROCESS_ODE: i32 = 12;
+/// A density of the caller, for Markov chains: the model returns the gradient of its logarithm (prediction score). A run begins at standard normals or at x_start; every step is one iteration.
+pub const DGM_PROCESS_TARGET: i32 = 15;
 /// No log densities.
 pub const DGM_LIKELIHOOD_NONE: i32 = 0;
 /// The divergence of f, the trace of its Jacobian, is told, one number a row.
@@ -186,6 +188,14 @@ pub const DGM_SOLVER_STOCHASTIC_HEUN: i32 = 49;
 pub const DGM_SOLVER_SRA1: i32 = 50;
 /// SRIW1 for an sde with diagonal noise: strong order 3/2, five evaluations a step (Roessler 2010).
 pub const DGM_SOLVER_SRIW1: i32 = 51;
+/// Unadjusted Langevin on a target: x + h grad + sqrt(2 h) z with step_size h.
+pub const DGM_SOLVER_ULA: i32 = 52;
+/// Metropolis-adjusted Langevin on a target, told the log density as a number a row (dgm_run_tell_with()); step_size is h (Roberts & Tweedie 1996).
+pub const DGM_SOLVER_MALA: i32 = 53;
+/// Hamiltonian Monte Carlo on a target with leapfrog steps of step_size, told as mala (Duane 1987; Neal 2011).
+pub const DGM_SOLVER_HMC: i32 = 54;
+/// Annealed Langevin: corrector_steps steps at every noise level of step_size sigma^2 (Song & Ermon 2019).
+pub const DGM_SOLVER_ANNEALED_LANGEVIN: i32 = 55;
 
 /// As uniform without rounding; flow: from the first level to sigma_min, then 0.
 pub const DGM_SPACING_LINSPACE: i32 = 3;
@@ -386,7 +396,7 @@ pub struct dgm_plan_options {
     pub reserved: i32,
     /// PredictorCorrector: the signal-to-noise ratio r that a Langevin step aims at, 0 to 10; its length is 2 (r |z| / |score|)^2 with sqrt(elements) for |z|, at most sigma^2 (Song 2021, algorithm 4). Default 0.16.
     pub snr: f64,
-    /// PredictorCorrector: Langevin steps at each level, up to 100. Default 1.
+    /// PredictorCorrector, AnnealedLangevin: Langevin steps at each level, up to 100. Default 1.
     pub corrector_steps: i64,
     /// Autoguidance w beside classifier-free guidance: + (w - 1) (c - k) with k the output of a weaker model with the same condition, role weak (Karras 2024). With guidance g that is three evaluations and u + g (c - u) + (w - 1) (c - k), with g 1 the two of Auto. 1 asks for no k. Default 1.
     pub guidance_weak: f64,
@@ -406,6 +416,14 @@ pub struct dgm_plan_options {
     pub likelihood: i32,
     /// 0.
     pub reserved2: i32,
+    /// Markov chains: step size, above 0; of mala and hmc where adaptation begins. Default 0.1.
+    pub step_size: f64,
+    /// Hmc: leapfrog steps of an iteration, 1 to 1000. Default 10.
+    pub leapfrog: i64,
+    /// Mala, Hmc: first iterations in which every chain adapts its step size (Hoffman & Gelman 2014, dual averaging); at most steps. Default 0.
+    pub warmup: i64,
+    /// What adaptation aims at, 0.01 to 0.99; 0 is 0.574 for mala, 0.8 for hmc. Default 0.
+    pub target_accept: f64,
 }
 
 // SAFETY: repr(C), the size first, no padding, any bits are a value (the pointer is not followed
@@ -491,6 +509,10 @@ impl From<&PlanOptions> for dgm_plan_options {
             save_at_len: 0,
             likelihood: o.likelihood.code() as i32,
             reserved2: 0,
+            step_size: o.step_size,
+            leapfrog: o.leapfrog as i64,
+            warmup: o.warmup as i64,
+            target_accept: o.target_accept,
         }
     }
 }
@@ -601,6 +623,10 @@ unsafe fn convert(o: &dgm_plan_options) -> Result<PlanOptions> {
         // SAFETY: as above.
         save_at: unsafe { list("save_at", o.save_at, o.save_at_len) }?,
         likelihood: Likelihood::from_code(code("likelihood", o.likelihood)?)?,
+        step_size: o.step_size,
+        leapfrog: count("leapfrog", o.leapfrog)?,
+        warmup: count("warmup", o.warmup)?,
+        target_accept: o.target_accept,
     })
 }
 
@@ -703,7 +729,8 @@ pub unsafe extern "C" fn dgm_plan_hash(plan: *const dgm_plan, hash: *mut u64) ->
     entry(|| unsafe { put("hash", hash, handle("plan", plan)?.0.hash()) })
 }
 
-/// Numbers a row to be told with every output by dgm_run_tell_with(): 1 with likelihood, else 0.
+/// Numbers a row to be told with every output by dgm_run_tell_with(): 1 with likelihood (the divergence) and for
+/// mala and hmc (the log density), else 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dgm_plan_numbers(plan: *const dgm_plan, numbers: *mut usize) -> i32 {
     // SAFETY: the caller gives a live handle and a valid place, or NULL.

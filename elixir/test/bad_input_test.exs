@@ -504,6 +504,7 @@ defmodule DGM.BadInputTest do
 
     vp = [process: :vp_linear, prediction: :epsilon]
     adaptive = [solver: :bosh3]
+    hmc = [process: :target, prediction: :score, solver: :hmc]
 
     options([
       {:process, [nil, "flow", :nope, 1]},
@@ -534,6 +535,10 @@ defmodule DGM.BadInputTest do
       {:snr, @not_numbers ++ [-1, 11], [solver: :predictor_corrector]},
       {:corrector_steps, counts -- [0], [solver: :predictor_corrector]},
       {:guidance_weak, @not_numbers ++ [1001]},
+      {:step_size, @not_numbers ++ [0, -1], hmc},
+      {:target_accept, @not_numbers ++ [-1, 1], hmc},
+      {:leapfrog, counts, hmc},
+      {:warmup, counts -- [0], hmc},
       {:t_start, @not_numbers ++ [1.0e10], [process: :ode]},
       {:t_end, @not_numbers ++ [0, 1.0e10], [process: :ode]},
       {:start_sigma, @not_numbers ++ [-1, 2]},

@@ -15,7 +15,7 @@ pub fn options(b: &mut Bytes) -> PlanOptions {
         ..Default::default()
     };
     for _ in 0..b.below(4) {
-        match b.below(20) {
+        match b.below(25) {
             0 => o.steps = b.number() as usize,
             1 => o.shift = b.float(),
             2 => o.eta = b.float(),
@@ -33,6 +33,22 @@ pub fn options(b: &mut Bytes) -> PlanOptions {
             15 => (o.process, o.prediction) = (Process::Ode, Prediction::Velocity),
             16 => (o.t_start, o.t_end) = (b.float(), b.float()),
             17 => o.controller = Some((0..b.below(5)).map(|_| b.float()).collect()),
+            19 => {
+                let all: Vec<Solver> = Solver::ALL.iter().copied().filter(|s| s.solves_sdes()).collect();
+                (o.process, o.prediction) = (Process::Sde, Prediction::Velocity);
+                o.solver = all[b.below(all.len())];
+            }
+            20 => {
+                let all: Vec<Solver> = Solver::ALL.iter().copied().filter(|s| s.walks_targets()).collect();
+                (o.process, o.prediction) = (Process::Target, Prediction::Score);
+                o.solver = all[b.below(all.len())];
+            }
+            21 => {
+                let all = dgm_core::sampling::Likelihood::ALL;
+                o.likelihood = all[b.below(all.len())];
+            }
+            22 => (o.leapfrog, o.warmup) = (b.below(9), b.below(9)),
+            23 => (o.step_size, o.target_accept) = (b.float(), b.float()),
             18 => o.save_at = Some((0..b.below(4)).map(|i| 1.0 - i as f64 * f64::from(b.u8()) / 512.0).collect()),
             _ => (o.solver, o.corrector_steps) = (Solver::PredictorCorrector, b.below(5)),
         }
@@ -55,14 +71,15 @@ pub fn options(b: &mut Bytes) -> PlanOptions {
 pub fn answer(b: &mut Bytes, x: &[f32], y: &mut [f32]) {
     let wild = b.rarely(8);
     let factor = f32::from(b.u8()) / 128.0 - 1.0;
-    for (y, x) in y.iter_mut().zip(x) {
+    for (y, x) in y.iter_mut().zip(x.iter().cycle()) {
         *y = if wild { b.float() as f32 } else { (x * factor).clamp(-1e3, 1e3) };
     }
 }
 
 /// Carries a run on for at most so many evaluations; whatever it is fed, it may only refuse.
 pub fn carry(b: &mut Bytes, plan: &Plan, run: &mut Run, state: &mut [f32], most: usize) {
-    let mut y = vec![0.0; run.rows() * run.elements()];
+    let mut y = vec![0.0; run.rows() * run.elements() * plan.outputs()];
+    let mut numbers = vec![0.0; run.rows() * plan.numbers()];
     let mut times = vec![0.0; run.rows()];
     for _ in 0..most {
         let request = match run.ask(plan) {
@@ -82,15 +99,17 @@ pub fn carry(b: &mut Bytes, plan: &Plan, run: &mut Run, state: &mut [f32], most:
         run.row_times(plan, &mut times).expect("the times of a request");
         let x = run.input(plan, state).expect("the input of a request");
         answer(b, x, &mut y);
+        numbers.iter_mut().for_each(|n| *n = b.float());
         let (before, kept) = (run.clone(), state.to_vec());
         let id = if b.rarely(16) { b.u64() } else { request.eval_id };
-        if run.tell(plan, state, id, &y).is_err() {
+        if run.tell_with(plan, state, id, &y, &numbers).is_err() {
             assert!(*run == before, "a run changed by an error");
             assert!(
                 state.iter().zip(&kept).all(|(a, b)| a.to_bits() == b.to_bits()),
                 "a state changed by an error"
             );
-            if id == request.eval_id && y.iter().all(|v| v.is_finite()) {
+            let finite = y.iter().all(|v| v.is_finite()) && numbers.iter().all(|v| v.is_finite());
+            if id == request.eval_id && finite {
                 panic!("a finite answer was refused");
             }
         }

@@ -55,6 +55,8 @@ a published model is sampled with (`docs/SAMPLERS.md` lists them).
 - `t_start`, `t_end`: of `process = :ode`, where the model is `dx/dt`, and `:sde`, where it is drift and diffusion,
   one after the other in the last dimension but one; `times` may ascend there.
 - `likelihood`: `$(join(map(repr, keys(LIKELIHOODS)), "`, `"))`, see [`log_density`](@ref DGMKernels.log_density).
+- `step_size`, `leapfrog`, `warmup`, `target_accept`: of Markov chains, `process = :target` with `:ula`, `:mala`,
+  `:hmc` (see [`accepted`](@ref DGMKernels.accepted)), and of `:annealed_langevin`.
 - `compat`: whose rounding to reproduce: `$(join(map(repr, keys(COMPATS)), "`, `"))`.
 
 Without a value an argument has the engine's default, which [`describe`](@ref DGMKernels.describe)

@@ -296,6 +296,31 @@ end
     @test_throws ArgumentError D.Plan(likelihood = :exact)
 end
 
+@testset "Markov chains" begin
+    model(x, t, request) = (1 .- x, vec(-sum(abs2, x .- 1; dims = 1) ./ 2))
+    for (solver, options) in ((:mala, (; step_size = 0.5)), (:hmc, (; leapfrog = 4, step_size = 0.01)))
+        plan = D.Plan(; process = :target, prediction = :score, solver = solver, steps = 200, warmup = 100, options...)
+        run = D.start(1, plan, (2, 300))
+        draws = Vector{Float64}[]
+        D.sample!(run, model; callback = (run, request) -> push!(draws, D.result(run)[1, :]))
+        x = D.result(run)
+        @test abs(sum(x) / length(x) - 1) < 0.15
+        @test abs(sum(abs2, x .- 1) / length(x) - 1) < 0.25
+        rate = sum(D.accepted(run)) / (300 * 100)
+        @test 0.4 < rate < 1
+        @test all(D.step_sizes(run) .> 0.05)
+        chains = permutedims(reduce(hcat, draws[end÷2:end]))
+        @test D.split_r_hat(chains) < 1.2
+        @test 300 < D.effective_sample_size(chains) < 30 * length(chains)
+    end
+    ula = D.Plan(process = :target, prediction = :score, solver = :ula, steps = 100)
+    x = D.sample(1, ula, (x, t, request) -> -x, (1, 4000))
+    @test abs(sum(abs2, x) / length(x) - 1) < 0.15
+    @test_throws ArgumentError D.accepted(D.start(1, ula, (1, 1)))
+    @test_throws DimensionMismatch D.split_r_hat(zeros(3, 2))
+    @test_throws ArgumentError D.Plan(process = :target, solver = :hmc)
+end
+
 @testset "two guidances in one step" begin
     plan = D.Plan(steps = 1, guidance = 3, guidance_weak = 2)
     roles, outputs = Symbol[], (cond = 0.5f0, uncond = 0.25f0, weak = 0.125f0)

@@ -1,6 +1,7 @@
 /* Plans and runs: ask, tell, export, import, the callback driver, and their misuse. */
 #include "check.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 enum { ROWS = 3, N = 5 };
@@ -429,6 +430,72 @@ static void log_density(void)
     memset(y, 0, sizeof y);
 }
 
+/* Standard normals: chains keep their variance; a wall that is no density is never entered. */
+static void chains(void)
+{
+    enum { CHAINS = 64, STEPS = 120 };
+    static float x_state[CHAINS * 6], x_y[CHAINS];
+    static char x_run[16384];
+    static uint64_t x_seeds[CHAINS], accepted[CHAINS];
+    static double log_p[CHAINS], sizes[CHAINS], draws[CHAINS * STEPS];
+    static const int32_t solvers[] = {DGM_SOLVER_MALA, DGM_SOLVER_HMC};
+    OK(dgm_row_seeds(5, CHAINS, x_seeds));
+    for (size_t s = 0; s < COUNT(solvers); s++) {
+        dgm_plan_options o;
+        dgm_plan *plan = NULL;
+        size_t size = 0, len = 0, numbers = 0;
+        const float *x = NULL;
+        double square = 0, r_hat = 0, effective = 0;
+        uint64_t taken = 0;
+        OK(dgm_plan_options_init(&o, sizeof o));
+        CHECK(o.step_size == 0.1 && o.leapfrog == 10 && o.warmup == 0 && o.target_accept == 0);
+        o.process = DGM_PROCESS_TARGET;
+        o.prediction = DGM_PREDICTION_SCORE;
+        o.solver = solvers[s];
+        o.steps = STEPS;
+        o.warmup = STEPS / 2;
+        OK(dgm_plan_compile(&o, &plan));
+        OK(dgm_plan_numbers(plan, &numbers));
+        CHECK(numbers == 1);
+        OK(dgm_plan_run_size(plan, CHAINS, &size));
+        OK(dgm_plan_state_len(plan, CHAINS, 1, &len));
+        CHECK(size <= sizeof x_run && len <= COUNT(x_state));
+        OK(dgm_run_start(plan, x_seeds, CHAINS, 1, NULL, x_run, size, x_state, len));
+        for (;;) {
+            dgm_request r = new_request();
+            float *in = NULL;
+            OK(dgm_run_ask(plan, x_run, size, &r));
+            OK(dgm_run_result(plan, x_run, size, x_state, len, &x));
+            for (size_t k = 0; k < CHAINS && !r.done; k++)
+                draws[k * STEPS + (size_t)r.step] = x[k];
+            if (r.done)
+                break;
+            OK(dgm_run_input(plan, x_run, size, x_state, len, &in));
+            for (size_t k = 0; k < CHAINS; k++) {
+                x_y[k] = -in[k];
+                log_p[k] = in[k] > 3 ? -INFINITY : -0.5 * in[k] * in[k];
+            }
+            OK(dgm_run_tell_with(plan, x_run, size, x_state, len, r.eval_id, x_y, CHAINS, log_p, CHAINS));
+        }
+        OK(dgm_run_accepted(plan, x_run, size, accepted, CHAINS));
+        OK(dgm_run_step_sizes(plan, x_run, size, sizes, CHAINS));
+        for (size_t k = 0; k < CHAINS; k++) {
+            taken += accepted[k];
+            CHECK(accepted[k] <= STEPS / 2 && sizes[k] > 0.05);
+            for (size_t i = 0; i < STEPS; i++)
+                square += draws[k * STEPS + i] * draws[k * STEPS + i] / (CHAINS * STEPS);
+            CHECK(x[k] <= 3);
+        }
+        CHECK(taken > CHAINS * STEPS / 5);
+        CHECK(square > 0.8 && square < 1.2);
+        OK(dgm_split_r_hat(draws, COUNT(draws), CHAINS, &r_hat));
+        OK(dgm_effective_sample_size(draws, COUNT(draws), CHAINS, &effective));
+        CHECK(r_hat < 1.1 && effective > 500);
+        CHECK(dgm_split_r_hat(draws, 7, 2, &r_hat) == DGM_ERROR_SHAPE);
+        dgm_plan_free(plan);
+    }
+}
+
 static void checkpoint(void)
 {
     dgm_plan *plan = compile(DGM_SOLVER_DPMPP_2M, 6, 1), *another = compile(DGM_SOLVER_DPMPP_2M, 7, 1);
@@ -603,6 +670,7 @@ int main(void)
     ode();
     sde();
     log_density();
+    chains();
     checkpoint();
     misuse();
     return finish("test_plan");

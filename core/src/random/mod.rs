@@ -101,6 +101,12 @@ pub fn normal(seeds: &[u64], purpose: u32, draw: u32, out: ArrayViewMut2<f32>) -
     generate(Normal, seeds, purpose, draw, out)
 }
 
+/// The first uniform number of a stream, with all 32 bits: `(w + 1/2) / 2^32`.
+pub(crate) fn one_uniform(seed: u64, purpose: u32, draw: u32) -> f64 {
+    let [w, ..] = Stream { seed, purpose, draw }.words(0);
+    (f64::from(w) + 0.5) / 4_294_967_296.0
+}
+
 /// Seeds of the rows of a batch from one seed: row `r` gets `seed + r` (wrapping) passed
 /// through the finaliser of SplitMix64, a bijection.
 ///

@@ -15,7 +15,7 @@ A plan has five independent parts: a process, a prediction, a spacing, a solver,
 
 const PAPERS: &str = "## Papers
 
-Chen 2024, Diffusion Forcing (2407.01392) · Chen 2024b, GITS (2405.11326) · Chung 2024, CFG++ (2406.08070) · Cui 2023, ER-SDE (2309.06169) · Fan 2025, CFG-Zero* (2503.18886) · Gonzalez 2023, SEEDS (2305.14267) · Hang 2024, Laplace noise schedule (2407.03297) · Ho 2020, DDPM (2006.11239) · Ho & Salimans 2022, classifier-free guidance (2207.12598) · Karras 2022, EDM (2206.00364) · Karras 2024, autoguidance (2406.02507) · Kynkaanniemi 2024, guidance in an interval (2404.07724) · Lee 2024, Beta sampling (2407.12173) · Lin 2023, zero terminal SNR and rescaled guidance (2305.08891) · Lipman 2023 (2210.02747) and Liu 2023 (2209.03003), flows · Liu 2022, PNDM (2202.09778) · Lu 2022a, DPM-Solver (2206.00927) · Lu 2022b, DPM-Solver++ (2211.01095) · Lu & Song 2024, sCM (2410.11081) · Luo 2023, LCM (2310.04378) · Nichol & Dhariwal 2021 (2102.09672) · Pernias 2023, Wuerstchen (2306.00637) · Permenter & Yuan 2024, gradient estimation (2306.04848) · Sabour 2024, Align Your Steps (2404.14507) · Sadat 2024, APG (2410.02416) · Saharia 2022, dynamic thresholding (2205.11487) · Salimans & Ho 2022, v (2202.00512) · Song 2021, DDIM (2010.02502) and score SDEs (2011.13456) · Song 2023, consistency (2303.01469) · Xu 2022, GeoDiff (2203.02923) · Xu 2023, restart (2306.14878) · Xue 2023, SA-Solver (2305.14046) · Zhang & Chen 2022, DEIS (2204.13902) · Zhang 2023, RES (2308.02157) · Zhao 2023, UniPC (2302.04867) · Zheng 2024, TCD (2402.19159)
+Beskos 2013, tuning of HMC (Bernoulli 19) · Chen 2018, neural ODEs (1806.07366) · Chen 2024, Diffusion Forcing (2407.01392) · Chen 2024b, GITS (2405.11326) · Chung 2024, CFG++ (2406.08070) · Cui 2023, ER-SDE (2309.06169) · Fan 2025, CFG-Zero* (2503.18886) · Gonzalez 2023, SEEDS (2305.14267) · Hang 2024, Laplace noise schedule (2407.03297) · Hoffman & Gelman 2014, NUTS (1111.4246) · Ho 2020, DDPM (2006.11239) · Ho & Salimans 2022, classifier-free guidance (2207.12598) · Karras 2022, EDM (2206.00364) · Karras 2024, autoguidance (2406.02507) · Kynkaanniemi 2024, guidance in an interval (2404.07724) · Lee 2024, Beta sampling (2407.12173) · Lin 2023, zero terminal SNR and rescaled guidance (2305.08891) · Lipman 2023 (2210.02747) and Liu 2023 (2209.03003), flows · Liu 2022, PNDM (2202.09778) · Lu 2022a, DPM-Solver (2206.00927) · Lu 2022b, DPM-Solver++ (2211.01095) · Lu & Song 2024, sCM (2410.11081) · Luo 2023, LCM (2310.04378) · Nichol & Dhariwal 2021 (2102.09672) · Pernias 2023, Wuerstchen (2306.00637) · Permenter & Yuan 2024, gradient estimation (2306.04848) · Neal 2011, HMC (1206.1901) · Roberts & Tweedie 1996, Langevin (Bernoulli 2) · Roessler 2010, SRK (SIAM J. Numer. Anal. 48) · Sabour 2024, Align Your Steps (2404.14507) · Sadat 2024, APG (2410.02416) · Saharia 2022, dynamic thresholding (2205.11487) · Salimans & Ho 2022, v (2202.00512) · Soderlind 2003, controllers (ACM TOMS 29) · Song & Ermon 2019, NCSN (1907.05600) · Song 2021, DDIM (2010.02502) and score SDEs (2011.13456) · Song 2023, consistency (2303.01469) · Tsitouras 2011, Runge-Kutta pairs (Comput. Math. Appl. 62) · Xu 2022, GeoDiff (2203.02923) · Xu 2023, restart (2306.14878) · Xue 2023, SA-Solver (2305.14046) · Zhang & Chen 2022, DEIS (2204.13902) · Zhang 2023, RES (2308.02157) · Zhao 2023, UniPC (2302.04867) · Zheng 2024, TCD (2402.19159)
 ";
 
 /// When a solver is worth choosing.
@@ -24,6 +24,8 @@ fn when(solver: Solver) -> &'static str {
     match solver {
         Euler => "the reference; flows with many steps; distilled flows with few",
         Midpoint | Heun | Dpm2 => "accuracy where evaluations are cheap",
+        Ula | Mala | Hmc => "densities of your own",
+        AnnealedLangevin => "score models of many noise levels",
         EulerMaruyama | Milstein | StochasticHeun | Sra1 | Sriw1 => "equations of your own",
         Rk4 | Rk5 => "reference solutions",
         Ddpm => "as the model was trained, with many steps",
@@ -67,7 +69,7 @@ fn order(solver: Solver) -> &'static str {
         Dpm2Ancestral | DpmPP2SAncestral | DpmPPSde => "2, with noise 1",
         DpmPP2MSde | DpmPP2MSdeHeun | Seeds2 => "2",
         DpmPP3MSde | Seeds3 => "3",
-        Consistency | Lcm | Scm => "-",
+        Consistency | Lcm | Scm | Ula | Mala | Hmc | AnnealedLangevin => "-",
         _ => "1",
     }
 }
@@ -95,6 +97,7 @@ fn plan(solver: Solver, process: Process) -> Option<Plan> {
     let mut o = PlanOptions { process, solver, steps: 10, prediction: Prediction::V, ..Default::default() };
     match process {
         Process::Flow | Process::Ode | Process::Sde => o.prediction = Prediction::Velocity,
+        Process::Target => o.prediction = Prediction::Score,
         Process::VpTrained => o.betas = Some(vec![0.01; 1000]),
         Process::TrigFlow => o.prediction = Prediction::TrigFlow,
         _ => {}
@@ -140,6 +143,7 @@ pub fn catalogue() -> String {
     table(&mut text, "Variances of ddpm", Variance::ALL.iter().map(|v| (v.name(), v.about())));
     table(&mut text, "Ends of a spacing", FinalSigma::ALL.iter().map(|v| (v.name(), v.about())));
     table(&mut text, "Shifts of a flow", ShiftType::ALL.iter().map(|v| (v.name(), v.about())));
+    table(&mut text, "Likelihoods of an ode", Likelihood::ALL.iter().map(|v| (v.name(), v.about())));
     table(&mut text, "Compatibility", Compat::ALL.iter().map(|v| (v.name(), v.about())));
     table(&mut text, "Presets", presets::listed());
     text + PAPERS

@@ -112,6 +112,9 @@ coded! {
         /// model returns f and g, two tensors a row; the prediction stays velocity. Ito, but for
         /// stochastic_heun.
         Sde = 14 "sde",
+        /// A density of the caller, for Markov chains: the model returns the gradient of its logarithm (the prediction is
+        /// score). A run begins at standard normals or at `x_start`; every step is one iteration.
+        Target = 15 "target",
     }
 }
 
@@ -248,6 +251,14 @@ coded! {
         Sra1 = 50 "sra1",
         /// SRIW1 for an sde with diagonal noise: strong order 3/2, five evaluations a step (Roessler 2010).
         Sriw1 = 51 "sriw1",
+        /// Unadjusted Langevin on a target: `x + h grad + sqrt(2 h) z` with `step_size` h.
+        Ula = 52 "ula",
+        /// Metropolis-adjusted Langevin on a target, told the log density as a number a row; `step_size` is h (Roberts & Tweedie 1996).
+        Mala = 53 "mala",
+        /// Hamiltonian Monte Carlo on a target with `leapfrog` steps of `step_size`, told as mala (Duane 1987; Neal 2011).
+        Hmc = 54 "hmc",
+        /// Annealed Langevin: `corrector_steps` steps at every noise level of `step_size sigma^2` (Song & Ermon 2019).
+        AnnealedLangevin = 55 "annealed_langevin",
     }
 }
 
@@ -413,6 +424,16 @@ impl Solver {
     pub fn solves_odes(self) -> bool {
         use Solver::{Euler, Heun, Ipndm, Lms, Midpoint, Rk4, Rk5};
         self.is_adaptive() || matches!(self, Euler | Midpoint | Heun | Rk4 | Rk5 | Lms | Ipndm)
+    }
+
+    /// The solvers of [`Process::Target`], and of nothing else.
+    pub fn walks_targets(self) -> bool {
+        matches!(self, Solver::Ula) || self.tests_proposals()
+    }
+
+    /// Whether a proposal may be rejected, by a log density told as a number a row.
+    pub fn tests_proposals(self) -> bool {
+        matches!(self, Solver::Mala | Solver::Hmc)
     }
 
     /// The solvers of [`Process::Sde`], and of nothing else.

@@ -12,11 +12,13 @@
 //! | | adaptive plans: t, h, error f64 (two of them for a controller of three exponents) and flags u64 a row |
 //! | | plans with `per_row`: position and flags u64 a row |
 //! | | plans with likelihood: an f64 a state tensor, a row |
+//! | | chains with a test: that too; step, mean log step, miss f64 and accepted u64 a row |
 //! | end - 8 | CRC-32 of all before, as u64 |
 //!
 //! An export is the header, the state as f32, and the CRC-32 of the state as u64.
 
 use super::adaptive::Control;
+use super::chain::Chain;
 use super::options::{PlanOptions, Prediction, Process, Solver, Spacing};
 use super::plan::Plan;
 use super::rows::Place;
@@ -34,6 +36,7 @@ const CONTROL: usize = 32;
 /// Two errors are remembered.
 const MEMORY: usize = 8;
 const PLACE: usize = 16;
+const CHAIN: usize = 32;
 /// What no counter of a run that was really made reaches: from here it can count on for ever.
 const MOST_COUNTED: u64 = 1 << 62;
 
@@ -217,7 +220,7 @@ impl Run {
     /// # Errors
     /// [`Error::Overflow`] when that many rows cannot be addressed.
     pub fn header_len(plan: &Plan, rows: usize) -> Result<usize> {
-        let kept = 8 * plan.kept();
+        let kept = 8 * plan.kept() + if plan.is_tested() { CHAIN } else { 0 };
         let control = match (plan.is_adaptive(), plan.remembers()) {
             (false, _) => 0,
             (true, false) => CONTROL,
@@ -270,6 +273,12 @@ impl Run {
         }
         for &number in &self.numbers {
             w.f64(number);
+        }
+        for chain in &self.chains {
+            for v in [chain.step, chain.log_mean, chain.miss] {
+                w.f64(v);
+            }
+            w.u64(chain.accepted);
         }
         out[..len].copy_from_slice(&w.seal());
         Ok(len)
@@ -338,11 +347,21 @@ impl Run {
             }
         }
         let numbers: Vec<f64> = (0..rows * plan.kept()).map(|_| r.f64()).collect::<Result<_>>()?;
-        if !numbers.iter().all(|v| v.is_finite()) {
-            return Err(bad(RUN, "its numbers are not finite"));
+        if numbers.iter().any(|v| v.is_nan()) {
+            return Err(bad(RUN, "its numbers are not numbers"));
+        }
+        let mut chains = Vec::new();
+        for row in 0..if plan.is_tested() { rows } else { 0 } {
+            let (step, log_mean, miss, accepted) = (r.f64()?, r.f64()?, r.f64()?, r.u64()?);
+            let fits = step > 0.0 && step.is_finite() && log_mean.is_finite() && miss.abs() <= 1.0;
+            if !fits || accepted > MOST_COUNTED {
+                return Err(bad(RUN, format!("the chain of row {row} is out of range")));
+            }
+            chains.push(Chain { step, log_mean, miss, accepted });
         }
         plan.state_len(rows, elements).map_err(|e| bad(RUN, e))?;
-        let mut run = Run { plan: hash, elements, position, counters, seeds, control, places, numbers };
+        let mut run =
+            Run { plan: hash, elements, position, counters, seeds, control, places, numbers, chains };
         if plan.options().per_row {
             run.settle(plan);
             if run.position != position {

@@ -17,9 +17,10 @@ const LN_TAU: f64 = 1.837_877_066_409_345_3;
 
 impl Plan {
     /// Numbers a row to be told with every output ([`Run::tell_with`]): 1 with
-    /// [`likelihood`](super::PlanOptions::likelihood), else 0.
+    /// [`likelihood`](super::PlanOptions::likelihood), the divergence, and for Markov chains with a test, the log
+    /// density; else 0.
     pub fn numbers(&self) -> usize {
-        usize::from(self.options().likelihood != Likelihood::None)
+        usize::from(self.options().likelihood != Likelihood::None || self.is_tested())
     }
 
     /// Numbers a row keeps in its run: one beside every state tensor.
@@ -28,7 +29,7 @@ impl Plan {
     }
 
     fn check_likelihood(&self) -> Result<()> {
-        if self.numbers() != 0 {
+        if self.options().likelihood != Likelihood::None {
             return Ok(());
         }
         Err(Error::State("the plan was compiled without likelihood".to_string()))

@@ -8,6 +8,7 @@ use ndarray::ArrayViewMut2;
 
 use super::adaptive::Control;
 use super::builder::row_maps;
+use super::chain::{self, Test};
 use super::dense;
 use super::lanes::{Tolerance, clamp, combine, error_sum, kick, learned};
 use super::measure::{self, Numbers};
@@ -44,6 +45,8 @@ struct Segment {
     lins: Vec<Op>,
     /// Error register and proposal slot, when the segment ends a trial step.
     accept: Option<(usize, usize)>,
+    /// The test of a proposal, when the segment ends one.
+    test: Option<Test>,
     /// After the decision: for accepted rows, then for all unfinished rows.
     accepted: Vec<Op>,
     after: Vec<Op>,
@@ -75,6 +78,10 @@ fn segment(plan: &Plan, from: usize) -> Segment {
             Row::LearnedNoise { base, slope } => keep(Op::LearnedNoise { base, slope }),
             Row::Noisy(noisy) => keep(Op::Noisy(noisy)),
             Row::Accept { error, proposal } => s.accept = Some((usize::from(error), usize::from(proposal))),
+            Row::Metropolis { gradient, next, p0, p, number } => {
+                let [gradient, next, p0, p] = [gradient, next, p0, p].map(usize::from);
+                s.test = Some(Test { gradient, next, p0, p, number });
+            }
             Row::IfAccepted => part = 1,
             Row::Merge => part = 2,
             Row::Jump(to) => at = to as usize,
@@ -116,6 +123,17 @@ pub(super) fn advance(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32], 
     let registers = beside(run, plan, &eval, &s.lins, &active, told);
     run.counters.evals += 1;
     run.position = s.next;
+    if let Some(test) = &s.test {
+        let accepted = chain::decide(run, plan, state, test);
+        let count = accepted.iter().filter(|a| **a).count() as u64;
+        run.counters.accepts += count;
+        run.counters.rejects += run.rows() as u64 - count;
+        run.counters.rounds += 1;
+        for (ops, rows) in [(&s.accepted, &accepted[..]), (&s.after, &[])] {
+            pass(run, plan, &eval, state, y, ops, rows, &numbers, None, &mut []);
+            beside(run, plan, &eval, ops, rows, told);
+        }
+    }
     if s.accept.is_none() {
         return;
     }
@@ -208,6 +226,8 @@ fn beside(
                 };
                 sum + term.coefficient * context.scale(term) * value
             });
+            // One value for what is no number: a run equals its copy.
+            let value = if value.is_nan() { f64::NEG_INFINITY } else { value };
             match lin.dst {
                 Operand::Slot(i) => slots[usize::from(i)] = value,
                 Operand::Reg(i) => registers[usize::from(i)] = value,
@@ -365,7 +385,8 @@ impl RowContext {
             At::Node(_) => (Map { x: 0.0, y: 0.0 }, Map { x: 0.0, y: 0.0 }),
             At::Fraction(_) => row_maps(plan.options(), &run.row_level(plan, row)),
         };
-        let step = run.control.get(row).map_or(0.0, Control::signed_step);
+        let chain = run.chains.get(row).map_or(0.0, |c| c.step);
+        let step = run.control.get(row).map_or(chain, Control::signed_step);
         RowContext { step, data, slope, numbers: numbers.get(row).copied().unwrap_or_default() }
     }
 

@@ -26,6 +26,9 @@ pub(super) fn grid(options: &PlanOptions, levels: &Levels) -> Result<Vec<Node>> 
             check("sigmas", sigmas, (0.0, high), Some(0.0))?;
             sigmas.iter().map(|&s| levels.at_level(s)).collect()
         }
+        (None, None) if options.process == Process::Target => {
+            (0..=options.steps).map(|i| levels.node(i as f64)).collect()
+        }
         (None, None) if matches!(options.process, Process::Ode | Process::Sde) => {
             let (n, a, b) = (options.steps, options.t_start, options.t_end);
             let n = if options.solver.is_adaptive() { 1 } else { n };

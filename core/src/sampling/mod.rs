@@ -18,6 +18,7 @@
 //! | `plan`, `run`, `codec` | compiled table, changing part, both as bytes |
 //! | `rows` | rows at times of their own |
 //! | `density` | log densities along an ode |
+//! | `chain`, `diagnostics` | tests of Markov chains, and how well these have mixed |
 //! | `operations` | the table as data, for tensors on other devices |
 //! | `exec`, `lanes`, `measure`, `adaptive`, `dense` | the interpreter, its arithmetic, numbers of whole rows, step-size control, x between steps |
 //! | `catalogue`, `presets` | the page that lists all methods, options by model |
@@ -32,11 +33,13 @@ mod betas;
 mod brownian;
 mod builder;
 mod catalogue;
+mod chain;
 mod choices;
 mod codec;
 mod combine;
 mod dense;
 mod density;
+mod diagnostics;
 mod driver;
 mod exec;
 mod fields;
@@ -63,6 +66,7 @@ mod validate;
 pub use catalogue::catalogue;
 pub use combine::cfg_combine;
 pub use density::{bits_per_dimension, normal_log_density};
+pub use diagnostics::{effective_sample_size, split_r_hat};
 pub use driver::{drive, drive_with, sample};
 pub use fields::Value as OptionValue;
 pub use operations::{Operation, OperationTerm, Source, Target};

@@ -167,6 +167,7 @@ impl Plan {
             }
             Row::Eval(_)
             | Row::Noisy(_)
+            | Row::Metropolis { .. }
             | Row::Accept { .. }
             | Row::IfAccepted
             | Row::Merge
@@ -235,6 +236,10 @@ impl Plan {
         if self.options().process == Process::Sde {
             let expected = "another one: products of normals with an output are no list of scalars";
             return Err(Error::argument("process", "sde", expected));
+        }
+        if self.is_tested() {
+            let expected = "one without a test: whether a proposal counts follows from the data";
+            return Err(Error::argument("solver", self.options().solver.name(), expected));
         }
         if self.numbers() != 0 {
             let got = self.options().likelihood.name();

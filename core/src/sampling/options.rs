@@ -143,7 +143,7 @@ pub struct PlanOptions {
     /// its length is `2 (r |z| / |score|)^2` with `sqrt(elements)` for `|z|`, at most `sigma^2`
     /// (Song 2021, algorithm 4). Default 0.16.
     pub snr: f64,
-    /// [`Solver::PredictorCorrector`]: Langevin steps at each level, up to 100. Default 1.
+    /// [`Solver::PredictorCorrector`], [`Solver::AnnealedLangevin`]: Langevin steps at each level, up to 100. Default 1.
     pub corrector_steps: usize,
     /// Autoguidance w beside classifier-free guidance: `+ (w - 1) (c - k)` with k the output of a weaker
     /// model with the same condition, role weak (Karras 2024). With `guidance` g that is three evaluations
@@ -165,6 +165,15 @@ pub struct PlanOptions {
     /// ([`Run::tell_with`](super::Run::tell_with)), for [`Run::log_density`](super::Run::log_density); error
     /// control counts it as one more element. Default [`Likelihood::None`].
     pub likelihood: Likelihood,
+    /// Markov chains: step size, above 0; of mala and hmc where adaptation begins. Default 0.1.
+    pub step_size: f64,
+    /// [`Solver::Hmc`]: leapfrog steps of an iteration, 1 to 1000. Default 10.
+    pub leapfrog: usize,
+    /// [`Solver::Mala`], [`Solver::Hmc`]: first iterations in which every chain adapts its step size (Hoffman & Gelman
+    /// 2014, dual averaging); at most `steps`. Default 0.
+    pub warmup: usize,
+    /// What adaptation aims at, 0.01 to 0.99; 0 is 0.574 for mala, 0.8 for hmc. Default 0.
+    pub target_accept: f64,
 }
 
 impl Default for PlanOptions {
@@ -233,6 +242,10 @@ impl Default for PlanOptions {
             controller: None,
             save_at: None,
             likelihood: Likelihood::None,
+            step_size: 0.1,
+            leapfrog: 10,
+            warmup: 0,
+            target_accept: 0.0,
         }
     }
 }

@@ -275,6 +275,9 @@ impl fmt::Display for Plan {
                     f,
                     "s{slot} = s{slot} bounded by its quantile {ratio} (1 to {most}), over the bound"
                 )?,
+                Row::Metropolis { gradient, next, .. } => {
+                    write!(f, "accept by the log densities of s{gradient} and s{next}, row by row")?
+                }
                 Row::Noisy(n) => {
                     let [a, b, c, d] = n.weights;
                     let (g, dst) = (name(n.g), n.dst);

@@ -105,7 +105,7 @@ impl Meaning {
         };
         match (self.process, self.prediction) {
             // Written out because the differences below would not be an exact 0.
-            (Process::Flow, Prediction::Velocity) | (Process::Ode | Process::Sde, _) => {
+            (Process::Flow, Prediction::Velocity) | (Process::Ode | Process::Sde | Process::Target, _) => {
                 Map { x: 0.0, y: 1.0 }
             }
             (Process::TrigFlow, Prediction::TrigFlow) => Map { x: 0.0, y: self.data },

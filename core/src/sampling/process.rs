@@ -1,7 +1,7 @@
 //! Noise levels: what a model time means.
 
 use super::betas;
-use super::options::{PlanOptions, Process};
+use super::options::{MAX_STEPS, PlanOptions, Process};
 use crate::error::Result;
 
 /// A model time and the mixture it stands for: `x_t = alpha x0 + sigma eps`.
@@ -96,6 +96,7 @@ impl Levels {
                 Levels::Continuous { beta: (options.beta_start, options.beta_end), sub }
             }
             Process::VpCascade => Levels::Cascade { shift: options.shift },
+            Process::Target => Levels::Ode { range: (0.0, MAX_STEPS as f64) },
             Process::Ode | Process::Sde => {
                 let ends = options.times.as_ref().and_then(|t| Some((*t.first()?, *t.last()?)));
                 let (a, b) = ends.unwrap_or((options.t_start, options.t_end));

@@ -196,6 +196,9 @@ impl Plan {
         if self.is_adaptive() {
             return refuse("with fixed steps: this one moves every row at its own pace anyway");
         }
+        if self.is_tested() {
+            return refuse("without a test: every chain takes the same number of steps");
+        }
         let mut slots = std::collections::BTreeMap::new();
         let mut last = None;
         for &position in self.eval_rows() {

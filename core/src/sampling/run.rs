@@ -1,6 +1,7 @@
 //! Runs: the small changing part of sampling. A run is a value next to the caller's state.
 
 use super::adaptive::Control;
+use super::chain::Chain;
 use super::exec;
 use super::lanes;
 use super::options::Process;
@@ -45,6 +46,8 @@ pub struct Run {
     pub(super) places: Vec<Place>,
     /// Beside every state tensor of every row, for plans with likelihood, else empty.
     pub(super) numbers: Vec<f64>,
+    /// For Markov chains with a test, else empty.
+    pub(super) chains: Vec<Chain>,
 }
 
 /// How much work a run has done.
@@ -145,6 +148,7 @@ impl Run {
             control,
             places: Vec::new(),
             numbers: vec![0.0; rows * plan.kept()],
+            chains: if plan.is_tested() { vec![Chain::new(plan); rows] } else { Vec::new() },
         };
         run.save_start(plan, state);
         exec::begin(&mut run, plan, state);
@@ -169,8 +173,8 @@ impl Run {
     ) -> Result<Run> {
         let rows = seeds.len();
         check_state(plan, rows, elements, state.len())?;
-        if matches!(plan.options().process, Process::Ode | Process::Sde) {
-            let expected = "x_start for the processes ode and sde, which mix no noise into data";
+        if matches!(plan.options().process, Process::Ode | Process::Sde | Process::Target) {
+            let expected = "x_start for the processes ode, sde and target, which mix no noise into data";
             return Err(Error::argument("data", "set", expected));
         }
         check_tensor("data", data, rows, elements, |v| v.is_finite(), "finite numbers")?;
@@ -224,7 +228,8 @@ impl Run {
             seeds: seeds.to_vec(),
             control: Vec::new(),
             places: Vec::new(),
-            numbers: vec![0.0; seeds.len() * plan.kept()],
+            numbers: Vec::new(),
+            chains: Vec::new(),
         })
     }
 
@@ -389,7 +394,8 @@ impl Run {
     }
 
     /// [`tell`](Run::tell) for plans that want numbers with every output, `[rows, numbers]`
-    /// ([`Plan::numbers`]): the divergence of [`likelihood`](super::PlanOptions::likelihood).
+    /// ([`Plan::numbers`]): the divergence of [`likelihood`](super::PlanOptions::likelihood), or the log density that
+    /// mala and hmc test, where what is not finite is rejected.
     ///
     /// # Errors
     /// As [`tell`](Run::tell), for `numbers` too.
@@ -408,7 +414,10 @@ impl Run {
             let expected = format!("{} x {len} elements", self.rows());
             return Err(Error::shape("y", &[y.len()], expected));
         }
-        if let Some((row, element)) = lanes::first_non_finite(y, len, &self.active(plan)) {
+        // A proposal that ran away is rejected; where a chain starts there must be a gradient.
+        let rejects = plan.is_tested() && self.counters.evals > 0;
+        let bad = if rejects { None } else { lanes::first_non_finite(y, len, &self.active(plan)) };
+        if let Some((row, element)) = bad {
             let value = y[row * len + element];
             let own = self.places.get(row).and_then(|p| plan.eval_at(p.position)).unwrap_or(eval);
             let step = if plan.is_adaptive() { self.counters.rounds } else { u64::from(own.step) };
@@ -423,7 +432,8 @@ impl Run {
         }
         let active = self.active(plan);
         let used = |row: usize| active.get(row).copied().unwrap_or(true);
-        if let Some(row) = (0..numbers.len()).find(|&row| used(row) && !numbers[row].is_finite()) {
+        if let Some(row) = (0..numbers.len()).find(|&row| used(row) && !numbers[row].is_finite() && !rejects)
+        {
             let message =
                 format!("the number told is {} in row {row}; expected finite numbers", numbers[row]);
             return Err(Error::State(message));

@@ -193,6 +193,15 @@ pub(super) enum Row {
         slope: f64,
     },
     Noisy(Noisy),
+    /// Decides for every row by the numbers beside two gradients and the momenta before and after;
+    /// rows that fail keep x.
+    Metropolis {
+        gradient: u8,
+        next: u8,
+        p0: u8,
+        p: u8,
+        number: u32,
+    },
 }
 
 /// The finished table.

@@ -6,6 +6,8 @@ use crate::error::{Error, Result};
 
 /// Langevin steps at one level.
 const MOST_CORRECTIONS: usize = 100;
+/// Gradients of a whole walk of hmc.
+const MOST_LEAPS: usize = 1_000_000;
 /// Times of `save_at`.
 const MOST_SAVED: usize = 1000;
 /// Greatest time of an ode.
@@ -270,6 +272,8 @@ impl PlanOptions {
     fn check_ode(&self) -> Result<()> {
         let default = PlanOptions::default();
         let (ode, sde) = (self.process == Process::Ode, self.process == Process::Sde);
+        let target = self.process == Process::Target;
+        self.check_chains()?;
         if self.solver.solves_sdes() != sde {
             let expected = if sde {
                 "one that solves sdes for the process sde"
@@ -278,7 +282,7 @@ impl PlanOptions {
             };
             return Err(Error::argument("solver", self.solver.name(), expected));
         }
-        if !ode && !sde {
+        if !ode && !sde || target {
             for (arg, value, own) in
                 [("t_start", self.t_start, default.t_start), ("t_end", self.t_end, default.t_end)]
             {
@@ -289,6 +293,9 @@ impl PlanOptions {
                         format!("{own} unless the process is ode or sde"),
                     ));
                 }
+            }
+            if target {
+                return self.check_target();
             }
             if self.likelihood != Likelihood::None {
                 let expected = "none unless the process is ode";
@@ -346,6 +353,74 @@ impl PlanOptions {
         Ok(())
     }
 
+    /// A density without times and levels.
+    fn check_target(&self) -> Result<()> {
+        let default = PlanOptions::default();
+        if self.prediction != Prediction::Score {
+            let expected = "score for the process target, whose model returns the gradient of a log density";
+            return Err(Error::argument("prediction", self.prediction.name(), expected));
+        }
+        for (arg, used) in [
+            ("spacing", self.spacing != default.spacing),
+            ("times", self.times.is_some()),
+            ("sigmas", self.sigmas.is_some()),
+            ("clip", self.clip.is_some()),
+            ("threshold_ratio", self.threshold_ratio != 0.0),
+            ("start_sigma", self.start_sigma != 0.0),
+            ("start_step", self.start_step != 0),
+            ("restart", self.restart.is_some()),
+            ("inpaint", self.inpaint),
+            ("noise", self.noise != default.noise),
+            ("s_noise", self.s_noise != default.s_noise),
+            ("guidance", self.guidance != 1.0 || self.guidance_weak != 1.0),
+            ("likelihood", self.likelihood != Likelihood::None),
+        ] {
+            if used {
+                return Err(Error::argument(arg, "set", "the default for the process target"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_chains(&self) -> Result<()> {
+        let default = PlanOptions::default();
+        let target = self.process == Process::Target;
+        if self.solver.walks_targets() != target {
+            let expected = if target {
+                "ula, mala or hmc for the process target"
+            } else {
+                "another one unless the process is target"
+            };
+            return Err(Error::argument("solver", self.solver.name(), expected));
+        }
+        within("step_size", self.step_size, 1e-12, 1e6)?;
+        within("target_accept", self.target_accept, 0.0, 0.99)?;
+        if !(1..=1000).contains(&self.leapfrog) {
+            return Err(Error::range("leapfrog", self.leapfrog, "1 to 1000"));
+        }
+        let most = MOST_LEAPS / self.steps.max(1);
+        if self.solver == Solver::Hmc && self.leapfrog > most {
+            let expected = format!("at most {most} for {} steps", self.steps);
+            return Err(Error::range("leapfrog", self.leapfrog, expected));
+        }
+        if self.warmup > self.steps && target {
+            return Err(Error::range("warmup", self.warmup, format!("at most steps, {}", self.steps)));
+        }
+        let tested = self.solver.tests_proposals();
+        let steps = target || self.solver == Solver::AnnealedLangevin;
+        for (arg, used) in [
+            ("step_size", !steps && self.step_size != default.step_size),
+            ("leapfrog", self.solver != Solver::Hmc && self.leapfrog != default.leapfrog),
+            ("warmup", !tested && self.warmup != default.warmup),
+            ("target_accept", !tested && self.target_accept != default.target_accept),
+        ] {
+            if used {
+                return Err(Error::argument(arg, "set", "the default unless the solver is a Markov chain's"));
+            }
+        }
+        Ok(())
+    }
+
     fn check_controller(&self) -> Result<()> {
         let Some(exponents) = &self.controller else { return Ok(()) };
         if !(1..=3).contains(&exponents.len()) {
@@ -388,9 +463,14 @@ impl PlanOptions {
         }
         let default = PlanOptions::default();
         let own = self.solver == Solver::PredictorCorrector;
-        if !own && (self.snr != default.snr || self.corrector_steps != default.corrector_steps) {
+        let steps = own || self.solver == Solver::AnnealedLangevin;
+        if !own && self.snr != default.snr || !steps && self.corrector_steps != default.corrector_steps {
             let arg = if self.snr != default.snr { "snr" } else { "corrector_steps" };
-            return Err(Error::argument(arg, "set", "the default unless the solver is predictor_corrector"));
+            return Err(Error::argument(
+                arg,
+                "set",
+                "the default unless the solver is predictor_corrector (or annealed_langevin)",
+            ));
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ defmodule DGM.Plan do
     * `:process` - how data becomes noise: `:flow` (default), `:vp_linear`, `:vp_scaled_linear`,
       `:vp_cosine`, `:vp_sigmoid`, `:vp_trained` (with `:betas`), `:vp_continuous`,
       `:vp_laplace`, `:vp_cascade`, `:ve`, `:edm`, `:trigflow`,
-      `:sub_vp`, `:ode`, `:sde`
+      `:sub_vp`, `:ode`, `:sde`, `:target`
     * `:prediction` - what the model predicts: `:velocity` (default), `:epsilon`, `:x0`, `:v`,
       `:score`, or a raw network: `:edm`, `:edm_v`, `:trigflow`, `:consistency`
     * `:solver` - `:euler` (default), `:heun`, `:dpmpp_2m`, `:unipc`, `:ddim`, `:euler_ancestral`,
@@ -73,6 +73,8 @@ defmodule DGM.Plan do
       diffusion, one after the other in each row; their `:times` may ascend
     * `:likelihood` - of `:ode`: `:exact`, `:hutchinson`, `:hutchinson_normal`, see
       `DGM.Sampler.log_density/1`; default `:none`
+    * `:step_size`, `:leapfrog`, `:warmup`, `:target_accept` - of Markov chains (`:ula`, `:mala`, `:hmc` on the
+      process `:target`, see `DGM.Chains`) and of `:annealed_langevin`
     * `:compat` - `:diffusers` reproduces that library's rounding, default `:none`
 
   `defaults/0` lists the default of each.

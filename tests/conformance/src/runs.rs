@@ -70,6 +70,13 @@ fn plans() -> Vec<(String, PlanOptions)> {
             all.push((format!("plan/{}", solver.name()), flow));
             continue;
         }
+        if solver.walks_targets() {
+            (flow.process, flow.prediction) = (Process::Target, Prediction::Score);
+            if solver == Solver::Ula {
+                all.push((format!("plan/{}", solver.name()), flow));
+            }
+            continue;
+        }
         if solver == Solver::Scm {
             (flow.process, flow.prediction, shift) = (Process::TrigFlow, Prediction::TrigFlow, 1.0);
         }

@@ -3,6 +3,7 @@
 
 pub(super) mod adaptive;
 mod ancestral;
+mod chains;
 mod common;
 mod consistency;
 mod ddim;
@@ -56,6 +57,10 @@ pub(super) fn build(solver: Solver, b: &mut Builder<'_>, grid: &[Node]) -> Resul
         Solver::StochasticHeun => ito::heun(b, grid),
         Solver::Sra1 => ito::sra1(b, grid),
         Solver::Sriw1 => ito::sriw1(b, grid),
+        Solver::Ula => chains::ula(b, grid),
+        Solver::Mala => chains::hmc(b, grid, 1),
+        Solver::Hmc => chains::hmc(b, grid, b.options().leapfrog),
+        Solver::AnnealedLangevin => chains::annealed(b, grid),
         Solver::Rk5 => runge_kutta::build(b, grid, &runge_kutta::RK5),
         Solver::Lms => multistep::build(b, grid, Slopes::Grid),
         Solver::Ipndm => multistep::build(b, grid, Slopes::Even),

@@ -1,6 +1,7 @@
 //! Tests of the samplers against closed forms and published figures.
 
 mod adaptive;
+mod chains;
 mod codec;
 mod density;
 mod distribution;
@@ -129,6 +130,9 @@ fn compile(options: PlanOptions) -> Plan {
 /// Whether the mathematics of a solver allows a process.
 fn fits(solver: Solver, process: Process) -> bool {
     match solver {
+        _ if process == Process::Target || solver.walks_targets() => {
+            process == Process::Target && solver.walks_targets()
+        }
         _ if process == Process::Sde || solver.solves_sdes() => {
             process == Process::Sde && solver.solves_sdes()
         }
@@ -145,6 +149,7 @@ fn base(process: Process) -> PlanOptions {
     let mut o = PlanOptions { process, prediction: Prediction::V, ..Default::default() };
     match process {
         Process::Flow | Process::Ode | Process::Sde => o.prediction = Prediction::Velocity,
+        Process::Target => o.prediction = Prediction::Score,
         Process::VpTrained => {
             o.train_steps = 200;
             o.betas = Some((0..200).map(|i| 1e-3 + 5e-4 * f64::from(i)).collect());
@@ -164,12 +169,13 @@ fn catalogue() -> Vec<Plan> {
         let process = match solver {
             Solver::Scm => Process::TrigFlow,
             _ if solver.solves_sdes() => Process::Sde,
+            _ if solver.walks_targets() => Process::Target,
             _ => Process::Flow,
         };
         let own = PlanOptions { solver, steps: 5, ..base(process) };
         all.push(compile(own.clone()));
         let shift = if process == Process::Flow { 3.0 } else { 1.0 };
-        let guidance = if process == Process::Sde { 1.0 } else { 2.5 };
+        let guidance = if matches!(process, Process::Sde | Process::Target) { 1.0 } else { 2.5 };
         all.push(compile(PlanOptions { guidance, shift, ..own.clone() }));
         if fits(solver, Process::VpCosine) {
             let eta = if solver == Solver::Ddim { 0.6 } else { 0.0 };

@@ -6,6 +6,7 @@
 
 mod attention;
 mod cache;
+mod chain;
 mod dit;
 mod failure;
 
