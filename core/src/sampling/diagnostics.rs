@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 
 /// The draws of every chain cut in two, as (mean, variance) of each half and the halves themselves.
 fn halves(draws: &[f64], chains: usize) -> Result<Vec<&[f64]>> {
-    if chains == 0 || draws.len() % chains != 0 || draws.len() / chains < 4 {
+    if chains == 0 || !draws.len().is_multiple_of(chains) || draws.len() / chains < 4 {
         return Err(Error::shape("draws", &[draws.len()], format!("{chains} chains of 4 draws or more")));
     }
     if let Some(i) = draws.iter().position(|v| !v.is_finite()) {
@@ -68,7 +68,7 @@ pub fn effective_sample_size(draws: &[f64], chains: usize) -> Result<f64> {
     let parts = halves(draws, chains)?;
     let (m, n) = (parts.len(), parts[0].len());
     let (within, whole) = variances(&parts);
-    if !(whole > 0.0) {
+    if whole <= 0.0 {
         return Ok(f64::NAN);
     }
     let centred: Vec<Vec<f64>> = parts

@@ -256,6 +256,7 @@ fn extra_error(
 }
 
 /// The parts of a segment that end with numbers of whole rows; returns those measured last.
+#[allow(clippy::too_many_arguments)]
 fn phases(
     run: &mut Run,
     plan: &Plan,

@@ -46,7 +46,7 @@ pub(super) fn hmc(b: &mut Builder<'_>, grid: &[Node], leaps: usize) -> Result<()
         _ => unreachable!("slots are state tensors"),
     };
     let step = |sum: Sum, k: Operand, c: f64| sum.scaled(k, c, Scale::Step);
-    let mut propose = |b: &mut Builder<'_>, number: usize| {
+    let propose = |b: &mut Builder<'_>, number: usize| {
         let noise = b.fresh(number, 0);
         b.lin(p0, Sum::of(noise, 1.0));
         b.lin(p, step(Sum::of(p0, 1.0), gradient, 0.5));

@@ -125,7 +125,7 @@ fn reverse_time_reaches_the_data() {
         let x = walk(&plan, &[1, 2], None, PATHS, both(reverse));
         let n = x.len() as f64;
         let found = x.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
-        let spread = libm::sqrt(x.iter().map(|x| (f64::from(*x) - found).powi(2)).sum::<f64>() / n);
+        let spread = libm::sqrt(x.iter().map(|x| libm::pow(f64::from(*x) - found, 2.0)).sum::<f64>() / n);
         println!("{}: {found} {spread}", solver.name());
         assert!((found - mean).abs() < 0.02 && (spread - deviation).abs() < 0.02, "{}", solver.name());
     }
@@ -247,7 +247,7 @@ fn sub_vp_levels() {
         let x = walk(&plan, &[3], None, PATHS, GAUSSIAN.model(&plan));
         let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / x.len() as f64;
         let spread =
-            libm::sqrt(x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / x.len() as f64);
+            libm::sqrt(x.iter().map(|x| libm::pow(f64::from(*x) - mean, 2.0)).sum::<f64>() / x.len() as f64);
         println!("{}: {mean} {spread}", solver.name());
         assert!((mean - 0.7).abs() < 0.03 && (spread - 0.5).abs() < 0.03);
     }
