@@ -375,7 +375,36 @@ impl Run {
     /// told twice), or the output of an unfinished row is not finite; [`Error::Shape`] when a
     /// length is wrong. Run and state are untouched on error.
     pub fn tell(&mut self, plan: &Plan, state: &mut [f32], eval_id: u64, y: &[f32]) -> Result<()> {
-        self.check(plan, state.len())?;
+        self.check_output(plan, state.len(), eval_id, y)?;
+        exec::advance(self, plan, state, y);
+        Ok(())
+    }
+
+    /// [`tell`](Run::tell) for a state that must stay as it is: the next one is written to `to`, of the same
+    /// length, which is untouched on error.
+    ///
+    /// # Errors
+    /// As [`tell`](Run::tell); [`Error::Shape`] when `to` has another length.
+    pub fn tell_from(
+        &mut self,
+        plan: &Plan,
+        state: &[f32],
+        to: &mut [f32],
+        eval_id: u64,
+        y: &[f32],
+    ) -> Result<()> {
+        self.check_output(plan, state.len(), eval_id, y)?;
+        if to.len() != state.len() {
+            return Err(Error::shape("to", &[to.len()], format!("{} elements, as the state", state.len())));
+        }
+        exec::copy(state, to);
+        exec::advance(self, plan, to, y);
+        Ok(())
+    }
+
+    /// What must hold before anything changes.
+    fn check_output(&self, plan: &Plan, state_len: usize, eval_id: u64, y: &[f32]) -> Result<()> {
+        self.check(plan, state_len)?;
         let eval = self.awaited(plan, eval_id)?;
         let len = self.elements * plan.outputs();
         if y.len() != self.rows() * len {
@@ -391,7 +420,6 @@ impl Run {
                 eval.stage
             )));
         }
-        exec::advance(self, plan, state, y);
         Ok(())
     }
 

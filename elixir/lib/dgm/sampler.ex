@@ -19,6 +19,11 @@ defmodule DGM.Sampler do
 
   alias DGM.{Check, Native, Plan, Request, Run, Telemetry, Tensor}
 
+  # Calls take time in proportion to the bytes they read. Below this it is some 0.1 milliseconds at most,
+  # and they run on the scheduler of their process; above they must not hold it up and go to a dirty one,
+  # which costs microseconds, on a machine whose cores are all busy milliseconds.
+  @small 65_536
+
   @typedoc """
   A model as a function of the request, the input (f32 binary of `rows * elements` numbers) and
   the time of each row (f32 binary); returns the output as a binary, a `DGM.Tensor` or an `Nx`
@@ -94,8 +99,8 @@ defmodule DGM.Sampler do
   @spec advance(Run.t(), non_neg_integer) :: Run.t()
   def advance(run, eval_id) do
     run = check(run)
-    id = Check.u64(eval_id, "eval_id")
-    %{run | header: Native.value!(Native.run_advance(run.plan.resource, run.header, id))}
+    args = [run.plan.resource, run.header, Check.u64(eval_id, "eval_id")]
+    %{run | header: look(run, &Native.run_advance/3, &Native.run_advance_long/3, args)}
   end
 
   @doc """
@@ -126,8 +131,11 @@ defmodule DGM.Sampler do
   @spec ask(Run.t()) :: {:eval, Request.t()} | :done
   def ask(run) do
     run = check(run)
-    args = [run.plan.resource, run.header]
-    look(run, &Native.run_ask/2, &Native.run_ask_long/2, args)
+    plan = run.plan.resource
+
+    if byte_size(run.header) < @small,
+      do: Native.value!(Native.run_ask(plan, run.header)),
+      else: Native.value!(Native.run_ask_long(plan, run.header))
   end
 
   @doc """
@@ -153,7 +161,9 @@ defmodule DGM.Sampler do
   @doc """
   Answers the request `eval_id` with the model's output `y` and returns the next run.
 
-  The state is copied once; everything up to the next request is one pass over it. Raises
+  The state is copied once; everything up to the next request is one pass over it. Where header, state and
+  `y` have less than 64 KiB together it runs on a normal scheduler, else on a dirty one; a state of 1 MiB or
+  more lies in memory that is used again when the binary is garbage. Raises
   `ArgumentError` when `y` has the wrong size and `DGM.Error` of kind `:state` when `eval_id`
   is not the one asked for or `y` has a value that is not finite.
   """
@@ -162,13 +172,15 @@ defmodule DGM.Sampler do
     run = check(run)
     {id, y} = {Check.u64(eval_id, "eval_id"), Tensor.bytes(y, "y")}
 
-    call = fn ->
-      Native.value!(Native.run_tell(run.plan.resource, run.header, run.state, id, y))
-    end
-
     metadata = %{rows: run.rows, elements: run.elements, eval_id: id}
-    {header, state} = Telemetry.span([:sampler, :tell], metadata, call)
+    {header, state} = Telemetry.span([:sampler, :tell], metadata, fn -> told(run, id, y) end)
     %{run | header: header, state: state}
+  end
+
+  defp told(%Run{plan: plan, header: header, state: state}, id, y) do
+    if byte_size(header) + byte_size(state) + byte_size(y) < @small,
+      do: Native.value!(Native.run_tell(plan.resource, header, state, id, y)),
+      else: Native.value!(Native.run_tell_long(plan.resource, header, state, id, y))
   end
 
   @doc """
@@ -188,7 +200,8 @@ defmodule DGM.Sampler do
       [2, 1]
   """
   @spec select(Run.t(), [boolean]) :: Run.t()
-  def select(run, rows), do: change(run, rows, &Native.run_select/3)
+  def select(run, rows),
+    do: change(run, rows, &Native.run_select/3, &Native.run_select_long/3)
 
   @doc """
   Declares rows finished, for plans compiled with `per_row: true`: one boolean a row.
@@ -202,12 +215,13 @@ defmodule DGM.Sampler do
       [4, 0]
   """
   @spec finish_rows(Run.t(), [boolean]) :: Run.t()
-  def finish_rows(run, rows), do: change(run, rows, &Native.run_finish_rows/3)
+  def finish_rows(run, rows),
+    do: change(run, rows, &Native.run_finish_rows/3, &Native.run_finish_rows_long/3)
 
-  defp change(run, rows, nif) do
+  defp change(run, rows, quick, long) do
     run = check(run)
-    rows = Check.booleans(rows, "rows")
-    %{run | header: Native.value!(nif.(run.plan.resource, run.header, rows))}
+    args = [run.plan.resource, run.header, Check.booleans(rows, "rows")]
+    %{run | header: look(run, quick, long, args)}
   end
 
   @doc """
@@ -216,7 +230,8 @@ defmodule DGM.Sampler do
   @spec row_steps(Run.t()) :: [non_neg_integer]
   def row_steps(run) do
     run = check(run)
-    Native.value!(Native.run_row_steps(run.plan.resource, run.header))
+    args = [run.plan.resource, run.header]
+    look(run, &Native.run_row_steps/2, &Native.run_row_steps_long/2, args)
   end
 
   @doc """
@@ -225,7 +240,8 @@ defmodule DGM.Sampler do
   @spec row_active(Run.t()) :: [boolean]
   def row_active(run) do
     run = check(run)
-    Native.value!(Native.run_row_active(run.plan.resource, run.header))
+    args = [run.plan.resource, run.header]
+    look(run, &Native.run_row_active/2, &Native.run_row_active_long/2, args)
   end
 
   @doc """
@@ -341,12 +357,8 @@ defmodule DGM.Sampler do
   defp model(fun) when is_function(fun, 3), do: fun
   defp model(other), do: Check.fail("model", other, "a function of request, input and times")
 
-  # Reading a run takes time in proportion to its header: a few microseconds, unless it has
-  # thousands of rows; then it must not hold up a normal scheduler.
-  @long 65_536
-
   defp look(run, quick, long, args) do
-    nif = if byte_size(run.header) < @long, do: quick, else: long
+    nif = if byte_size(run.header) < @small, do: quick, else: long
     Native.value!(apply(nif, args))
   end
 

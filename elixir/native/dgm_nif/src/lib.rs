@@ -8,8 +8,8 @@ mod attention;
 mod cache;
 mod dit;
 mod failure;
-
 mod linear;
+mod memory;
 mod nn;
 mod operations;
 mod plan;
