@@ -81,12 +81,12 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
         // SAFETY: the slice has 4 N elements (checked), the token proves the instructions; unaligned is allowed.
         unsafe {
             // Quads i, i + 4, i + 8 and i + 12, for i = 0 to 3.
-            let pairs = [_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)].map(|v| _mm512_castps_pd(v));
-            let rest = [_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)].map(|v| _mm512_castps_pd(v));
-            let q0 = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[0], rest[0]));
-            let q1 = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[0], rest[0]));
-            let q2 = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[1], rest[1]));
-            let q3 = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[1], rest[1]));
+            let ab = (_mm512_castps_pd(_mm512_unpacklo_ps(a, b)), _mm512_castps_pd(_mm512_unpackhi_ps(a, b)));
+            let cd = (_mm512_castps_pd(_mm512_unpacklo_ps(c, d)), _mm512_castps_pd(_mm512_unpackhi_ps(c, d)));
+            let q0 = _mm512_castpd_ps(_mm512_unpacklo_pd(ab.0, cd.0));
+            let q1 = _mm512_castpd_ps(_mm512_unpackhi_pd(ab.0, cd.0));
+            let q2 = _mm512_castpd_ps(_mm512_unpacklo_pd(ab.1, cd.1));
+            let q3 = _mm512_castpd_ps(_mm512_unpackhi_pd(ab.1, cd.1));
             let (low, high) = (_mm512_shuffle_f32x4::<0x44>(q0, q1), _mm512_shuffle_f32x4::<0xee>(q0, q1));
             let (low2, high2) = (_mm512_shuffle_f32x4::<0x44>(q2, q3), _mm512_shuffle_f32x4::<0xee>(q2, q3));
             _mm512_storeu_ps(p, _mm512_shuffle_f32x4::<0x88>(low, low2));

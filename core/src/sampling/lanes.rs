@@ -139,7 +139,10 @@ impl Kernel for AllFinite<'_> {
                 *sum = s.fma(s.load(part), zero, *sum);
             }
         }
-        let mut sum = sums.into_iter().fold(zero, |a, b| s.add(a, b));
+        let mut sum = zero;
+        for part in sums {
+            sum = s.add(sum, part);
+        }
         for part in blocks.remainder().chunks(S::LANES) {
             sum = s.fma(s.load_partial(part, 0.0), zero, sum);
         }
