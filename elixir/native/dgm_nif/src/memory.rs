@@ -3,6 +3,7 @@
 //! A large result lies in memory that is used again once the VM has dropped its binary: the first
 //! touch of fresh pages costs more than a sampling step. To Elixir it is a binary like any other.
 
+use std::alloc::{Layout, alloc_zeroed};
 use std::mem::take;
 use std::sync::{Mutex, PoisonError};
 
@@ -78,12 +79,17 @@ fn large(arg: &'static str, len: usize) -> Result<Vec<f32>> {
         return Ok(waiting.swap_remove(at));
     }
     drop(waiting);
-    let mut memory = Vec::new();
-    memory
-        .try_reserve_exact(len)
-        .map_err(|_| Error::Overflow { arg, got: format!("{len} numbers, more than this machine gives") })?;
-    memory.resize(len, 0.0);
-    Ok(memory)
+    fresh(len)
+        .ok_or_else(|| Error::Overflow { arg, got: format!("{len} numbers, more than this machine gives") })
+}
+
+/// Zeros that nobody has touched yet: their pages come with the first write, to each thread its own.
+fn fresh(len: usize) -> Option<Vec<f32>> {
+    let layout = Layout::array::<f32>(len).ok().filter(|layout| layout.size() > 0)?;
+    // SAFETY: the layout has a size.
+    let memory = unsafe { alloc_zeroed(layout) };
+    // SAFETY: memory of the global allocator with the layout of `len` floats, all of them zero; nobody else's.
+    (!memory.is_null()).then(|| unsafe { Vec::from_raw_parts(memory.cast(), len, len) })
 }
 
 /// Keeps memory for later, in the place of what has waited longest.
