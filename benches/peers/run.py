@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ PYTHON = os.path.join(VENV, "bin", "python")
 # Compiled for this machine, where a wheel is compiled for any.
 NATIVE = {"libggml-python": "0.20.2.post1"}
 GROUPS = {"digits": ["digits"],
-          "sampling": ["step", "noise"], "forward": ["linear", "elementwise"],
+          "sampling": ["step", "noise", "door"], "forward": ["linear", "elementwise"],
           "attention": ["prefill", "causal", "small", "cross", "tiny", "headsize", "decode", "option",
                         "backward", "scaling", "memory"]}
 
@@ -57,9 +58,11 @@ def install():
         f.write(stamp)
 
 
-def build(rust):
+def build(rust, doors):
     """libdgm, and the Rust comparators; their library, or None."""
-    run(["cargo", "build", "--release", "-p", "dgm-capi"], cwd=ROOT)
+    # In one call, so that all are built with the same features.
+    run(["cargo", "build", "--release", "-p", "dgm-capi", *(["-p", "dgm_nif", "-p", "dgm-benches"] if doors else [])],
+        cwd=ROOT)
     if not rust:
         return None
     target = os.path.join(CACHE, "rust")
@@ -115,6 +118,34 @@ def measure(args, threads, budget, rows, rust, scaling):
     sys.exit("too many failures")
 
 
+def doors(lines, threads):
+    """The rows of `make doors`, from every language whose tools are here."""
+    program = os.path.join(CACHE, "doors")
+    built = os.path.join(ROOT, os.environ.get("CARGO_TARGET_DIR", "target"), "release")
+    commands = [
+        (ROOT, [os.path.join(built, "doors")]),
+        (ROOT, ["sh", "-c", 'sh capi/cc.sh benches/doors/doors.c "$0" && exec "$0"', program]),
+        (ROOT, ["julia", "--project=julia", "benches/doors/doors.jl"]),
+        (os.path.join(ROOT, "elixir"), ["mix", "run", "../benches/doors/doors.exs"]),
+    ]
+    with open(lines, "a") as f:
+        for folder, command in commands:
+            if not shutil.which(command[0]):
+                print(f"{command[0]} is not here: its door is left out")
+                continue
+            library = {"darwin": "dylib"}.get(sys.platform, "so")
+            env = {**os.environ, "DGM_NUM_THREADS": str(threads),
+                   "DGM_LIBRARY": os.path.join(built, f"libdgm.{library}"),
+                   "DGM_NIF_PATH": os.path.join(built, f"libdgm_nif.{library}")}
+            done = run(command, cwd=folder, env=env,
+                       stdout=subprocess.PIPE, text=True)
+            for text in done.stdout.splitlines():
+                if text.startswith("{"):
+                    r = json.loads(text)
+                    print(f"door      {r['case']:44s} {1e6 * r['ours_ms']:14.1f} ns", flush=True)
+                    f.write(json.dumps({"key": f"{r['case']} {threads}", "row": r}) + "\n")
+
+
 def read(path):
     rows, limits = [], []
     for text in open(path) if os.path.exists(path) else []:
@@ -158,13 +189,17 @@ def main():
     threads = [int(t) for t in args.threads.split(",")] if args.threads else list(dict.fromkeys([usable, 1]))
     budget = 60 * (args.budget or (2 if args.quick else 90 if args.what == "attention" else 10))
     install()
-    rust = build(args.what == "attention" and not args.no_rust and not args.quick)
+    wants_doors = "door" in GROUPS[args.what] and not args.quick and not args.match \
+        and (not args.only or "door" in args.only)
+    rust = build(args.what == "attention" and not args.no_rust and not args.quick, wants_doors)
     partial = bool(args.quick or args.only or args.match or args.peers)
     out = args.out or (os.path.join(CACHE, "results") if partial else os.path.join(ROOT, "benches", "results"))
     os.makedirs(out, exist_ok=True)
     lines = os.path.join(CACHE, f"{args.what}-{int(time.time())}.jsonl")
     for i, n in enumerate(threads):
         measure(args, n, budget / len(threads), lines, rust, scaling=i == 0)
+    if wants_doors:
+        doors(lines, threads[0])
     if "memory" in GROUPS[args.what] and sys.platform == "linux" and not args.quick \
             and (not args.only or "memory" in args.only):
         subprocess.run([PYTHON, "-m", f"{args.what}.memory", "--rows", lines, "--cache", CACHE,

@@ -108,9 +108,16 @@ pub(crate) fn run_size(plan: &Plan, rows: usize) -> Result<usize> {
 
 /// # Safety
 /// `run` must be NULL or point to `size` readable bytes.
+pub(crate) unsafe fn bytes<'a>(run: *const c_void, size: usize) -> Result<&'a [u8]> {
+    // SAFETY: the caller's promise.
+    unsafe { slice("run", run.cast::<u8>(), size) }
+}
+
+/// # Safety
+/// As [`bytes`].
 pub(crate) unsafe fn read(plan: &Plan, run: *const c_void, size: usize) -> Result<Run> {
     // SAFETY: the caller's promise.
-    Run::decode(plan, unsafe { slice("run", run.cast::<u8>(), size) }?)
+    Run::decode(plan, unsafe { bytes(run, size) }?)
 }
 
 pub(crate) fn check_size(plan: &Plan, rows: usize, size: usize) -> Result<()> {
@@ -249,7 +256,7 @@ pub unsafe extern "C" fn dgm_run_ask(
     // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
     entry(|| unsafe {
         let plan = &handle("plan", plan)?.0;
-        let answer = match read(plan, run, run_size)?.ask(plan)? {
+        let answer = match Run::read(plan, bytes(run, run_size)?, |run| run.ask(plan))? {
             Ask::Done => dgm_request::DONE,
             Ask::Eval(r) => r.into(),
         };
@@ -272,7 +279,7 @@ pub unsafe extern "C" fn dgm_run_times(
     // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
     entry(|| unsafe {
         let plan = &handle("plan", plan)?.0;
-        read(plan, run, run_size)?.row_times(plan, slice_mut("t", t, rows)?)
+        Run::read(plan, bytes(run, run_size)?, |run| run.row_times(plan, slice_mut("t", t, rows)?))
     })
 }
 
@@ -292,9 +299,9 @@ pub unsafe extern "C" fn dgm_run_input(
     entry(|| unsafe {
         put("x", x, std::ptr::null_mut())?;
         let plan = &handle("plan", plan)?.0;
-        let run = read(plan, run, run_size)?;
+        let run = bytes(run, run_size)?;
         let floats = slice("state", state.cast_const(), state_len)?;
-        let input = run.input(plan, floats)?;
+        let input = Run::read(plan, run, |run| run.input(plan, floats))?;
         // An address derived from the caller's own pointer may be written through.
         put("x", x, state.add(input.as_ptr().offset_from_unsigned(floats.as_ptr())))
     })
@@ -321,13 +328,12 @@ pub unsafe extern "C" fn dgm_run_tell(
     // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
     entry(|| unsafe {
         let plan = &handle("plan", plan)?.0;
-        let mut value = read(plan, run, run_size)?;
         separate("state", state, state_len, "y", y, y_len)?;
         separate("run", run.cast::<u8>(), run_size, "state", state, state_len)?;
         separate("run", run.cast::<u8>(), run_size, "y", y, y_len)?;
         let (state, y) = (slice_mut("state", state, state_len)?, slice("y", y, y_len)?);
-        value.tell(plan, state, eval_id, y)?;
-        value.encode(plan, slice_mut("run", run.cast::<u8>(), run_size)?).map(|_| ())
+        let run = slice_mut("run", run.cast::<u8>(), run_size)?;
+        Run::rewrite(plan, run, |run| run.tell(plan, state, eval_id, y))
     })
 }
 
@@ -347,8 +353,8 @@ pub unsafe extern "C" fn dgm_run_result(
     entry(|| unsafe {
         put("x", x, std::ptr::null())?;
         let plan = &handle("plan", plan)?.0;
-        let run = read(plan, run, run_size)?;
-        put("x", x, run.result(plan, slice("state", state, state_len)?)?.as_ptr())
+        let (run, state) = (bytes(run, run_size)?, slice("state", state, state_len)?);
+        put("x", x, Run::read(plan, run, |run| run.result(plan, state))?.as_ptr())
     })
 }
 

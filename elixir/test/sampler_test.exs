@@ -34,6 +34,23 @@ defmodule DGM.SamplerTest do
     assert Tensor.to_list(Sampler.result(run)) == [[0.0]]
   end
 
+  test "guidance and autoguidance in one step add up" do
+    plan = Plan.compile(steps: 1, guidance: 3, guidance_weak: 2)
+    run = Sampler.start(plan, [1, 2], 2, x: Tensor.new([[0.0, 0.0], [0.0, 0.0]]))
+    outputs = [cond: 0.5, uncond: 0.25, weak: 0.125]
+
+    run =
+      for {role, value} <- outputs, reduce: run do
+        run ->
+          {:eval, %{role: ^role, eval_id: id}} = Sampler.ask(run)
+          Sampler.tell(run, id, Tensor.new([[value, value], [value, value]]))
+      end
+
+    assert Sampler.ask(run) == :done
+    # u + 3 (c - u) + (2 - 1) (c - k), over a step from t = 1 to 0
+    assert Tensor.to_list(Sampler.result(run)) == [[-1.375, -1.375], [-1.375, -1.375]]
+  end
+
   for solver <- ~w(euler midpoint heun rk4)a, shift <- [1, 3] do
     test "golden flow #{solver} shift #{shift}" do
       plan = Plan.compile(solver: unquote(solver), steps: 10, shift: unquote(shift))
@@ -225,6 +242,66 @@ defmodule DGM.SamplerTest do
     ]
 
     for {message, function} <- wrong, do: assert_raise(ArgumentError, message, function)
+  end
+
+  # Below 64 KiB a call runs on a normal scheduler, from 1 MiB on the memory of states is used again.
+  test "a row is the same in runs of any size" do
+    opts = [process: :vp_linear, prediction: :epsilon, solver: :ddpm, steps: 3, per_row: true]
+    plan = Plan.compile(opts)
+
+    for elements <- [1_024, 100_000] do
+      whole = bits(plan, [1, 2, 3, 4, 5], elements)
+      for seed <- [1, 4], do: assert(bits(plan, [seed], elements) == [Enum.at(whole, seed - 1)])
+    end
+  end
+
+  defp bits(plan, seeds, elements) do
+    model = fn request, x, _t ->
+      assert byte_size(x) == 4 * length(seeds) * elements
+      assert request.rows == length(seeds)
+      x
+    end
+
+    data = Sampler.sample(plan, seeds, elements, model).data
+
+    for row <- Enum.to_list(1..length(seeds)),
+        do: binary_part(data, (row - 1) * 4 * elements, 4 * elements)
+  end
+
+  test "runs that are kept stay as they were while memory is used again" do
+    plan = Plan.compile(steps: 12)
+    elements = 300_000
+    begin = Sampler.start(plan, [1], elements)
+    runs = Enum.to_list(Stream.iterate(begin, &step/1) |> Stream.take(6))
+    kept = for run <- runs, do: :crypto.hash(:sha256, run.state)
+
+    # Other runs whose states become garbage at once, in this process and in others.
+    tasks =
+      for seed <- 2..3, do: Task.async(fn -> walk(Sampler.start(plan, [seed], elements)) end)
+
+    ours = walk(Sampler.start(plan, [2], elements))
+    assert [^ours, _] = Task.await_many(tasks, 60_000)
+    :erlang.garbage_collect()
+    assert walk(Sampler.start(plan, [2], elements)) == ours
+
+    assert for(run <- runs, do: :crypto.hash(:sha256, run.state)) == kept
+    assert Enum.map(runs, &walk/1) |> Enum.uniq() |> length() == 1
+    # A part of a state outlives the run it came from.
+    part = binary_part(hd(runs).state, 4_000, 4_000)
+    copy = :binary.copy(part)
+    walk(Sampler.start(plan, [5], elements))
+    assert part == copy
+  end
+
+  defp step(run) do
+    {:eval, request} = Sampler.ask(run)
+    Sampler.tell(run, request.eval_id, Sampler.input(run))
+  end
+
+  defp walk(run) do
+    if Sampler.ask(run) == :done,
+      do: :crypto.hash(:sha256, Sampler.result(run).data),
+      else: walk(step(run))
   end
 
   test "answers that do not fit the run" do

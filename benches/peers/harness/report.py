@@ -58,15 +58,17 @@ def table(rows):
     if not rows:
         return memory_table(memory)
     show = lambda x, f: f.format(x) if x is not None else "-"
+    # A call is nanoseconds.
+    ms = lambda x: show(x, "{:.3f}" if x is None or x >= 0.1 else "{:.3g}")
     out = ["| group | case | dtype | threads | ours ms | % of limit | limit | best peer | its ms | its % | ratio |",
            "|---|---|---|---|---|---|---|---|---|---|---|"]
     for r in rows:
         best = r["best_peer"]
         marked = "*" if r.get("ungated") else ""
-        out.append(f"| {r['group']} | {r['case']} | {r['dtype']} | {r['threads']} | {show(r['ours_ms'], '{:.3f}')}{marked} | "
-                   f"{show(r['pct_of_limit'], '{:.0f}')} | {r['limit']} | {best or '-'} | "
-                   f"{show(r['peers_ms'].get(best), '{:.3f}')} | {show(r.get('best_peer_pct_of_limit'), '{:.0f}')} | "
-                   f"{show(r['ratio'], '{:.2f}')} |")
+        out.append(f"| {r['group']} | {r['case']} | {r['dtype']} | {r['threads']} | {ms(r['ours_ms'])}{marked} | "
+                   f"{show(r['pct_of_limit'], '{:.0f}')} | {r['limit'] or '-'} | {best or '-'} | "
+                   f"{ms(r['peers_ms'].get(best))} | {show(r.get('best_peer_pct_of_limit'), '{:.0f}')} | "
+                   f"{show(r['ratio'], '{:.2f}' if (r['ratio'] or 1) >= 0.1 else '{:.3g}')} |")
     if any(r.get("ungated") for r in rows):
         out.append("\n\\* a figure of this row had no sample that passed the gate: the machine was busy.")
     return "\n".join(out) + ("\n" + memory_table(memory) if memory else "")

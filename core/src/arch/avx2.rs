@@ -57,6 +57,25 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn store_quads(self, [a, b, c, d]: [Self::F; 4], s: &mut [f32]) {
+        let p = s[..4 * N].as_mut_ptr();
+        // SAFETY: the slice has 4 N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe {
+            // Quads i and i + 4, for i = 0 to 3.
+            let ab = (_mm256_castps_pd(_mm256_unpacklo_ps(a, b)), _mm256_castps_pd(_mm256_unpackhi_ps(a, b)));
+            let cd = (_mm256_castps_pd(_mm256_unpacklo_ps(c, d)), _mm256_castps_pd(_mm256_unpackhi_ps(c, d)));
+            let q0 = _mm256_castpd_ps(_mm256_unpacklo_pd(ab.0, cd.0));
+            let q1 = _mm256_castpd_ps(_mm256_unpackhi_pd(ab.0, cd.0));
+            let q2 = _mm256_castpd_ps(_mm256_unpacklo_pd(ab.1, cd.1));
+            let q3 = _mm256_castpd_ps(_mm256_unpackhi_pd(ab.1, cd.1));
+            _mm256_storeu_ps(p, _mm256_permute2f128_ps::<0x20>(q0, q1));
+            _mm256_storeu_ps(p.add(N), _mm256_permute2f128_ps::<0x20>(q2, q3));
+            _mm256_storeu_ps(p.add(2 * N), _mm256_permute2f128_ps::<0x31>(q0, q1));
+            _mm256_storeu_ps(p.add(3 * N), _mm256_permute2f128_ps::<0x31>(q2, q3));
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the token proves the instructions.
         unsafe { _mm256_add_ps(a, b) }

@@ -76,6 +76,27 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     }
 
     #[inline(always)]
+    fn store_quads(self, [a, b, c, d]: [Self::F; 4], s: &mut [f32]) {
+        let p = s[..4 * N].as_mut_ptr();
+        // SAFETY: the slice has 4 N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe {
+            // Quads i, i + 4, i + 8 and i + 12, for i = 0 to 3.
+            let ab = (_mm512_castps_pd(_mm512_unpacklo_ps(a, b)), _mm512_castps_pd(_mm512_unpackhi_ps(a, b)));
+            let cd = (_mm512_castps_pd(_mm512_unpacklo_ps(c, d)), _mm512_castps_pd(_mm512_unpackhi_ps(c, d)));
+            let q0 = _mm512_castpd_ps(_mm512_unpacklo_pd(ab.0, cd.0));
+            let q1 = _mm512_castpd_ps(_mm512_unpackhi_pd(ab.0, cd.0));
+            let q2 = _mm512_castpd_ps(_mm512_unpacklo_pd(ab.1, cd.1));
+            let q3 = _mm512_castpd_ps(_mm512_unpackhi_pd(ab.1, cd.1));
+            let (low, high) = (_mm512_shuffle_f32x4::<0x44>(q0, q1), _mm512_shuffle_f32x4::<0xee>(q0, q1));
+            let (low2, high2) = (_mm512_shuffle_f32x4::<0x44>(q2, q3), _mm512_shuffle_f32x4::<0xee>(q2, q3));
+            _mm512_storeu_ps(p, _mm512_shuffle_f32x4::<0x88>(low, low2));
+            _mm512_storeu_ps(p.add(N), _mm512_shuffle_f32x4::<0xdd>(low, low2));
+            _mm512_storeu_ps(p.add(2 * N), _mm512_shuffle_f32x4::<0x88>(high, high2));
+            _mm512_storeu_ps(p.add(3 * N), _mm512_shuffle_f32x4::<0xdd>(high, high2));
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_add_ps(a, b) }

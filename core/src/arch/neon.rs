@@ -55,6 +55,13 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn store_quads(self, [a, b, c, d]: [Self::F; 4], s: &mut [f32]) {
+        let p = s[..4 * N].as_mut_ptr();
+        // SAFETY: the slice has 4 N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { vst4q_f32(p, float32x4x4_t(a, b, c, d)) }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the token proves the instructions.
         unsafe { vaddq_f32(a, b) }

@@ -83,6 +83,19 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// f32 to signed integer, round to nearest even. Lanes outside i32 are unspecified.
     fn to_i32(self, a: Self::F) -> Self::I;
 
+    /// Writes the first lanes of the four vectors, then their second lanes, and so on: `4 * LANES` elements
+    /// of `s`; panics when there are fewer.
+    #[inline(always)]
+    fn store_quads(self, v: [Self::F; 4], s: &mut [f32]) {
+        let mut lanes = [[0.0f32; 16]; 4];
+        for (lanes, v) in lanes.iter_mut().zip(v) {
+            self.store(v, lanes);
+        }
+        for (i, quad) in s[..4 * Self::LANES].chunks_exact_mut(4).enumerate() {
+            quad.copy_from_slice(&[lanes[0][i], lanes[1][i], lanes[2][i], lanes[3][i]]);
+        }
+    }
+
     /// The first `LANES` elements of `s` as integers, zero-extended; panics when there are fewer.
     #[inline(always)]
     fn load_u16(self, s: &[u16]) -> Self::I {

@@ -142,7 +142,7 @@ impl<S: Simd> Factors<S> for OfPairs<'_> {
     #[inline(always)]
     fn get(&self, s: S, d: usize, key: usize, lane: usize) -> (f32, S::F) {
         let pair = s.to_bits(s.load(&self.p[key / 2 * self.width + lane..]));
-        let p = if key % 2 == 0 { s.lower_bf16(pair) } else { s.upper_bf16(pair) };
+        let p = if key.is_multiple_of(2) { s.lower_bf16(pair) } else { s.upper_bf16(pair) };
         (self.v.get(key, d).to_f32(), p)
     }
 }

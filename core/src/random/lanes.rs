@@ -87,18 +87,12 @@ pub(super) fn fill<S: Simd, D: Distribution>(
     let mut block = (first_element / 4) as u32;
     for out in out.chunks_mut(4 * S::LANES) {
         let numbers = d.numbers(s, blocks(s, stream, block));
-        let mut words = [[0.0f32; 16]; 4];
-        for (w, n) in words.iter_mut().zip(numbers) {
-            s.store(n, w);
-        }
-        let mut quads = out.chunks_exact_mut(4);
-        let mut i = 0;
-        for quad in &mut quads {
-            quad.copy_from_slice(&[words[0][i], words[1][i], words[2][i], words[3][i]]);
-            i += 1;
-        }
-        for (j, o) in quads.into_remainder().iter_mut().enumerate() {
-            *o = words[j][i];
+        if out.len() == 4 * S::LANES {
+            s.store_quads(numbers, out);
+        } else {
+            let mut last = [0.0; 64];
+            s.store_quads(numbers, &mut last);
+            out.copy_from_slice(&last[..out.len()]);
         }
         block = block.wrapping_add(S::LANES as u32);
     }

@@ -86,9 +86,12 @@ impl<'a> Reader<'a> {
         Ok(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
     }
     fn u64(&mut self) -> Result<u64> {
-        let mut b = [0; 8];
-        b.copy_from_slice(self.take(8)?);
-        Ok(u64::from_le_bytes(b))
+        self.words().map(|[v]| v)
+    }
+    /// The next `N` numbers.
+    fn words<const N: usize>(&mut self) -> Result<[u64; N]> {
+        let (words, _) = self.take(8 * N)?.as_chunks::<8>();
+        Ok(std::array::from_fn(|i| u64::from_le_bytes(words[i])))
     }
     fn size(&mut self) -> Result<usize> {
         let v = self.u64()?;
@@ -244,43 +247,45 @@ impl Run {
         if out.len() < len {
             return Err(Error::shape("run", &[out.len()], format!("at least {len} bytes")));
         }
-        let mut w = Writer(Vec::with_capacity(len));
-        w.0.extend_from_slice(RUN_MAGIC);
-        w.u32(VERSION);
-        w.u64(self.plan);
-        w.size(self.rows());
-        w.size(self.elements);
-        w.size(self.position);
+        let (body, crc) = out[..len].split_at_mut(len - CRC);
+        body[..4].copy_from_slice(RUN_MAGIC);
+        body[4..8].copy_from_slice(&VERSION.to_le_bytes());
+        let mut places = body[8..].as_chunks_mut::<8>().0.iter_mut();
+        let mut put = |v: u64| {
+            if let Some(place) = places.next() {
+                *place = v.to_le_bytes();
+            }
+        };
         let c = &self.counters;
+        for v in [self.plan, self.rows() as u64, self.elements as u64, self.position as u64] {
+            put(v);
+        }
         for v in [c.evals, c.rounds, c.accepts, c.rejects] {
-            w.u64(v);
+            put(v);
         }
-        for &seed in &self.seeds {
-            w.u64(seed);
-        }
+        self.seeds.iter().for_each(|&seed| put(seed));
         for c in &self.control {
             for v in [c.t, c.h, c.errors[0]] {
-                w.f64(v);
+                put(v.to_bits());
             }
             if plan.remembers() {
-                w.f64(c.errors[1]);
+                put(c.errors[1].to_bits());
             }
-            w.u64(u64::from(c.done) | u64::from(c.rejected) << 1);
+            put(u64::from(c.done) | u64::from(c.rejected) << 1);
         }
         for p in &self.places {
-            w.size(p.position);
-            w.u64(u64::from(p.selected) | u64::from(p.moving) << 1);
+            put(p.position as u64);
+            put(u64::from(p.selected) | u64::from(p.moving) << 1);
         }
-        for &number in &self.numbers {
-            w.f64(number);
-        }
+        self.numbers.iter().for_each(|number| put(number.to_bits()));
         for chain in &self.chains {
             for v in [chain.step, chain.log_mean, chain.miss] {
-                w.f64(v);
+                put(v.to_bits());
             }
-            w.u64(chain.accepted);
+            put(chain.accepted);
         }
-        out[..len].copy_from_slice(&w.seal());
+        debug_assert!(places.next().is_none());
+        crc.copy_from_slice(&u64::from(crc32fast::hash(body)).to_le_bytes());
         Ok(len)
     }
 
@@ -307,12 +312,14 @@ impl Run {
         if position != plan.table().rows.len() && plan.eval_at(position).is_none() {
             return Err(bad(RUN, format!("its position {position} is no evaluation of the plan")));
         }
-        let counters = Counters { evals: r.u64()?, rounds: r.u64()?, accepts: r.u64()?, rejects: r.u64()? };
+        let [evals, rounds, accepts, rejects] = r.words()?;
+        let counters = Counters { evals, rounds, accepts, rejects };
         let c = &counters;
         if [c.evals, c.rounds, c.accepts, c.rejects].iter().any(|&n| n > MOST_COUNTED) {
             return Err(bad(RUN, "its counters are out of range"));
         }
-        let seeds = (0..rows).map(|_| r.u64()).collect::<Result<_>>()?;
+        let (seeds, _) = r.take(8 * rows)?.as_chunks::<8>();
+        let seeds = seeds.iter().map(|seed| u64::from_le_bytes(*seed)).collect();
         let mut control = Vec::new();
         if plan.is_adaptive() {
             let (start, end) = (plan.start().t, plan.end().t);

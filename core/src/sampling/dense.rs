@@ -1,8 +1,8 @@
 //! What a row of an adaptive run gives beside its steps: its first step size, and x between two steps.
 
 use super::adaptive::Control;
-use super::exec::CHUNK;
 use super::lanes::{Tolerance, error_sum};
+use super::pass::CHUNK;
 use super::plan::Plan;
 use super::run::Run;
 use super::table::Operand;

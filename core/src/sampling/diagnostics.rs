@@ -68,7 +68,7 @@ pub fn effective_sample_size(draws: &[f64], chains: usize) -> Result<f64> {
     let parts = halves(draws, chains)?;
     let (m, n) = (parts.len(), parts[0].len());
     let (within, whole) = variances(&parts);
-    if whole <= 0.0 {
+    if whole.is_nan() || whole <= 0.0 {
         return Ok(f64::NAN);
     }
     let centred: Vec<Vec<f64>> = parts

@@ -1,7 +1,10 @@
 //! What is done to the elements of a chunk, lane by lane.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::math;
+use crate::threads;
 
 /// Lanes of the error sum; part of its definition.
 const LANES: usize = 32;
@@ -38,11 +41,17 @@ pub(super) fn kick<S: Simd>(s: S, [z, u, g, x]: [&[f32]; 4], c: &[f32], out: &mu
     }
 }
 
-/// `out = sum_k c_k src_k`: a chain of FMAs from +0, so that no result is -0.
+/// `out = sum_k c_k src_k`: a chain of FMAs from +0, so that no result is -0. A source that is `None`
+/// is `out` itself.
 #[inline(always)]
-pub(super) fn combine<S: Simd, const N: usize>(s: S, sources: [&[f32]; N], c: [f32; N], out: &mut [f32]) {
+pub(super) fn combine<S: Simd, const N: usize>(
+    s: S,
+    sources: [Option<&[f32]>; N],
+    c: [f32; N],
+    out: &mut [f32],
+) {
     let n = out.len();
-    let sources = sources.map(|v| &v[..n]);
+    let sources = sources.map(|v| v.map(|v| &v[..n]));
     let mut factors = [s.splat(0.0); N];
     for k in 0..N {
         factors[k] = s.splat(c[k]);
@@ -51,7 +60,11 @@ pub(super) fn combine<S: Simd, const N: usize>(s: S, sources: [&[f32]; N], c: [f
     while i + S::LANES <= n {
         let mut sum = s.splat(0.0);
         for k in 0..N {
-            sum = s.fma(s.load(&sources[k][i..]), factors[k], sum);
+            let v = match sources[k] {
+                Some(source) => s.load(&source[i..]),
+                None => s.load(&out[i..]),
+            };
+            sum = s.fma(v, factors[k], sum);
         }
         s.store(sum, &mut out[i..]);
         i += S::LANES;
@@ -59,7 +72,8 @@ pub(super) fn combine<S: Simd, const N: usize>(s: S, sources: [&[f32]; N], c: [f
     if i < n {
         let mut sum = s.splat(0.0);
         for k in 0..N {
-            sum = s.fma(s.load_partial(&sources[k][i..], 0.0), factors[k], sum);
+            let rest = sources[k].map_or(&out[i..], |source| &source[i..]);
+            sum = s.fma(s.load_partial(rest, 0.0), factors[k], sum);
         }
         s.store_partial(sum, &mut out[i..]);
     }
@@ -101,18 +115,24 @@ pub(super) fn error_sum(error: &[f32], x: &[f32], x_new: &[f32], a: Tolerance) -
     lanes[0]
 }
 
+/// Elements a task of the search below reads.
+const TASK: usize = 64 * 1024;
+
 /// The first element that is NaN or infinite in a row still in use, as `(row, element)`.
 pub(super) fn first_non_finite(y: &[f32], elements: usize, active: &[bool]) -> Option<(usize, usize)> {
-    y.chunks_exact(elements)
-        .enumerate()
-        .filter(|(row, _)| active.get(*row).is_none_or(|active| *active))
-        .find_map(|(row, y)| {
-            if dispatch(AllFinite(y)) {
-                None
-            } else {
-                y.iter().position(|v| !v.is_finite()).map(|e| (row, e))
-            }
-        })
+    let rows = || {
+        let rows = y.chunks_exact(elements).enumerate();
+        rows.filter(|(row, _)| active.get(*row).is_none_or(|active| *active))
+    };
+    let found = AtomicBool::new(false);
+    threads::for_each(rows().flat_map(|(_, y)| y.chunks(TASK)), y.len() as u64, |part| {
+        if !dispatch(AllFinite(part)) {
+            found.store(true, Ordering::Relaxed);
+        }
+    });
+    // Where it is must not depend on the threads.
+    let place = |(row, y): (usize, &[f32])| y.iter().position(|v| !v.is_finite()).map(|e| (row, e));
+    if found.into_inner() { rows().find_map(place) } else { None }
 }
 
 /// Whether no element is NaN or infinite.
@@ -125,12 +145,20 @@ impl Kernel for AllFinite<'_> {
     fn run<S: Simd>(self, s: S) -> bool {
         // 0 * x is NaN exactly for NaN and infinite x, and NaN stays through the sum.
         let zero = s.splat(0.0);
-        let mut sum = zero;
-        let mut parts = self.0.chunks_exact(S::LANES);
-        for part in &mut parts {
-            sum = s.fma(s.load(part), zero, sum);
+        let mut sums = [zero; 8];
+        let mut blocks = self.0.chunks_exact(8 * S::LANES);
+        for block in &mut blocks {
+            for (sum, part) in sums.iter_mut().zip(block.chunks_exact(S::LANES)) {
+                *sum = s.fma(s.load(part), zero, *sum);
+            }
         }
-        sum = s.fma(s.load_partial(parts.remainder(), 0.0), zero, sum);
+        let mut sum = zero;
+        for part in sums {
+            sum = s.add(sum, part);
+        }
+        for part in blocks.remainder().chunks(S::LANES) {
+            sum = s.fma(s.load_partial(part, 0.0), zero, sum);
+        }
         let mut lanes = [0.0; 16];
         s.store(sum, &mut lanes);
         lanes[..S::LANES].iter().all(|v| *v == 0.0)

@@ -1,7 +1,7 @@
 //! Numbers measured over whole rows between two passes: products for guidance, quantiles for
 //! thresholding. Everything in f64 and in one fixed order.
 
-use super::exec::CHUNK;
+use super::pass::CHUNK;
 use super::table::Measure;
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::threads;

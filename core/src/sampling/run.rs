@@ -407,7 +407,43 @@ impl Run {
         y: &[f32],
         numbers: &[f64],
     ) -> Result<()> {
-        self.check(plan, state.len())?;
+        self.check_output(plan, state.len(), eval_id, y, numbers)?;
+        exec::advance(self, plan, state, y, numbers);
+        Ok(())
+    }
+
+    /// [`tell`](Run::tell) for a state that must stay as it is: the next one is written to `to`, of the same
+    /// length, which is untouched on error.
+    ///
+    /// # Errors
+    /// As [`tell`](Run::tell); [`Error::Shape`] when `to` has another length.
+    pub fn tell_from(
+        &mut self,
+        plan: &Plan,
+        state: &[f32],
+        to: &mut [f32],
+        eval_id: u64,
+        y: &[f32],
+    ) -> Result<()> {
+        self.check_output(plan, state.len(), eval_id, y, &[])?;
+        if to.len() != state.len() {
+            return Err(Error::shape("to", &[to.len()], format!("{} elements, as the state", state.len())));
+        }
+        exec::copy(state, to);
+        exec::advance(self, plan, to, y, &[]);
+        Ok(())
+    }
+
+    /// What must hold before anything changes.
+    fn check_output(
+        &self,
+        plan: &Plan,
+        state_len: usize,
+        eval_id: u64,
+        y: &[f32],
+        numbers: &[f64],
+    ) -> Result<()> {
+        self.check(plan, state_len)?;
         let eval = self.awaited(plan, eval_id)?;
         let len = self.elements * plan.outputs();
         if y.len() != self.rows() * len {
@@ -438,7 +474,6 @@ impl Run {
                 format!("the number told is {} in row {row}; expected finite numbers", numbers[row]);
             return Err(Error::State(message));
         }
-        exec::advance(self, plan, state, y, numbers);
         Ok(())
     }
 

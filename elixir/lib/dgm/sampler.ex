@@ -19,6 +19,11 @@ defmodule DGM.Sampler do
 
   alias DGM.{Check, Native, Plan, Request, Run, Telemetry, Tensor}
 
+  # Calls take time in proportion to the bytes they read. Below this it is some 0.1 milliseconds at most,
+  # and they run on the scheduler of their process; above they must not hold it up and go to a dirty one,
+  # which costs microseconds, on a machine whose cores are all busy milliseconds.
+  @small 65_536
+
   @typedoc """
   A model as a function of the request, the input (f32 binary of `rows * elements` numbers) and
   the time of each row (f32 binary); returns the output as a binary, a `DGM.Tensor` or an `Nx`
@@ -99,8 +104,8 @@ defmodule DGM.Sampler do
   @spec advance(Run.t(), non_neg_integer) :: Run.t()
   def advance(run, eval_id) do
     run = check(run)
-    id = Check.u64(eval_id, "eval_id")
-    %{run | header: Native.value!(Native.run_advance(run.plan.resource, run.header, id))}
+    args = [run.plan.resource, run.header, Check.u64(eval_id, "eval_id")]
+    %{run | header: look(run, &Native.run_advance/3, &Native.run_advance_long/3, args)}
   end
 
   @doc """
@@ -131,8 +136,11 @@ defmodule DGM.Sampler do
   @spec ask(Run.t()) :: {:eval, Request.t()} | :done
   def ask(run) do
     run = check(run)
-    args = [run.plan.resource, run.header]
-    look(run, &Native.run_ask/2, &Native.run_ask_long/2, args)
+    plan = run.plan.resource
+
+    if byte_size(run.header) < @small,
+      do: Native.value!(Native.run_ask(plan, run.header)),
+      else: Native.value!(Native.run_ask_long(plan, run.header))
   end
 
   @doc """
@@ -159,7 +167,11 @@ defmodule DGM.Sampler do
   Answers the request `eval_id` with the model's output `y` and returns the next run.
 
   With a `:likelihood` the answer is a tuple `{y, numbers}`, a list with a number a row, see
-  `log_density/1`. The state is copied once; everything up to the next request is one pass over it. Raises
+  `log_density/1`.
+
+  The state is copied once; everything up to the next request is one pass over it. Where header, state and
+  `y` have less than 64 KiB together it runs on a normal scheduler, else on a dirty one; a state of 1 MiB or
+  more lies in memory that is used again when the binary is garbage. Raises
   `ArgumentError` when `y` has the wrong size and `DGM.Error` of kind `:state` when `eval_id`
   is not the one asked for or `y` has a value that is not finite.
   """
@@ -167,36 +179,30 @@ defmodule DGM.Sampler do
   def tell(run, eval_id, answer)
 
   def tell(run, eval_id, {y, numbers}) when is_list(numbers) do
-    run = check(run)
-    {id, y} = {Check.u64(eval_id, "eval_id"), Tensor.bytes(y, "y")}
-    numbers = Enum.map(numbers, &told/1)
-
-    call = fn ->
-      Native.value!(Native.run_tell_with(run.plan.resource, run.header, run.state, id, y, numbers))
-    end
-
-    told(run, id, call)
+    numbers = Enum.map(numbers, &number/1)
+    next(run, eval_id, y, &Native.run_tell_with(&1.plan.resource, &1.header, &1.state, &2, &3, numbers))
   end
 
-  def tell(run, eval_id, y) do
+  def tell(run, eval_id, y), do: next(run, eval_id, y, &told/3)
+
+  defp next(run, eval_id, y, nif) do
     run = check(run)
     {id, y} = {Check.u64(eval_id, "eval_id"), Tensor.bytes(y, "y")}
 
-    call = fn ->
-      Native.value!(Native.run_tell(run.plan.resource, run.header, run.state, id, y))
-    end
-
-    told(run, id, call)
-  end
-
-  defp told(run, id, call) do
+    call = fn -> Native.value!(nif.(run, id, y)) end
     metadata = %{rows: run.rows, elements: run.elements, eval_id: id}
     {header, state} = Telemetry.span([:sampler, :tell], metadata, call)
     %{run | header: header, state: state}
   end
 
-  defp told(number) when is_number(number), do: number / 1
-  defp told(other), do: Check.fail("numbers", other, "numbers")
+  defp told(%Run{plan: plan, header: header, state: state}, id, y) do
+    if byte_size(header) + byte_size(state) + byte_size(y) < @small,
+      do: Native.run_tell(plan.resource, header, state, id, y),
+      else: Native.run_tell_long(plan.resource, header, state, id, y)
+  end
+
+  defp number(number) when is_number(number), do: number / 1
+  defp number(other), do: Check.fail("numbers", other, "numbers")
 
   @doc """
   Says which rows take a step from now on, for plans compiled with `per_row: true`: one boolean a row,
@@ -215,7 +221,8 @@ defmodule DGM.Sampler do
       [2, 1]
   """
   @spec select(Run.t(), [boolean]) :: Run.t()
-  def select(run, rows), do: change(run, rows, &Native.run_select/3)
+  def select(run, rows),
+    do: change(run, rows, &Native.run_select/3, &Native.run_select_long/3)
 
   @doc """
   Declares rows finished, for plans compiled with `per_row: true`: one boolean a row.
@@ -229,12 +236,13 @@ defmodule DGM.Sampler do
       [4, 0]
   """
   @spec finish_rows(Run.t(), [boolean]) :: Run.t()
-  def finish_rows(run, rows), do: change(run, rows, &Native.run_finish_rows/3)
+  def finish_rows(run, rows),
+    do: change(run, rows, &Native.run_finish_rows/3, &Native.run_finish_rows_long/3)
 
-  defp change(run, rows, nif) do
+  defp change(run, rows, quick, long) do
     run = check(run)
-    rows = Check.booleans(rows, "rows")
-    %{run | header: Native.value!(nif.(run.plan.resource, run.header, rows))}
+    args = [run.plan.resource, run.header, Check.booleans(rows, "rows")]
+    %{run | header: look(run, quick, long, args)}
   end
 
   @doc """
@@ -243,7 +251,8 @@ defmodule DGM.Sampler do
   @spec row_steps(Run.t()) :: [non_neg_integer]
   def row_steps(run) do
     run = check(run)
-    Native.value!(Native.run_row_steps(run.plan.resource, run.header))
+    args = [run.plan.resource, run.header]
+    look(run, &Native.run_row_steps/2, &Native.run_row_steps_long/2, args)
   end
 
   @doc """
@@ -252,7 +261,8 @@ defmodule DGM.Sampler do
   @spec row_active(Run.t()) :: [boolean]
   def row_active(run) do
     run = check(run)
-    Native.value!(Native.run_row_active(run.plan.resource, run.header))
+    args = [run.plan.resource, run.header]
+    look(run, &Native.run_row_active/2, &Native.run_row_active_long/2, args)
   end
 
   @doc """
@@ -438,12 +448,8 @@ defmodule DGM.Sampler do
   defp model(fun) when is_function(fun, 3), do: fun
   defp model(other), do: Check.fail("model", other, "a function of request, input and times")
 
-  # Reading a run takes time in proportion to its header: a few microseconds, unless it has
-  # thousands of rows; then it must not hold up a normal scheduler.
-  @long 65_536
-
   defp look(run, quick, long, args) do
-    nif = if byte_size(run.header) < @long, do: quick, else: long
+    nif = if byte_size(run.header) < @small, do: quick, else: long
     Native.value!(apply(nif, args))
   end
 

@@ -109,7 +109,9 @@ julia_module! {
 
     ///     start(seeds::Vector{UInt64}, plan, dims::Tuple, [options])
     ///
-    /// Starts a run for a batch of `dims`, `(..., B)`. Option: `x`, an `Array{Float32}` to start from.
+    /// Starts a run for a batch of `dims`, `(..., B)`. Options, each an `Array{Float32}` of that size: `x`, to
+    /// start from; `data`, which is noised to the plan's first level (image to image); `known` and `mask`, for
+    /// plans with `inpaint`.
     fn start(seeds: JlArray<'_>, plan: JlPlan<'_>, dims: JlValue<'_>) -> Reply<TypedValueRet<Run>> as start;
     fn start_with(seeds: JlArray<'_>, plan: JlPlan<'_>, dims: JlValue<'_>, options: JlValue<'_>) -> Reply<TypedValueRet<Run>> as start;
 
@@ -121,7 +123,8 @@ julia_module! {
 
     ///     tell!(run, request, y)
     ///
-    /// Answers `request` with the output `y` of the model, an `Array{Float32}` of the size of `request.x`.
+    /// Answers `request` with the output `y` of the model, an `Array{Float32}` of the size of `request.x`; with
+    /// a learned variance its last dimension but one holds two outputs.
     in Run fn tell(&mut self, request: JlValue<'_>, y: JlArray<'_>) -> Reply<Nothing> as tell!;
 
     ///     isdone(run)

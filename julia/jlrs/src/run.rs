@@ -36,7 +36,7 @@ pub fn start_with(
     dims: JlValue,
     options: JlValue,
 ) -> Reply<TypedValueRet<Run>> {
-    fence(|| begin(seeds, plan, dims, &Options::new(options, &["x"])?))
+    fence(|| begin(seeds, plan, dims, &Options::new(options, &["x", "data", "known", "mask"])?))
 }
 
 fn begin(
@@ -52,11 +52,33 @@ fn begin(
         let found = seeds.slice().len();
         return Err(Failure::dimensions(format!("seeds has length {found}, expected the batch size {rows}")));
     }
-    let x = options.array("x")?.map(|x| sample("x", x, &size)).transpose()?;
+    let given = |name| options.array(name)?.map(|x| sample(name, x, &size)).transpose();
+    let (x, data, known, mask) = (given("x")?, given("data")?, given("known")?, given("mask")?);
+    if x.is_some() && data.is_some() {
+        return Err(Failure::argument("data is given beside x, expected one of the two"));
+    }
+    let known = match (&known, &mask) {
+        (None, None) => None,
+        (Some(known), Some(mask)) => Some((known, mask)),
+        (Some(_), None) => return Err(Failure::argument("mask is missing, expected an array beside known")),
+        (None, Some(_)) => return Err(Failure::argument("known is missing, expected an array beside mask")),
+    };
     let plan = shared(&plan)?;
     let mut state = state(&plan, rows, elements)?;
-    let x = x.as_ref().map(Input::slice);
-    let run = engine(|| sampling::Run::start(&plan, seeds.slice(), elements, x, &mut state))?;
+    let run = engine(|| {
+        let seeds = seeds.slice();
+        let run = match &data {
+            Some(data) => sampling::Run::start_from(&plan, seeds, elements, data.slice(), &mut state),
+            None => {
+                let x = x.as_ref().map(Input::slice);
+                sampling::Run::start(&plan, seeds, elements, x, &mut state)
+            }
+        }?;
+        if let Some((known, mask)) = known {
+            run.set_known(&plan, &mut state, known.slice(), mask.slice())?;
+        }
+        Ok(run)
+    })?;
     Ok(owned(Run { plan, run, state, dims: size }))
 }
 
@@ -111,7 +133,7 @@ impl Run {
             };
             let mut times = vec![0.0; self.run.rows()];
             self.run.row_times(&self.plan, &mut times)?;
-            handle.local_scope::<_, 12>(|mut frame| {
+            handle.local_scope::<_, 14>(|mut frame| {
                 // SAFETY: the new array is rooted before anything else is allocated.
                 let x =
                     unsafe { copied(&self.dims, self.run.input(&self.plan, &self.state)?)?.root(&mut frame) };
@@ -133,6 +155,8 @@ impl Run {
                     ("alpha", Value::new(&mut frame, r.alpha)),
                     ("active", Value::new(&mut frame, r.active_rows as i64)),
                     ("uniform_times", Value::new(&mut frame, r.uniform_t)),
+                    ("t_to", Value::new(&mut frame, r.t_to)),
+                    ("slot", Value::new(&mut frame, r.slot as i64 + 1)),
                     ("x", x.as_value()),
                     ("times", times.as_value()),
                 ]
@@ -149,10 +173,18 @@ impl Run {
     pub fn tell(&mut self, request: JlValue, y: JlArray) -> Reply<Nothing> {
         fence(|| {
             let id = question(request)?;
-            let y = sample("y", y, &self.dims)?;
+            let y = sample("y", y, &self.answer_dims())?;
             let Run { plan, run, state, .. } = self;
             engine(|| run.tell(plan, state, id, y.slice())).map(|()| Nothing)
         })
+    }
+
+    /// The size of an answer: with a learned variance the last dimension but one holds two outputs.
+    fn answer_dims(&self) -> Vec<usize> {
+        let mut dims = self.dims.clone();
+        let at = dims.len() - 2; // at least two dimensions, see `batch`
+        dims[at] *= self.plan.outputs();
+        dims
     }
 
     pub fn is_done(&self) -> Reply<Bool> {

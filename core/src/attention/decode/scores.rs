@@ -107,10 +107,10 @@ fn pack<S: Simd, T: Stored, const DOT: bool>(
         ahead.add(soon.row(slot));
         i += 1;
     }
-    let lines = ahead.lines_a_step(k.cols().div_ceil(T::PACK * S::LANES));
+    ahead.over(k.cols().div_ceil(T::PACK * S::LANES));
     let mut d = 0;
     while d < k.cols() {
-        ahead.ask(s, lines);
+        ahead.ask(s, 1);
         let mut words = [s.splat(0.0); 16];
         let left = k.cols() - d;
         let mut i = 0;
@@ -162,10 +162,10 @@ pub(super) fn change_row<S: Simd>(
     let from = s.splat(ranges.from[r].saturating_sub(tile.origin).min(KEY_TILE) as f32);
     let to = ranges.to[r].saturating_sub(tile.origin).min(offset + tile.len);
     let to = s.splat(to as f32);
-    let alibi = match &change.alibi {
-        Some(a) => Some((s.splat(a.slope[r]), s.splat((a.position[r] - tile.origin as i64) as f32))),
-        None => None,
-    };
+    let mut alibi = None;
+    if let Some(a) = &change.alibi {
+        alibi = Some((s.splat(a.slope[r]), s.splat((a.position[r] - tile.origin as i64) as f32)));
+    }
     let plain = tile.inside && scales.is_none() && change.is_none();
     let mut m = hidden;
     let mut j = 0;

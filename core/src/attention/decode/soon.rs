@@ -16,13 +16,15 @@ pub(super) struct Soon {
     row: usize,
     at: usize,
     end: usize,
+    /// Lines of a step.
+    lines: usize,
 }
 
 impl Soon {
     /// No rows of `bytes` bytes.
     #[inline(always)]
     pub(super) fn new(bytes: usize) -> Self {
-        Soon { rows: [0; ROWS], count: 0, bytes, row: 0, at: 0, end: 0 }
+        Soon { rows: [0; ROWS], count: 0, bytes, row: 0, at: 0, end: 0, lines: 0 }
     }
 
     /// One row more.
@@ -32,16 +34,16 @@ impl Soon {
         self.count += 1;
     }
 
-    /// How many lines to ask for in each of `times` steps.
+    /// Spreads all of it over `steps` steps.
     #[inline(always)]
-    pub(super) fn lines_a_step(&self, times: usize) -> usize {
-        (self.count * self.bytes.div_ceil(LINE)).div_ceil(times.max(1))
+    pub(super) fn over(&mut self, steps: usize) {
+        self.lines = (self.count * self.bytes.div_ceil(LINE)).div_ceil(steps.max(1));
     }
 
-    /// Asks for the next `lines` lines, as far as there are any.
+    /// Asks for what falls to the next `steps` steps, as far as there is any.
     #[inline(always)]
-    pub(super) fn ask<S: Simd>(&mut self, s: S, lines: usize) {
-        let mut left = lines;
+    pub(super) fn ask<S: Simd>(&mut self, s: S, steps: usize) {
+        let mut left = steps * self.lines;
         while left > 0 {
             if self.at >= self.end {
                 if self.row == self.count {

@@ -42,15 +42,15 @@ pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
         let values = &values[..len];
         // Every row of the tile walks over the values once for each of these.
         let passes = v.cols().div_ceil(4 * S::LANES) * tile.rows.div_ceil(4);
-        let lines = ahead.lines_a_step(passes * len);
+        ahead.over(passes * len);
         let mut e = 0;
         while e < v.cols() {
             let (p, t) = (&p[if DOT { j / 2 } else { j }..], &mut t[e..]);
             if e + 4 * S::LANES <= v.cols() {
-                columns::<S, T, DOT, 4>(s, values, (&mut ahead, lines), e, tile.rows, p, t, stride, j == 0);
+                columns::<S, T, DOT, 4>(s, values, &mut ahead, e, tile.rows, p, t, stride, j == 0);
                 e += 4 * S::LANES;
             } else {
-                columns::<S, T, DOT, 1>(s, values, (&mut ahead, lines), e, tile.rows, p, t, stride, j == 0);
+                columns::<S, T, DOT, 1>(s, values, &mut ahead, e, tile.rows, p, t, stride, j == 0);
                 e += S::LANES;
             }
         }
@@ -64,7 +64,7 @@ pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
 fn columns<S: Simd, T: Stored, const DOT: bool, const NV: usize>(
     s: S,
     values: &[&[T]],
-    (ahead, lines): (&mut Soon, usize),
+    ahead: &mut Soon,
     e: usize,
     rows: usize,
     p: &[f32],
@@ -77,7 +77,7 @@ fn columns<S: Simd, T: Stored, const DOT: bool, const NV: usize>(
         block::<S, T, DOT, NV, 4>(
             s,
             values,
-            (&mut *ahead, lines),
+            ahead,
             e,
             &p[r * KEY_TILE..],
             &mut t[r * stride..],
@@ -90,7 +90,7 @@ fn columns<S: Simd, T: Stored, const DOT: bool, const NV: usize>(
         block::<S, T, DOT, NV, 2>(
             s,
             values,
-            (&mut *ahead, lines),
+            ahead,
             e,
             &p[r * KEY_TILE..],
             &mut t[r * stride..],
@@ -103,7 +103,7 @@ fn columns<S: Simd, T: Stored, const DOT: bool, const NV: usize>(
         block::<S, T, DOT, NV, 1>(
             s,
             values,
-            (&mut *ahead, lines),
+            ahead,
             e,
             &p[r * KEY_TILE..],
             &mut t[r * stride..],
@@ -113,11 +113,13 @@ fn columns<S: Simd, T: Stored, const DOT: bool, const NV: usize>(
     }
 }
 
+/// `MR` rows of them.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn block<S: Simd, T: Stored, const DOT: bool, const NV: usize, const MR: usize>(
     s: S,
     values: &[&[T]],
-    (ahead, lines): (&mut Soon, usize),
+    ahead: &mut Soon,
     e: usize,
     p: &[f32],
     t: &mut [f32],
@@ -142,7 +144,7 @@ fn block<S: Simd, T: Stored, const DOT: bool, const NV: usize, const MR: usize>(
             let (even, odd) = (&values[2 * i][e..], &values[2 * i + 1][e..]);
             let (even, odd) = (&even[..NV * S::LANES], &odd[..NV * S::LANES]);
             let mut x = [s.isplat(0); NV];
-            ahead.ask(s, 2 * lines);
+            ahead.ask(s, 2);
             for n in 0..NV {
                 x[n] = T::interleave(s, &even[n * S::LANES..], &odd[n * S::LANES..]);
             }
@@ -170,7 +172,7 @@ fn block<S: Simd, T: Stored, const DOT: bool, const NV: usize, const MR: usize>(
     let mut j = if DOT { values.len() } else { 0 };
     while j < values.len() {
         let value = &values[j][e..];
-        ahead.ask(s, lines);
+        ahead.ask(s, 1);
         let mut x = [s.splat(0.0); NV];
         if NV > 1 {
             let value = &value[..NV * S::LANES];

@@ -55,6 +55,53 @@ fn misuse_changes_nothing() {
     run.tell(&plan, &mut state, id + 1, &y).unwrap();
 }
 
+/// The search is shared out; which number it names must not depend on that.
+#[test]
+fn the_first_number_that_is_not_finite_is_named() {
+    let n = 300_001;
+    let (plan, mut run, mut state) = started(3, n);
+    let before = state.clone();
+    let id = request(&plan, &run).eval_id;
+    let mut y = vec![0.25; 3 * n];
+    for (place, named) in [
+        (3 * n - 1, format!("NaN in row 2 at element {}", n - 1)),
+        (2 * n - 7, format!("NaN in row 1 at element {}", n - 7)),
+        (n + 65_536, "NaN in row 1 at element 65536".to_string()),
+        (n, "NaN in row 1 at element 0".to_string()),
+        (70_000, "NaN in row 0 at element 70000".to_string()),
+    ] {
+        y[place] = f32::NAN;
+        for threads in [1, 3] {
+            crate::threads::set_num_threads(threads).unwrap();
+            let error = run.tell(&plan, &mut state, id, &y).unwrap_err();
+            assert!(matches!(&error, Error::State(m) if m.contains(&named)), "{named}: {error}");
+        }
+    }
+    assert!(state == before);
+}
+
+/// The next state written elsewhere is the one written in place.
+#[test]
+fn a_state_that_stays_gives_the_same_next_one() {
+    for (rows, n) in [(2, 5), (3, 150_001)] {
+        let (plan, mut run, mut state) = started(rows, n);
+        let (y, mut to) = (vec![0.25; rows * n], vec![9.0; state.len()]);
+        let id = request(&plan, &run).eval_id;
+        assert!(run.tell_from(&plan, &state, &mut to[1..], id, &y).is_err());
+        assert!(run.tell_from(&plan, &state, &mut to, id + 1, &y).is_err());
+        let mut nan = y.clone();
+        nan[rows * n - 1] = f32::NAN;
+        assert!(run.tell_from(&plan, &state, &mut to, id, &nan).is_err());
+        assert!(to.iter().all(|v| *v == 9.0), "untouched on error");
+        let before = state.clone();
+        let mut twin = run.clone();
+        twin.tell_from(&plan, &state, &mut to, id, &y).unwrap();
+        assert!(state == before);
+        run.tell(&plan, &mut state, id, &y).unwrap();
+        assert!(to == state && twin == run);
+    }
+}
+
 #[test]
 fn requests_say_what_they_need() {
     let (plan, mut run, mut state) = started(2, 3);

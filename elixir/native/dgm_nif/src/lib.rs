@@ -9,8 +9,8 @@ mod cache;
 mod chain;
 mod dit;
 mod failure;
-
 mod linear;
+mod memory;
 mod nn;
 mod operations;
 mod plan;

@@ -114,16 +114,3 @@ fn run_start_detached<'a>(
     let run = Run::start_detached(&plan.0, &seeds, elements)?;
     Ok((Binary::from_owned(header(&plan.0, &run)?, env), seeds.len(), elements))
 }
-
-#[rustler::nif(schedule = "DirtyCpu")]
-fn run_advance<'a>(
-    env: Env<'a>,
-    plan: Handle<PlanRef>,
-    bytes: Binary<'a>,
-    eval_id: u64,
-) -> Reply<Binary<'a>> {
-    let _fp = FpEnv::enter();
-    let mut run = Run::decode(&plan.0, bytes.as_slice())?;
-    run.advance(&plan.0, eval_id)?;
-    Ok(Binary::from_owned(header(&plan.0, &run)?, env))
-}

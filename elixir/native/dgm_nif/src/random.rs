@@ -62,7 +62,7 @@ const MAX_ROWS: usize = 1 << 26;
 fn rows_of(arg: &'static str, rows: usize, dims: &[usize]) -> Result<Output> {
     let mut shape = vec![rows];
     shape.extend_from_slice(dims);
-    Output::new(arg, &shape)
+    Output::stale(arg, &shape)
 }
 
 fn parse(name: &str) -> Result<u32> {

@@ -3,15 +3,16 @@
 //! A run is a value in Elixir, so `tell` copies the state once and works in place on the
 //! copy; the run it was given stays what it was.
 //!
-//! Looking at a run takes time in proportion to its rows: the caller chooses the `_long`
-//! twins, on a dirty scheduler, where they are many.
+//! The caller chooses by size: what is small runs on a normal scheduler, where a call costs little, the
+//! `_long` twins on a dirty one, where nothing waits for them.
 
 use dgm_core::arch::FpEnv;
 use dgm_core::sampling::{Ask, Plan, Role, Run, bits_per_dimension};
 use dgm_core::{Error, Result};
-use rustler::{Binary, Encoder, Env, NifStruct, OwnedBinary, Term};
+use rustler::{Binary, Encoder, Env, NewBinary, NifStruct, OwnedBinary, Term};
 
 use crate::failure::{Handle, Reply};
+use crate::memory::Memory;
 use crate::plan::PlanRef;
 use crate::tensor::{Input, allocate, allocate_bytes, copy, floats, floats_mut};
 
@@ -70,20 +71,19 @@ fn run_start<'a>(
     let plan = &plan.0;
     let x_start = x_start.as_ref().map(|x| x.data("x_start")).transpose()?;
     let data = data.as_ref().map(|x| x.data("data")).transpose()?;
-    let mut state = allocate("state", plan.state_len(seeds.len(), elements)?)?;
+    let mut state = Memory::stale("state", plan.state_len(seeds.len(), elements)?)?;
     let run = match data {
-        Some(data) => Run::start_from(plan, &seeds, elements, &data, floats_mut(&mut state)?)?,
-        None => Run::start(plan, &seeds, elements, x_start.as_deref(), floats_mut(&mut state)?)?,
+        Some(data) => Run::start_from(plan, &seeds, elements, &data, state.floats()?)?,
+        None => Run::start(plan, &seeds, elements, x_start.as_deref(), state.floats()?)?,
     };
     let header = header(plan, &run)?;
-    Ok((Binary::from_owned(header, env), Binary::from_owned(state, env), seeds.len(), elements))
+    Ok((Binary::from_owned(header, env), state.into_binary(env), seeds.len(), elements))
 }
 
 fn ask<'a>(plan: Handle<PlanRef>, header: Term<'a>) -> Reply<Term<'a>> {
     let _fp = FpEnv::enter();
     let env = header.get_env();
-    let run = Run::decode(&plan.0, bytes(header)?)?;
-    Ok(match run.ask(&plan.0)? {
+    Ok(match Run::read(&plan.0, bytes(header)?, |run| run.ask(&plan.0))? {
         Ask::Done => atoms::done().encode(env),
         Ask::Eval(r) => {
             let role = match r.role {
@@ -114,15 +114,13 @@ fn ask<'a>(plan: Handle<PlanRef>, header: Term<'a>) -> Reply<Term<'a>> {
 /// The part of the state that the model reads, without a copy.
 fn input<'a>(plan: Handle<PlanRef>, header: Binary<'a>, state: Binary<'a>) -> Reply<Binary<'a>> {
     let _fp = FpEnv::enter();
-    let run = Run::decode(&plan.0, header.as_slice())?;
-    view(&state, |floats| run.input(&plan.0, floats))
+    view(&state, |floats| Run::read(&plan.0, header.as_slice(), |run| run.input(&plan.0, floats)))
 }
 
 /// The part of the state that holds the sample, without a copy.
 fn result<'a>(plan: Handle<PlanRef>, header: Binary<'a>, state: Binary<'a>) -> Reply<Binary<'a>> {
     let _fp = FpEnv::enter();
-    let run = Run::decode(&plan.0, header.as_slice())?;
-    view(&state, |floats| run.result(&plan.0, floats))
+    view(&state, |floats| Run::read(&plan.0, header.as_slice(), |run| run.result(&plan.0, floats)))
 }
 
 /// The part of the state that holds x at the times of save_at, without a copy.
@@ -144,7 +142,7 @@ fn times<'a>(plan: Handle<PlanRef>, header: Term<'a>) -> Reply<Binary<'a>> {
 
 /// The next header and state.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn run_tell<'a>(
+fn run_tell_long<'a>(
     env: Env<'a>,
     plan: Handle<PlanRef>,
     header: Binary<'a>,
@@ -154,11 +152,33 @@ fn run_tell<'a>(
 ) -> Reply<(Binary<'a>, Binary<'a>)> {
     let _fp = FpEnv::enter();
     let mut run = Run::decode(&plan.0, header.as_slice())?;
-    let y = floats("y", y.as_slice())?;
-    let mut state = copy("state", state.as_slice())?;
-    run.tell(&plan.0, floats_mut(&mut state)?, eval_id, &y)?;
+    let (state, y) = (floats("state", state.as_slice())?, floats("y", y.as_slice())?);
+    let mut next = Memory::stale("state", state.len())?;
+    run.tell_from(&plan.0, &state, next.floats()?, eval_id, &y)?;
     let header = self::header(&plan.0, &run)?;
-    Ok((Binary::from_owned(header, env), Binary::from_owned(state, env)))
+    Ok((Binary::from_owned(header, env), next.into_binary(env)))
+}
+
+/// The same on a normal scheduler, for what is small: in binaries that the VM puts on the process's heap
+/// where they are smallest.
+#[rustler::nif]
+fn run_tell<'a>(
+    env: Env<'a>,
+    plan: Handle<PlanRef>,
+    header: Binary<'a>,
+    state: Binary<'a>,
+    eval_id: u64,
+    y: Binary<'a>,
+) -> Reply<(Binary<'a>, Binary<'a>)> {
+    let _fp = FpEnv::enter();
+    let (state, y) = (floats("state", state.as_slice())?, floats("y", y.as_slice())?);
+    let mut header = NewBinary::from_slice(env, header.as_slice());
+    let mut next = NewBinary::new(env, size_of_val(&*state));
+    next.as_mut_slice().fill(0);
+    let to = bytemuck::try_cast_slice_mut(next.as_mut_slice())
+        .map_err(|e| Error::Internal(format!("a fresh binary is not aligned: {e}")))?;
+    Run::rewrite(&plan.0, header.as_mut_slice(), |run| run.tell_from(&plan.0, &state, to, eval_id, &y))?;
+    Ok((header.into(), next.into()))
 }
 
 /// The next header and state, of a plan that wants numbers with an output.
@@ -227,46 +247,26 @@ fn run_set_known<'a>(
     let _fp = FpEnv::enter();
     let run = Run::decode(&plan.0, header.as_slice())?;
     let (known, mask) = (known.data("known")?, mask.data("mask")?);
-    let mut state = copy("state", state.as_slice())?;
-    run.set_known(&plan.0, floats_mut(&mut state)?, &known, &mask)?;
-    Ok(Binary::from_owned(state, env))
+    let state = floats("state", state.as_slice())?;
+    let mut next = Memory::stale("state", state.len())?;
+    next.floats()?.copy_from_slice(&state);
+    run.set_known(&plan.0, next.floats()?, &known, &mask)?;
+    Ok(next.into_binary(env))
 }
 
-/// The header with a change that is about rows.
+/// The header after a change that no tensor takes part in.
 fn changed<'a>(
-    env: Env<'a>,
     plan: &Plan,
-    bytes: Binary<'a>,
+    header: Term<'a>,
     change: impl FnOnce(&mut Run) -> Result<()>,
 ) -> Reply<Binary<'a>> {
     let _fp = FpEnv::enter();
-    let mut run = Run::decode(plan, bytes.as_slice())?;
+    let mut run = Run::decode(plan, bytes(header)?)?;
     change(&mut run)?;
-    Ok(Binary::from_owned(header(plan, &run)?, env))
+    Ok(Binary::from_owned(self::header(plan, &run)?, header.get_env()))
 }
 
-#[rustler::nif(schedule = "DirtyCpu")]
-fn run_select<'a>(
-    env: Env<'a>,
-    plan: Handle<PlanRef>,
-    header: Binary<'a>,
-    rows: Vec<bool>,
-) -> Reply<Binary<'a>> {
-    changed(env, &plan.0, header, |run| run.select(&plan.0, &rows))
-}
-
-#[rustler::nif(schedule = "DirtyCpu")]
-fn run_finish_rows<'a>(
-    env: Env<'a>,
-    plan: Handle<PlanRef>,
-    header: Binary<'a>,
-    rows: Vec<bool>,
-) -> Reply<Binary<'a>> {
-    changed(env, &plan.0, header, |run| run.finish_rows(&plan.0, &rows))
-}
-
-#[rustler::nif(schedule = "DirtyCpu")]
-fn run_row_steps(plan: Handle<PlanRef>, header: Binary<'_>) -> Reply<Vec<usize>> {
+fn row_steps(plan: Handle<PlanRef>, header: Binary<'_>) -> Reply<Vec<usize>> {
     let _fp = FpEnv::enter();
     let run = Run::decode(&plan.0, header.as_slice())?;
     let mut steps = vec![0; run.rows()];
@@ -274,8 +274,7 @@ fn run_row_steps(plan: Handle<PlanRef>, header: Binary<'_>) -> Reply<Vec<usize>>
     Ok(steps)
 }
 
-#[rustler::nif(schedule = "DirtyCpu")]
-fn run_row_active(plan: Handle<PlanRef>, header: Binary<'_>) -> Reply<Vec<bool>> {
+fn row_active(plan: Handle<PlanRef>, header: Binary<'_>) -> Reply<Vec<bool>> {
     let _fp = FpEnv::enter();
     let run = Run::decode(&plan.0, header.as_slice())?;
     let mut active = vec![false; run.rows()];
@@ -307,10 +306,10 @@ fn run_export<'a>(
 fn run_import<'a>(env: Env<'a>, plan: Handle<PlanRef>, block: Binary<'a>) -> Reply<Parts<'a>> {
     let _fp = FpEnv::enter();
     let (rows, elements) = Run::peek(block.as_slice())?;
-    let mut state = allocate("block", plan.0.state_len(rows, elements)?)?;
-    let run = Run::import(&plan.0, block.as_slice(), floats_mut(&mut state)?)?;
+    let mut state = Memory::stale("block", plan.0.state_len(rows, elements)?)?;
+    let run = Run::import(&plan.0, block.as_slice(), state.floats()?)?;
     let header = header(&plan.0, &run)?;
-    Ok((Binary::from_owned(header, env), Binary::from_owned(state, env), rows, elements))
+    Ok((Binary::from_owned(header, env), state.into_binary(env), rows, elements))
 }
 
 fn bytes(header: Term<'_>) -> Result<&[u8]> {
@@ -347,4 +346,14 @@ quick_and_long! {
         -> Binary<'a> = times(plan, header);
     run_stats / run_stats_long(plan: Handle<PlanRef>, header: Binary<'a>)
         -> (u64, u64, u64) = stats(plan, header);
+    run_select / run_select_long(plan: Handle<PlanRef>, header: Term<'a>, rows: Vec<bool>)
+        -> Binary<'a> = changed(&plan.0, header, |run| run.select(&plan.0, &rows));
+    run_finish_rows / run_finish_rows_long(plan: Handle<PlanRef>, header: Term<'a>, rows: Vec<bool>)
+        -> Binary<'a> = changed(&plan.0, header, |run| run.finish_rows(&plan.0, &rows));
+    run_advance / run_advance_long(plan: Handle<PlanRef>, header: Term<'a>, eval_id: u64)
+        -> Binary<'a> = changed(&plan.0, header, |run| run.advance(&plan.0, eval_id));
+    run_row_steps / run_row_steps_long(plan: Handle<PlanRef>, header: Binary<'a>)
+        -> Vec<usize> = row_steps(plan, header);
+    run_row_active / run_row_active_long(plan: Handle<PlanRef>, header: Binary<'a>)
+        -> Vec<bool> = row_active(plan, header);
 }

@@ -7,6 +7,8 @@ use ndarray::{ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMut2, Dimension, IxD
 use rustler::types::tuple::make_tuple;
 use rustler::{Binary, Decoder, Encoder, Env, NifResult, OwnedBinary, Term};
 
+use crate::memory::Memory;
+
 /// The floats of a binary: borrowed where it is aligned, copied where it is not (a sub-binary
 /// may start at any byte).
 pub fn floats<'a>(arg: &'static str, bytes: &'a [u8]) -> Result<Cow<'a, [f32]>> {
@@ -143,26 +145,31 @@ pub fn floats_mut(binary: &mut OwnedBinary) -> Result<&mut [f32]> {
 
 /// A tensor result: becomes `{binary, {dim, ...}}` without a copy.
 pub struct Output {
-    data: OwnedBinary,
+    data: Memory,
     dims: Vec<usize>,
 }
 
 impl Output {
     /// A zeroed tensor; `arg` names it in errors.
     pub fn new(arg: &'static str, dims: &[usize]) -> Result<Self> {
-        Ok(Output { data: allocate(arg, len(arg, dims)?)?, dims: dims.to_vec() })
+        Ok(Output { data: Memory::zeroed(arg, len(arg, dims)?)?, dims: dims.to_vec() })
+    }
+
+    /// A tensor of numbers of any value, all of which the caller overwrites.
+    pub fn stale(arg: &'static str, dims: &[usize]) -> Result<Self> {
+        Ok(Output { data: Memory::stale(arg, len(arg, dims)?)?, dims: dims.to_vec() })
     }
 
     /// A view of rank `D`, which must be the rank it was made with.
     pub fn view<D: Dimension>(&mut self) -> Result<ArrayViewMut<'_, f32, D>> {
-        ArrayViewMut::from_shape(IxDyn(&self.dims), floats_mut(&mut self.data)?)
+        ArrayViewMut::from_shape(IxDyn(&self.dims), self.data.floats()?)
             .and_then(|view| view.into_dimensionality())
             .map_err(|e| Error::Internal(format!("out: {e}")))
     }
 
     /// All trailing dimensions flattened: `[first, rest]`.
     pub fn leading(&mut self) -> Result<ArrayViewMut2<'_, f32>> {
-        let data = floats_mut(&mut self.data)?;
+        let data = self.data.floats()?;
         let first = self.dims.first().copied().unwrap_or(1);
         let rest = self.dims.iter().skip(1).product();
         ArrayViewMut2::from_shape((first, rest), data).map_err(|e| Error::Internal(format!("out: {e}")))
@@ -171,6 +178,6 @@ impl Output {
     /// Hands the memory to the VM.
     pub fn into_term(self, env: Env<'_>) -> Term<'_> {
         let dims: Vec<Term> = self.dims.iter().map(|d| d.encode(env)).collect();
-        (Binary::from_owned(self.data, env), make_tuple(env, &dims)).encode(env)
+        (self.data.into_binary(env), make_tuple(env, &dims)).encode(env)
     }
 }
