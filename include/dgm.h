@@ -211,6 +211,11 @@
 #define DGM_PURPOSE_USER 9
 
 /**
+ * Stream of the probes of stochastic traces.
+ */
+#define DGM_PURPOSE_PROBE 10
+
+/**
  * Rectified flow: alpha = 1 - t, sigma = t, t from 1 (noise) to 0 (data).
  */
 #define DGM_PROCESS_FLOW 0
@@ -349,6 +354,46 @@
  * Variance preserving in continuous time 0 to 1, squared-cosine alpha-bar between 0.0001 and 0.9999, sigma / alpha times shift (Pernias 2023; Stable Cascade).
  */
 #define DGM_PROCESS_VP_CASCADE 11
+
+/**
+ * No noise: dx/dt = f(x, t), f told as a velocity, over times or from t_start to t_end, either way. Without x_start a run begins at standard normals.
+ */
+#define DGM_PROCESS_ODE 12
+
+/**
+ * Sub-VP (Song 2021): as vp_continuous with sigma = 1 - alpha^2.
+ */
+#define DGM_PROCESS_SUB_VP 13
+
+/**
+ * dx = f(x, t) dt + g(x, t) dW element by element, over times or from t_start to t_end, either way. The model returns f and g, two tensors a row. Ito, but for stochastic_heun.
+ */
+#define DGM_PROCESS_SDE 14
+
+/**
+ * A density of the caller, for Markov chains: the model returns the gradient of its logarithm (prediction score). A run begins at standard normals or at x_start; every step is one iteration.
+ */
+#define DGM_PROCESS_TARGET 15
+
+/**
+ * No log densities.
+ */
+#define DGM_LIKELIHOOD_NONE 0
+
+/**
+ * The divergence of f, the trace of its Jacobian, is told, one number a row.
+ */
+#define DGM_LIKELIHOOD_EXACT 1
+
+/**
+ * Hutchinson's estimate e^T J e of it is told, with the probe of +-1 of dgm_run_probe().
+ */
+#define DGM_LIKELIHOOD_HUTCHINSON 2
+
+/**
+ * The same with a probe of normals.
+ */
+#define DGM_LIKELIHOOD_HUTCHINSON_NORMAL 3
 
 /**
  * The score, -eps / sigma (Song 2021).
@@ -549,6 +594,66 @@
  * Predictor-corrector: corrector_steps Langevin steps at every level, aimed at the signal-to-noise ratio snr, then one of reverse diffusion (Song 2021).
  */
 #define DGM_SOLVER_PREDICTOR_CORRECTOR 43
+
+/**
+ * Dormand-Prince 5(4) with step-size control and rejection for each row; flow and ode.
+ */
+#define DGM_SOLVER_DOPRI5 44
+
+/**
+ * Tsitouras 5(4) with step-size control and rejection for each row; flow and ode.
+ */
+#define DGM_SOLVER_TSIT5 45
+
+/**
+ * The fifth-order method of Dormand & Prince with fixed steps, six evaluations a step.
+ */
+#define DGM_SOLVER_RK5 46
+
+/**
+ * Euler-Maruyama for an sde: strong order 1/2, weak order 1.
+ */
+#define DGM_SOLVER_EULER_MARUYAMA 47
+
+/**
+ * Milstein without derivatives for an sde, strong order 1, two evaluations a step (Kloeden & Platen 1992, 11.1).
+ */
+#define DGM_SOLVER_MILSTEIN 48
+
+/**
+ * Heun for an sde in the sense of Stratonovich, strong order 1, two evaluations a step.
+ */
+#define DGM_SOLVER_STOCHASTIC_HEUN 49
+
+/**
+ * SRA1 for an sde whose g does not depend on x: strong order 3/2, three evaluations a step (Roessler 2010).
+ */
+#define DGM_SOLVER_SRA1 50
+
+/**
+ * SRIW1 for an sde with diagonal noise: strong order 3/2, five evaluations a step (Roessler 2010).
+ */
+#define DGM_SOLVER_SRIW1 51
+
+/**
+ * Unadjusted Langevin on a target: x + h grad + sqrt(2 h) z with step_size h.
+ */
+#define DGM_SOLVER_ULA 52
+
+/**
+ * Metropolis-adjusted Langevin on a target, told the log density as a number a row (dgm_run_tell_with()); step_size is h (Roberts & Tweedie 1996).
+ */
+#define DGM_SOLVER_MALA 53
+
+/**
+ * Hamiltonian Monte Carlo on a target with leapfrog steps of step_size, told as mala (Duane 1987; Neal 2011).
+ */
+#define DGM_SOLVER_HMC 54
+
+/**
+ * Annealed Langevin: corrector_steps steps at every noise level of step_size sigma^2 (Song & Ermon 2019).
+ */
+#define DGM_SOLVER_ANNEALED_LANGEVIN 55
 
 /**
  * As uniform without rounding; flow: from the first level to sigma_min, then 0.
@@ -1027,7 +1132,7 @@ typedef struct {
      */
     int32_t spacing;
     /**
-     * Number of steps, 1 to 100000; default 16. Not used with times or Bosh3.
+     * Number of steps, 1 to 100000; default 16. Not used with times or adaptive solvers.
      */
     int64_t steps;
     /**
@@ -1059,15 +1164,15 @@ typedef struct {
      */
     int64_t train_steps;
     /**
-     * Bosh3: relative tolerance; default 1e-3.
+     * Adaptive solvers: relative tolerance; default 1e-3.
      */
     double rtol;
     /**
-     * Bosh3: absolute tolerance; default 1e-4.
+     * Adaptive solvers: absolute tolerance; default 1e-4.
      */
     double atol;
     /**
-     * Bosh3: first step size in model time; 0 (default) chooses.
+     * Adaptive solvers: first step size in model time; 0 (default) chooses: Bosh3 a twentieth of the span, the others from the first slopes.
      */
     double h_init;
     /**
@@ -1079,7 +1184,7 @@ typedef struct {
      */
     size_t times_len;
     /**
-     * Bosh3: model evaluations after which a run gives up; default 10000.
+     * Adaptive solvers: model evaluations after which a run gives up; default 10000.
      */
     int64_t max_evals;
     /**
@@ -1255,13 +1360,61 @@ typedef struct {
      */
     double snr;
     /**
-     * PredictorCorrector: Langevin steps at each level, up to 100. Default 1.
+     * PredictorCorrector, AnnealedLangevin: Langevin steps at each level, up to 100. Default 1.
      */
     int64_t corrector_steps;
     /**
      * Autoguidance w beside classifier-free guidance: + (w - 1) (c - k) with k the output of a weaker model with the same condition, role weak (Karras 2024). With guidance g that is three evaluations and u + g (c - u) + (w - 1) (c - k), with g 1 the two of Auto. 1 asks for no k. Default 1.
      */
     double guidance_weak;
+    /**
+     * Ode and Sde: where the walk begins. Default 0.
+     */
+    double t_start;
+    /**
+     * Ode and Sde: where it ends, before or after t_start. Default 1.
+     */
+    double t_end;
+    /**
+     * Adaptive solvers: one to three exponents p of step-size control, a step growing by 0.9 e^(-p1/k) e1^(-p2/k) e2^(-p3/k) with the errors of the last three accepted steps and k the order of the error, 3 or 5 (Soderlind 2003). 1 is I control, 0.7 -0.4 PI, 0.25 0.5 0.25 the filter H312. NULL (default): PI for Bosh3, I for the others.
+     */
+    const double *controller;
+    /**
+     * Number of controller.
+     */
+    size_t controller_len;
+    /**
+     * Adaptive solvers: up to 1000 times, in the order of the walk, at which x is kept, see dgm_run_saved(); steps do not end there, x is interpolated. NULL keeps none.
+     */
+    const double *save_at;
+    /**
+     * Number of save_at.
+     */
+    size_t save_at_len;
+    /**
+     * DGM_LIKELIHOOD_*, ode only: integrates the divergence of f beside x, told as a number a row (dgm_run_tell_with()), for dgm_run_log_density(). Default DGM_LIKELIHOOD_NONE.
+     */
+    int32_t likelihood;
+    /**
+     * 0.
+     */
+    int32_t reserved2;
+    /**
+     * Markov chains: step size, above 0; of mala and hmc where adaptation begins. Default 0.1.
+     */
+    double step_size;
+    /**
+     * Hmc: leapfrog steps of an iteration, 1 to 1000. Default 10.
+     */
+    int64_t leapfrog;
+    /**
+     * Mala, Hmc: first iterations in which every chain adapts its step size (Hoffman & Gelman 2014, dual averaging); at most steps. Default 0.
+     */
+    int64_t warmup;
+    /**
+     * What adaptation aims at, 0.01 to 0.99; 0 is 0.574 for mala, 0.8 for hmc. Default 0.
+     */
+    double target_accept;
 } dgm_plan_options;
 
 /**
@@ -2210,9 +2363,18 @@ int32_t dgm_plan_run_size(const dgm_plan *plan, size_t rows, size_t *bytes);
 int32_t dgm_plan_hash(const dgm_plan *plan, uint64_t *hash);
 
 /**
- * Tensors the model returns for a row, one after the other: 2 with a learned variance, else 1.
+ * Numbers a row to be told with every output by dgm_run_tell_with(): 1 with likelihood (the divergence) and for
+ * mala and hmc (the log density), else 0.
  */
-int32_t dgm_plan_outputs(const dgm_plan *plan, size_t *outputs);
+int32_t dgm_plan_numbers(const dgm_plan *plan,
+                         size_t *numbers);
+
+/**
+ * Tensors the model returns for a row, one after the other: 2 with a learned variance and for an sde (drift, then
+ * diffusion), else 1.
+ */
+int32_t dgm_plan_outputs(const dgm_plan *plan,
+                         size_t *outputs);
 
 /**
  * Starts a run and fills its state.
@@ -2333,6 +2495,19 @@ int32_t dgm_run_result(const dgm_plan *plan,
                        const float **x);
 
 /**
+ * Where x at the times of save_at lies: [save_at_len, rows, elements] inside state; zeros where a row has
+ * not come yet.
+ *
+ * @param x receives the address (NULL on failure); past the end of the tensors without save_at
+ */
+int32_t dgm_run_saved(const dgm_plan *plan,
+                      const void *run,
+                      size_t run_size,
+                      const float *state,
+                      size_t state_len,
+                      const float **x);
+
+/**
  * Bytes that dgm_run_export() writes.
  */
 int32_t dgm_run_export_size(const dgm_plan *plan, const void *run, size_t run_size, size_t *bytes);
@@ -2434,6 +2609,115 @@ int32_t dgm_run_row_active(const dgm_plan *plan,
                            size_t run_size,
                            uint8_t *active,
                            size_t rows);
+
+/**
+ * dgm_run_tell() for plans with dgm_plan_numbers(): with a number a row, the divergence of f or its estimate
+ * for a likelihood, the log density for a Markov chain with a test, whose proposals are rejected where
+ * gradient or number are not finite. On failure run and state are unchanged.
+ *
+ * @param eval_id     that of the current request
+ * @param y           [rows, elements], finite in every row still active
+ * @param y_len       its floats
+ * @param numbers     [rows, dgm_plan_numbers()], finite in every row still active
+ * @param numbers_len how many
+ */
+int32_t dgm_run_tell_with(const dgm_plan *plan,
+                          void *run,
+                          size_t run_size,
+                          float *state,
+                          size_t state_len,
+                          uint64_t eval_id,
+                          const float *y,
+                          size_t y_len,
+                          const double *numbers,
+                          size_t numbers_len);
+
+/**
+ * The probes e of Hutchinson's estimate, one a row for the whole walk: the number to tell is e^T J e, J the
+ * Jacobian of f at the input.
+ *
+ * @param probe receives [rows, elements]
+ * @param len   its floats
+ */
+int32_t dgm_run_probe(const dgm_plan *plan,
+                      const void *run,
+                      size_t run_size,
+                      float *probe,
+                      size_t len);
+
+/**
+ * The integral of the divergence over the time walked: by so much has the logarithm of a volume around
+ * x grown. A sample that was walked from standard normals has their log density less this.
+ *
+ * @param divergence receives a number a row
+ * @param len        rows of the run
+ */
+int32_t dgm_run_divergence(const dgm_plan *plan,
+                           const void *run,
+                           size_t run_size,
+                           double *divergence,
+                           size_t len);
+
+/**
+ * The log density of what a finished run started from, when what it ends with is standard normal.
+ *
+ * @param log_density receives a number a row
+ * @param bits        receives -log_density / (elements ln 2), bits per dimension, a number a row; may be NULL
+ * @param len         rows of the run
+ */
+int32_t dgm_run_log_density(const dgm_plan *plan,
+                            const void *run,
+                            size_t run_size,
+                            const float *state,
+                            size_t state_len,
+                            double *log_density,
+                            double *bits,
+                            size_t len);
+
+/**
+ * Proposals that every chain of mala or hmc has accepted since the warmup.
+ *
+ * @param accepted receives a count a row
+ * @param len      rows of the run
+ */
+int32_t dgm_run_accepted(const dgm_plan *plan,
+                         const void *run,
+                         size_t run_size,
+                         uint64_t *accepted,
+                         size_t len);
+
+/**
+ * The step size of every chain: h of mala, the leapfrog step of hmc.
+ *
+ * @param step_sizes receives a number a row
+ * @param len        rows of the run
+ */
+int32_t dgm_run_step_sizes(const dgm_plan *plan,
+                           const void *run,
+                           size_t run_size,
+                           double *step_sizes,
+                           size_t len);
+
+/**
+ * Split R-hat: the ratio of the deviation over all halves of chains to that within them; 1 where they agree.
+ *
+ * @param draws  [chains, n], n at least 4
+ * @param len    chains * n
+ * @param r_hat  receives it; NaN where nothing moves
+ */
+int32_t dgm_split_r_hat(const double *draws,
+                        size_t len,
+                        size_t chains,
+                        double *r_hat);
+
+/**
+ * Effective number of independent draws, over split chains (Geyer 1992).
+ *
+ * @param draws [chains, n], n at least 4
+ * @param len   chains * n
+ * @param size  receives it; NaN where nothing moves
+ */
+int32_t dgm_effective_sample_size(const double *draws, size_t len, size_t chains, double *size);
 
 /**
  * Coefficients mode: what dgm_run_tell() does with the output of an evaluation, as scalars and keys of

@@ -2,20 +2,13 @@
 
 use std::ffi::c_void;
 
-use dgm_core::sampling::{Run, effective_sample_size, split_r_hat};
-use dgm_core::{Error, Result};
+use dgm_core::sampling::{effective_sample_size, split_r_hat};
 
+use crate::density::rows;
 use crate::fence::entry;
 use crate::memory::{handle, put, slice, slice_mut};
 use crate::plan::dgm_plan;
 use crate::run::read;
-
-fn rows(run: &Run, arg: &'static str, len: usize) -> Result<()> {
-    if len == run.rows() {
-        return Ok(());
-    }
-    Err(Error::shape(arg, &[len], format!("[{}]", run.rows())))
-}
 
 /// Proposals that every chain of mala or hmc has accepted since the warmup.
 ///

@@ -67,7 +67,8 @@ pub unsafe extern "C" fn dgm_run_probe(
     })
 }
 
-fn rows(run: &Run, arg: &'static str, len: usize) -> Result<()> {
+/// Numbers a row must be as many as there are rows.
+pub(crate) fn rows(run: &Run, arg: &'static str, len: usize) -> Result<()> {
     if len == run.rows() {
         return Ok(());
     }

@@ -19,9 +19,7 @@ pub mod version;
 
 pub mod status;
 
-pub mod chain;
-mod density;
-mod fence;
+pub mod fence;
 
 pub mod tensor;
 
@@ -42,6 +40,10 @@ pub mod plan;
 pub mod run;
 
 pub mod rows;
+
+pub mod density;
+
+pub mod chain;
 
 pub mod operations;
 

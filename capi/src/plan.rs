@@ -76,8 +76,13 @@ pub const DGM_PROCESS_VP_LAPLACE: i32 = 10;
 pub const DGM_PROCESS_VP_CASCADE: i32 = 11;
 /// No noise: dx/dt = f(x, t), f told as a velocity, over times or from t_start to t_end, either way. Without x_start a run begins at standard normals.
 pub const DGM_PROCESS_ODE: i32 = 12;
+/// Sub-VP (Song 2021): as vp_continuous with sigma = 1 - alpha^2.
+pub const DGM_PROCESS_SUB_VP: i32 = 13;
+/// dx = f(x, t) dt + g(x, t) dW element by element, over times or from t_start to t_end, either way. The model returns f and g, two tensors a row. Ito, but for stochastic_heun.
+pub const DGM_PROCESS_SDE: i32 = 14;
 /// A density of the caller, for Markov chains: the model returns the gradient of its logarithm (prediction score). A run begins at standard normals or at x_start; every step is one iteration.
 pub const DGM_PROCESS_TARGET: i32 = 15;
+
 /// No log densities.
 pub const DGM_LIKELIHOOD_NONE: i32 = 0;
 /// The divergence of f, the trace of its Jacobian, is told, one number a row.
@@ -86,10 +91,6 @@ pub const DGM_LIKELIHOOD_EXACT: i32 = 1;
 pub const DGM_LIKELIHOOD_HUTCHINSON: i32 = 2;
 /// The same with a probe of normals.
 pub const DGM_LIKELIHOOD_HUTCHINSON_NORMAL: i32 = 3;
-/// Sub-VP (Song 2021): as vp_continuous with sigma = 1 - alpha^2.
-pub const DGM_PROCESS_SUB_VP: i32 = 13;
-/// dx = f(x, t) dt + g(x, t) dW element by element, over times or from t_start to t_end, either way. The model returns f and g, two tensors a row. Ito, but for stochastic_heun.
-pub const DGM_PROCESS_SDE: i32 = 14;
 
 /// The score, -eps / sigma (Song 2021).
 pub const DGM_PREDICTION_SCORE: i32 = 4;

@@ -6,14 +6,17 @@ defmodule DGM.ChainsTest do
 
   defp normal(x) do
     xs = for <<v::float-32-native <- x>>, do: v
-    {for(v <- xs, into: <<>>, do: <<1.0 - v::float-32-native>>), for(v <- xs, do: -(v - 1) * (v - 1) / 2)}
+
+    {for(v <- xs, into: <<>>, do: <<1.0 - v::float-32-native>>),
+     for(v <- xs, do: -(v - 1) * (v - 1) / 2)}
   end
 
   test "chains have the moments of their target" do
     for {solver, options} <- [mala: [step_size: 0.5], hmc: [leapfrog: 4, step_size: 0.01]] do
       plan =
         Plan.compile(
-          [process: :target, prediction: :score, solver: solver, steps: 120, warmup: 80] ++ options
+          [process: :target, prediction: :score, solver: solver, steps: 120, warmup: 80] ++
+            options
         )
 
       rows = 500
@@ -31,10 +34,26 @@ defmodule DGM.ChainsTest do
 
   test "unadjusted and annealed chains are told gradients alone" do
     plan = Plan.compile(process: :target, prediction: :score, solver: :ula, steps: 60)
-    negative = fn _request, x, _times -> for <<v::float-32-native <- x>>, into: <<>>, do: <<-v::float-32-native>> end
-    xs = Sampler.sample(plan, DGM.Random.row_seeds(1, 2000), 1, negative) |> Tensor.to_list() |> List.flatten()
+
+    negative = fn _request, x, _times ->
+      for <<v::float-32-native <- x>>, into: <<>>, do: <<-v::float-32-native>>
+    end
+
+    xs =
+      Sampler.sample(plan, DGM.Random.row_seeds(1, 2000), 1, negative)
+      |> Tensor.to_list()
+      |> List.flatten()
+
     assert_in_delta Enum.sum(Enum.map(xs, &(&1 * &1))) / 2000, 1.05, 0.15
-    annealed = [process: :ve, prediction: :score, solver: :annealed_langevin, corrector_steps: 3, steps: 4]
+
+    annealed = [
+      process: :ve,
+      prediction: :score,
+      solver: :annealed_langevin,
+      corrector_steps: 3,
+      steps: 4
+    ]
+
     assert Plan.describe(Plan.compile(annealed)) =~ "annealed_langevin"
   end
 
@@ -45,6 +64,9 @@ defmodule DGM.ChainsTest do
     assert_raise ArgumentError, ~r/draws/, fn -> Chains.split_r_hat([[1, 2, 3]]) end
     assert_raise ArgumentError, ~r/chains/, fn -> Chains.split_r_hat([[1, 2, 3, 4], [1]]) end
     assert Chains.split_r_hat([[1, 1, 1, 1]]) == nil
-    assert_raise ArgumentError, ~r/prediction/, fn -> Plan.compile(process: :target, solver: :hmc) end
+
+    assert_raise ArgumentError, ~r/prediction/, fn ->
+      Plan.compile(process: :target, solver: :hmc)
+    end
   end
 end

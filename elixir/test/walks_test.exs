@@ -89,8 +89,9 @@ defmodule DGM.WalksTest do
 
   defp value(:clip, _default, text), do: number(text)
 
-  defp value(key, _default, text) when key in [:times, :sigmas, :betas, :restart, :controller, :save_at],
-    do: text |> String.split(",") |> Enum.map(&number/1)
+  defp value(key, _default, text)
+       when key in [:times, :sigmas, :betas, :restart, :controller, :save_at],
+       do: text |> String.split(",") |> Enum.map(&number/1)
 
   defp value(_key, default, text) when is_boolean(default), do: text == "true"
   defp value(_key, default, text) when is_atom(default), do: String.to_atom(text)
@@ -184,14 +185,22 @@ defmodule DGM.WalksTest do
   test "log densities" do
     rate = -:math.log(3)
     start = DGM.Tensor.new([[3.0, -1.5], [0.0, 1.0]])
-    model = fn x -> for <<v::float-32-native <- x>>, into: <<>>, do: <<rate * v::float-32-native>> end
-    exact = for {a, b} <- [{3, -1.5}, {0, 1}], do: -(a * a + b * b) / 18 - :math.log(2 * :math.pi() * 9)
+
+    model = fn x ->
+      for <<v::float-32-native <- x>>, into: <<>>, do: <<rate * v::float-32-native>>
+    end
+
+    exact =
+      for {a, b} <- [{3, -1.5}, {0, 1}], do: -(a * a + b * b) / 18 - :math.log(2 * :math.pi() * 9)
 
     for likelihood <- [:exact, :hutchinson], solver <- [:tsit5, :rk4] do
       plan = Plan.compile(process: :ode, solver: solver, likelihood: likelihood)
       run = Sampler.start(plan, [1, 2], 2, x: start)
       run = Sampler.finish(run, fn _request, x, _times -> {model.(x), [2 * rate, 2 * rate]} end)
-      for {found, exact} <- Enum.zip(Sampler.log_density(run), exact), do: assert_in_delta(found, exact, 1.0e-3)
+
+      for {found, exact} <- Enum.zip(Sampler.log_density(run), exact),
+          do: assert_in_delta(found, exact, 1.0e-3)
+
       for d <- Sampler.divergence(run), do: assert_in_delta(d, 2 * rate, 1.0e-6)
       [bits | _] = Sampler.bits_per_dimension(run)
       assert_in_delta bits, -hd(Sampler.log_density(run)) / (2 * :math.log(2)), 1.0e-9

@@ -42,6 +42,7 @@ const DGM_PURPOSE_DRAFT = 6
 const DGM_PURPOSE_RESIDUAL = 7
 const DGM_PURPOSE_BROWNIAN = 8
 const DGM_PURPOSE_USER = 9
+const DGM_PURPOSE_PROBE = 10
 const DGM_PROCESS_FLOW = 0
 const DGM_PROCESS_VP_LINEAR = 1
 const DGM_PROCESS_VP_SCALED_LINEAR = 2
@@ -70,6 +71,14 @@ const DGM_PROCESS_EDM = 8
 const DGM_PROCESS_TRIGFLOW = 9
 const DGM_PROCESS_VP_LAPLACE = 10
 const DGM_PROCESS_VP_CASCADE = 11
+const DGM_PROCESS_ODE = 12
+const DGM_PROCESS_SUB_VP = 13
+const DGM_PROCESS_SDE = 14
+const DGM_PROCESS_TARGET = 15
+const DGM_LIKELIHOOD_NONE = 0
+const DGM_LIKELIHOOD_EXACT = 1
+const DGM_LIKELIHOOD_HUTCHINSON = 2
+const DGM_LIKELIHOOD_HUTCHINSON_NORMAL = 3
 const DGM_PREDICTION_SCORE = 4
 const DGM_PREDICTION_EDM = 5
 const DGM_PREDICTION_EDM_V = 6
@@ -110,6 +119,18 @@ const DGM_SOLVER_SCM = 40
 const DGM_SOLVER_FLOW_MAP = 41
 const DGM_SOLVER_DPMPP_INVERSE = 42
 const DGM_SOLVER_PREDICTOR_CORRECTOR = 43
+const DGM_SOLVER_DOPRI5 = 44
+const DGM_SOLVER_TSIT5 = 45
+const DGM_SOLVER_RK5 = 46
+const DGM_SOLVER_EULER_MARUYAMA = 47
+const DGM_SOLVER_MILSTEIN = 48
+const DGM_SOLVER_STOCHASTIC_HEUN = 49
+const DGM_SOLVER_SRA1 = 50
+const DGM_SOLVER_SRIW1 = 51
+const DGM_SOLVER_ULA = 52
+const DGM_SOLVER_MALA = 53
+const DGM_SOLVER_HMC = 54
+const DGM_SOLVER_ANNEALED_LANGEVIN = 55
 const DGM_SPACING_LINSPACE = 3
 const DGM_SPACING_KARRAS = 4
 const DGM_SPACING_EXPONENTIAL = 5
@@ -282,6 +303,18 @@ struct dgm_plan_options
     snr::Float64
     corrector_steps::Int64
     guidance_weak::Float64
+    t_start::Float64
+    t_end::Float64
+    controller::Ptr{Float64}
+    controller_len::Csize_t
+    save_at::Ptr{Float64}
+    save_at_len::Csize_t
+    likelihood::Int32
+    reserved2::Int32
+    step_size::Float64
+    leapfrog::Int64
+    warmup::Int64
+    target_accept::Float64
 end
 
 struct dgm_request
@@ -405,6 +438,7 @@ const SYMBOLS = (
     :dgm_plan_state_len,
     :dgm_plan_run_size,
     :dgm_plan_hash,
+    :dgm_plan_numbers,
     :dgm_plan_outputs,
     :dgm_run_start,
     :dgm_run_start_from,
@@ -414,6 +448,7 @@ const SYMBOLS = (
     :dgm_run_input,
     :dgm_run_tell,
     :dgm_run_result,
+    :dgm_run_saved,
     :dgm_run_export_size,
     :dgm_run_export,
     :dgm_run_peek,
@@ -422,6 +457,14 @@ const SYMBOLS = (
     :dgm_run_finish_rows,
     :dgm_run_row_steps,
     :dgm_run_row_active,
+    :dgm_run_tell_with,
+    :dgm_run_probe,
+    :dgm_run_divergence,
+    :dgm_run_log_density,
+    :dgm_run_accepted,
+    :dgm_run_step_sizes,
+    :dgm_split_r_hat,
+    :dgm_effective_sample_size,
     :dgm_plan_operations,
     :dgm_run_start_detached,
     :dgm_run_advance,
@@ -622,91 +665,121 @@ dgm_plan_run_size(plan, rows, bytes) =
 dgm_plan_hash(plan, hash) =
     @native 62 dgm_plan_hash(plan::Ptr{dgm_plan}, hash::Ptr{UInt64})::Int32
 
+dgm_plan_numbers(plan, numbers) =
+    @native 63 dgm_plan_numbers(plan::Ptr{dgm_plan}, numbers::Ptr{Csize_t})::Int32
+
 dgm_plan_outputs(plan, outputs) =
-    @native 63 dgm_plan_outputs(plan::Ptr{dgm_plan}, outputs::Ptr{Csize_t})::Int32
+    @native 64 dgm_plan_outputs(plan::Ptr{dgm_plan}, outputs::Ptr{Csize_t})::Int32
 
 dgm_run_start(plan, seeds, rows, elements, x_start, run, run_size, state, state_len) =
-    @native 64 dgm_run_start(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 65 dgm_run_start(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_start_from(plan, seeds, rows, elements, data, run, run_size, state, state_len) =
-    @native 65 dgm_run_start_from(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, data::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 66 dgm_run_start_from(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, data::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_set_known(plan, run, run_size, state, state_len, known, mask, len) =
-    @native 66 dgm_run_set_known(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, known::Ptr{Float32}, mask::Ptr{Float32}, len::Csize_t)::Int32
+    @native 67 dgm_run_set_known(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, known::Ptr{Float32}, mask::Ptr{Float32}, len::Csize_t)::Int32
 
 dgm_run_ask(plan, run, run_size, request) =
-    @native 67 dgm_run_ask(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, request::Ptr{dgm_request})::Int32
+    @native 68 dgm_run_ask(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, request::Ptr{dgm_request})::Int32
 
 dgm_run_times(plan, run, run_size, t, rows) =
-    @native 68 dgm_run_times(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, t::Ptr{Float32}, rows::Csize_t)::Int32
+    @native 69 dgm_run_times(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, t::Ptr{Float32}, rows::Csize_t)::Int32
 
 dgm_run_input(plan, run, run_size, state, state_len, x) =
-    @native 69 dgm_run_input(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+    @native 70 dgm_run_input(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
 
 dgm_run_tell(plan, run, run_size, state, state_len, eval_id, y, y_len) =
-    @native 70 dgm_run_tell(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
+    @native 71 dgm_run_tell(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
 
 dgm_run_result(plan, run, run_size, state, state_len, x) =
-    @native 71 dgm_run_result(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+    @native 72 dgm_run_result(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+
+dgm_run_saved(plan, run, run_size, state, state_len, x) =
+    @native 73 dgm_run_saved(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
 
 dgm_run_export_size(plan, run, run_size, bytes) =
-    @native 72 dgm_run_export_size(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, bytes::Ptr{Csize_t})::Int32
+    @native 74 dgm_run_export_size(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, bytes::Ptr{Csize_t})::Int32
 
 dgm_run_export(plan, run, run_size, state, state_len, buf, cap, written) =
-    @native 73 dgm_run_export(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, buf::Ptr{Cvoid}, cap::Csize_t, written::Ptr{Csize_t})::Int32
+    @native 75 dgm_run_export(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, buf::Ptr{Cvoid}, cap::Csize_t, written::Ptr{Csize_t})::Int32
 
 dgm_run_peek(buf, len, rows, elements) =
-    @native 74 dgm_run_peek(buf::Ptr{Cvoid}, len::Csize_t, rows::Ptr{Csize_t}, elements::Ptr{Csize_t})::Int32
+    @native 76 dgm_run_peek(buf::Ptr{Cvoid}, len::Csize_t, rows::Ptr{Csize_t}, elements::Ptr{Csize_t})::Int32
 
 dgm_run_import(plan, buf, len, run, run_size, state, state_len) =
-    @native 75 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 77 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_select(plan, run, run_size, rows, len) =
-    @native 76 dgm_run_select(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
+    @native 78 dgm_run_select(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
 
 dgm_run_finish_rows(plan, run, run_size, rows, len) =
-    @native 77 dgm_run_finish_rows(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
+    @native 79 dgm_run_finish_rows(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
 
 dgm_run_row_steps(plan, run, run_size, steps, rows) =
-    @native 78 dgm_run_row_steps(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, steps::Ptr{Int64}, rows::Csize_t)::Int32
+    @native 80 dgm_run_row_steps(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, steps::Ptr{Int64}, rows::Csize_t)::Int32
 
 dgm_run_row_active(plan, run, run_size, active, rows) =
-    @native 79 dgm_run_row_active(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, active::Ptr{UInt8}, rows::Csize_t)::Int32
+    @native 81 dgm_run_row_active(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, active::Ptr{UInt8}, rows::Csize_t)::Int32
+
+dgm_run_tell_with(plan, run, run_size, state, state_len, eval_id, y, y_len, numbers, numbers_len) =
+    @native 82 dgm_run_tell_with(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t, numbers::Ptr{Float64}, numbers_len::Csize_t)::Int32
+
+dgm_run_probe(plan, run, run_size, probe, len) =
+    @native 83 dgm_run_probe(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, probe::Ptr{Float32}, len::Csize_t)::Int32
+
+dgm_run_divergence(plan, run, run_size, divergence, len) =
+    @native 84 dgm_run_divergence(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, divergence::Ptr{Float64}, len::Csize_t)::Int32
+
+dgm_run_log_density(plan, run, run_size, state, state_len, log_density, bits, len) =
+    @native 85 dgm_run_log_density(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, log_density::Ptr{Float64}, bits::Ptr{Float64}, len::Csize_t)::Int32
+
+dgm_run_accepted(plan, run, run_size, accepted, len) =
+    @native 86 dgm_run_accepted(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, accepted::Ptr{UInt64}, len::Csize_t)::Int32
+
+dgm_run_step_sizes(plan, run, run_size, step_sizes, len) =
+    @native 87 dgm_run_step_sizes(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, step_sizes::Ptr{Float64}, len::Csize_t)::Int32
+
+dgm_split_r_hat(draws, len, chains, r_hat) =
+    @native 88 dgm_split_r_hat(draws::Ptr{Float64}, len::Csize_t, chains::Csize_t, r_hat::Ptr{Float64})::Int32
+
+dgm_effective_sample_size(draws, len, chains, size) =
+    @native 89 dgm_effective_sample_size(draws::Ptr{Float64}, len::Csize_t, chains::Csize_t, size::Ptr{Float64})::Int32
 
 dgm_plan_operations(plan, eval_id, operations, operations_cap, operations_len, terms, terms_cap, terms_len) =
-    @native 80 dgm_plan_operations(plan::Ptr{dgm_plan}, eval_id::UInt64, operations::Ptr{dgm_operation}, operations_cap::Csize_t, operations_len::Ptr{Csize_t}, terms::Ptr{dgm_term}, terms_cap::Csize_t, terms_len::Ptr{Csize_t})::Int32
+    @native 90 dgm_plan_operations(plan::Ptr{dgm_plan}, eval_id::UInt64, operations::Ptr{dgm_operation}, operations_cap::Csize_t, operations_len::Ptr{Csize_t}, terms::Ptr{dgm_term}, terms_cap::Csize_t, terms_len::Ptr{Csize_t})::Int32
 
 dgm_run_start_detached(plan, seeds, rows, elements, run, run_size) =
-    @native 81 dgm_run_start_detached(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t)::Int32
+    @native 91 dgm_run_start_detached(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t)::Int32
 
 dgm_run_advance(plan, run, run_size, eval_id) =
-    @native 82 dgm_run_advance(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, eval_id::UInt64)::Int32
+    @native 92 dgm_run_advance(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, eval_id::UInt64)::Int32
 
 dgm_sample(plan, seeds, rows, elements, x_start, run, run_size, state, state_len, y, t, model, ctx) =
-    @native 83 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
+    @native 93 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
 
 dgm_model_load(path, out) =
-    @native 84 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
+    @native 94 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
 
 dgm_model_free(model) =
-    @native 85 dgm_model_free(model::Ptr{dgm_model})::Cvoid
+    @native 95 dgm_model_free(model::Ptr{dgm_model})::Cvoid
 
 dgm_model_get_info(model, info) =
-    @native 86 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
+    @native 96 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
 
 dgm_model_metadata(model, key, buf, cap, needed) =
-    @native 87 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 97 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_model_plan_options(model, options) =
-    @native 88 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
+    @native 98 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
 
 dgm_model_workspace_len(model, batch, floats) =
-    @native 89 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 99 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_model_forward(model, x, t, labels, workspace, workspace_len, out) =
-    @native 90 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 100 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_generate(model, plan, seeds, labels, rows, out) =
-    @native 91 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 101 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 end

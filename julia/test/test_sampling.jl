@@ -252,7 +252,7 @@ end
     end
     @test size(D.saved(D.start(1, D.Plan(), (2, 3)))) == (2, 3, 0)
     fixed = D.Plan(process = :ode, solver = :rk5, t_start = 1, t_end = 0, steps = 4)
-    @test D.sample(1, fixed, (x, t, request) -> x, (1, 1); x = ones(Float32, 1, 1))[1] ≈ exp(-1) atol = 1e-6
+    @test D.sample(1, (x, t, request) -> x, fixed, (1, 1); x = ones(Float32, 1, 1))[1] ≈ exp(-1) atol = 1e-6
     @test_throws ArgumentError D.Plan(process = :ode, solver = :ddim)
     @test_throws ArgumentError D.Plan(t_end = 2)
     @test_throws ArgumentError D.Plan(process = :ode, solver = :dopri5, save_at = [2.0])
@@ -264,7 +264,7 @@ end
         plan = D.Plan(process = :sde, solver = solver, t_end = 5, steps = 100)
         @test plan.outputs == 2
         model(x, t, request) = vcat(-x, fill(sqrt(2f0), size(x)))
-        x = D.sample(1, plan, model, (20_000, 1); x = fill(2f0, 20_000, 1))
+        x = D.sample(1, model, plan, (20_000, 1); x = fill(2f0, 20_000, 1))
         @test abs(sum(x) / length(x) - 2exp(-5)) < 0.04
         @test abs(sum(abs2, x) / length(x) - 1) < 0.06
     end
@@ -314,7 +314,7 @@ end
         @test 300 < D.effective_sample_size(chains) < 30 * length(chains)
     end
     ula = D.Plan(process = :target, prediction = :score, solver = :ula, steps = 100)
-    x = D.sample(1, ula, (x, t, request) -> -x, (1, 4000))
+    x = D.sample(1, (x, t, request) -> -x, ula, (1, 4000))
     @test abs(sum(abs2, x) / length(x) - 1) < 0.15
     @test_throws ArgumentError D.accepted(D.start(1, ula, (1, 1)))
     @test_throws DimensionMismatch D.split_r_hat(zeros(3, 2))

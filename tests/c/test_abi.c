@@ -13,7 +13,7 @@
 /* A struct of any size, with room to see writes beyond it. */
 typedef union caller {
     size_t struct_size;
-    unsigned char bytes[512];
+    unsigned char bytes[1024];
     dgm_attention_options attention;
     dgm_linear_options linear;
     dgm_kv_cache cache;

@@ -383,6 +383,7 @@ static void log_density(void)
         o.process = DGM_PROCESS_ODE;
         o.solver = DGM_SOLVER_DOPRI5;
         o.likelihood = kind;
+        o.rtol = o.atol = 1e-6;
         OK(dgm_plan_compile(&o, &plan));
         OK(dgm_plan_numbers(plan, &wanted));
         CHECK(wanted == 1);

@@ -180,7 +180,13 @@ defmodule DGM.Sampler do
 
   def tell(run, eval_id, {y, numbers}) when is_list(numbers) do
     numbers = Enum.map(numbers, &number/1)
-    next(run, eval_id, y, &Native.run_tell_with(&1.plan.resource, &1.header, &1.state, &2, &3, numbers))
+
+    next(
+      run,
+      eval_id,
+      y,
+      &Native.run_tell_with(&1.plan.resource, &1.header, &1.state, &2, &3, numbers)
+    )
   end
 
   def tell(run, eval_id, y), do: next(run, eval_id, y, &told/3)
