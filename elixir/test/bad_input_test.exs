@@ -13,6 +13,7 @@ defmodule DGM.BadInputTest do
     DGM.Random,
     DGM.Plan,
     DGM.Sampler,
+    DGM.Chains,
     DGM.Scheduler,
     DGM.Dit,
     DGM.Tensor
@@ -40,6 +41,16 @@ defmodule DGM.BadInputTest do
 
     paced =
       {"run", Sampler.start(Plan.compile(steps: 2, per_row: true), [1, 2], 3), [nil, 1, %{}]}
+
+    density = Plan.compile(process: :ode, solver: :rk4, likelihood: :hutchinson)
+    dense = Sampler.finish(Sampler.start(density, [1], 2), fn _request, x, _t -> {x, [2.0]} end)
+    dense = {"run", dense, [nil, 1, %{}, %{dense | plan: nil}]}
+    target = Plan.compile(process: :target, prediction: :score, solver: :hmc, steps: 2)
+    walkers = Sampler.start(target, [1, 2], 3)
+    walkers = {"run", walkers, [nil, 1, %{}, %{walkers | plan: nil}]}
+
+    chains =
+      {"chains", [[0, 1, 0, 2]], [nil, 1, [1], [nil], [[0, 1, 0, "a"]], [[0, 1, 0, 1], [0, 1]]]}
 
     flags =
       {"rows", [true, false],
@@ -235,6 +246,15 @@ defmodule DGM.BadInputTest do
       {Sampler, :select, [paced, flags]},
       {Sampler, :finish_rows, [paced, flags]},
       {Sampler, :row_steps, [runs]},
+      {Sampler, :saved, [runs]},
+      {Sampler, :probe, [dense]},
+      {Sampler, :divergence, [dense]},
+      {Sampler, :log_density, [dense]},
+      {Sampler, :bits_per_dimension, [dense]},
+      {DGM.Chains, :accepted, [walkers]},
+      {DGM.Chains, :step_sizes, [walkers]},
+      {DGM.Chains, :split_r_hat, [chains]},
+      {DGM.Chains, :effective_sample_size, [chains]},
       {Sampler, :row_active, [runs]},
       {Sampler, :start,
        [handle("plan", plan), seeds, count("elements", 3, [0, huge()]), start_options]},
