@@ -6,6 +6,7 @@
 //! batch, the order of calls, the threads, the language or the machine.
 
 mod categorical;
+pub mod compat;
 mod lanes;
 mod philox;
 #[cfg(test)]

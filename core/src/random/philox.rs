@@ -59,14 +59,25 @@ impl Stream {
 /// The words of blocks `first`, `first + 1`, ...: one block a lane, one word an array element.
 #[inline(always)]
 pub(super) fn blocks<S: Simd>(s: S, stream: Stream, first: u32) -> [S::I; 4] {
+    let c0 = s.iadd(iota(s), s.isplat(first as i32));
+    let (c1, c2) = (s.isplat(stream.draw as i32), s.isplat(stream.purpose as i32));
+    rounds(s, [c0, c1, c2, s.isplat(0)], stream.key())
+}
+
+/// 0, 1, 2, ... in the lanes.
+#[inline(always)]
+pub(super) fn iota<S: Simd>(s: S) -> S::I {
     const IOTA: [i32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-    let mut c0 = s.iadd(s.iload(&IOTA), s.isplat(first as i32));
-    let mut c1 = s.isplat(stream.draw as i32);
-    let mut c2 = s.isplat(stream.purpose as i32);
-    let mut c3 = s.isplat(0);
+    s.iload(&IOTA)
+}
+
+/// [`philox4x32_10`] of a counter a lane.
+#[inline(always)]
+pub(super) fn rounds<S: Simd>(s: S, counter: [S::I; 4], key: [u32; 2]) -> [S::I; 4] {
+    let [mut c0, mut c1, mut c2, mut c3] = counter;
     let (m0, m1) = (s.isplat(MULTIPLIER[0] as i32), s.isplat(MULTIPLIER[1] as i32));
     for round in 0..ROUNDS {
-        let [k0, k1] = round_key(stream.key(), round);
+        let [k0, k1] = round_key(key, round);
         let (hi0, lo0) = s.mulhilo(m0, c0);
         let (hi1, lo1) = s.mulhilo(m1, c2);
         c0 = s.ixor(s.ixor(hi1, c1), s.isplat(k0 as i32));
