@@ -35,6 +35,8 @@ pub mod linear;
 
 pub mod random;
 
+pub mod compat;
+
 pub mod plan;
 
 pub mod run;

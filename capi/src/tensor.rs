@@ -79,6 +79,13 @@ unsafe impl Element for f32 {
     }
 }
 
+// SAFETY: eight bytes of any pattern.
+unsafe impl Element for f64 {
+    fn reads(dtype: Dtype) -> bool {
+        dtype == Dtype::F64
+    }
+}
+
 // SAFETY: one byte of any pattern; a boolean is read as its number.
 unsafe impl Element for u8 {
     fn reads(dtype: Dtype) -> bool {

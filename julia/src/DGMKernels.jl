@@ -11,7 +11,8 @@ number of threads, any batch and in any of the languages that share the engine.
   `DGMKernels.softmax`, `DGMKernels.logsoftmax`, `DGMKernels.silu`, `DGMKernels.gelu`, `DGMKernels.Linear`, `DGMKernels.gated_linear`; each has a twin with `!` that fills an
   array of yours. `DGMKernels.dot_product_attention` is attention in the layout of NNlib.
 - Random numbers: [`row_seeds`](@ref), `DGMKernels.normal!`, `DGMKernels.uniform!`,
-  `DGMKernels.categorical`.
+  `DGMKernels.categorical`. Those of PyTorch, NumPy, JAX, Nx and torchsde: `DGMKernels.TorchCPU`,
+  `DGMKernels.CompatRNG`, `DGMKernels.jax_normal!`, `DGMKernels.brownian!`.
 - Sampling: `DGMKernels.Plan`, `DGMKernels.sample` with any callable as the model, or
   `DGMKernels.start` and a loop over [`ask`](@ref) and [`tell!`](@ref). `DGMKernels.operations` lists the scalars of
   a plan, for arrays on a GPU.
@@ -36,6 +37,7 @@ include("dot_product_attention.jl")
 include("nn.jl")
 include("linear.jl")
 include("random.jl")
+include("compat.jl")
 include("plan.jl")
 include("run.jl")
 include("rows.jl")
@@ -64,7 +66,9 @@ const PUBLIC = (:DetachedRun, :Grid, :KVCache, :Linear, :Operation, :Plan, :Requ
                 :element_pointer,
                 :element_strides, :finish_rows!, :forward!, :gated_linear, :gelu, :gelu!, :generate, :BF16, :is_strided, :isdone, :library, :linear!, :logsoftmax, :logsoftmax!,
                 :metadata, :normal!, :num_threads, :numerics_version, :operations, :result, :sample, :sample!,
-                :rope, :rope!, :Rope, :row_active, :row_steps, :select!, :set_backend!, :set_num_threads!, :silu, :silu!, :softmax, :softmax!, :start, :start_detached, :step!, :uniform!)
+                :rope, :rope!, :Rope, :row_active, :row_steps, :select!, :set_backend!, :set_num_threads!, :silu, :silu!, :softmax, :softmax!, :start, :start_detached, :step!, :uniform!,
+                :CompatRNG, :NumpyPCG64, :NumpyPhilox, :NumpyRandomState, :TorchCPU, :TorchCUDA, :brownian!, :export_rng, :import_rng,
+                :jax_fold_in, :jax_key, :jax_normal!, :jax_split, :jax_uniform!)
 @static if VERSION >= v"1.11"
     eval(Expr(:public, PUBLIC...))
 end

@@ -126,6 +126,7 @@ const Floats = Union{Float32,Float16,BF16}
 
 # The number of an element type in the C interface.
 dtype_code(::Type{Float32}) = LibDGM.DGM_DTYPE_FLOAT
+dtype_code(::Type{Float64}) = LibDGM.DGM_DTYPE_FLOAT
 dtype_code(::Type{Float16}) = LibDGM.DGM_DTYPE_FLOAT
 dtype_code(::Type{BF16}) = LibDGM.DGM_DTYPE_BFLOAT
 dtype_code(::Type{Int8}) = LibDGM.DGM_DTYPE_INT

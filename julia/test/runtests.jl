@@ -49,6 +49,7 @@ counts = try
         include("test_grid.jl")
         include("conformance.jl")
         include("walks.jl")
+        include("test_compat.jl")
         include("test_bad_input.jl")
         include("test_cache.jl")
         include("test_library.jl")

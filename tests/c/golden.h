@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 typedef struct golden {
-    void *data; /* f32 or i64 */
+    void *data; /* f32, f64, i64 or u64 */
     int32_t ndim;
     int64_t shape[8];
     size_t len;
@@ -21,22 +21,29 @@ static void golden_fail(const char *what)
     exit(1);
 }
 
-static void golden_open(void)
+static void golden_open_files(const char *index, const char *data)
 {
-    FILE *f = fopen("tests/golden/golden.txt", "rb");
-    if (f == NULL)
-        golden_fail("tests/golden/golden.txt cannot be read; run from the root of the repository");
+    FILE *f = fopen(index, "rb");
+    if (f == NULL) {
+        golden_fail("the index cannot be read; run from the root of the repository");
+        return;
+    }
     golden_index[fread(golden_index, 1, sizeof golden_index - 1, f)] = '\0';
     fclose(f);
-    f = fopen("tests/golden/golden.bin", "rb");
+    f = fopen(data, "rb");
     if (f == NULL || fseek(f, 0, SEEK_END) != 0)
-        golden_fail("tests/golden/golden.bin cannot be read");
+        golden_fail("the tensors cannot be read");
     size_t size = (size_t)ftell(f);
     rewind(f);
     golden_data = (char *)malloc(size);
     if (golden_data == NULL || fread(golden_data, 1, size, f) != size)
-        golden_fail("tests/golden/golden.bin cannot be read");
+        golden_fail("the tensors cannot be read");
     fclose(f);
+}
+
+static inline void golden_open(void)
+{
+    golden_open_files("tests/golden/golden.txt", "tests/golden/golden.bin");
 }
 
 /* The tensor of this name; the program ends when there is none. */

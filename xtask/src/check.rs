@@ -21,7 +21,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         ("NUMERICS.md defines every listed kernel and this version", numerics),
         ("the C names in the documents exist", names_exist),
         ("the workspaces beside this one lock the engine's crates", lock_files_agree),
-        ("the README's programs run", readme::run_blocks),
+        ("the programs of the README and the guides run", readme::run_blocks),
     ];
     let mut failed = 0;
     for (name, check) in checks {

@@ -1,4 +1,4 @@
-//! The README is tested: its programs are extracted and run, its translation kept in step.
+//! The README and the guides are tested: its programs are extracted and run, its translation kept in step.
 
 use std::fs;
 use std::path::Path;
@@ -51,12 +51,16 @@ pub(crate) fn translations_agree(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs the rust, c, julia and elixir blocks of README.md from the root of the checkout.
+/// Runs the rust, c, julia and elixir blocks of the README and of the guides from the root of the checkout.
 pub(crate) fn run_blocks(root: &Path) -> Result<()> {
+    ["README.md", "docs/NOISE.md"].into_iter().try_for_each(|file| run_blocks_of(root, file))
+}
+
+fn run_blocks_of(root: &Path, file: &str) -> Result<()> {
     let folder = root.join("target/readme");
     fs::create_dir_all(&folder)?;
     let mut ran = 0;
-    for block in blocks(root, "README.md")? {
+    for block in blocks(root, file)? {
         let mut command = match block.language.as_str() {
             "rust" => rust(root, &folder, &block)?,
             "c" => {
@@ -89,7 +93,7 @@ pub(crate) fn run_blocks(root: &Path) -> Result<()> {
         let output = command.output().map_err(|e| format!("{:?}: {e}", command.get_program()))?;
         if !output.status.success() {
             return Err(Failure::from(format!(
-                "the {} block at README.md line {} failed:\n{}{}",
+                "the {} block at {file} line {} failed:\n{}{}",
                 block.language,
                 block.line,
                 String::from_utf8_lossy(&output.stdout),
@@ -98,7 +102,7 @@ pub(crate) fn run_blocks(root: &Path) -> Result<()> {
         }
         ran += 1;
     }
-    if ran < 4 { Err(format!("{ran} programs in README.md, expected one a language").into()) } else { Ok(()) }
+    if ran < 4 { Err(format!("{ran} programs in {file}, expected one a language").into()) } else { Ok(()) }
 }
 
 /// A crate of one file that depends on the checkout, built into the checkout's target folder.

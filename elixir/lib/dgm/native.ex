@@ -84,6 +84,15 @@ defmodule DGM.Native do
   def random_categorical(_logits, _seeds, _purpose, _draw), do: missing()
   def row_seeds(_seed, _rows), do: missing()
 
+  def compat_new(_algorithm, _seed), do: missing()
+  def compat_algorithm(_state), do: missing()
+  def compat_draw(_state, _normal, _wide, _count), do: missing()
+  def compat_brownian(_seeds, _elements, _ends, _between, _normalized), do: missing()
+  def compat_jax_key(_seed), do: missing()
+  def compat_jax_fold_in(_key, _data), do: missing()
+  def compat_jax_split(_key, _layout, _count), do: missing()
+  def compat_jax_draw(_key, _layout, _normal, _count), do: missing()
+
   def plan_defaults, do: missing()
   def plan_compile(_options), do: missing()
   def plan_preset(_preset), do: missing()

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use dgm_core::models::Dit;
 use dgm_core::random;
+use dgm_core::random::compat::jax::{self, Layout};
+use dgm_core::random::compat::{Algorithm, BrownianTree, Generator};
 use dgm_core::sampling::{
     Ask, Guidance, NoiseKind, OptionValue, Plan, PlanOptions, Prediction, Process, Request, Role, Run,
     Solver, Spacing,
@@ -25,6 +27,12 @@ pub enum Source {
     Categorical,
     /// [`random::row_seeds`]: the low word, then the high word.
     RowSeeds,
+    /// The first tensor of a generator of another system, normal or uniform, from seed `7 + r`.
+    Compat(Algorithm, bool),
+    /// Normal or uniform numbers of JAX or Nx from the key of seed `7 + r`.
+    Jax(Layout, bool),
+    /// torchsde's tree of seed `7 + r` on [0.03, 14.6], from 5 to 0.7, normalised.
+    Brownian,
     /// A walk under [`model`]: what every evaluation reads, then the result. (Adaptive solvers: the result
     /// alone, because rows of a batch wait for each other and the last one decides when to end.)
     Plan(Box<PlanOptions>),
@@ -232,15 +240,33 @@ pub fn run_cases() -> Vec<RunCase> {
         case("categorical/odd", Source::Categorical, 37),
         case("categorical/threads", Source::Categorical, 30_001),
         case("row_seeds/three", Source::RowSeeds, 1),
+        case("compat/brownian", Source::Brownian, 37),
+        case("compat/torch_cpu_threads", Source::Compat(Algorithm::TorchCpu, true), 300_001),
         case("model/tiny_dit", Source::Model("tests/golden/tiny_dit.safetensors"), 0),
         case("model/digits", Source::Model("models/digits.safetensors"), 0),
     ];
+    for normal in [true, false] {
+        let kind = kind(normal);
+        for &algorithm in Algorithm::ALL {
+            if normal || algorithm != Algorithm::TorchCuda {
+                let name = format!("compat/{}_{kind}", algorithm.name());
+                all.push(case(&name, Source::Compat(algorithm, normal), 37));
+            }
+        }
+        for &layout in Layout::ALL {
+            all.push(case(&format!("compat/jax_{}_{kind}", layout.name()), Source::Jax(layout, normal), 37));
+        }
+    }
     all.extend(plans().into_iter().map(|(name, options)| RunCase {
         name,
         source: Source::Plan(Box::new(options)),
         elements: 37,
     }));
     all
+}
+
+fn kind(normal: bool) -> &'static str {
+    if normal { "normal" } else { "uniform" }
 }
 
 fn generated(seed: usize, elements: usize) -> Vec<f32> {
@@ -277,6 +303,25 @@ impl RunCase {
                 return classes.iter().map(|&c| vec![c as u32]).collect();
             }
             Source::RowSeeds => return seeds.iter().map(|&s| vec![s as u32, (s >> 32) as u32]).collect(),
+            Source::Compat(algorithm, normal) => {
+                for (mut row, &r) in out.outer_iter_mut().zip(rows) {
+                    let mut g = Generator::new(*algorithm, SEED + r as u64).unwrap();
+                    let row = row.as_slice_mut().expect("contiguous");
+                    if *normal { g.normal(row) } else { g.uniform(row) }.unwrap();
+                }
+            }
+            Source::Jax(layout, normal) => {
+                for (mut row, &r) in out.outer_iter_mut().zip(rows) {
+                    let (key, row) = (jax::key(SEED + r as u64), row.as_slice_mut().expect("contiguous"));
+                    if *normal { jax::normal(key, *layout, row) } else { jax::uniform(key, *layout, row) }
+                        .unwrap();
+                }
+            }
+            Source::Brownian => {
+                let seeds: Vec<u64> = rows.iter().map(|&r| SEED + r as u64).collect();
+                let tree = BrownianTree::new(0.03, 14.6).unwrap();
+                tree.noise(&seeds, 5.0, 0.7, out.view_mut()).unwrap();
+            }
             Source::Plan(options) => return walk(options, &seeds, n, resumed),
             Source::Model(file) => return forward(file, rows),
         }
@@ -383,7 +428,8 @@ pub fn runs_text() -> String {
          # Seeds: the first three of row_seeds(7). Model of a plan: x/2 + 1/4, unconditional x/2 - 1/8\n\
          # (of an sde the drift, the diffusion x/4 + 1/2);\n\
          # hashed (32-bit words, little-endian) row by row: what each evaluation reads, then the result;\n\
-         # for adaptive solvers the result alone. A plan has the options that are not the default.\n",
+         # for adaptive solvers the result alone. A plan has the options that are not the default. Lines\n\
+         # `compat`: random numbers of other systems, row r the first tensor of a generator with seed 7 + r.\n",
     );
     for case in run_cases() {
         writeln!(text, "run {}", case.name).unwrap();
@@ -398,6 +444,15 @@ pub fn runs_text() -> String {
                 )
             }
             Source::RowSeeds => writeln!(text, "random row_seeds"),
+            Source::Compat(algorithm, normal) => {
+                writeln!(text, "compat {} {} elements {}", algorithm.name(), kind(*normal), case.elements)
+            }
+            Source::Jax(layout, normal) => {
+                writeln!(text, "compat jax {} {} elements {}", layout.name(), kind(*normal), case.elements)
+            }
+            Source::Brownian => {
+                writeln!(text, "compat brownian 0.03 14.6 5.0 0.7 elements {}", case.elements)
+            }
             Source::Model(file) => writeln!(text, "model {file} images 200"),
             Source::Plan(o) => writeln!(text, "plan elements {}{}", case.elements, changed(o)),
         }

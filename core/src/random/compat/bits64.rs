@@ -124,8 +124,7 @@ pub(super) fn philox4x64_10(counter: [u64; 4], key: [u64; 2]) -> [u64; 4] {
     for _ in 0..10 {
         let p0 = u128::from(c0) * 0xd2e7_470e_e14c_6c93;
         let p1 = u128::from(c2) * 0xca5a_8263_9512_1157;
-        (c0, c1, c2, c3) =
-            ((p1 >> 64) as u64 ^ c1 ^ k0, p1 as u64, (p0 >> 64) as u64 ^ c3 ^ k1, p0 as u64);
+        (c0, c1, c2, c3) = ((p1 >> 64) as u64 ^ c1 ^ k0, p1 as u64, (p0 >> 64) as u64 ^ c3 ^ k1, p0 as u64);
         k0 = k0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         k1 = k1.wrapping_add(0xbb67_ae85_84ca_a73b);
     }

@@ -61,7 +61,11 @@ impl BrownianTree {
         let (low, high) = if t0 < t1 { (t0, t1) } else { (t1, t0) };
         let (start, end) = (round6(low), round6(high));
         if start >= end {
-            return Err(Error::range("t1", t1, format!("a time that differs from t0 = {t0} by 1e-6 or more")));
+            return Err(Error::range(
+                "t1",
+                t1,
+                format!("a time that differs from t0 = {t0} by 1e-6 or more"),
+            ));
         }
         Ok(BrownianTree { start, end, length: high - low })
     }

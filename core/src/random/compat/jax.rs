@@ -44,7 +44,9 @@ impl Layout {
     /// [`Error::Argument`] for a number without a layout.
     pub fn from_number(n: u32) -> Result<Self> {
         let found = Self::ALL.iter().find(|l| **l as u32 == n);
-        found.copied().ok_or_else(|| Error::argument("layout", n, "0 (partitionable), 1 (original) or 2 (nx)"))
+        found
+            .copied()
+            .ok_or_else(|| Error::argument("layout", n, "0 (partitionable), 1 (original) or 2 (nx)"))
     }
 }
 

@@ -123,9 +123,8 @@ impl Generator {
     /// [`Error::Format`] for bytes of another length, format or version, a wrong checksum, and values that no
     /// generator has.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let bytes: &[u8; STATE_BYTES] = bytes.try_into().map_err(|_| {
-            bad(format!("{} bytes, expected {STATE_BYTES}", bytes.len()))
-        })?;
+        let bytes: &[u8; STATE_BYTES] =
+            bytes.try_into().map_err(|_| bad(format!("{} bytes, expected {STATE_BYTES}", bytes.len())))?;
         let mut from = Reader(bytes);
         if from.take() != MAGIC {
             return Err(bad("does not begin as the state of a generator"));

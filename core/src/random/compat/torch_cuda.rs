@@ -38,7 +38,9 @@ impl TorchCuda {
         let (seed, draw) = (self.seed, self.draw);
         let work = 60 * out.len() as u64;
         let chunks = out.chunks_mut(CHUNK).enumerate();
-        threads::for_each(chunks, work, |(i, out)| dispatch(Fill { seed, draw, first: (i * CHUNK) as u32, out }));
+        threads::for_each(chunks, work, |(i, out)| {
+            dispatch(Fill { seed, draw, first: (i * CHUNK) as u32, out })
+        });
         self.draw = self.draw.wrapping_add(1);
         Ok(())
     }

@@ -7,6 +7,7 @@
 mod attention;
 mod cache;
 mod chain;
+mod compat;
 mod dit;
 mod failure;
 mod linear;
