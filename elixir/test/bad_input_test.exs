@@ -4,13 +4,14 @@ defmodule DGM.BadInputTest do
   # so that a new function without a line here fails.
   use ExUnit.Case, async: false
   import DGM.BadInput
-  alias DGM.{Dit, KVCache, Linear, Plan, Random, Sampler, Scheduler, Tensor}
+  alias DGM.{Compat, Dit, KVCache, Linear, Plan, Random, Sampler, Scheduler, Tensor}
 
   @modules [
     DGM,
     DGM.KVCache,
     DGM.Linear,
     DGM.Random,
+    DGM.Compat,
     DGM.Plan,
     DGM.Sampler,
     DGM.Chains,
@@ -65,6 +66,15 @@ defmodule DGM.BadInputTest do
     seeds = integers("seeds", [1, 2], [[-1]])
     stream = options(purpose: [nil, "user", :nope, 1], draw: [nil, -1, 4_294_967_296, 1.0, :a])
     elements = count("elements", 3, [{-1}, {2, nil}, {huge(), huge()}, huge()])
+    {good, shapes} = {Compat.new(:torch_cpu, 1), [{-1}, {2, nil}, {huge(), huge()}, huge()]}
+    state = Compat.to_binary(good)
+    rng = {"rng", good, [nil, 1, %{}, :torch_cpu, state, %{good | state: nil}]}
+    shape = {"shape", {2, 3}, [nil, -1, 1.0, "1", :a, [] | shapes]}
+    float = options(type: [nil, :f32, {:f, 16}, {:bf, 16}])
+    layout = options(layout: [nil, "nx", :nope, 1])
+    key = {"key", {1, 2}, [nil, 1, {1}, {1, 2, 3}, {1, -1}, {nil, 1}, [1, 2], {1, 4_294_967_296}]}
+    seed = {"seed", 1, [nil, -1, 1.0, "1", :a, [], 0x10000000000000000]}
+    pair = &{&1, {0.25, 1}, [nil, 1, {1}, {nil, 1}, {1, "a"}, [0, 1], %{}]}
     wrong = [1, "a", Tensor.new([1]), reals({2, 4}), %{}]
     start_options = options(x: wrong, data: wrong)
 
@@ -208,6 +218,24 @@ defmodule DGM.BadInputTest do
            residual: ["x", reals({3, 2})]
          )
        ]},
+      {Compat, :new, [name("algorithm", :torch_cpu), seed]},
+      {Compat, :normal, [rng, shape, float]},
+      {Compat, :uniform, [rng, shape, float]},
+      {Compat, :to_binary, [rng]},
+      {Compat, :from_binary, [{"bytes", state, [nil, 1, :a, [], %{}]}]},
+      {Compat, :brownian,
+       [
+         seeds,
+         count("elements", 3, [huge()]),
+         pair.("ends"),
+         pair.("between"),
+         options(normalized: [nil, 1, "a"])
+       ]},
+      {Compat, :jax_key, [seed]},
+      {Compat, :jax_fold_in, [key, {"data", 7, [nil, -1, 1.0, "1", 4_294_967_296]}]},
+      {Compat, :jax_split, [key, count("count", 3, [huge()]), layout]},
+      {Compat, :jax_normal, [key, shape, layout]},
+      {Compat, :jax_uniform, [key, shape, layout]},
       {Random, :row_seeds,
        [
          count("seed", 1) |> drop(fn v -> v == huge() + 1 end),

@@ -83,9 +83,6 @@ function import_rng(bytes::AbstractVector{UInt8})
     return CompatRNG{name}(state, Val(:state))
 end
 
-# What a generator of another system fills in one call.
-const CompatFloat = Union{Float32,Float64}
-
 function fill_compat!(f, rng, out)
     is_strided(out) || not_strided("out", out)
     is_dense(out) || throw(ArgumentError("out is a $(typeof(out)), expected contiguous elements"))
@@ -94,18 +91,17 @@ function fill_compat!(f, rng, out)
 end
 vec_of(out) = (out, (length(out),), (1,))
 
-Random.randn!(rng::CompatRNG, out::AbstractArray{<:CompatFloat}) = fill_compat!(LibDGM.dgm_compat_normal, rng, out)
-Random.randn!(rng::CompatRNG, out::Array{T}) where {T<:CompatFloat} = fill_compat!(LibDGM.dgm_compat_normal, rng, out)
-Base.randn(rng::CompatRNG, ::Type{T}) where {T<:CompatFloat} = only(Random.randn!(rng, Vector{T}(undef, 1)))
+# One method a type and kind of array, so that none of Random's own is as specific.
+for T in (Float32, Float64)
+    unit = Random.SamplerTrivial{Random.CloseOpen01{T}}
+    for A in (AbstractArray{T}, Array{T})
+        @eval Random.randn!(rng::CompatRNG, out::$A) = fill_compat!(LibDGM.dgm_compat_normal, rng, out)
+        @eval Random.rand!(rng::CompatRNG, out::$A, ::$unit) = fill_compat!(LibDGM.dgm_compat_uniform, rng, out)
+    end
+    @eval Base.randn(rng::CompatRNG, ::Type{$T}) = only(Random.randn!(rng, Vector{$T}(undef, 1)))
+    @eval Base.rand(rng::CompatRNG, sampler::$unit) = only(Random.rand!(rng, Vector{$T}(undef, 1), sampler))
+end
 Base.randn(rng::CompatRNG) = randn(rng, Float64)
-
-const UnitSampler{T} = Random.SamplerTrivial{Random.CloseOpen01{T}}
-Random.rand!(rng::CompatRNG, out::AbstractArray{T}, ::UnitSampler{T}) where {T<:CompatFloat} =
-    fill_compat!(LibDGM.dgm_compat_uniform, rng, out)
-Random.rand!(rng::CompatRNG, out::Array{T}, ::UnitSampler{T}) where {T<:CompatFloat} =
-    fill_compat!(LibDGM.dgm_compat_uniform, rng, out)
-Base.rand(rng::CompatRNG, sampler::UnitSampler{T}) where {T<:CompatFloat} =
-    only(Random.rand!(rng, Vector{T}(undef, 1), sampler))
 
 row_seeds(rng::CompatRNG, n::Integer) = throw(ArgumentError(
     "the source of randomness is $rng, which draws floats only; pass x = randn(rng, Float32, dims...) and seeds of this package"))

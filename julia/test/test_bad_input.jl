@@ -75,6 +75,8 @@ const ARRAY_FUNCTIONS = (
     ("linear!(residual)", (o, x, r) -> D.linear!(o, LAYER, x; residual = r), "out" => f32(3, 2), "x" => f32(4, 2), "residual" => f32(3, 2)),
     ("gated_linear", D.gated_linear, "gate" => f32(3, 4), "up" => f32(3, 4)),
     ("normal!", o -> D.normal!(1, o), "out" => f32(4, 2)),
+    ("jax_normal!", o -> D.jax_normal!([1, 2], o), "out" => f32(4, 2)),
+    ("jax_uniform!", o -> D.jax_uniform!([1, 2], o), "out" => f32(4, 2)),
     ("uniform!", o -> D.uniform!(1, o), "out" => f32(4, 2)),
     ("categorical", l -> D.categorical(1, l), "logits" => f32(4, 2)),
 )
@@ -106,7 +108,7 @@ names_argument(error, name) = occursin(Regex("\\b$name\\b"), sprint(showerror, e
         # One dimension more: wrong, except where any shape is allowed and nothing else fixes it. Where the
         # shape of x is free, it is out that does not fit x.
         error = replaced_by(reshape(x, size(x)..., 1))
-        free = length(arguments) == 1 && name in ("layer_norm", "rms_norm", "silu", "gelu", "softmax", "logsoftmax", "swiglu(x)", "(::Linear)", "normal!", "uniform!")
+        free = length(arguments) == 1 && name in ("layer_norm", "rms_norm", "silu", "gelu", "softmax", "logsoftmax", "swiglu(x)", "(::Linear)", "normal!", "uniform!", "jax_normal!", "jax_uniform!")
         fits = free ? error === nothing : error isa DimensionMismatch && any(n -> names_argument(error, n), (argument, "out"))
         fits || @error "unexpected" name argument error
         @test fits

@@ -116,6 +116,8 @@ end
     @test_throws DimensionMismatch D.jax_normal!([1], zeros(Float32, 3))
     @test_throws DimensionMismatch D.brownian!([1, 2], zeros(Float32, 3, 1), (0, 1), (0, 1))
     @test_throws ArgumentError D.brownian!([1], zeros(Float32, 3, 1), (1, 1), (0, 1))
+    @test_throws ArgumentError D.brownian!([1], zeros(3, 1), (0, 1), (0, 0.5))
+    @test_throws ArgumentError D.brownian!([1], view(zeros(Float32, 6, 1), 1:2:5, :), (0, 1), (0, 0.5))
     @test_throws DimensionMismatch D.import_rng(UInt8[1, 2])
     for at in 1:61:2560
         bytes = D.export_rng(rng)

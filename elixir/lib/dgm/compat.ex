@@ -89,7 +89,8 @@ defmodule DGM.Compat do
 
   @doc "A generator as bytes, the same on every machine and in every language of the engine."
   @spec to_binary(t) :: binary
-  def to_binary(%__MODULE__{state: state}), do: state
+  def to_binary(%__MODULE__{state: state}) when is_binary(state), do: state
+  def to_binary(other), do: Check.fail("rng", other, "a %DGM.Compat{}")
 
   @doc """
   The generator of `to_binary/1`. Bytes that are no state of a generator are an error.

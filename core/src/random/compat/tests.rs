@@ -77,7 +77,7 @@ fn generators_repeat_the_originals() {
             let differ = out.iter().zip(&want).filter(|(a, b)| a != b).count();
             let far = out.iter().zip(&want).map(|(a, b)| ulps_f64(*a, *b)).max().unwrap();
             let exact = uniform || algorithm == Algorithm::NumpyPcg64 || algorithm == Algorithm::NumpyPhilox;
-            assert!(differ * 100 <= out.len() && far <= 2 && (differ == 0 || !exact), "{}", entry.name);
+            assert!(differ <= 1 && far <= 2 && (differ == 0 || !exact), "{}", entry.name);
         } else {
             let (mut out, want) = (vec![f32::NAN; entry.dims[0]], entry.f32());
             if uniform { g.uniform(&mut out) } else { g.normal(&mut out) }.unwrap();
@@ -195,7 +195,9 @@ fn a_path_adds_up() {
     assert_eq!(BrownianTree::new(1.0, 1.0).unwrap_err().code(), -500);
     assert_eq!(BrownianTree::new(0.0, f64::INFINITY).unwrap_err().code(), -500);
     assert_eq!(
-        tree.increment(&[1, 2], 0.0, 1.0, out.t().to_owned().view_mut().reversed_axes()).unwrap_err().code(),
+        tree.increment(&[1, 2], 0.0, 1.0, Array2::zeros((4, 2)).view_mut().reversed_axes())
+            .unwrap_err()
+            .code(),
         -201
     );
 }

@@ -120,6 +120,10 @@ fn compat_jax_draw<'a>(
     let layout = layout(&layout_name)?;
     let mut out = allocate("shape", count)?;
     let numbers = floats_mut(&mut out)?;
-    if normal { jax::normal(key.into(), layout, numbers) } else { jax::uniform(key.into(), layout, numbers) }?;
+    if normal {
+        jax::normal(key.into(), layout, numbers)
+    } else {
+        jax::uniform(key.into(), layout, numbers)
+    }?;
     Ok(Binary::from_owned(out, env))
 }
