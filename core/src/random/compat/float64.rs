@@ -77,7 +77,7 @@ static LOGS: LazyLock<[Double; LOG_LAST - LOG_FIRST + 1]> = LazyLock::new(|| {
 });
 
 /// ln 2: the upper part has trailing zeros, so that its product with an exponent is exact.
-const LN2_HIGH: f64 = 6.931_471_803_691_238_2e-1;
+const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
 const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
 
 /// The tables that [`log`] and [`sincos`] read.

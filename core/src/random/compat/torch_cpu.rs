@@ -69,7 +69,7 @@ impl TorchCpu {
             let work = 200 * window.len() as u64;
             threads::for_each(window.chunks_mut(CHUNK), work, |chunk| dispatch(Blocks(chunk)));
         }
-        if out.len() % BLOCK != 0 {
+        if !out.len().is_multiple_of(BLOCK) {
             let last = out.len() - BLOCK;
             self.uniform_f64(&mut out[last..]);
             dispatch(Blocks(&mut out[last..]));

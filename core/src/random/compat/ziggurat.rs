@@ -8,8 +8,8 @@
 use std::sync::LazyLock;
 
 /// Where the tail begins.
-pub(super) const R: f64 = 3.654_152_885_361_008_8;
-pub(super) const INVERSE_R: f64 = 0.273_661_237_329_758_27;
+pub(super) const R: f64 = 3.654_152_885_361_009;
+pub(super) const INVERSE_R: f64 = 0.273_661_237_329_758_3;
 
 const LAYERS: usize = 256;
 const TWO_POW_52: f64 = 4_503_599_627_370_496.0;
