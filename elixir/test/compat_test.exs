@@ -15,7 +15,9 @@ defmodule DGM.CompatTest do
         name != "#" do
       count = dims |> String.split("x") |> Enum.map(&String.to_integer/1) |> Enum.product()
       size = if type == "f32", do: 4, else: 8
-      {String.split(name, "."), type, count, binary_part(data, String.to_integer(at), size * count)}
+
+      {String.split(name, "."), type, count,
+       binary_part(data, String.to_integer(at), size * count)}
     end
   end
 
@@ -166,7 +168,10 @@ defmodule DGM.CompatTest do
     raises.(~r/^ends is/, fn -> Compat.brownian([1], 1, 1, {0, 1}) end)
     raises.(~r/^t1 is/, fn -> Compat.brownian([1], 1, {1, 1}, {0, 1}) end)
     raises.(~r/^tb is/, fn -> Compat.brownian([1], 1, {0, 1}, {1, 1}) end)
-    raises.(~r/^elements is/, fn -> Compat.brownian([1, 2], 0x7FFFFFFFFFFFFFFF, {0, 1}, {0, 1}) end)
+
+    raises.(~r/^elements is/, fn ->
+      Compat.brownian([1, 2], 0x7FFFFFFFFFFFFFFF, {0, 1}, {0, 1})
+    end)
 
     for at <- 0..2559//37 do
       <<head::binary-size(at), byte, tail::binary>> = Compat.to_binary(rng)

@@ -74,7 +74,7 @@ static inline dgm_tensor golden_tensor(golden *g)
 }
 
 /* `got` is as `want` up to `tolerance`, relative to the larger of the expected value and 1. */
-static int golden_close(const float *got, const golden *want, double tolerance)
+static inline int golden_close(const float *got, const golden *want, double tolerance)
 {
     const float *w = (const float *)want->data;
     for (size_t i = 0; i < want->len; i++) {

@@ -103,7 +103,8 @@ defmodule DGM.Compat do
   def from_binary(bytes) when is_binary(bytes) do
     with {:ok, name} <- Native.tuple(Native.compat_algorithm(bytes)),
          do:
-           {:ok, %__MODULE__{algorithm: String.to_existing_atom(name), state: :binary.copy(bytes)}}
+           {:ok,
+            %__MODULE__{algorithm: String.to_existing_atom(name), state: :binary.copy(bytes)}}
   end
 
   def from_binary(other), do: Check.fail("bytes", other, "a binary")

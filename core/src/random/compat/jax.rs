@@ -77,20 +77,25 @@ pub fn threefry2x32_20(counter: [u32; 2], key: Key) -> [u32; 2] {
     [a, b]
 }
 
+// A function and no closure: a closure would be compiled without the instruction set.
+#[inline(always)]
+fn add<S: Simd>(s: S, x: S::I, k: u32) -> S::I {
+    s.iadd(x, s.isplat(k as i32))
+}
+
 /// [`threefry2x32_20`] of a counter a lane.
 #[inline(always)]
 fn rounds<S: Simd>(s: S, counter: [S::I; 2], key: Key) -> [S::I; 2] {
     let k = schedule(key);
-    let add = |x: S::I, k: u32| s.iadd(x, s.isplat(k as i32));
-    let (mut a, mut b) = (add(counter[0], k[0]), add(counter[1], k[1]));
+    let (mut a, mut b) = (add(s, counter[0], k[0]), add(s, counter[1], k[1]));
     macro_rules! four {
         ($group:literal: $($left:literal $right:literal),*) => {
             $(
                 a = s.iadd(a, b);
                 b = s.ixor(s.ior(s.ishl::<$left>(b), s.ishr::<$right>(b)), a);
             )*
-            a = add(a, k[($group + 1) % 3]);
-            b = add(b, k[($group + 2) % 3].wrapping_add($group + 1));
+            a = add(s, a, k[($group + 1) % 3]);
+            b = add(s, b, k[($group + 2) % 3].wrapping_add($group + 1));
         };
     }
     four!(0: 13 19, 15 17, 26 6, 6 26);
@@ -208,10 +213,9 @@ fn erf_inv<S: Simd>(s: S, x: S::F) -> S::F {
     let w = s.neg(math::log(s, s.sub(s.splat(1.0), s.mul(x, x))));
     let central = s.lt(w, s.splat(5.0));
     let w = s.select(central, s.sub(w, s.splat(2.5)), s.sub(s.sqrt(w), s.splat(3.0)));
-    let coefficient = |i: usize| s.select(central, s.splat(CENTRAL[i]), s.splat(TAIL[i]));
-    let mut p = coefficient(0);
+    let mut p = s.select(central, s.splat(CENTRAL[0]), s.splat(TAIL[0]));
     for i in 1..CENTRAL.len() {
-        p = s.fma(p, w, coefficient(i));
+        p = s.fma(p, w, s.select(central, s.splat(CENTRAL[i]), s.splat(TAIL[i])));
     }
     let y = s.mul(p, x);
     s.select(s.eq(s.abs(x), s.splat(1.0)), s.mul(x, s.splat(f32::INFINITY)), y)

@@ -2,6 +2,7 @@
 
 use super::float64::Tables;
 use super::mt19937::Mt19937;
+use crate::arch::{Kernel, Simd, dispatch};
 
 /// `numpy.random.RandomState(seed)`, and `numpy.random` itself after `numpy.random.seed(seed)`: MT19937, and the
 /// second number of a pair of normal numbers.
@@ -30,14 +31,15 @@ impl NumpyRandomState {
     /// `randn(n)`: the polar method (G. Marsaglia, T. A. Bray, SIAM Review 6, 1964), the second number of a
     /// pair first.
     pub fn normal_f64(&mut self, out: &mut [f64]) {
-        out.iter_mut().for_each(|o| *o = self.next_normal());
+        dispatch(Fill(self, out, |x| x));
     }
 
     /// `randn(n).astype(float32)`.
     pub fn normal(&mut self, out: &mut [f32]) {
-        out.iter_mut().for_each(|o| *o = self.next_normal() as f32);
+        dispatch(Fill(self, out, |x| x as f32));
     }
 
+    #[inline(always)]
     fn next_normal(&mut self) -> f64 {
         if let Some(first) = self.cached.take() {
             return first;
@@ -51,6 +53,19 @@ impl NumpyRandomState {
                 self.cached = Some(f * x);
                 return f * y;
             }
+        }
+    }
+}
+
+/// Normal numbers. A kernel, because the logarithm needs FMA, which is a function call without its instruction.
+struct Fill<'a, T, F>(&'a mut NumpyRandomState, &'a mut [T], F);
+
+impl<T, F: Fn(f64) -> T> Kernel for Fill<'_, T, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for out in self.1 {
+            *out = (self.2)(self.0.next_normal());
         }
     }
 }

@@ -102,7 +102,12 @@ fn sincos<S: Simd>(s: S, x: S::F) -> (S::F, S::F) {
     let p = s.fma(p, z, s.splat(-1.666_665_5e-1));
     let p = s.fma(s.mul(p, z), r, r);
     let even = s.ieq(s.iand(j, s.isplat(2)), s.isplat(0));
-    let flip = |v: S::F, j: S::I| s.bits_to_f32(s.ixor(s.to_bits(v), s.ishl::<29>(s.iand(j, s.isplat(4)))));
     let (sin, cos) = (s.select(even, p, c), s.select(even, c, p));
-    (flip(sin, j), flip(cos, s.iadd(j, s.isplat(2))))
+    (flip(s, sin, j), flip(s, cos, s.iadd(j, s.isplat(2))))
+}
+
+/// `-v` where bit 2 of `j` is set. A function and no closure: a closure would be compiled without the instruction set.
+#[inline(always)]
+fn flip<S: Simd>(s: S, v: S::F, j: S::I) -> S::F {
+    s.bits_to_f32(s.ixor(s.to_bits(v), s.ishl::<29>(s.iand(j, s.isplat(4)))))
 }

@@ -60,8 +60,8 @@ impl Kernel for Fill<'_> {
         let key = [self.seed as u32, (self.seed >> 32) as u32];
         let mut first = self.first;
         for out in self.out.chunks_mut(S::LANES) {
-            let draw = [self.draw as u32, (self.draw >> 32) as u32].map(|w| s.isplat(w as i32));
-            let counter = [draw[0], draw[1], s.iadd(philox::iota(s), s.isplat(first as i32)), s.isplat(0)];
+            let (low, high) = (s.isplat(self.draw as i32), s.isplat((self.draw >> 32) as i32));
+            let counter = [low, high, s.iadd(philox::iota(s), s.isplat(first as i32)), s.isplat(0)];
             let words = philox::rounds(s, counter, key);
             s.store_partial(normal(s, words[0], words[1]), out);
             first = first.wrapping_add(S::LANES as u32);
