@@ -10,10 +10,10 @@
 //! | [`jax`] | `jax.random` (both values of `jax_threefry_partitionable`) and `Nx.Random` |
 //! | [`BrownianTree`] | `torchsde.BrownianTree`, k-diffusion's `BrownianTreeNoiseSampler` |
 //!
-//! A [`Generator`] is any of the first four: a value that continues from call to call and that can be
-//! written to bytes ([`Generator::to_bytes`]) and read again. Tensors are filled in row-major order. The engine's own noise is
-//! [`normal`](crate::random::normal), which these generators are slower than and which does not
-//! depend on the order of draws: use them to compare with another system, not instead of it.
+//! A [`Generator`] is any of the first four rows: a value that continues from call to call and that can be
+//! written to bytes ([`Generator::to_bytes`]) and read again. Tensors are filled in row-major order. The
+//! engine's own noise is [`normal`](crate::random::normal), which does not depend on the order of draws: use
+//! these generators to compare with another system, not instead of it.
 //!
 //! How near the numbers are to the original is said in docs/NUMERICS.md; they are the same at every
 //! instruction set here, which the originals do not promise.
