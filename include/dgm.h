@@ -216,6 +216,52 @@
 #define DGM_PURPOSE_PROBE 10
 
 /**
+ * Bytes of the state of a generator: numbers in the caller's memory, the same on every machine, to be kept,
+ * copied or sent as they are.
+ */
+#define DGM_COMPAT_STATE_SIZE 2560
+
+/**
+ * PyTorch on the CPU: torch.manual_seed().
+ */
+#define DGM_COMPAT_TORCH_CPU 0
+
+/**
+ * PyTorch on CUDA devices: normal numbers in f32 only.
+ */
+#define DGM_COMPAT_TORCH_CUDA 1
+
+/**
+ * numpy.random.default_rng().
+ */
+#define DGM_COMPAT_NUMPY_PCG64 2
+
+/**
+ * numpy.random.Generator(numpy.random.Philox()).
+ */
+#define DGM_COMPAT_NUMPY_PHILOX 3
+
+/**
+ * numpy.random.RandomState() and numpy.random.seed(): seeds below 2^32.
+ */
+#define DGM_COMPAT_NUMPY_RANDOM_STATE 4
+
+/**
+ * JAX with jax_threefry_partitionable, its default.
+ */
+#define DGM_COMPAT_JAX_PARTITIONABLE 0
+
+/**
+ * JAX with jax_threefry_partitionable=False.
+ */
+#define DGM_COMPAT_JAX_ORIGINAL 1
+
+/**
+ * Nx.Random.
+ */
+#define DGM_COMPAT_NX 2
+
+/**
  * Rectified flow: alpha = 1 - t, sigma = t, t from 1 (noise) to 0 (data).
  */
 #define DGM_PROCESS_FLOW 0
@@ -2299,6 +2345,107 @@ int32_t dgm_random_categorical(const dgm_tensor *logits,
  * @param out  receives rows seeds
  */
 int32_t dgm_row_seeds(uint64_t seed, size_t rows, uint64_t *out);
+
+/**
+ * Makes the state of a generator at the start of the stream of a seed.
+ *
+ * @param algorithm  DGM_COMPAT_TORCH_CPU, ...
+ * @param seed       as the other system takes it; a negative seed is its two's complement
+ * @param state      receives DGM_COMPAT_STATE_SIZE bytes
+ * @param state_size bytes at state, DGM_COMPAT_STATE_SIZE
+ */
+int32_t dgm_compat_seed(uint32_t algorithm, uint64_t seed, void *state, size_t state_size);
+
+/**
+ * The next tensor of normal numbers, as torch.randn(), numpy's standard_normal() or randn() would
+ * return it: one call a tensor, in the same order as there. On failure the state is as it was.
+ *
+ * @param state      made by dgm_compat_seed(); moves on
+ * @param state_size DGM_COMPAT_STATE_SIZE
+ * @param out        f32 or f64, any shape, contiguous
+ */
+int32_t dgm_compat_normal(void *state, size_t state_size, dgm_tensor *out);
+
+/**
+ * The next tensor of uniform numbers in [0, 1), as torch.rand(), numpy's random() or random_sample()
+ * would return it. Otherwise as dgm_compat_normal().
+ *
+ * @param state      made by dgm_compat_seed(); moves on
+ * @param state_size DGM_COMPAT_STATE_SIZE
+ * @param out        f32 or f64, any shape, contiguous
+ */
+int32_t dgm_compat_uniform(void *state,
+                           size_t state_size,
+                           dgm_tensor *out);
+
+/**
+ * The noise of torchsde's Brownian tree, which k-diffusion's SDE samplers add.
+ *
+ * Row r is the path of seeds[r]: k-diffusion's BatchedBrownianTree with a list of seeds. With one
+ * seed for a whole batch there, give the batch as one row here.
+ *
+ * @param seeds      one seed for each row
+ * @param rows       number of seeds
+ * @param t0         one end of the tree, between -1e6 and 1e6
+ * @param t1         its other end
+ * @param ta         where the increment begins
+ * @param tb         where it ends; ta > tb changes the sign
+ * @param normalized 0 for the increment W(tb) - W(ta); 1 for what BrownianTreeNoiseSampler returns, the
+ *                   increment over sqrt(|tb - ta|)
+ * @param out        [rows, elements], f32, rows contiguous
+ */
+int32_t dgm_compat_brownian(const uint64_t *seeds,
+                            size_t rows,
+                            double t0,
+                            double t1,
+                            double ta,
+                            double tb,
+                            uint32_t normalized,
+                            dgm_tensor *out);
+
+/**
+ * jax.random.PRNGKey(seed), Nx.Random.key(seed): the upper and the lower word of the seed.
+ *
+ * @param key receives two words
+ */
+int32_t dgm_compat_jax_key(uint64_t seed, uint32_t *key);
+
+/**
+ * jax.random.fold_in(key, data).
+ *
+ * @param key  two words
+ * @param data a number
+ * @param out  receives two words; may be key
+ */
+int32_t dgm_compat_jax_fold_in(const uint32_t *key, uint32_t data, uint32_t *out);
+
+/**
+ * jax.random.split(key, count), Nx.Random.split(key, count).
+ *
+ * @param key    two words
+ * @param layout DGM_COMPAT_JAX_PARTITIONABLE, ...
+ * @param count  number of new keys
+ * @param out    receives 2 count words, a key after the other
+ */
+int32_t dgm_compat_jax_split(const uint32_t *key, uint32_t layout, size_t count, uint32_t *out);
+
+/**
+ * jax.random.normal(key, shape), Nx.Random.normal(key, shape: shape), in f32.
+ *
+ * @param key    two words
+ * @param layout DGM_COMPAT_JAX_PARTITIONABLE, ...
+ * @param out    any shape, contiguous
+ */
+int32_t dgm_compat_jax_normal(const uint32_t *key, uint32_t layout, dgm_tensor *out);
+
+/**
+ * jax.random.uniform(key, shape), Nx.Random.uniform(key, shape: shape), in f32: numbers in [0, 1).
+ *
+ * @param key    two words
+ * @param layout DGM_COMPAT_JAX_PARTITIONABLE, ...
+ * @param out    any shape, contiguous
+ */
+int32_t dgm_compat_jax_uniform(const uint32_t *key, uint32_t layout, dgm_tensor *out);
 
 /**
  * Fills options with the defaults.

@@ -43,6 +43,15 @@ const DGM_PURPOSE_RESIDUAL = 7
 const DGM_PURPOSE_BROWNIAN = 8
 const DGM_PURPOSE_USER = 9
 const DGM_PURPOSE_PROBE = 10
+const DGM_COMPAT_STATE_SIZE = 2560
+const DGM_COMPAT_TORCH_CPU = 0
+const DGM_COMPAT_TORCH_CUDA = 1
+const DGM_COMPAT_NUMPY_PCG64 = 2
+const DGM_COMPAT_NUMPY_PHILOX = 3
+const DGM_COMPAT_NUMPY_RANDOM_STATE = 4
+const DGM_COMPAT_JAX_PARTITIONABLE = 0
+const DGM_COMPAT_JAX_ORIGINAL = 1
+const DGM_COMPAT_NX = 2
 const DGM_PROCESS_FLOW = 0
 const DGM_PROCESS_VP_LINEAR = 1
 const DGM_PROCESS_VP_SCALED_LINEAR = 2
@@ -429,6 +438,15 @@ const SYMBOLS = (
     :dgm_random_normal,
     :dgm_random_categorical,
     :dgm_row_seeds,
+    :dgm_compat_seed,
+    :dgm_compat_normal,
+    :dgm_compat_uniform,
+    :dgm_compat_brownian,
+    :dgm_compat_jax_key,
+    :dgm_compat_jax_fold_in,
+    :dgm_compat_jax_split,
+    :dgm_compat_jax_normal,
+    :dgm_compat_jax_uniform,
     :dgm_plan_options_init,
     :dgm_plan_options_preset,
     :dgm_plan_compile,
@@ -638,148 +656,175 @@ dgm_random_categorical(logits, seeds, rows, purpose, draw, out) =
 dgm_row_seeds(seed, rows, out) =
     @native 53 dgm_row_seeds(seed::UInt64, rows::Csize_t, out::Ptr{UInt64})::Int32
 
+dgm_compat_seed(algorithm, seed, state, state_size) =
+    @native 54 dgm_compat_seed(algorithm::UInt32, seed::UInt64, state::Ptr{Cvoid}, state_size::Csize_t)::Int32
+
+dgm_compat_normal(state, state_size, out) =
+    @native 55 dgm_compat_normal(state::Ptr{Cvoid}, state_size::Csize_t, out::Ptr{dgm_tensor})::Int32
+
+dgm_compat_uniform(state, state_size, out) =
+    @native 56 dgm_compat_uniform(state::Ptr{Cvoid}, state_size::Csize_t, out::Ptr{dgm_tensor})::Int32
+
+dgm_compat_brownian(seeds, rows, t0, t1, ta, tb, normalized, out) =
+    @native 57 dgm_compat_brownian(seeds::Ptr{UInt64}, rows::Csize_t, t0::Float64, t1::Float64, ta::Float64, tb::Float64, normalized::UInt32, out::Ptr{dgm_tensor})::Int32
+
+dgm_compat_jax_key(seed, key) =
+    @native 58 dgm_compat_jax_key(seed::UInt64, key::Ptr{UInt32})::Int32
+
+dgm_compat_jax_fold_in(key, data, out) =
+    @native 59 dgm_compat_jax_fold_in(key::Ptr{UInt32}, data::UInt32, out::Ptr{UInt32})::Int32
+
+dgm_compat_jax_split(key, layout, count, out) =
+    @native 60 dgm_compat_jax_split(key::Ptr{UInt32}, layout::UInt32, count::Csize_t, out::Ptr{UInt32})::Int32
+
+dgm_compat_jax_normal(key, layout, out) =
+    @native 61 dgm_compat_jax_normal(key::Ptr{UInt32}, layout::UInt32, out::Ptr{dgm_tensor})::Int32
+
+dgm_compat_jax_uniform(key, layout, out) =
+    @native 62 dgm_compat_jax_uniform(key::Ptr{UInt32}, layout::UInt32, out::Ptr{dgm_tensor})::Int32
+
 dgm_plan_options_init(options, struct_size) =
-    @native 54 dgm_plan_options_init(options::Ptr{dgm_plan_options}, struct_size::Csize_t)::Int32
+    @native 63 dgm_plan_options_init(options::Ptr{dgm_plan_options}, struct_size::Csize_t)::Int32
 
 dgm_plan_options_preset(options, name) =
-    @native 55 dgm_plan_options_preset(options::Ptr{dgm_plan_options}, name::Cstring)::Int32
+    @native 64 dgm_plan_options_preset(options::Ptr{dgm_plan_options}, name::Cstring)::Int32
 
 dgm_plan_compile(options, out) =
-    @native 56 dgm_plan_compile(options::Ptr{dgm_plan_options}, out::Ptr{Ptr{dgm_plan}})::Int32
+    @native 65 dgm_plan_compile(options::Ptr{dgm_plan_options}, out::Ptr{Ptr{dgm_plan}})::Int32
 
 dgm_plan_free(plan) =
-    @native 57 dgm_plan_free(plan::Ptr{dgm_plan})::Cvoid
+    @native 66 dgm_plan_free(plan::Ptr{dgm_plan})::Cvoid
 
 dgm_plan_describe(plan, buf, cap, needed) =
-    @native 58 dgm_plan_describe(plan::Ptr{dgm_plan}, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 67 dgm_plan_describe(plan::Ptr{dgm_plan}, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_plan_slots(plan, slots) =
-    @native 59 dgm_plan_slots(plan::Ptr{dgm_plan}, slots::Ptr{Csize_t})::Int32
+    @native 68 dgm_plan_slots(plan::Ptr{dgm_plan}, slots::Ptr{Csize_t})::Int32
 
 dgm_plan_state_len(plan, rows, elements, floats) =
-    @native 60 dgm_plan_state_len(plan::Ptr{dgm_plan}, rows::Csize_t, elements::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 69 dgm_plan_state_len(plan::Ptr{dgm_plan}, rows::Csize_t, elements::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_plan_run_size(plan, rows, bytes) =
-    @native 61 dgm_plan_run_size(plan::Ptr{dgm_plan}, rows::Csize_t, bytes::Ptr{Csize_t})::Int32
+    @native 70 dgm_plan_run_size(plan::Ptr{dgm_plan}, rows::Csize_t, bytes::Ptr{Csize_t})::Int32
 
 dgm_plan_hash(plan, hash) =
-    @native 62 dgm_plan_hash(plan::Ptr{dgm_plan}, hash::Ptr{UInt64})::Int32
+    @native 71 dgm_plan_hash(plan::Ptr{dgm_plan}, hash::Ptr{UInt64})::Int32
 
 dgm_plan_numbers(plan, numbers) =
-    @native 63 dgm_plan_numbers(plan::Ptr{dgm_plan}, numbers::Ptr{Csize_t})::Int32
+    @native 72 dgm_plan_numbers(plan::Ptr{dgm_plan}, numbers::Ptr{Csize_t})::Int32
 
 dgm_plan_outputs(plan, outputs) =
-    @native 64 dgm_plan_outputs(plan::Ptr{dgm_plan}, outputs::Ptr{Csize_t})::Int32
+    @native 73 dgm_plan_outputs(plan::Ptr{dgm_plan}, outputs::Ptr{Csize_t})::Int32
 
 dgm_run_start(plan, seeds, rows, elements, x_start, run, run_size, state, state_len) =
-    @native 65 dgm_run_start(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 74 dgm_run_start(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_start_from(plan, seeds, rows, elements, data, run, run_size, state, state_len) =
-    @native 66 dgm_run_start_from(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, data::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 75 dgm_run_start_from(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, data::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_set_known(plan, run, run_size, state, state_len, known, mask, len) =
-    @native 67 dgm_run_set_known(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, known::Ptr{Float32}, mask::Ptr{Float32}, len::Csize_t)::Int32
+    @native 76 dgm_run_set_known(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, known::Ptr{Float32}, mask::Ptr{Float32}, len::Csize_t)::Int32
 
 dgm_run_ask(plan, run, run_size, request) =
-    @native 68 dgm_run_ask(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, request::Ptr{dgm_request})::Int32
+    @native 77 dgm_run_ask(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, request::Ptr{dgm_request})::Int32
 
 dgm_run_times(plan, run, run_size, t, rows) =
-    @native 69 dgm_run_times(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, t::Ptr{Float32}, rows::Csize_t)::Int32
+    @native 78 dgm_run_times(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, t::Ptr{Float32}, rows::Csize_t)::Int32
 
 dgm_run_input(plan, run, run_size, state, state_len, x) =
-    @native 70 dgm_run_input(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+    @native 79 dgm_run_input(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
 
 dgm_run_tell(plan, run, run_size, state, state_len, eval_id, y, y_len) =
-    @native 71 dgm_run_tell(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
+    @native 80 dgm_run_tell(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
 
 dgm_run_result(plan, run, run_size, state, state_len, x) =
-    @native 72 dgm_run_result(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+    @native 81 dgm_run_result(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
 
 dgm_run_saved(plan, run, run_size, state, state_len, x) =
-    @native 73 dgm_run_saved(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
+    @native 82 dgm_run_saved(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, x::Ptr{Ptr{Float32}})::Int32
 
 dgm_run_export_size(plan, run, run_size, bytes) =
-    @native 74 dgm_run_export_size(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, bytes::Ptr{Csize_t})::Int32
+    @native 83 dgm_run_export_size(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, bytes::Ptr{Csize_t})::Int32
 
 dgm_run_export(plan, run, run_size, state, state_len, buf, cap, written) =
-    @native 75 dgm_run_export(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, buf::Ptr{Cvoid}, cap::Csize_t, written::Ptr{Csize_t})::Int32
+    @native 84 dgm_run_export(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, buf::Ptr{Cvoid}, cap::Csize_t, written::Ptr{Csize_t})::Int32
 
 dgm_run_peek(buf, len, rows, elements) =
-    @native 76 dgm_run_peek(buf::Ptr{Cvoid}, len::Csize_t, rows::Ptr{Csize_t}, elements::Ptr{Csize_t})::Int32
+    @native 85 dgm_run_peek(buf::Ptr{Cvoid}, len::Csize_t, rows::Ptr{Csize_t}, elements::Ptr{Csize_t})::Int32
 
 dgm_run_import(plan, buf, len, run, run_size, state, state_len) =
-    @native 77 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 86 dgm_run_import(plan::Ptr{dgm_plan}, buf::Ptr{Cvoid}, len::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_run_select(plan, run, run_size, rows, len) =
-    @native 78 dgm_run_select(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
+    @native 87 dgm_run_select(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
 
 dgm_run_finish_rows(plan, run, run_size, rows, len) =
-    @native 79 dgm_run_finish_rows(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
+    @native 88 dgm_run_finish_rows(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, rows::Ptr{UInt8}, len::Csize_t)::Int32
 
 dgm_run_row_steps(plan, run, run_size, steps, rows) =
-    @native 80 dgm_run_row_steps(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, steps::Ptr{Int64}, rows::Csize_t)::Int32
+    @native 89 dgm_run_row_steps(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, steps::Ptr{Int64}, rows::Csize_t)::Int32
 
 dgm_run_row_active(plan, run, run_size, active, rows) =
-    @native 81 dgm_run_row_active(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, active::Ptr{UInt8}, rows::Csize_t)::Int32
+    @native 90 dgm_run_row_active(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, active::Ptr{UInt8}, rows::Csize_t)::Int32
 
 dgm_run_tell_with(plan, run, run_size, state, state_len, eval_id, y, y_len, numbers, numbers_len) =
-    @native 82 dgm_run_tell_with(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t, numbers::Ptr{Float64}, numbers_len::Csize_t)::Int32
+    @native 91 dgm_run_tell_with(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t, numbers::Ptr{Float64}, numbers_len::Csize_t)::Int32
 
 dgm_run_probe(plan, run, run_size, probe, len) =
-    @native 83 dgm_run_probe(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, probe::Ptr{Float32}, len::Csize_t)::Int32
+    @native 92 dgm_run_probe(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, probe::Ptr{Float32}, len::Csize_t)::Int32
 
 dgm_run_divergence(plan, run, run_size, divergence, len) =
-    @native 84 dgm_run_divergence(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, divergence::Ptr{Float64}, len::Csize_t)::Int32
+    @native 93 dgm_run_divergence(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, divergence::Ptr{Float64}, len::Csize_t)::Int32
 
 dgm_run_log_density(plan, run, run_size, state, state_len, log_density, bits, len) =
-    @native 85 dgm_run_log_density(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, log_density::Ptr{Float64}, bits::Ptr{Float64}, len::Csize_t)::Int32
+    @native 94 dgm_run_log_density(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, log_density::Ptr{Float64}, bits::Ptr{Float64}, len::Csize_t)::Int32
 
 dgm_run_accepted(plan, run, run_size, accepted, len) =
-    @native 86 dgm_run_accepted(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, accepted::Ptr{UInt64}, len::Csize_t)::Int32
+    @native 95 dgm_run_accepted(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, accepted::Ptr{UInt64}, len::Csize_t)::Int32
 
 dgm_run_step_sizes(plan, run, run_size, step_sizes, len) =
-    @native 87 dgm_run_step_sizes(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, step_sizes::Ptr{Float64}, len::Csize_t)::Int32
+    @native 96 dgm_run_step_sizes(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, step_sizes::Ptr{Float64}, len::Csize_t)::Int32
 
 dgm_split_r_hat(draws, len, chains, r_hat) =
-    @native 88 dgm_split_r_hat(draws::Ptr{Float64}, len::Csize_t, chains::Csize_t, r_hat::Ptr{Float64})::Int32
+    @native 97 dgm_split_r_hat(draws::Ptr{Float64}, len::Csize_t, chains::Csize_t, r_hat::Ptr{Float64})::Int32
 
 dgm_effective_sample_size(draws, len, chains, size) =
-    @native 89 dgm_effective_sample_size(draws::Ptr{Float64}, len::Csize_t, chains::Csize_t, size::Ptr{Float64})::Int32
+    @native 98 dgm_effective_sample_size(draws::Ptr{Float64}, len::Csize_t, chains::Csize_t, size::Ptr{Float64})::Int32
 
 dgm_plan_operations(plan, eval_id, operations, operations_cap, operations_len, terms, terms_cap, terms_len) =
-    @native 90 dgm_plan_operations(plan::Ptr{dgm_plan}, eval_id::UInt64, operations::Ptr{dgm_operation}, operations_cap::Csize_t, operations_len::Ptr{Csize_t}, terms::Ptr{dgm_term}, terms_cap::Csize_t, terms_len::Ptr{Csize_t})::Int32
+    @native 99 dgm_plan_operations(plan::Ptr{dgm_plan}, eval_id::UInt64, operations::Ptr{dgm_operation}, operations_cap::Csize_t, operations_len::Ptr{Csize_t}, terms::Ptr{dgm_term}, terms_cap::Csize_t, terms_len::Ptr{Csize_t})::Int32
 
 dgm_run_start_detached(plan, seeds, rows, elements, run, run_size) =
-    @native 91 dgm_run_start_detached(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t)::Int32
+    @native 100 dgm_run_start_detached(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t)::Int32
 
 dgm_run_advance(plan, run, run_size, eval_id) =
-    @native 92 dgm_run_advance(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, eval_id::UInt64)::Int32
+    @native 101 dgm_run_advance(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, eval_id::UInt64)::Int32
 
 dgm_sample(plan, seeds, rows, elements, x_start, run, run_size, state, state_len, y, t, model, ctx) =
-    @native 93 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
+    @native 102 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
 
 dgm_model_load(path, out) =
-    @native 94 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
+    @native 103 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
 
 dgm_model_free(model) =
-    @native 95 dgm_model_free(model::Ptr{dgm_model})::Cvoid
+    @native 104 dgm_model_free(model::Ptr{dgm_model})::Cvoid
 
 dgm_model_get_info(model, info) =
-    @native 96 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
+    @native 105 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
 
 dgm_model_metadata(model, key, buf, cap, needed) =
-    @native 97 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 106 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_model_plan_options(model, options) =
-    @native 98 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
+    @native 107 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
 
 dgm_model_workspace_len(model, batch, floats) =
-    @native 99 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 108 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_model_forward(model, x, t, labels, workspace, workspace_len, out) =
-    @native 100 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 109 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_generate(model, plan, seeds, labels, rows, out) =
-    @native 101 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 110 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 end
