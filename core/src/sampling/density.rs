@@ -92,6 +92,8 @@ impl Run {
     ///     process: Process::Ode,
     ///     solver: Solver::Dopri5,
     ///     likelihood: Likelihood::Exact,
+    ///     rtol: 1e-6,
+    ///     atol: 1e-6,
     ///     ..Default::default()
     /// };
     /// let plan = Plan::compile(&options)?;

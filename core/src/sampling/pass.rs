@@ -62,7 +62,7 @@ pub(super) fn pass(
     let cost = ops.iter().map(|op| cost(plan, op)).sum::<usize>() + if accept.is_some() { 20 } else { 0 };
     let tasks = Tasks {
         slots,
-        used: plan.slots(),
+        used: plan.table().slots,
         y,
         outputs: plan.outputs(),
         errors,

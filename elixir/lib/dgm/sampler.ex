@@ -330,7 +330,7 @@ defmodule DGM.Sampler do
   The plan has the process `:ode` and a `:likelihood`. The model answers `{f, numbers}`: with `:exact` the
   divergence of f in every row, else its estimate with `probe/1`.
 
-      iex> plan = DGM.Plan.compile(process: :ode, solver: :dopri5, likelihood: :exact)
+      iex> plan = DGM.Plan.compile(process: :ode, solver: :dopri5, likelihood: :exact, rtol: 1.0e-6, atol: 1.0e-6)
       iex> run = DGM.Sampler.start(plan, [1], 1, x: DGM.Tensor.new([[3.0]]))
       iex> rate = -:math.log(3)
       iex> model = fn _request, <<x::float-32-native>>, _times -> {<<rate * x::float-32-native>>, [rate]} end
