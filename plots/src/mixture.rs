@@ -80,8 +80,8 @@ pub fn walk(plan: &Plan, seeds: &[u64], dims: usize) -> Result<Vec<Path>> {
         let expected = "epsilon, x0, v, velocity or score, one output and no inpaint";
         return Err(format!("prediction is {}, expected {expected}", o.prediction.name()).into());
     }
-    if o.process == Process::Ode {
-        return Err("process is ode, expected one with noise levels".into());
+    if matches!(o.process, Process::Ode | Process::Sde | Process::Target) {
+        return Err(format!("process is {}, expected one with noise levels", o.process.name()).into());
     }
     let rows = seeds.len();
     let mut state = vec![0.0; plan.state_len(rows, dims)?];

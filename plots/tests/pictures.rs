@@ -38,7 +38,7 @@ fn circles(svg: &str) -> Vec<(f64, f64, String)> {
 
 #[test]
 fn grids_show_every_level() {
-    let levels = Process::ALL.iter().filter(|p| !matches!(p, Process::Ode | Process::Sde));
+    let levels = Process::ALL.iter().filter(|p| !matches!(p, Process::Ode | Process::Sde | Process::Target));
     for &process in levels {
         let plan = plan(process, Solver::Euler);
         let shown = circles(&grid(&plan).unwrap());
@@ -89,6 +89,14 @@ fn what_cannot_be_drawn_is_an_error() {
     assert!(walk(&plan, &[], 1).unwrap_err().to_string().contains("rows"));
     let raw = PlanOptions { process: Process::Edm, prediction: Prediction::Edm, ..Default::default() };
     assert!(walk(&Plan::compile(&raw).unwrap(), &[1], 1).unwrap_err().to_string().contains("prediction"));
+    for (process, solver) in [(Process::Ode, Solver::Tsit5), (Process::Target, Solver::Ula)] {
+        let prediction = if process == Process::Ode { Prediction::Velocity } else { Prediction::Score };
+        let bare = PlanOptions { process, solver, prediction, ..Default::default() };
+        let bare = Plan::compile(&bare).unwrap();
+        let message = walk(&bare, &[1], 1).unwrap_err().to_string();
+        assert!(message.contains(process.name()), "{message}");
+        assert!(grid(&bare).is_err());
+    }
     for bad in [vec![], vec![vec![]], vec![vec![vec![1.0], vec![1.0, 2.0]]], vec![vec![vec![f64::NAN]]]] {
         assert!(trajectories(&plan, &bad).is_err());
     }
