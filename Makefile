@@ -36,7 +36,7 @@ test: setup ## Run the tests of all languages, sum them up
 test-rust: ## Format, lints, unit tests and doctests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 
 test-isa: ## The Rust tests once per instruction set of this machine (DGM_ISA)
 	@for isa in $$(sh xtask/setup/isa-levels.sh); do \

@@ -361,4 +361,10 @@ impl Simd for Avx2 {
         // SAFETY: a prefetch faults at no address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(address)) }
     }
+
+    #[inline(always)]
+    fn prefetch_later_at(self, address: usize) {
+        // SAFETY: a prefetch faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(address)) }
+    }
 }

@@ -426,6 +426,12 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     }
 
     #[inline(always)]
+    fn prefetch_later_at(self, address: usize) {
+        // SAFETY: a prefetch faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(address)) }
+    }
+
+    #[inline(always)]
     fn load_bf16_partial(self, s: &[u16]) -> Self::F {
         let mask = u16::MAX.checked_shr((N - s.len().min(N)) as u32).unwrap_or(0);
         // SAFETY: only the elements of the slice are read; the token proves the instructions.

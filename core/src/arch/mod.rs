@@ -20,6 +20,7 @@ mod place;
 mod portable;
 mod simd;
 mod team;
+mod words;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -35,7 +36,8 @@ pub(crate) use level::{Kernel, dispatch};
 pub use level::{Level, available_levels, level, set_level};
 pub(crate) use matrix::{Matrix, MatrixMut, Pairs};
 pub(crate) use microkernel::{Sink, multiply, multiply_lanes};
-pub(crate) use paged::{PagedRows, Slot};
+pub(crate) use paged::{Columns, PagedRows, Slot, Strip};
 pub use peak::{dot_work, fma_work, read_work};
 pub(crate) use simd::Simd;
 pub(crate) use team::Team;
+pub(crate) use words::Words;

@@ -285,4 +285,12 @@ impl Simd for Neon {
             std::arch::asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, readonly, preserves_flags));
         }
     }
+
+    #[inline(always)]
+    fn prefetch_later_at(self, address: usize) {
+        // SAFETY: a prefetch faults at no address and writes nothing.
+        unsafe {
+            std::arch::asm!("prfm pldl2keep, [{}]", in(reg) address, options(nostack, readonly, preserves_flags));
+        }
+    }
 }

@@ -59,6 +59,50 @@ impl<'a, T: Copy> PagedRows<'a, T> {
     }
 }
 
+/// Rows of a [`PagedRows`], checked once for all that is read of them: the last one repeats up to `N`.
+pub(crate) struct Strip<'a, T, const N: usize> {
+    rows: [*const T; N],
+    cols: usize,
+    owner: PhantomData<&'a T>,
+}
+
+impl<'a, T: Copy, const N: usize> Strip<'a, T, N> {
+    /// The rows at the first `N` places; panics without any.
+    #[inline(always)]
+    pub(crate) fn new(all: PagedRows<'a, T>, slots: &[Slot]) -> Self {
+        let mut rows = [all.row(slots[0]).as_ptr(); N];
+        for i in 1..N {
+            rows[i] = if i < slots.len() { all.row(slots[i]).as_ptr() } else { rows[i - 1] };
+        }
+        Strip { rows, cols: all.cols, owner: PhantomData }
+    }
+
+    /// Elements `first .. first + count` of every row; panics when rows are shorter.
+    #[inline(always)]
+    pub(crate) fn columns(&self, first: usize, count: usize) -> Columns<'_, 'a, T, N> {
+        assert!(first <= self.cols && count <= self.cols - first);
+        Columns { strip: self, first, count }
+    }
+}
+
+/// Some columns of a [`Strip`].
+#[derive(Clone, Copy)]
+pub(crate) struct Columns<'s, 'a, T, const N: usize> {
+    strip: &'s Strip<'a, T, N>,
+    first: usize,
+    count: usize,
+}
+
+impl<'a, T, const N: usize> Columns<'_, 'a, T, N> {
+    /// Those of row `i`.
+    #[inline(always)]
+    pub(crate) fn row(&self, i: usize) -> &'a [T] {
+        // SAFETY: every pointer is that of a row of `cols` adjacent elements ([`Strip::new`]), of which
+        // these are some (checked in [`Strip::columns`]).
+        unsafe { std::slice::from_raw_parts(self.strip.rows[i].add(self.first), self.count) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +120,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_strip_is_its_rows() {
+        let x = Array3::from_shape_fn((3, 4, 5), |(p, t, d)| (100 * p + 10 * t + d) as i32);
+        let slots = [(2, 1), (0, 3), (1, 0)].map(|(page, row)| Slot { page, row });
+        let strip = Strip::<_, 5>::new(PagedRows::new(x.view()), &slots);
+        for (i, first) in [211, 31, 101, 101, 101].into_iter().enumerate() {
+            assert_eq!(strip.columns(1, 4).row(i), [first, first + 1, first + 2, first + 3]);
+            assert!(strip.columns(5, 0).row(i).is_empty());
+        }
+        assert_eq!(Strip::<_, 2>::new(PagedRows::new(x.view()), &slots).columns(0, 1).row(1), [30]);
+    }
+
+    #[test]
+    #[should_panic(expected = "count <= self.cols")]
+    fn columns_outside_are_refused() {
+        let x = Array3::<f32>::zeros((2, 2, 2));
+        Strip::<_, 2>::new(PagedRows::new(x.view()), &[Slot::default()]).columns(1, 2);
     }
 
     #[test]

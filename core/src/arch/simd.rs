@@ -310,6 +310,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Asks for the cache line of an address, which need not be anybody's; changes nothing.
     #[inline(always)]
     fn prefetch_at(self, _address: usize) {}
+
+    /// The same for the second cache, for what is needed later: many more such requests can be on their
+    /// way at a time than of those for the first.
+    #[inline(always)]
+    fn prefetch_later_at(self, _address: usize) {}
 }
 
 /// `s` and zeros behind it.
@@ -426,6 +431,7 @@ mod tests {
                 assert_eq!(got.map(f32::to_bits), want.map(f32::to_bits));
             }
             s.prefetch::<f32>(&[]);
+            s.prefetch_later_at(1);
         }
     }
 

@@ -1,10 +1,10 @@
 //! Arrays of f32, f16 or bf16 whose type is known at run time.
 
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension, Ix1, Ix3, Ix4, IxDyn};
 
 use super::Dtype;
+use crate::arch::Words;
 
 /// A row of elements that lie side by side, as vector code reads it.
 #[derive(Clone, Copy)]
@@ -61,11 +61,11 @@ impl Element for f16 {
     }
     #[inline(always)]
     fn row(row: &[Self]) -> Row<'_> {
-        Row::F16(row.reinterpret_cast())
+        Row::F16(row.words())
     }
     #[inline(always)]
     fn row_mut(row: &mut [Self]) -> RowMut<'_> {
-        RowMut::F16(row.reinterpret_cast_mut())
+        RowMut::F16(row.words_mut())
     }
 }
 
@@ -80,11 +80,11 @@ impl Element for bf16 {
     }
     #[inline(always)]
     fn row(row: &[Self]) -> Row<'_> {
-        Row::Bf16(row.reinterpret_cast())
+        Row::Bf16(row.words())
     }
     #[inline(always)]
     fn row_mut(row: &mut [Self]) -> RowMut<'_> {
-        RowMut::Bf16(row.reinterpret_cast_mut())
+        RowMut::Bf16(row.words_mut())
     }
 }
 

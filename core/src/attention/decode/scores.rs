@@ -10,7 +10,7 @@ use super::super::scores::{Change, Ranges};
 use super::soon::Soon;
 use super::stored::Stored;
 use super::tile::Tile;
-use crate::arch::{Matrix, PagedRows, Pairs, Simd, Sink, multiply_lanes};
+use crate::arch::{Matrix, PagedRows, Pairs, Simd, Sink, Strip, multiply_lanes};
 use crate::math;
 
 /// Keys that are brought into lanes together: as many as give the product chains enough not to wait for
@@ -98,14 +98,12 @@ fn pack<S: Simd, T: Stored, const DOT: bool>(
     width: usize,
     soon: PagedRows<T>,
 ) {
-    let mut keys: [&[T]; 16] = [&[]; 16];
+    // Where keys end before the lanes do, only the last one.
+    let slots = &tile.slots[j.min(tile.len - 1)..tile.len.min(j + S::LANES)];
+    let keys = Strip::<T, 16>::new(k, slots);
     let mut ahead = Soon::new(size_of::<T>() * soon.cols());
-    let mut i = 0;
-    while i < S::LANES {
-        let slot = tile.slots[(j + i).min(tile.len - 1)];
-        keys[i] = k.row(slot);
+    for &slot in slots {
         ahead.add(soon.row(slot));
-        i += 1;
     }
     ahead.over(k.cols().div_ceil(T::PACK * S::LANES));
     let mut d = 0;
@@ -115,13 +113,15 @@ fn pack<S: Simd, T: Stored, const DOT: bool>(
         let left = k.cols() - d;
         let mut i = 0;
         if T::PACK * S::LANES <= left {
+            let keys = keys.columns(d, T::PACK * S::LANES);
             while i < S::LANES {
-                words[i] = T::words(s, &keys[i][d..]);
+                words[i] = T::words(s, keys.row(i));
                 i += 1;
             }
         } else {
+            let keys = keys.columns(d, left);
             while i < S::LANES {
-                words[i] = T::words_partial(s, &keys[i][d..]);
+                words[i] = T::words_partial(s, keys.row(i));
                 i += 1;
             }
         }

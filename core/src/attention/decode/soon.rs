@@ -9,11 +9,14 @@ pub(super) const ROWS: usize = 32;
 /// Rows to ask for, some lines at a time: requests that come in bursts wait for each other, and those that
 /// follow memory let the processor run ahead of them.
 pub(super) struct Soon {
-    rows: [usize; ROWS],
+    /// Where stretches of memory begin and end: rows that follow each other are one.
+    stretches: [(usize, usize); ROWS],
     count: usize,
-    /// Bytes of a row.
-    bytes: usize,
+    /// Bytes of a row, and of all of them.
     row: usize,
+    bytes: usize,
+    /// The stretch that comes next, and what is left of the present one.
+    next: usize,
     at: usize,
     end: usize,
     /// Lines of a step.
@@ -21,23 +24,30 @@ pub(super) struct Soon {
 }
 
 impl Soon {
-    /// No rows of `bytes` bytes.
+    /// No rows of `row` bytes.
     #[inline(always)]
-    pub(super) fn new(bytes: usize) -> Self {
-        Soon { rows: [0; ROWS], count: 0, bytes, row: 0, at: 0, end: 0, lines: 0 }
+    pub(super) fn new(row: usize) -> Self {
+        Soon { stretches: [(0, 0); ROWS], count: 0, row, bytes: 0, next: 0, at: 0, end: 0, lines: 0 }
     }
 
-    /// One row more.
+    /// One row more; of [`ROWS`] at most.
     #[inline(always)]
     pub(super) fn add<T>(&mut self, row: &[T]) {
-        self.rows[self.count] = row.as_ptr().addr();
-        self.count += 1;
+        let start = row.as_ptr().addr();
+        let end = start.wrapping_add(self.row);
+        if self.count > 0 && self.stretches[self.count - 1].1 == start {
+            self.stretches[self.count - 1].1 = end;
+        } else {
+            self.stretches[self.count] = (start, end);
+            self.count += 1;
+        }
+        self.bytes += self.row;
     }
 
     /// Spreads all of it over `steps` steps.
     #[inline(always)]
     pub(super) fn over(&mut self, steps: usize) {
-        self.lines = (self.count * self.bytes.div_ceil(LINE)).div_ceil(steps.max(1));
+        self.lines = self.bytes.div_ceil(LINE).div_ceil(steps.max(1));
     }
 
     /// Asks for what falls to the next `steps` steps, as far as there is any.
@@ -46,16 +56,20 @@ impl Soon {
         let mut left = steps * self.lines;
         while left > 0 {
             if self.at >= self.end {
-                if self.row == self.count {
+                if self.next == self.count {
                     return;
                 }
-                self.at = self.rows[self.row];
-                self.end = self.at.wrapping_add(self.bytes);
-                self.row += 1;
+                (self.at, self.end) = self.stretches[self.next];
+                self.next += 1;
             }
-            s.prefetch_at(self.at);
-            self.at = self.at.wrapping_add(LINE);
-            left -= 1;
+            // In registers until the stretch ends.
+            let (mut at, lines) = (self.at, left.min(self.end.wrapping_sub(self.at).div_ceil(LINE)));
+            for _ in 0..lines {
+                s.prefetch_later_at(at);
+                at = at.wrapping_add(LINE);
+            }
+            self.at = at;
+            left -= lines;
         }
     }
 }

@@ -1,9 +1,8 @@
 //! How the kernel reads a cache of each element type.
 
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::arch::Simd;
+use crate::arch::{Simd, Words};
 
 /// An element of a cache. Everything here is exact.
 ///
@@ -63,7 +62,7 @@ impl Stored for f16 {
 
     #[inline(always)]
     fn words<S: Simd>(s: S, row: &[f16]) -> S::F {
-        s.load_f16(row.reinterpret_cast())
+        s.load_f16(row.words())
     }
     #[inline(always)]
     fn element<S: Simd>(_: S, words: S::F, _: usize) -> S::F {
@@ -71,15 +70,15 @@ impl Stored for f16 {
     }
     #[inline(always)]
     fn lanes<S: Simd>(s: S, row: &[f16]) -> S::F {
-        s.load_f16(row.reinterpret_cast())
+        s.load_f16(row.words())
     }
     #[inline(always)]
     fn words_partial<S: Simd>(s: S, row: &[f16]) -> S::F {
-        s.load_f16_partial(row.reinterpret_cast())
+        s.load_f16_partial(row.words())
     }
     #[inline(always)]
     fn lanes_partial<S: Simd>(s: S, row: &[f16]) -> S::F {
-        s.load_f16_partial(row.reinterpret_cast())
+        s.load_f16_partial(row.words())
     }
 }
 
@@ -88,7 +87,7 @@ impl Stored for bf16 {
 
     #[inline(always)]
     fn words<S: Simd>(s: S, row: &[bf16]) -> S::F {
-        s.bits_to_f32(s.load_pairs(row.reinterpret_cast()))
+        s.bits_to_f32(s.load_pairs(row.words()))
     }
     #[inline(always)]
     fn element<S: Simd>(s: S, words: S::F, n: usize) -> S::F {
@@ -97,19 +96,19 @@ impl Stored for bf16 {
     }
     #[inline(always)]
     fn lanes<S: Simd>(s: S, row: &[bf16]) -> S::F {
-        s.load_bf16(row.reinterpret_cast())
+        s.load_bf16(row.words())
     }
     #[inline(always)]
     fn words_partial<S: Simd>(s: S, row: &[bf16]) -> S::F {
-        s.bits_to_f32(s.load_pairs_partial(row.reinterpret_cast()))
+        s.bits_to_f32(s.load_pairs_partial(row.words()))
     }
     #[inline(always)]
     fn lanes_partial<S: Simd>(s: S, row: &[bf16]) -> S::F {
-        s.load_bf16_partial(row.reinterpret_cast())
+        s.load_bf16_partial(row.words())
     }
     #[inline(always)]
     fn interleave<S: Simd>(s: S, even: &[bf16], odd: &[bf16]) -> S::I {
-        s.interleave(even.reinterpret_cast(), odd.reinterpret_cast())
+        s.interleave(even.words(), odd.words())
     }
     #[inline(always)]
     fn interleave_partial<S: Simd>(s: S, even: &[bf16], odd: &[bf16]) -> S::I {

@@ -5,7 +5,7 @@ use super::super::KEY_TILE;
 use super::soon::{ROWS, Soon};
 use super::stored::{Stored, lanes_or_less};
 use super::tile::Tile;
-use crate::arch::{PagedRows, Simd};
+use crate::arch::{Columns, PagedRows, Simd, Strip};
 
 /// Keys that are read whole before the next: few enough to stay in the nearest cache.
 const STRIP: usize = ROWS;
@@ -29,28 +29,25 @@ pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
     let mut j = 0;
     while j < tile.len {
         let len = STRIP.min(tile.len - j);
-        let mut values: [&[T]; STRIP] = [&[]; STRIP];
+        let values = Strip::<T, STRIP>::new(v, &tile.slots[j..j + len]);
         let mut ahead = Soon::new(size_of::<T>() * soon.cols());
-        let mut i = 0;
-        while i < len {
-            values[i] = v.row(tile.slots[j + i]);
-            if j + i < next.len {
-                ahead.add(soon.row(next.slots[j + i]));
-            }
-            i += 1;
+        for &slot in &next.slots[j.min(next.len)..next.len.min(j + len)] {
+            ahead.add(soon.row(slot));
         }
-        let values = &values[..len];
         // Every row of the tile walks over the values once for each of these.
         let passes = v.cols().div_ceil(4 * S::LANES) * tile.rows.div_ceil(4);
         ahead.over(passes * len);
         let mut e = 0;
         while e < v.cols() {
             let (p, t) = (&p[if DOT { j / 2 } else { j }..], &mut t[e..]);
-            if e + 4 * S::LANES <= v.cols() {
-                columns::<S, T, DOT, 4>(s, values, &mut ahead, e, tile.rows, p, t, stride, j == 0);
+            let left = v.cols() - e;
+            if 4 * S::LANES <= left {
+                let values = values.columns(e, 4 * S::LANES);
+                columns::<S, T, DOT, 4>(s, values, len, &mut ahead, tile.rows, p, t, stride, j == 0);
                 e += 4 * S::LANES;
             } else {
-                columns::<S, T, DOT, 1>(s, values, &mut ahead, e, tile.rows, p, t, stride, j == 0);
+                let values = values.columns(e, S::LANES.min(left));
+                columns::<S, T, DOT, 1>(s, values, len, &mut ahead, tile.rows, p, t, stride, j == 0);
                 e += S::LANES;
             }
         }
@@ -58,14 +55,14 @@ pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
     }
 }
 
-/// `NV` vectors of columns from `e` for every row.
+/// The product with `NV` vectors of columns of `len` values, for every row.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn columns<S: Simd, T: Stored, const DOT: bool, const NV: usize>(
     s: S,
-    values: &[&[T]],
+    values: Columns<T, STRIP>,
+    len: usize,
     ahead: &mut Soon,
-    e: usize,
     rows: usize,
     p: &[f32],
     t: &mut [f32],
@@ -77,8 +74,8 @@ fn columns<S: Simd, T: Stored, const DOT: bool, const NV: usize>(
         block::<S, T, DOT, NV, 4>(
             s,
             values,
+            len,
             ahead,
-            e,
             &p[r * KEY_TILE..],
             &mut t[r * stride..],
             stride,
@@ -90,8 +87,8 @@ fn columns<S: Simd, T: Stored, const DOT: bool, const NV: usize>(
         block::<S, T, DOT, NV, 2>(
             s,
             values,
+            len,
             ahead,
-            e,
             &p[r * KEY_TILE..],
             &mut t[r * stride..],
             stride,
@@ -103,8 +100,8 @@ fn columns<S: Simd, T: Stored, const DOT: bool, const NV: usize>(
         block::<S, T, DOT, NV, 1>(
             s,
             values,
+            len,
             ahead,
-            e,
             &p[r * KEY_TILE..],
             &mut t[r * stride..],
             stride,
@@ -118,9 +115,9 @@ fn columns<S: Simd, T: Stored, const DOT: bool, const NV: usize>(
 #[allow(clippy::too_many_arguments)]
 fn block<S: Simd, T: Stored, const DOT: bool, const NV: usize, const MR: usize>(
     s: S,
-    values: &[&[T]],
+    values: Columns<T, STRIP>,
+    len: usize,
     ahead: &mut Soon,
-    e: usize,
     p: &[f32],
     t: &mut [f32],
     stride: usize,
@@ -129,7 +126,7 @@ fn block<S: Simd, T: Stored, const DOT: bool, const NV: usize, const MR: usize>(
     let mut acc = [[s.splat(0.0); NV]; MR];
     let mut rows: [&[f32]; MR] = [&[]; MR];
     for r in 0..MR {
-        let steps = if DOT { values.len().div_ceil(2) } else { values.len() };
+        let steps = if DOT { len.div_ceil(2) } else { len };
         rows[r] = &p[r * KEY_TILE..r * KEY_TILE + steps];
         if !first {
             for n in 0..NV {
@@ -140,9 +137,8 @@ fn block<S: Simd, T: Stored, const DOT: bool, const NV: usize, const MR: usize>(
     if DOT {
         let mut i = 0;
         // What asks for less than a vector calls functions, across which no register keeps its sum.
-        while NV > 1 && 2 * i + 1 < values.len() {
-            let (even, odd) = (&values[2 * i][e..], &values[2 * i + 1][e..]);
-            let (even, odd) = (&even[..NV * S::LANES], &odd[..NV * S::LANES]);
+        while NV > 1 && 2 * i + 1 < len {
+            let (even, odd) = (values.row(2 * i), values.row(2 * i + 1));
             let mut x = [s.isplat(0); NV];
             ahead.ask(s, 2);
             for n in 0..NV {
@@ -156,9 +152,9 @@ fn block<S: Simd, T: Stored, const DOT: bool, const NV: usize, const MR: usize>(
             }
             i += 1;
         }
-        while 2 * i < values.len() {
-            let even = &values[2 * i][e..];
-            let odd = values.get(2 * i + 1).and_then(|v| v.get(e..)).unwrap_or_default();
+        while 2 * i < len {
+            let even = values.row(2 * i);
+            let odd = if 2 * i + 1 < len { values.row(2 * i + 1) } else { &[] };
             for n in 0..NV {
                 let at = n * S::LANES;
                 let x = T::interleave_partial(s, &even[at..], odd.get(at..).unwrap_or_default());
@@ -169,13 +165,12 @@ fn block<S: Simd, T: Stored, const DOT: bool, const NV: usize, const MR: usize>(
             i += 1;
         }
     }
-    let mut j = if DOT { values.len() } else { 0 };
-    while j < values.len() {
-        let value = &values[j][e..];
+    let mut j = if DOT { len } else { 0 };
+    while j < len {
+        let value = values.row(j);
         ahead.ask(s, 1);
         let mut x = [s.splat(0.0); NV];
         if NV > 1 {
-            let value = &value[..NV * S::LANES];
             for n in 0..NV {
                 x[n] = T::lanes(s, &value[n * S::LANES..]);
             }

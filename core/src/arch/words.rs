@@ -1,0 +1,44 @@
+//! Half-precision numbers as the 16 bits they are.
+
+use half::{bf16, f16};
+
+/// A slice of half-precision numbers, seen as bits. The crate `half` has the same, by calls across which no
+/// vector register keeps its value.
+pub(crate) trait Words {
+    fn words(&self) -> &[u16];
+    fn words_mut(&mut self) -> &mut [u16];
+}
+
+macro_rules! words {
+    ($($T:ty),+) => {$(
+        impl Words for [$T] {
+            #[inline(always)]
+            fn words(&self) -> &[u16] {
+                // SAFETY: the type is a transparent u16, and every pattern of 16 bits is one.
+                unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.len()) }
+            }
+
+            #[inline(always)]
+            fn words_mut(&mut self) -> &mut [u16] {
+                // SAFETY: as above, and the borrow is exclusive.
+                unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len()) }
+            }
+        }
+    )+};
+}
+
+words!(f16, bf16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_those_of_the_numbers() {
+        let mut x = [1.0, -2.5, f32::INFINITY].map(bf16::from_f32);
+        assert_eq!(x.words(), x.map(bf16::to_bits));
+        x.words_mut()[0] = 0x4040;
+        assert_eq!(x[0].to_f32(), 3.0);
+        assert_eq!([f16::NAN, f16::ONE].words(), [f16::NAN.to_bits(), f16::ONE.to_bits()]);
+    }
+}
