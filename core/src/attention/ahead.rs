@@ -94,7 +94,7 @@ impl Ahead {
             if self.at >= self.end && !self.advance() {
                 return;
             }
-            s.prefetch_later_at(self.at);
+            s.prefetch_at(self.at);
             self.at += LINE;
             left -= 1;
         }
