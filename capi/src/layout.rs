@@ -132,7 +132,7 @@ fn structs_lie_as_c_sees_them() {
             save_at,
             save_at_len,
             likelihood,
-            reserved2,
+            non_finite,
             step_size,
             leapfrog,
             warmup,

@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 
 use dgm_core::sampling::{
-    Compat, FinalSigma, Guidance, Likelihood, NoiseKind, Plan, PlanOptions, Prediction, Process, ShiftType,
+    Compat, FinalSigma, Guidance, Likelihood, NoiseKind, NonFinite, Plan, PlanOptions, Prediction, Process, ShiftType,
     Solver, Spacing, Variance,
 };
 use dgm_core::{Error, Result};
@@ -91,6 +91,11 @@ pub const DGM_LIKELIHOOD_EXACT: i32 = 1;
 pub const DGM_LIKELIHOOD_HUTCHINSON: i32 = 2;
 /// The same with a probe of normals.
 pub const DGM_LIKELIHOOD_HUTCHINSON_NORMAL: i32 = 3;
+
+/// Outputs that are not finite are refused before anything is written: the whole output is read once more.
+pub const DGM_NON_FINITE_REFUSE: i32 = 0;
+/// They are computed with, unseen: one pass over memory a step. Finite outputs give the same bits.
+pub const DGM_NON_FINITE_PROPAGATE: i32 = 1;
 
 /// The score, -eps / sigma (Song 2021).
 pub const DGM_PREDICTION_SCORE: i32 = 4;
@@ -415,8 +420,8 @@ pub struct dgm_plan_options {
     pub save_at_len: usize,
     /// DGM_LIKELIHOOD_*, ode only: integrates the divergence of f beside x, told as a number a row (dgm_run_tell_with()), for dgm_run_log_density(). Default DGM_LIKELIHOOD_NONE.
     pub likelihood: i32,
-    /// 0.
-    pub reserved2: i32,
+    /// DGM_NON_FINITE_*: what dgm_run_tell() does with an output that is not finite. Not with adaptive solvers, mala and hmc. Default DGM_NON_FINITE_REFUSE.
+    pub non_finite: i32,
     /// Markov chains: step size, above 0; of mala and hmc where adaptation begins. Default 0.1.
     pub step_size: f64,
     /// Hmc: leapfrog steps of an iteration, 1 to 1000. Default 10.
@@ -509,7 +514,7 @@ impl From<&PlanOptions> for dgm_plan_options {
             save_at: std::ptr::null(),
             save_at_len: 0,
             likelihood: o.likelihood.code() as i32,
-            reserved2: 0,
+            non_finite: o.non_finite.code() as i32,
             step_size: o.step_size,
             leapfrog: o.leapfrog as i64,
             warmup: o.warmup as i64,
@@ -624,6 +629,7 @@ unsafe fn convert(o: &dgm_plan_options) -> Result<PlanOptions> {
         // SAFETY: as above.
         save_at: unsafe { list("save_at", o.save_at, o.save_at_len) }?,
         likelihood: Likelihood::from_code(code("likelihood", o.likelihood)?)?,
+        non_finite: NonFinite::from_code(code("non_finite", o.non_finite)?)?,
         step_size: o.step_size,
         leapfrog: count("leapfrog", o.leapfrog)?,
         warmup: count("warmup", o.warmup)?,

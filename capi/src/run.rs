@@ -311,7 +311,7 @@ pub unsafe extern "C" fn dgm_run_input(
 /// On failure run and state are unchanged.
 ///
 /// @param eval_id that of the current request
-/// @param y       [rows, elements], finite in every row still active; [rows, 2, elements] where
+/// @param y       [rows, elements], finite in every row still active (or see non_finite); [rows, 2, elements] where
 ///                dgm_plan_outputs() says 2
 /// @param y_len   its floats
 #[unsafe(no_mangle)]

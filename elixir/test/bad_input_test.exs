@@ -560,6 +560,7 @@ defmodule DGM.BadInputTest do
       {:solver, [nil, "euler", :nope, 1]},
       {:spacing, [nil, "uniform", :nope, 1]},
       {:likelihood, [nil, "exact", :nope, 1, :exact]},
+      {:non_finite, [nil, "propagate", :nope, 1, true]},
       {:steps, counts},
       {:train_steps, counts, vp},
       {:max_evals, List.delete(counts, 1_000_000_000), adaptive},

@@ -318,6 +318,15 @@ defmodule DGM.SamplerTest do
     assert Sampler.tell(run, id, y) == next
   end
 
+  test "outputs that are not finite, unseen" do
+    run = Sampler.start(Plan.compile(steps: 1, non_finite: :propagate), [1, 2], 3)
+    told = Sampler.tell(run, 1, Tensor.new([1, 1, 1, 1, :nan, 1]))
+    assert :done = Sampler.ask(told)
+    [[_, _, _], [a, b, c]] = Tensor.to_list(Sampler.result(told))
+    assert is_float(a) and b == :nan and is_float(c)
+    assert_raise ArgumentError, ~r/non_finite/, fn -> Plan.compile(solver: :bosh3, non_finite: :propagate) end
+  end
+
   test "blocks that are no run of this plan" do
     plan = Plan.compile(steps: 2)
     block = Sampler.export(Sampler.start(plan, [1], 3))

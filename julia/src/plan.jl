@@ -2,6 +2,7 @@ const PROCESSES = enumeration("DGM_PROCESS_")
 const PREDICTIONS = enumeration("DGM_PREDICTION_")
 const SOLVERS = enumeration("DGM_SOLVER_")
 const LIKELIHOODS = enumeration("DGM_LIKELIHOOD_")
+const NON_FINITES = enumeration("DGM_NON_FINITE_")
 const SPACINGS = enumeration("DGM_SPACING_")
 const FINAL_SIGMAS = enumeration("DGM_FINAL_SIGMA_")
 const SHIFT_TYPES = enumeration("DGM_SHIFT_TYPE_")
@@ -57,6 +58,8 @@ a published model is sampled with (`docs/SAMPLERS.md` lists them).
 - `likelihood`: `$(join(map(repr, keys(LIKELIHOODS)), "`, `"))`, see [`log_density`](@ref DGMKernels.log_density).
 - `step_size`, `leapfrog`, `warmup`, `target_accept`: of Markov chains, `process = :target` with `:ula`, `:mala`,
   `:hmc` (see [`accepted`](@ref DGMKernels.accepted)), and of `:annealed_langevin`.
+- `non_finite`: `$(join(map(repr, keys(NON_FINITES)), "`, `"))`: whether an output that is not finite is an error, or is
+  computed with, unseen, in one pass over memory a step.
 - `compat`: whose rounding to reproduce: `$(join(map(repr, keys(COMPATS)), "`, `"))`.
 
 Without a value an argument has the engine's default, which [`describe`](@ref DGMKernels.describe)
@@ -86,12 +89,12 @@ Plan(; changes...) = Plan(default_options(LibDGM.dgm_plan_options_init, LibDGM.d
 
 const CHOICES = (process = PROCESSES, prediction = PREDICTIONS, solver = SOLVERS, spacing = SPACINGS,
                  final_sigma = FINAL_SIGMAS, shift_type = SHIFT_TYPES, guidance_mode = GUIDANCE_MODES,
-                 likelihood = LIKELIHOODS, noise = NOISES, variance = VARIANCES, compat = COMPATS)
+                 likelihood = LIKELIHOODS, non_finite = NON_FINITES, noise = NOISES, variance = VARIANCES, compat = COMPATS)
 const LISTS = (:times, :sigmas, :betas, :restart, :controller, :save_at)
 const FLAGS = (:zero_snr, :inpaint, :per_row)
 
 function compile(options; changes...)
-    hidden = (:struct_size, :reserved, :reserved2, map(list -> Symbol(list, :_len), LISTS)...)
+    hidden = (:struct_size, :reserved, map(list -> Symbol(list, :_len), LISTS)...)
     known = filter(n -> !(n in hidden), fieldnames(LibDGM.dgm_plan_options))
     lists = Pair{Symbol,Vector{Float64}}[]
     for (name, value) in pairs(changes)

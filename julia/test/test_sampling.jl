@@ -272,6 +272,17 @@ end
     @test D.Plan(process = :sub_vp, prediction = :score, beta_start = 0.1, beta_end = 20).slots == 1
 end
 
+@testset "outputs that are not finite" begin
+    y = reshape(Float32[0, NaN, 0, 0], 2, 2)
+    refusing = D.start([1, 2], D.Plan(steps = 1), (2, 2))
+    @test_throws D.DGMError D.tell!(refusing, D.ask(refusing), y)
+    run = D.start([1, 2], D.Plan(steps = 1, non_finite = :propagate), (2, 2))
+    D.tell!(run, D.ask(run), y)
+    @test D.ask(run) === nothing && isfinite.(D.result(run)) == isfinite.(y)
+    @test_throws ArgumentError D.Plan(solver = :bosh3, non_finite = :propagate)
+    @test_throws ArgumentError D.Plan(non_finite = true)
+end
+
 @testset "log densities" begin
     x = Float32[3 0 1; -1.5 1 2]
     exact = [-(a^2 + b^2) / 18 - log(2pi * 9) for (a, b) in eachcol(x)]

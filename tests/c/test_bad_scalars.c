@@ -236,7 +236,8 @@ static void options(void)
     } reals[] = {OPTION(shift), OPTION(eta), OPTION(guidance), OPTION(clip), OPTION(beta_start),
                  OPTION(beta_end), OPTION(rtol), OPTION(atol), OPTION(h_init),
                  OPTION(snr), OPTION(guidance_weak), OPTION(t_start), OPTION(t_end), OPTION(step_size), OPTION(target_accept)},
-      enums[] = {OPTION(process), OPTION(prediction), OPTION(solver), OPTION(spacing), OPTION(likelihood)},
+      enums[] = {OPTION(process), OPTION(prediction), OPTION(solver), OPTION(spacing), OPTION(likelihood),
+               OPTION(non_finite)},
       counts[] = {OPTION(steps), OPTION(train_steps), OPTION(max_evals), OPTION(corrector_steps), OPTION(leapfrog), OPTION(warmup)};
     static const double wrong[] = {NAN, INFINITY, -INFINITY};
     static const int32_t codes[] = {-1, 99, INT32_MAX, INT32_MIN};

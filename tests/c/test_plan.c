@@ -368,6 +368,38 @@ static void sde(void)
     }
 }
 
+/* An output that is not finite: refused, or computed with. */
+static void non_finite(void)
+{
+    for (int32_t choice = DGM_NON_FINITE_REFUSE; choice <= DGM_NON_FINITE_PROPAGATE; choice++) {
+        dgm_plan_options o;
+        dgm_plan *plan = NULL;
+        dgm_request r = new_request();
+        const float *x = NULL;
+        OK(dgm_plan_options_init(&o, sizeof o));
+        CHECK(o.non_finite == DGM_NON_FINITE_REFUSE);
+        o.steps = 1;
+        o.non_finite = choice;
+        OK(dgm_plan_compile(&o, &plan));
+        OK(dgm_plan_run_size(plan, ROWS, &run_size));
+        OK(dgm_plan_state_len(plan, ROWS, N, &state_len));
+        OK(dgm_run_start(plan, seeds, ROWS, N, NULL, run, run_size, state, state_len));
+        OK(dgm_run_ask(plan, run, run_size, &r));
+        for (size_t k = 0; k < ROWS * N; k++)
+            y[k] = k == 1 ? NAN : 0;
+        int32_t status = dgm_run_tell(plan, run, run_size, state, state_len, r.eval_id, y, ROWS * N);
+        CHECK(status == (choice == DGM_NON_FINITE_REFUSE ? DGM_ERROR_STATE : DGM_OK));
+        OK(dgm_run_result(plan, run, run_size, state, state_len, &x));
+        for (size_t k = 0; k < ROWS * N; k++)
+            CHECK(isfinite(x[k]) == (k != 1 || choice == DGM_NON_FINITE_REFUSE));
+        dgm_plan_free(plan);
+        o.solver = DGM_SOLVER_TSIT5;
+        plan = NULL;
+        CHECK(dgm_plan_compile(&o, &plan) == (choice == DGM_NON_FINITE_REFUSE ? DGM_OK : DGM_ERROR_ARGUMENT));
+        dgm_plan_free(plan);
+    }
+}
+
 /* Data N(0, 9) becomes N(0, 1) along dx/dt = -ln(3) x. */
 static void log_density(void)
 {
@@ -670,6 +702,7 @@ int main(void)
     two_guidances();
     ode();
     sde();
+    non_finite();
     log_density();
     chains();
     checkpoint();

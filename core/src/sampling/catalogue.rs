@@ -144,6 +144,7 @@ pub fn catalogue() -> String {
     table(&mut text, "Ends of a spacing", FinalSigma::ALL.iter().map(|v| (v.name(), v.about())));
     table(&mut text, "Shifts of a flow", ShiftType::ALL.iter().map(|v| (v.name(), v.about())));
     table(&mut text, "Likelihoods of an ode", Likelihood::ALL.iter().map(|v| (v.name(), v.about())));
+    table(&mut text, "Outputs that are not finite", NonFinite::ALL.iter().map(|v| (v.name(), v.about())));
     table(&mut text, "Compatibility", Compat::ALL.iter().map(|v| (v.name(), v.about())));
     table(&mut text, "Presets", presets::listed());
     text + PAPERS

@@ -381,6 +381,16 @@ coded! {
 }
 
 coded! {
+    /// What becomes of a model output that is not finite.
+    NonFinite, "non_finite" {
+        /// It is refused before anything is written: the whole output is read once more.
+        Refuse = 0 "refuse",
+        /// It is computed with, unseen: one pass over memory a step. Finite outputs give the same bits.
+        Propagate = 1 "propagate",
+    }
+}
+
+coded! {
     /// Whose accidents to reproduce.
     Compat, "compat" {
         /// Nobody's.

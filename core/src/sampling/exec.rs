@@ -5,7 +5,7 @@ use ndarray::ArrayViewMut2;
 use super::chain::{self, Test};
 use super::dense;
 use super::measure::{self, Numbers};
-use super::pass::{CHUNK, Op, RowContext, pass};
+use super::pass::{CHUNK, RowContext, pass};
 use super::plan::Plan;
 use super::run::Run;
 use super::table::{Eval, Measure, Operand, REGISTERS, Row};
@@ -24,15 +24,15 @@ enum Barrier {
 #[derive(Default)]
 struct Segment {
     /// Linear combinations that end at a barrier, one after the other.
-    phases: Vec<(Vec<Op>, Barrier)>,
-    lins: Vec<Op>,
+    phases: Vec<(Vec<Row>, Barrier)>,
+    lins: Vec<Row>,
     /// Error register and proposal slot, when the segment ends a trial step.
     accept: Option<(usize, usize)>,
     /// The test of a proposal, when the segment ends one.
     test: Option<Test>,
     /// After the decision: for accepted rows, then for all unfinished rows.
-    accepted: Vec<Op>,
-    after: Vec<Op>,
+    accepted: Vec<Row>,
+    after: Vec<Row>,
     next: usize,
 }
 
@@ -43,15 +43,14 @@ fn segment(plan: &Plan, from: usize) -> Segment {
     let (mut at, mut part) = (from, 0);
     while let Some(row) = rows.get(at) {
         at += 1;
-        let mut keep = |op| [&mut s.lins, &mut s.accepted, &mut s.after][part].push(op);
         match *row {
             Row::Eval(_) => {
                 at -= 1;
                 break;
             }
-            Row::Lin(lin) => keep(Op::Lin(lin)),
-            Row::LearnedNoise { base, slope } => keep(Op::LearnedNoise { base, slope }),
-            Row::Noisy(noisy) => keep(Op::Noisy(noisy)),
+            Row::Lin(_) | Row::LearnedNoise { .. } | Row::Noisy(_) => {
+                [&mut s.lins, &mut s.accepted, &mut s.after][part].push(*row);
+            }
             Row::Accept { error, proposal } => s.accept = Some((usize::from(error), usize::from(proposal))),
             Row::Metropolis { gradient, next, p0, p, number } => {
                 let [gradient, next, p0, p] = [gradient, next, p0, p].map(usize::from);
@@ -75,6 +74,15 @@ fn segment(plan: &Plan, from: usize) -> Segment {
     s
 }
 
+/// The rows from a position to the next evaluation and its position, where all of them are done to every element:
+/// by far the most segments, which need no sorting.
+fn plain(plan: &Plan, from: usize) -> Option<(&[Row], usize)> {
+    let rows = plan.table().rows.get(from..)?;
+    let each = |row: &&Row| matches!(row, Row::Lin(_) | Row::LearnedNoise { .. } | Row::Noisy(_));
+    let count = rows.iter().take_while(each).count();
+    matches!(rows.get(count), None | Some(Row::Eval(_))).then(|| (&rows[..count], from + count))
+}
+
 /// Carries a fresh run to its first evaluation: what stands before it only prepares the state.
 pub(super) fn begin(run: &mut Run, plan: &Plan, state: &mut [f32]) {
     let s = segment(plan, run.position);
@@ -83,19 +91,32 @@ pub(super) fn begin(run: &mut Run, plan: &Plan, state: &mut [f32]) {
     pass(run, plan, &eval, state, &[], &s.lins, &[], &[], None, &mut []);
 }
 
-/// Carries the run to its next evaluation. Everything was checked before.
-pub(super) fn advance(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32], told: &[f64]) {
+/// Carries the run to its next evaluation; `active` are the rows it was asked for. Everything was checked before.
+pub(super) fn advance(
+    run: &mut Run,
+    plan: &Plan,
+    state: &mut [f32],
+    y: &[f32],
+    told: &[f64],
+    active: &[bool],
+) {
     if !run.places.is_empty() {
-        return advance_rows(run, plan, state, y, told);
+        return advance_rows(run, plan, state, y, told, active);
     }
     let Some(eval) = plan.eval_at(run.position).copied() else { return };
+    if let Some((rows, next)) = plain(plan, run.position + 1) {
+        pass(run, plan, &eval, state, y, rows, active, &[], None, &mut []);
+        beside(run, plan, &eval, rows, active, told);
+        run.counters.evals += 1;
+        run.position = next;
+        return;
+    }
     let s = segment(plan, run.position + 1);
     let chunks = run.elements.div_ceil(CHUNK);
-    let active = run.active(plan);
-    let numbers = phases(run, plan, &eval, state, y, &s, &active, told);
+    let numbers = phases(run, plan, &eval, state, y, &s, active, told);
     let mut errors = vec![0.0; if s.accept.is_some() { run.rows() * chunks } else { 0 }];
-    pass(run, plan, &eval, state, y, &s.lins, &active, &numbers, s.accept, &mut errors);
-    let registers = beside(run, plan, &eval, &s.lins, &active, told);
+    pass(run, plan, &eval, state, y, &s.lins, active, &numbers, s.accept, &mut errors);
+    let registers = beside(run, plan, &eval, &s.lins, active, told);
     run.counters.evals += 1;
     run.position = s.next;
     if let Some(test) = &s.test {
@@ -145,10 +166,16 @@ pub(super) fn advance(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32], 
 }
 
 /// Carries the rows that were asked for to their next evaluations, those at one place together.
-fn advance_rows(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32], told: &[f64]) {
-    let active = run.active(plan);
+fn advance_rows(
+    run: &mut Run,
+    plan: &Plan,
+    state: &mut [f32],
+    y: &[f32],
+    told: &[f64],
+    active: &[bool],
+) {
     let places: Vec<Option<usize>> =
-        run.places.iter().zip(&active).map(|(p, active)| active.then_some(p.position)).collect();
+        run.places.iter().zip(active).map(|(p, active)| active.then_some(p.position)).collect();
     let mut positions: Vec<usize> = places.iter().flatten().copied().collect();
     positions.sort_unstable();
     positions.dedup();
@@ -173,7 +200,7 @@ fn beside(
     run: &mut Run,
     plan: &Plan,
     eval: &Eval,
-    ops: &[Op],
+    ops: &[Row],
     active: &[bool],
     told: &[f64],
 ) -> Vec<[f64; REGISTERS]> {
@@ -190,7 +217,7 @@ fn beside(
         let context = RowContext::new(run, plan, eval, row, &[]);
         let registers = &mut registers[row];
         for op in ops {
-            let Op::Lin(lin) = op else { continue };
+            let Row::Lin(lin) = op else { continue };
             let value = plan.table().terms(lin).iter().fold(0.0, |sum, term| {
                 let value = match term.operand {
                     Operand::Slot(i) => slots[usize::from(i)],

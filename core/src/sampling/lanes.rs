@@ -117,6 +117,8 @@ pub(super) fn error_sum(error: &[f32], x: &[f32], x_new: &[f32], a: Tolerance) -
 
 /// Elements a task of the search below reads.
 const TASK: usize = 64 * 1024;
+/// Elements up to which one after the other is found sooner.
+const FEW: usize = 32;
 
 /// The first element that is NaN or infinite in a row still in use, as `(row, element)`.
 pub(super) fn first_non_finite(y: &[f32], elements: usize, active: &[bool]) -> Option<(usize, usize)> {
@@ -124,14 +126,17 @@ pub(super) fn first_non_finite(y: &[f32], elements: usize, active: &[bool]) -> O
         let rows = y.chunks_exact(elements).enumerate();
         rows.filter(|(row, _)| active.get(*row).is_none_or(|active| *active))
     };
+    // Where it is must not depend on the threads.
+    let place = |(row, y): (usize, &[f32])| y.iter().position(|v| !v.is_finite()).map(|e| (row, e));
+    if y.len() <= FEW {
+        return rows().find_map(place);
+    }
     let found = AtomicBool::new(false);
     threads::for_each(rows().flat_map(|(_, y)| y.chunks(TASK)), y.len() as u64, |part| {
         if !dispatch(AllFinite(part)) {
             found.store(true, Ordering::Relaxed);
         }
     });
-    // Where it is must not depend on the threads.
-    let place = |(row, y): (usize, &[f32])| y.iter().position(|v| !v.is_finite()).map(|e| (row, e));
     if found.into_inner() { rows().find_map(place) } else { None }
 }
 

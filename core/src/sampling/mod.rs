@@ -73,7 +73,7 @@ pub use driver::{drive, drive_with, sample};
 pub use fields::Value as OptionValue;
 pub use operations::{Operation, OperationTerm, Source, Target};
 pub use options::{
-    Compat, FinalSigma, Guidance, Likelihood, MAX_STEPS, NoiseKind, PlanOptions, Prediction, Process,
+    Compat, FinalSigma, Guidance, Likelihood, MAX_STEPS, NoiseKind, NonFinite, PlanOptions, Prediction, Process,
     ShiftType, Solver, Spacing, Variance,
 };
 pub use plan::Plan;

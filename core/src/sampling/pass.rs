@@ -11,7 +11,7 @@ use super::measure::Numbers;
 use super::plan::Plan;
 use super::prediction::Map;
 use super::run::Run;
-use super::table::{At, Draw, Eval, Lin, MAX_SLOTS, MAX_TERMS, Noisy, Operand, REGISTERS, Scale, Term};
+use super::table::{At, Draw, Eval, Lin, MAX_SLOTS, MAX_TERMS, Noisy, Operand, REGISTERS, Row, Scale, Term};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::random::{Purpose, normal_chunk};
 use crate::threads;
@@ -28,15 +28,8 @@ const COSTLY: usize = 50;
 pub(super) const MAX_LINS: usize = 16;
 const FEW_LINS: usize = 4;
 
-/// What is done to every element.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Op {
-    Lin(Lin),
-    LearnedNoise { base: f64, slope: f64 },
-    Noisy(Noisy),
-}
-
-/// Runs `ops` over the rows that are `active` (all when empty).
+/// Runs `ops`, rows of the table that are done to every element, over the rows of the batch that are `active` (all
+/// when empty).
 #[allow(clippy::too_many_arguments)]
 pub(super) fn pass(
     run: &Run,
@@ -44,7 +37,7 @@ pub(super) fn pass(
     eval: &Eval,
     state: &mut [f32],
     y: &[f32],
-    ops: &[Op],
+    ops: &[Row],
     active: &[bool],
     numbers: &[Numbers],
     accept: Option<(usize, usize)>,
@@ -60,7 +53,7 @@ pub(super) fn pass(
     }
     let draws = plan.table().draws.as_slice();
     let cost = ops.iter().map(|op| cost(plan, op)).sum::<usize>() + if accept.is_some() { 20 } else { 0 };
-    let tasks = Tasks {
+    let mut tasks = Tasks {
         slots,
         used: plan.table().slots,
         y,
@@ -77,14 +70,15 @@ pub(super) fn pass(
         proposal,
         tolerance: Tolerance { rtol: plan.options().rtol, atol: plan.options().atol },
     });
-    threads::for_each(tasks, (len as u64).saturating_mul(cost as u64), |task| {
+    // By reference, as all that follows: moves of the slots cost as much as a small task.
+    threads::for_each(&mut tasks, (len as u64).saturating_mul(cost as u64), |mut task| {
         let row = RowContext::new(run, plan, eval, task.row, numbers);
         let noise = Noise { seed: run.seeds[task.row], step: eval.step, draws };
         // Short lists, by far the most, are not to pay for long ones.
-        if ops.len() <= FEW_LINS {
-            work::<FEW_LINS>(plan, ops, &row, task, noise, accept);
-        } else {
-            work::<MAX_LINS>(plan, ops, &row, task, noise, accept);
+        match ops.len() {
+            1 => work::<1>(plan, ops, &row, &mut task, noise, accept),
+            ..=FEW_LINS => work::<FEW_LINS>(plan, ops, &row, &mut task, noise, accept),
+            _ => work::<MAX_LINS>(plan, ops, &row, &mut task, noise, accept),
         }
     });
 }
@@ -92,18 +86,19 @@ pub(super) fn pass(
 /// One task of at most `N` operations.
 fn work<const N: usize>(
     plan: &Plan,
-    ops: &[Op],
+    ops: &[Row],
     row: &RowContext,
-    task: Task,
+    task: &mut Task,
     noise: Noise,
     accept: Option<Accept>,
 ) {
     let mut resolved = [Resolved::default(); N];
     for (r, op) in resolved.iter_mut().zip(ops) {
         match op {
-            Op::Lin(lin) => row.resolve(lin, plan.table().terms(lin), r),
-            Op::LearnedNoise { base, slope } => *r = Resolved::learned(*base, *slope),
-            Op::Noisy(noisy) => *r = Resolved::noisy(noisy),
+            Row::Lin(lin) => row.resolve(lin, plan.table().terms(lin), r),
+            Row::LearnedNoise { base, slope } => *r = Resolved::learned(*base, *slope),
+            Row::Noisy(noisy) => *r = Resolved::noisy(noisy),
+            _ => debug_assert!(false, "not done to every element"),
         }
     }
     let lins = &resolved[..ops.len()];
@@ -113,11 +108,12 @@ fn work<const N: usize>(
 }
 
 /// Operations an element costs, roughly.
-fn cost(plan: &Plan, op: &Op) -> usize {
+fn cost(plan: &Plan, op: &Row) -> usize {
     let lin = match op {
-        Op::Lin(lin) => lin,
-        Op::LearnedNoise { .. } => return 150,
-        Op::Noisy(_) => return 110,
+        Row::Lin(lin) => lin,
+        Row::LearnedNoise { .. } => return 150,
+        Row::Noisy(_) => return 110,
+        _ => return 0,
     };
     let terms = plan.table().terms(lin);
     let noise: usize = terms
@@ -343,7 +339,7 @@ fn first<const N: usize>(c: &[f32; MAX_TERMS]) -> [f32; N] {
 
 /// One task at one instruction set.
 struct Pass<'a, 'b> {
-    task: Task<'a>,
+    task: &'b mut Task<'a>,
     lins: &'b [Resolved],
     noise: Noise<'b>,
     accept: Option<Accept>,
@@ -355,7 +351,7 @@ impl Kernel for Pass<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Pass { mut task, lins, noise, accept, scratch } = self;
+        let Pass { task, lins, noise, accept, scratch } = self;
         let mut parts = scratch.chunks_exact_mut(CHUNK);
         let mut buffer = || parts.next().unwrap_or_default();
         let mut target = buffer();

@@ -25,6 +25,18 @@ fn latent_diffusion(solver: Solver) -> PlanOptions {
     }
 }
 
+fn pixart() -> PlanOptions {
+    PlanOptions {
+        process: Process::VpLinear,
+        prediction: Prediction::Epsilon,
+        // What that scheduler calls linspace.
+        spacing: Spacing::SgmUniform,
+        solver: Solver::DpmPP2M,
+        steps: 20,
+        ..Default::default()
+    }
+}
+
 fn flow(shift: f64, steps: usize) -> PlanOptions {
     PlanOptions { shift, steps, ..Default::default() }
 }
@@ -43,6 +55,16 @@ const PRESETS: &[Preset] = &[
         name: "sdxl",
         about: "Stable Diffusion XL: the same table, Euler, leading with offset 1 (its scheduler_config.json)",
         options: || PlanOptions { steps: 50, ..latent_diffusion(Solver::Euler) },
+    },
+    Preset {
+        name: "pixart_alpha",
+        about: "PixArt-alpha: linear betas 0.0001 to 0.02, epsilon (of an output with learned variance the first half), DPM-Solver++ 2M, 20 steps (the defaults of DPMSolverMultistepScheduler, with which scripts/convert_pixart_alpha_to_diffusers.py makes its pipeline; its pipeline)",
+        options: pixart,
+    },
+    Preset {
+        name: "pixart_sigma",
+        about: "PixArt-Sigma: as pixart_alpha (tools/convert_pixart_to_diffusers.py and scripts/inference.py of its repository; its pipeline)",
+        options: pixart,
     },
     Preset {
         name: "svd",
@@ -148,6 +170,9 @@ mod tests {
         }
         let t = |name| Plan::compile(&PlanOptions::preset(name).unwrap()).unwrap().grid().to_vec();
         assert_eq!((t("sdxl")[0].t, t("sdxl")[49].t), (981.0, 1.0));
+        let pixart = t("pixart_sigma");
+        assert_eq!((pixart[0].t, pixart.len()), (999.0, 21));
+        assert!((pixart[19].t - 49.95).abs() < 1e-9 && pixart[20].sigma == 0.0);
         assert!((t("svd")[0].sigma - 700.0).abs() < 1e-9);
         assert!((t("ltx_video")[49].t - 0.1).abs() < 1e-12);
         assert!(PlanOptions::preset("sd9").is_err());

@@ -4,7 +4,7 @@ use super::adaptive::Control;
 use super::chain::Chain;
 use super::exec;
 use super::lanes;
-use super::options::Process;
+use super::options::{NonFinite, Process};
 use super::plan::Plan;
 use super::rows::Place;
 use super::table::{Eval, Role};
@@ -387,8 +387,8 @@ impl Run {
     ///
     /// # Errors
     /// [`Error::State`] when the run is done, `eval_id` is not the current request's (stale or
-    /// told twice), or the output of an unfinished row is not finite; [`Error::Shape`] when a
-    /// length is wrong. Run and state are untouched on error.
+    /// told twice), or the output of an unfinished row is not finite (unless
+    /// [`non_finite`](super::PlanOptions::non_finite) says otherwise); [`Error::Shape`] when a length is wrong. Run and state are untouched on error.
     pub fn tell(&mut self, plan: &Plan, state: &mut [f32], eval_id: u64, y: &[f32]) -> Result<()> {
         self.tell_with(plan, state, eval_id, y, &[])
     }
@@ -407,8 +407,8 @@ impl Run {
         y: &[f32],
         numbers: &[f64],
     ) -> Result<()> {
-        self.check_output(plan, state.len(), eval_id, y, numbers)?;
-        exec::advance(self, plan, state, y, numbers);
+        let active = self.check_output(plan, state.len(), eval_id, y, numbers)?;
+        exec::advance(self, plan, state, y, numbers, &active);
         Ok(())
     }
 
@@ -425,16 +425,16 @@ impl Run {
         eval_id: u64,
         y: &[f32],
     ) -> Result<()> {
-        self.check_output(plan, state.len(), eval_id, y, &[])?;
+        let active = self.check_output(plan, state.len(), eval_id, y, &[])?;
         if to.len() != state.len() {
             return Err(Error::shape("to", &[to.len()], format!("{} elements, as the state", state.len())));
         }
         exec::copy(state, to);
-        exec::advance(self, plan, to, y, &[]);
+        exec::advance(self, plan, to, y, &[], &active);
         Ok(())
     }
 
-    /// What must hold before anything changes.
+    /// What must hold before anything changes; returns the rows that are used.
     fn check_output(
         &self,
         plan: &Plan,
@@ -442,7 +442,7 @@ impl Run {
         eval_id: u64,
         y: &[f32],
         numbers: &[f64],
-    ) -> Result<()> {
+    ) -> Result<Vec<bool>> {
         self.check(plan, state_len)?;
         let eval = self.awaited(plan, eval_id)?;
         let len = self.elements * plan.outputs();
@@ -452,7 +452,9 @@ impl Run {
         }
         // A proposal that ran away is rejected; where a chain starts there must be a gradient.
         let rejects = plan.is_tested() && self.counters.evals > 0;
-        let bad = if rejects { None } else { lanes::first_non_finite(y, len, &self.active(plan)) };
+        let active = self.active(plan);
+        let unread = rejects || plan.options().non_finite == NonFinite::Propagate;
+        let bad = if unread { None } else { lanes::first_non_finite(y, len, &active) };
         if let Some((row, element)) = bad {
             let value = y[row * len + element];
             let own = self.places.get(row).and_then(|p| plan.eval_at(p.position)).unwrap_or(eval);
@@ -466,7 +468,6 @@ impl Run {
             let expected = format!("{} x {} numbers", self.rows(), plan.numbers());
             return Err(Error::shape("numbers", &[numbers.len()], expected));
         }
-        let active = self.active(plan);
         let used = |row: usize| active.get(row).copied().unwrap_or(true);
         if let Some(row) = (0..numbers.len()).find(|&row| used(row) && !numbers[row].is_finite() && !rejects)
         {
@@ -474,7 +475,7 @@ impl Run {
                 format!("the number told is {} in row {row}; expected finite numbers", numbers[row]);
             return Err(Error::State(message));
         }
-        Ok(())
+        Ok(active)
     }
 
     /// The evaluation that the run waits for, which must be `eval_id`.

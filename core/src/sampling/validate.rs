@@ -21,7 +21,18 @@ impl PlanOptions {
         self.check_process()?;
         self.check_grid()?;
         self.check_solver()?;
+        self.check_non_finite()?;
         self.check_guidance()
+    }
+
+    /// What judges a step by the outputs must be able to.
+    fn check_non_finite(&self) -> Result<()> {
+        let judges = self.solver.is_adaptive() || self.solver.tests_proposals();
+        if self.non_finite == NonFinite::Propagate && judges {
+            let expected = format!("refuse with the solver {}, which judges its steps", self.solver.name());
+            return Err(Error::argument("non_finite", self.non_finite.name(), expected));
+        }
+        Ok(())
     }
 
     /// Also what this plan does not use: a NaN there is a mistake of the caller all the same.

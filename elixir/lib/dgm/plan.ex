@@ -75,6 +75,8 @@ defmodule DGM.Plan do
       `DGM.Sampler.log_density/1`; default `:none`
     * `:step_size`, `:leapfrog`, `:warmup`, `:target_accept` - of Markov chains (`:ula`, `:mala`, `:hmc` on the
       process `:target`, see `DGM.Chains`) and of `:annealed_langevin`
+    * `:non_finite` - whether an output that is not finite is an error, `:refuse` (default), or computed with, unseen,
+      in one pass over memory a step, `:propagate`
     * `:compat` - `:diffusers` reproduces that library's rounding, default `:none`
 
   `defaults/0` lists the default of each.

@@ -46,6 +46,11 @@ fn bad_options_are_named() {
     refused(PlanOptions { atol: -1.0, ..bosh() }, "atol");
     refused(PlanOptions { h_init: 2.0, ..bosh() }, "h_init");
     refused(PlanOptions { max_evals: 1, ..bosh() }, "max_evals");
+    refused(PlanOptions { non_finite: NonFinite::Propagate, ..bosh() }, "non_finite");
+    refused(
+        PlanOptions { non_finite: NonFinite::Propagate, solver: Solver::Mala, ..base(Process::Target) },
+        "non_finite",
+    );
     for times in [
         vec![],
         vec![0.5],

@@ -80,6 +80,55 @@ fn the_first_number_that_is_not_finite_is_named() {
     assert!(state == before);
 }
 
+/// Unchecked outputs: every plan that may leave the search out computes the same bits.
+#[test]
+fn finite_outputs_are_the_same_unseen() {
+    let mut compared = 0;
+    for plan in catalogue() {
+        let options = PlanOptions { non_finite: NonFinite::Propagate, ..plan.options().clone() };
+        let Ok(unseen) = Plan::compile(&options) else {
+            assert!(plan.is_adaptive() || plan.is_tested());
+            continue;
+        };
+        assert_ne!(unseen.hash(), plan.hash());
+        let bits = |plan: &Plan| -> Vec<u32> {
+            walk(plan, &[3, 4], None, 1027, toy).iter().map(|x| x.to_bits()).collect()
+        };
+        assert!(bits(&unseen) == bits(&plan), "{}", plan.options().solver.name());
+        compared += 1;
+    }
+    assert!(compared > 50, "{compared}");
+}
+
+#[test]
+fn outputs_that_are_not_finite_spread_where_asked() {
+    for (solver, guidance) in [(Solver::Euler, 1.0), (Solver::Heun, 2.0)] {
+        let non_finite = NonFinite::Propagate;
+        let plan = compile(PlanOptions { steps: 3, solver, guidance, non_finite, ..Default::default() });
+        let result = |bad: Option<f32>| {
+            walk(&plan, &[1, 2], None, 100, |r, x, t, y| {
+                toy(r, x, t, y)?;
+                if let (Some(bad), 2) = (bad, r.eval_id) {
+                    y[107] = bad;
+                }
+                Ok(())
+            })
+        };
+        let clean = result(None);
+        for bad in [f32::NAN, f32::INFINITY] {
+            let spread = result(Some(bad));
+            for (i, (a, b)) in spread.iter().zip(&clean).enumerate() {
+                assert_eq!(a.is_finite(), i != 107, "{bad} at {i}");
+                assert!(i == 107 || a == b, "{bad} at {i}: {a} {b}");
+            }
+        }
+    }
+    // What judges a step has to see.
+    let none = |o: PlanOptions| Plan::compile(&PlanOptions { non_finite: NonFinite::Propagate, ..o }).is_err();
+    assert!(none(PlanOptions { solver: Solver::Tsit5, ..Default::default() }));
+    assert!(none(PlanOptions { solver: Solver::Hmc, ..base(Process::Target) }));
+}
+
 /// The next state written elsewhere is the one written in place.
 #[test]
 fn a_state_that_stays_gives_the_same_next_one() {
