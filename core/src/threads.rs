@@ -141,16 +141,14 @@ impl Drop for NestedGuard {
 /// kernels should ask once and split.
 pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     const ALIGN: usize = 16; // floats: 64 bytes, one cache line
-    SCRATCH.with(|scratch| {
-        let mut buf = scratch.take();
-        if buf.len() < len + ALIGN {
-            buf.resize(len + ALIGN, 0.0);
-        }
-        let start = buf.as_ptr().align_offset(ALIGN * size_of::<f32>()).min(ALIGN);
-        let out = f(&mut buf[start..start + len]);
-        scratch.replace(buf);
-        out
-    })
+    let mut buf = SCRATCH.take();
+    if buf.len() < len + ALIGN {
+        buf.resize(len + ALIGN, 0.0);
+    }
+    let start = buf.as_ptr().align_offset(ALIGN * size_of::<f32>()).min(ALIGN);
+    let out = f(&mut buf[start..start + len]);
+    SCRATCH.set(buf);
+    out
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ defmodule DGM.ChainsTest do
     run = Sampler.start(Plan.compile(), [1], 2)
     assert_raise ArgumentError, ~r/solver/, fn -> Chains.accepted(run) end
     assert_raise ArgumentError, ~r/run/, fn -> Chains.accepted(nil) end
-    assert_raise ArgumentError, ~r/draws/, fn -> Chains.split_r_hat([[1, 2, 3]]) end
+    assert_raise ArgumentError, ~r/chains/, fn -> Chains.split_r_hat([[1, 2, 3]]) end
     assert_raise ArgumentError, ~r/chains/, fn -> Chains.split_r_hat([[1, 2, 3, 4], [1]]) end
     assert Chains.split_r_hat([[1, 1, 1, 1]]) == nil
 

@@ -2,6 +2,7 @@
 read and write what has to be; one checks ours against the formula of the paper on a small tensor."""
 
 import ctypes
+import functools
 import math
 
 import numpy as np
@@ -38,9 +39,9 @@ def _compiled(f):
     return torch.compile(f, dynamic=False)
 
 
-def euler(engine, probe, n, compile_too):
+def euler(engine, probe, n, compile_too, **options):
     x, v = torch.randn(n), torch.randn(n)
-    run = Run(engine, x, 1000, "flow", "velocity", "euler")
+    run = Run(engine, x, 1000, "flow", "velocity", "euler", **options)
 
     def ours():
         run.ask()
@@ -54,17 +55,17 @@ def euler(engine, probe, n, compile_too):
     return timed, _limits(probe, [x, v], [x])
 
 
-def check_euler(engine):
+def check_euler(engine, **options):
     x, v = torch.randn(1000), torch.randn(1000)
-    run = Run(engine, x, 10, "flow", "velocity", "euler")
+    run = Run(engine, x, 10, "flow", "velocity", "euler", **options)
     t0 = run.ask().t
     run.tell(v)
     return (run.x - (x + (run.ask().t - t0) * v)).abs().max().item()
 
 
-def guided(engine, probe, n, compile_too):
+def guided(engine, probe, n, compile_too, **options):
     x, c, u = torch.randn(n), torch.randn(n), torch.randn(n)
-    run = Run(engine, x, 1000, "flow", "velocity", "euler", guidance=7.5)
+    run = Run(engine, x, 1000, "flow", "velocity", "euler", guidance=7.5, **options)
 
     def ours():
         for y in (c, u):
@@ -79,9 +80,9 @@ def guided(engine, probe, n, compile_too):
     return timed, _limits(probe, [x, c, u], [x])
 
 
-def check_guided(engine):
+def check_guided(engine, **options):
     x, c, u = torch.randn(1000), torch.randn(1000), torch.randn(1000)
-    run = Run(engine, x, 10, "flow", "velocity", "euler", guidance=7.5)
+    run = Run(engine, x, 10, "flow", "velocity", "euler", guidance=7.5, **options)
     t0 = run.ask().t
     for _ in range(2):
         run.tell((c, u)[run.request.role])
@@ -161,10 +162,16 @@ def check_normals(engine):
     return max(abs(m.item()) for m in moments)
 
 
+def _unseen(f):
+    return functools.partial(f, non_finite="propagate")
+
+
 # Name, group, the two functions, and what the second may return.
 CASES = [
     ("Euler step", "step", euler, check_euler, 1e-5),
     ("Euler step with CFG", "step", guided, check_guided, 1e-5),
+    ("Euler step, outputs unseen", "step", _unseen(euler), _unseen(check_euler), 1e-5),
+    ("Euler step with CFG, outputs unseen", "step", _unseen(guided), _unseen(check_guided), 1e-5),
     ("DPM++2M step", "step", multistep, check_multistep, 1e-5),
     ("normals", "noise", normals, check_normals, 1e-2),
 ]

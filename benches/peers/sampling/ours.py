@@ -7,9 +7,10 @@ import torch
 PROCESS = {"flow": 0, "vp": 1}
 PREDICTION = {"epsilon": 0, "x0": 1, "velocity": 3}
 SOLVER = {"euler": 0, "dpmpp_2m": 6}
+NON_FINITE = {"refuse": 0, "propagate": 1}
 
 
-class PlanOptions(ctypes.Structure):
+class _First(ctypes.Structure):
     _fields_ = [("struct_size", ctypes.c_size_t), ("process", ctypes.c_int32), ("prediction", ctypes.c_int32),
                 ("solver", ctypes.c_int32), ("spacing", ctypes.c_int32), ("steps", ctypes.c_int64),
                 ("shift", ctypes.c_double), ("eta", ctypes.c_double), ("guidance", ctypes.c_double),
@@ -17,6 +18,12 @@ class PlanOptions(ctypes.Structure):
                 ("train_steps", ctypes.c_int64), ("rtol", ctypes.c_double), ("atol", ctypes.c_double),
                 ("h_init", ctypes.c_double), ("times", ctypes.c_void_p), ("times_len", ctypes.c_size_t),
                 ("max_evals", ctypes.c_int64)]
+
+
+class PlanOptions(_First):
+    """dgm_plan_options up to the last field used here; those between keep what dgm_plan_options_init() gave them."""
+
+    _fields_ = [("between", ctypes.c_ubyte * (508 - ctypes.sizeof(_First))), ("non_finite", ctypes.c_int32)]
 
 
 class Request(ctypes.Structure):
@@ -30,12 +37,13 @@ class Request(ctypes.Structure):
 class Run:
     """A run over one row of `elements` numbers that starts again where it ends."""
 
-    def __init__(self, engine, x, steps, process, prediction, solver, guidance=1.0):
+    def __init__(self, engine, x, steps, process, prediction, solver, guidance=1.0, non_finite="refuse"):
         self.engine, elements = engine, x.numel()
         options = PlanOptions()
         engine.plan_options_init(options, ctypes.c_size_t(ctypes.sizeof(options)))
         options.process, options.prediction = PROCESS[process], PREDICTION[prediction]
         options.solver, options.steps, options.guidance = SOLVER[solver], steps, guidance
+        options.non_finite = NON_FINITE[non_finite]
         self.plan = ctypes.c_void_p()
         engine.plan_compile(ctypes.byref(options), ctypes.byref(self.plan))
         floats, size = ctypes.c_size_t(), ctypes.c_size_t()

@@ -116,10 +116,13 @@ pub fn catalogue() -> String {
     for &solver in Solver::ALL {
         let plans: Vec<(Process, Plan)> =
             Process::ALL.iter().filter_map(|&p| plan(solver, p).map(|plan| (p, plan))).collect();
-        let processes = if plans.len() == Process::ALL.len() {
-            "all".to_string()
-        } else {
-            plans.iter().map(|(p, _)| p.name()).collect::<Vec<_>>().join(", ")
+        let (able, unable): (Vec<_>, Vec<_>) =
+            Process::ALL.iter().map(|p| p.name()).partition(|n| plans.iter().any(|(p, _)| p.name() == *n));
+        // The shorter of the two lists.
+        let processes = match (unable.len(), unable.len() < able.len()) {
+            (0, _) => "all".to_string(),
+            (_, true) => format!("all but {}", unable.join(", ")),
+            (_, false) => able.join(", "),
         };
         let (evals, slots) = plans.first().map_or((0, 0), |(_, p)| (p.max_evals(), p.slots()));
         let evals = match solver {

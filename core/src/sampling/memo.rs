@@ -19,15 +19,13 @@ struct Memo {
     run: Run,
 }
 
-type Last = Cell<Option<Box<Memo>>>;
-
 thread_local! {
-    static LAST: Last = const { Cell::new(None) };
+    static LAST: Cell<Option<Box<Memo>>> = const { Cell::new(None) };
 }
 
-/// The run of `bytes`: the last one, or decoded.
-fn recall(last: &Last, plan: &Plan, bytes: &[u8]) -> Result<Box<Memo>> {
-    if let Some(memo) = last.take()
+/// The run of `bytes`: remembered, or decoded.
+fn recall(plan: &Plan, bytes: &[u8]) -> Result<Box<Memo>> {
+    if let Some(memo) = LAST.take()
         && memo.plan == std::ptr::from_ref(plan)
         // A plan may lie where an earlier one lay.
         && memo.run.check_plan(plan).is_ok()
@@ -41,9 +39,9 @@ fn recall(last: &Last, plan: &Plan, bytes: &[u8]) -> Result<Box<Memo>> {
     Ok(Box::new(Memo { plan, bytes, run }))
 }
 
-fn remember(last: &Last, memo: Box<Memo>) {
+fn remember(memo: Box<Memo>) {
     if !memo.bytes.is_empty() {
-        last.set(Some(memo));
+        LAST.set(Some(memo));
     }
 }
 
@@ -54,12 +52,10 @@ impl Run {
     /// # Errors
     /// Those of [`decode`](Run::decode), and of `look`.
     pub fn read<R>(plan: &Plan, bytes: &[u8], look: impl FnOnce(&Run) -> Result<R>) -> Result<R> {
-        LAST.with(|last| {
-            let memo = recall(last, plan, bytes)?;
-            let found = look(&memo.run);
-            remember(last, memo);
-            found
-        })
+        let memo = recall(plan, bytes)?;
+        let found = look(&memo.run);
+        remember(memo);
+        found
     }
 
     /// Changes the run that [`encode`](Run::encode) wrote to `bytes`, which are untouched on error.
@@ -71,17 +67,15 @@ impl Run {
         bytes: &mut [u8],
         change: impl FnOnce(&mut Run) -> Result<R>,
     ) -> Result<R> {
-        LAST.with(|last| {
-            let mut memo = recall(last, plan, bytes)?;
-            // After an error, or a panic of `change`, nothing is remembered.
-            let found = change(&mut memo.run)?;
-            let len = memo.run.encode(plan, bytes)?;
-            if memo.bytes.len() == len {
-                memo.bytes.copy_from_slice(&bytes[..len]);
-            }
-            remember(last, memo);
-            Ok(found)
-        })
+        let mut memo = recall(plan, bytes)?;
+        // After an error, or a panic of `change`, nothing is remembered.
+        let found = change(&mut memo.run)?;
+        let len = memo.run.encode(plan, bytes)?;
+        if memo.bytes.len() == len {
+            memo.bytes.copy_from_slice(&bytes[..len]);
+        }
+        remember(memo);
+        Ok(found)
     }
 }
 

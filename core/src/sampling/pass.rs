@@ -27,6 +27,7 @@ const COSTLY: usize = 50;
 /// Linear combinations of one phase.
 pub(super) const MAX_LINS: usize = 16;
 const FEW_LINS: usize = 4;
+const FEW_SLOTS: usize = 4;
 
 /// Runs `ops`, rows of the table that are done to every element, over the rows of the batch that are `active` (all
 /// when empty).
@@ -46,15 +47,30 @@ pub(super) fn pass(
     if ops.is_empty() {
         return;
     }
+    // As lists of operations below: few, by far the most, are not to pay for many.
+    let pass = if plan.table().slots <= FEW_SLOTS { pass_of::<FEW_SLOTS> } else { pass_of::<MAX_SLOTS> };
+    pass(run, plan, eval, state, y, ops, active, numbers, accept, errors);
+}
+
+/// [`pass`] with at most `S` state tensors.
+#[allow(clippy::too_many_arguments)]
+fn pass_of<const S: usize>(
+    run: &Run,
+    plan: &Plan,
+    eval: &Eval,
+    state: &mut [f32],
+    y: &[f32],
+    ops: &[Row],
+    active: &[bool],
+    numbers: &[Numbers],
+    accept: Option<(usize, usize)>,
+    errors: &mut [f64],
+) {
     let len = run.rows() * run.elements;
-    let mut slots: [&mut [f32]; MAX_SLOTS] = Default::default();
-    for (slot, memory) in slots.iter_mut().zip(state.chunks_exact_mut(len)) {
-        *slot = memory;
-    }
     let draws = plan.table().draws.as_slice();
     let cost = ops.iter().map(|op| cost(plan, op)).sum::<usize>() + if accept.is_some() { 20 } else { 0 };
-    let mut tasks = Tasks {
-        slots,
+    let mut tasks = Tasks::<S> {
+        slots: std::array::from_fn(|_| Default::default()),
         used: plan.table().slots,
         y,
         outputs: plan.outputs(),
@@ -65,6 +81,9 @@ pub(super) fn pass(
         left: run.elements,
         size: if cost < COSTLY { LONG_TASK } else { TASK },
     };
+    for (slot, memory) in tasks.slots.iter_mut().zip(state.chunks_exact_mut(len)) {
+        *slot = memory;
+    }
     let accept = accept.map(|(register, proposal)| Accept {
         register,
         proposal,
@@ -76,19 +95,19 @@ pub(super) fn pass(
         let noise = Noise { seed: run.seeds[task.row], step: eval.step, draws };
         // Short lists, by far the most, are not to pay for long ones.
         match ops.len() {
-            1 => work::<1>(plan, ops, &row, &mut task, noise, accept),
-            ..=FEW_LINS => work::<FEW_LINS>(plan, ops, &row, &mut task, noise, accept),
-            _ => work::<MAX_LINS>(plan, ops, &row, &mut task, noise, accept),
+            1 => work::<1, S>(plan, ops, &row, &mut task, noise, accept),
+            ..=FEW_LINS => work::<FEW_LINS, S>(plan, ops, &row, &mut task, noise, accept),
+            _ => work::<MAX_LINS, S>(plan, ops, &row, &mut task, noise, accept),
         }
     });
 }
 
 /// One task of at most `N` operations.
-fn work<const N: usize>(
+fn work<const N: usize, const S: usize>(
     plan: &Plan,
     ops: &[Row],
     row: &RowContext,
-    task: &mut Task,
+    task: &mut Task<S>,
     noise: Noise,
     accept: Option<Accept>,
 ) {
@@ -103,7 +122,8 @@ fn work<const N: usize>(
     }
     let lins = &resolved[..ops.len()];
     threads::with_scratch((REGISTERS + 4) * CHUNK, |scratch| {
-        dispatch(Pass { task, lins, noise, accept, scratch });
+        let Task { slots, y, second, errors, first, .. } = task;
+        dispatch(Pass { slots, y, second, errors, first: *first, lins, noise, accept, scratch });
     });
 }
 
@@ -225,8 +245,8 @@ impl Default for Resolved {
 }
 
 /// A piece of one row: its part of every state tensor, of the outputs and of the error sums.
-struct Task<'a> {
-    slots: [&'a mut [f32]; MAX_SLOTS],
+struct Task<'a, const S: usize> {
+    slots: [&'a mut [f32]; S],
     y: &'a [f32],
     second: &'a [f32],
     errors: &'a mut [f64],
@@ -236,8 +256,8 @@ struct Task<'a> {
 
 /// Cuts the state into tasks, the last one first: the output was just checked from its first number on,
 /// so its end is what caches still hold.
-struct Tasks<'a> {
-    slots: [&'a mut [f32]; MAX_SLOTS],
+struct Tasks<'a, const S: usize> {
+    slots: [&'a mut [f32]; S],
     /// How many of them there are.
     used: usize,
     y: &'a [f32],
@@ -254,14 +274,14 @@ struct Tasks<'a> {
     size: usize,
 }
 
-impl<'a> Iterator for Tasks<'a> {
-    type Item = Task<'a>;
+impl<'a, const S: usize> Iterator for Tasks<'a, S> {
+    type Item = Task<'a, S>;
 
-    fn next(&mut self) -> Option<Task<'a>> {
+    fn next(&mut self) -> Option<Task<'a, S>> {
         while let Some(row) = self.rows.checked_sub(1) {
             let first = (self.left - 1) / self.size * self.size;
             let len = self.left - first;
-            let mut slots: [&mut [f32]; MAX_SLOTS] = Default::default();
+            let mut slots: [&mut [f32]; S] = std::array::from_fn(|_| Default::default());
             for (whole, part) in self.slots[..self.used].iter_mut().zip(&mut slots) {
                 let memory = std::mem::take(whole);
                 (*whole, *part) = memory.split_at_mut(memory.len().saturating_sub(len));
@@ -300,24 +320,60 @@ struct Noise<'a> {
     draws: &'a [Draw],
 }
 
+/// Normals of a draw from an element on. A kernel of its own: their many constants are no burden of passes without.
+struct Normals<'a> {
+    seed: u64,
+    purpose: Purpose,
+    number: u32,
+    first: usize,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Normals<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        normal_chunk(s, self.seed, self.purpose as u32, self.number, self.first, self.out);
+    }
+}
+
 impl Noise<'_> {
     /// Fills `out` with normals from `first` on; `part` is scratch of the same length.
-    #[inline(always)]
-    fn fill<S: Simd>(&self, s: S, operand: Operand, first: usize, out: &mut [f32], part: &mut [f32]) {
+    #[inline(never)]
+    fn fill(&self, operand: Operand, first: usize, out: &mut [f32], part: &mut [f32]) {
+        let seed = self.seed;
         let draw = match operand {
             Operand::Draw(i) => &self.draws[i as usize],
             _ => &Draw::One { purpose: Purpose::Step, number: self.step },
         };
         match draw {
-            Draw::One { purpose, number } => normal_chunk(s, self.seed, *purpose as u32, *number, first, out),
+            &Draw::One { purpose, number } => dispatch(Normals { seed, purpose, number, first, out }),
             Draw::Path(parts) => {
                 out.fill(0.0);
                 for &(number, weight) in parts {
-                    normal_chunk(s, self.seed, Purpose::Brownian as u32, number, first, part);
-                    let weight = weight as f32;
-                    out.iter_mut().zip(&*part).for_each(|(o, p)| *o = p.mul_add(weight, *o));
+                    dispatch(Normals { seed, purpose: Purpose::Brownian, number, first, out: &mut *part });
+                    dispatch(Increment { weight: weight as f32, part, out });
                 }
             }
+        }
+    }
+}
+
+/// `out += weight part`
+struct Increment<'a> {
+    weight: f32,
+    part: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Increment<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for (o, p) in self.out.iter_mut().zip(self.part) {
+            *o = p.mul_add(self.weight, *o);
         }
     }
 }
@@ -333,13 +389,17 @@ fn sources<'a, const N: usize>(
 
 /// The first coefficients.
 #[inline(always)]
-fn first<const N: usize>(c: &[f32; MAX_TERMS]) -> [f32; N] {
+fn leading<const N: usize>(c: &[f32; MAX_TERMS]) -> [f32; N] {
     std::array::from_fn(|i| c[i])
 }
 
 /// One task at one instruction set.
 struct Pass<'a, 'b> {
-    task: &'b mut Task<'a>,
+    slots: &'b mut [&'a mut [f32]],
+    y: &'b [f32],
+    second: &'b [f32],
+    errors: &'b mut [f64],
+    first: usize,
     lins: &'b [Resolved],
     noise: Noise<'b>,
     accept: Option<Accept>,
@@ -351,7 +411,7 @@ impl Kernel for Pass<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Pass { task, lins, noise, accept, scratch } = self;
+        let Pass { slots, y, second: other, errors, first, lins, noise, accept, scratch } = self;
         let mut parts = scratch.chunks_exact_mut(CHUNK);
         let mut buffer = || parts.next().unwrap_or_default();
         let mut target = buffer();
@@ -359,7 +419,7 @@ impl Kernel for Pass<'_, '_> {
         let part = buffer();
         let others = buffer();
         let mut registers: [&mut [f32]; REGISTERS] = std::array::from_fn(|_| buffer());
-        let len = task.slots[0].len();
+        let len = slots[0].len();
         for (index, at) in (0..len).step_by(CHUNK).enumerate() {
             let end = len.min(at + CHUNK);
             let n = end - at;
@@ -370,11 +430,11 @@ impl Kernel for Pass<'_, '_> {
                 let o = &lin.operands;
                 if lin.noisy {
                     if drawn != Some(Operand::Noise) {
-                        noise.fill(s, Operand::Noise, task.first + at, &mut normals[..n], &mut part[..n]);
+                        noise.fill(Operand::Noise, first + at, &mut normals[..n], &mut part[..n]);
                         drawn = Some(Operand::Noise);
                     }
                     if c[3] != 0.0 && second != Some(o[1]) {
-                        noise.fill(s, o[1], task.first + at, &mut others[..n], &mut part[..n]);
+                        noise.fill(o[1], first + at, &mut others[..n], &mut part[..n]);
                         second = Some(o[1]);
                     }
                     let (u, Operand::Slot(dst)) =
@@ -384,23 +444,23 @@ impl Kernel for Pass<'_, '_> {
                     };
                     let dst = usize::from(dst);
                     let g = match o[2] {
-                        Operand::Slot(i) => &task.slots[usize::from(i)][at..end],
-                        _ => &task.second[at..end],
+                        Operand::Slot(i) => &slots[usize::from(i)][at..end],
+                        _ => &other[at..end],
                     };
-                    kick(s, [&normals[..n], u, g, &task.slots[dst][at..end]], c, &mut target[..n]);
-                    task.slots[dst][at..end].copy_from_slice(&target[..n]);
+                    kick(s, [&normals[..n], u, g, &slots[dst][at..end]], c, &mut target[..n]);
+                    slots[dst][at..end].copy_from_slice(&target[..n]);
                     continue;
                 }
                 let used = &o[..lin.count.max(usize::from(lin.learned))];
                 for &operand in used.iter().filter(|o| matches!(o, Operand::Noise | Operand::Draw(_))) {
                     if drawn != Some(operand) {
-                        noise.fill(s, operand, task.first + at, &mut normals[..n], &mut part[..n]);
+                        noise.fill(operand, first + at, &mut normals[..n], &mut part[..n]);
                         drawn = Some(operand);
                     }
                 }
                 if lin.learned {
-                    let x = &mut task.slots[0][at..end];
-                    learned(s, &task.second[at..end], &normals[..n], c, x, &mut target[..n]);
+                    let x = &mut slots[0][at..end];
+                    learned(s, &other[at..end], &normals[..n], c, x, &mut target[..n]);
                     continue;
                 }
                 // A state tensor is written in place; only under a mask its old values are needed after.
@@ -408,37 +468,37 @@ impl Kernel for Pass<'_, '_> {
                     (Operand::Slot(i), None) => Some(usize::from(i)),
                     _ => None,
                 };
-                let whole = own.map(|i| std::mem::take(&mut task.slots[i])).unwrap_or_default();
+                let whole = own.map(|i| std::mem::take(&mut slots[i])).unwrap_or_default();
                 let out = if own.is_some() { &mut whole[at..end] } else { &mut target[..n] };
                 let source = |operand: Operand| match operand {
                     Operand::Slot(i) if own == Some(usize::from(i)) => None,
-                    Operand::Slot(i) => Some(&task.slots[usize::from(i)][at..end]),
+                    Operand::Slot(i) => Some(&slots[usize::from(i)][at..end]),
                     Operand::Reg(i) => Some(&registers[usize::from(i)][..n]),
-                    Operand::Model => Some(&task.y[at..end]),
-                    Operand::Second => Some(&task.second[at..end]),
+                    Operand::Model => Some(&y[at..end]),
+                    Operand::Second => Some(&other[at..end]),
                     Operand::Noise | Operand::Draw(_) => Some(&normals[..n]),
                 };
                 match lin.count {
                     0 => out.fill(0.0),
-                    1 => combine(s, sources::<1>(o, source), first(c), out),
-                    2 => combine(s, sources::<2>(o, source), first(c), out),
-                    3 => combine(s, sources::<3>(o, source), first(c), out),
-                    4 => combine(s, sources::<4>(o, source), first(c), out),
-                    5 => combine(s, sources::<5>(o, source), first(c), out),
-                    6 => combine(s, sources::<6>(o, source), first(c), out),
-                    7 => combine(s, sources::<7>(o, source), first(c), out),
+                    1 => combine(s, sources::<1>(o, source), leading(c), out),
+                    2 => combine(s, sources::<2>(o, source), leading(c), out),
+                    3 => combine(s, sources::<3>(o, source), leading(c), out),
+                    4 => combine(s, sources::<4>(o, source), leading(c), out),
+                    5 => combine(s, sources::<5>(o, source), leading(c), out),
+                    6 => combine(s, sources::<6>(o, source), leading(c), out),
+                    7 => combine(s, sources::<7>(o, source), leading(c), out),
                     _ => combine(s, sources::<MAX_TERMS>(o, source), *c, out),
                 }
                 if lin.clamp.is_finite() {
                     clamp(s, lin.clamp, out);
                 }
                 if let Some(i) = own {
-                    task.slots[i] = whole;
+                    slots[i] = whole;
                     continue;
                 }
                 if let (Some(mask), Operand::Slot(i)) = (lin.mask, lin.dst) {
-                    let mask = &task.slots[usize::from(mask)][at..end];
-                    let old = &task.slots[usize::from(i)][at..end];
+                    let mask = &slots[usize::from(mask)][at..end];
+                    let old = &slots[usize::from(i)][at..end];
                     // Exact at both ends of the mask.
                     for ((t, m), x) in target[..n].iter_mut().zip(mask).zip(old) {
                         *t = m.mul_add(*t, (1.0 - m) * x);
@@ -446,14 +506,14 @@ impl Kernel for Pass<'_, '_> {
                 }
                 match lin.dst {
                     Operand::Reg(i) => std::mem::swap(&mut registers[usize::from(i)], &mut target),
-                    Operand::Slot(i) => task.slots[usize::from(i)][at..end].copy_from_slice(&target[..n]),
+                    Operand::Slot(i) => slots[usize::from(i)][at..end].copy_from_slice(&target[..n]),
                     _ => {}
                 }
             }
             if let Some(a) = &accept {
-                let x = &task.slots[0][at..end];
-                task.errors[index] =
-                    error_sum(&registers[a.register][..n], x, &task.slots[a.proposal][at..end], a.tolerance);
+                let x = &slots[0][at..end];
+                errors[index] =
+                    error_sum(&registers[a.register][..n], x, &slots[a.proposal][at..end], a.tolerance);
             }
         }
     }

@@ -54,12 +54,13 @@ defmodule DGM.Chains do
   defp look(other, _nif), do: Check.fail("run", other, "a %DGM.Run{}")
 
   defp diagnose(chains, nif) do
-    unless is_list(chains) and Enum.all?(chains, &numbers?/1) and
-             length(Enum.uniq_by(chains, &length/1)) == 1,
-           do: Check.fail("chains", chains, "lists of equally many numbers")
-
-    draws = for chain <- chains, v <- chain, do: v / 1
-    Native.value!(nif.(draws, length(chains)))
+    with true <- is_list(chains) and Enum.all?(chains, &numbers?/1),
+         [n] when n >= 4 <- chains |> Enum.map(&length/1) |> Enum.uniq() do
+      draws = for chain <- chains, v <- chain, do: v / 1
+      Native.value!(nif.(draws, length(chains)))
+    else
+      _ -> Check.fail("chains", chains, "lists of equally many numbers, at least 4 in each")
+    end
   end
 
   defp numbers?(chain), do: is_list(chain) and Enum.all?(chain, &is_number/1)
