@@ -442,6 +442,16 @@
 #define DGM_LIKELIHOOD_HUTCHINSON_NORMAL 3
 
 /**
+ * Outputs that are not finite are refused before anything is written: the whole output is read once more.
+ */
+#define DGM_NON_FINITE_REFUSE 0
+
+/**
+ * They are computed with, unseen: one pass over memory a step. Finite outputs give the same bits.
+ */
+#define DGM_NON_FINITE_PROPAGATE 1
+
+/**
  * The score, -eps / sigma (Song 2021).
  */
 #define DGM_PREDICTION_SCORE 4
@@ -1442,9 +1452,9 @@ typedef struct {
      */
     int32_t likelihood;
     /**
-     * 0.
+     * DGM_NON_FINITE_*: what dgm_run_tell() does with an output that is not finite. Not with adaptive solvers, mala and hmc. Default DGM_NON_FINITE_REFUSE.
      */
-    int32_t reserved2;
+    int32_t non_finite;
     /**
      * Markov chains: step size, above 0; of mala and hmc where adaptation begins. Default 0.1.
      */
@@ -2616,7 +2626,7 @@ int32_t dgm_run_input(const dgm_plan *plan,
  * On failure run and state are unchanged.
  *
  * @param eval_id that of the current request
- * @param y       [rows, elements], finite in every row still active; [rows, 2, elements] where
+ * @param y       [rows, elements], finite in every row still active (or see non_finite); [rows, 2, elements] where
  *                dgm_plan_outputs() says 2
  * @param y_len   its floats
  */

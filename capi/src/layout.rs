@@ -7,7 +7,7 @@ use crate::cache::{dgm_kv_cache, dgm_rope_options};
 use crate::linear::dgm_linear_options;
 use crate::model::dgm_model_info;
 use crate::operations::{dgm_operation, dgm_term};
-use crate::plan::dgm_plan_options;
+use crate::options::dgm_plan_options;
 use crate::run::dgm_request;
 use crate::tensor::dgm_tensor;
 

@@ -37,6 +37,10 @@ pub mod random;
 
 pub mod compat;
 
+pub mod choices;
+
+pub mod options;
+
 pub mod plan;
 
 pub mod run;

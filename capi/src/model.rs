@@ -11,7 +11,8 @@ use crate::fence::entry;
 use crate::memory::{
     Versioned, free_handle, handle, put, put_handle, slice, slice_mut, text, write_struct, write_text,
 };
-use crate::plan::{dgm_plan, dgm_plan_options};
+use crate::options::dgm_plan_options;
+use crate::plan::dgm_plan;
 use crate::tensor::{Tensor, dgm_tensor};
 
 /// A trained network with its weights packed. Immutable.

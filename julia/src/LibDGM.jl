@@ -88,6 +88,8 @@ const DGM_LIKELIHOOD_NONE = 0
 const DGM_LIKELIHOOD_EXACT = 1
 const DGM_LIKELIHOOD_HUTCHINSON = 2
 const DGM_LIKELIHOOD_HUTCHINSON_NORMAL = 3
+const DGM_NON_FINITE_REFUSE = 0
+const DGM_NON_FINITE_PROPAGATE = 1
 const DGM_PREDICTION_SCORE = 4
 const DGM_PREDICTION_EDM = 5
 const DGM_PREDICTION_EDM_V = 6
@@ -319,7 +321,7 @@ struct dgm_plan_options
     save_at::Ptr{Float64}
     save_at_len::Csize_t
     likelihood::Int32
-    reserved2::Int32
+    non_finite::Int32
     step_size::Float64
     leapfrog::Int64
     warmup::Int64

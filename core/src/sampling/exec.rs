@@ -166,14 +166,7 @@ pub(super) fn advance(
 }
 
 /// Carries the rows that were asked for to their next evaluations, those at one place together.
-fn advance_rows(
-    run: &mut Run,
-    plan: &Plan,
-    state: &mut [f32],
-    y: &[f32],
-    told: &[f64],
-    active: &[bool],
-) {
+fn advance_rows(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32], told: &[f64], active: &[bool]) {
     let places: Vec<Option<usize>> =
         run.places.iter().zip(active).map(|(p, active)| active.then_some(p.position)).collect();
     let mut positions: Vec<usize> = places.iter().flatten().copied().collect();

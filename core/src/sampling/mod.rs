@@ -15,7 +15,7 @@
 //! | `brownian` | one path of noise for any number of steps |
 //! | `restart` | walks that go back |
 //! | `solvers/` | one file a family |
-//! | `plan`, `run`, `codec` | compiled table, changing part, both as bytes |
+//! | `plan`, `run`, `start`, `tell`, `codec`, `memo` | compiled table, changing part, how it begins and goes on, both as bytes |
 //! | `rows` | rows at times of their own |
 //! | `density` | log densities along an ode |
 //! | `chain`, `diagnostics` | tests of Markov chains, and how well these have mixed |
@@ -60,7 +60,9 @@ mod rows;
 mod run;
 mod solvers;
 mod spacing;
+mod start;
 mod table;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -73,8 +75,8 @@ pub use driver::{drive, drive_with, sample};
 pub use fields::Value as OptionValue;
 pub use operations::{Operation, OperationTerm, Source, Target};
 pub use options::{
-    Compat, FinalSigma, Guidance, Likelihood, MAX_STEPS, NoiseKind, NonFinite, PlanOptions, Prediction, Process,
-    ShiftType, Solver, Spacing, Variance,
+    Compat, FinalSigma, Guidance, Likelihood, MAX_STEPS, NoiseKind, NonFinite, PlanOptions, Prediction,
+    Process, ShiftType, Solver, Spacing, Variance,
 };
 pub use plan::Plan;
 pub use process::Node;

@@ -2,12 +2,9 @@
 
 use super::adaptive::Control;
 use super::chain::Chain;
-use super::exec;
-use super::lanes;
-use super::options::{NonFinite, Process};
 use super::plan::Plan;
 use super::rows::Place;
-use super::table::{Eval, Role};
+use super::table::Role;
 use crate::error::{Error, Result};
 
 /// A run of a plan over `rows` independent samples of `elements` numbers each.
@@ -104,150 +101,6 @@ pub struct Request {
 }
 
 impl Run {
-    /// Starts a run and fills `state`.
-    ///
-    /// `seeds` has one seed a row; every random number of a row is a function of its seed alone.
-    /// `x_start`, `[rows, elements]`, is taken as it is; `None` draws normal noise times the
-    /// plan's start sigma.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when a length does not fit, [`Error::Range`] for non-finite start
-    /// values, and those of [`Plan::state_len`]. `state` is untouched on error.
-    pub fn start(
-        plan: &Plan,
-        seeds: &[u64],
-        elements: usize,
-        x_start: Option<&[f32]>,
-        state: &mut [f32],
-    ) -> Result<Run> {
-        let rows = seeds.len();
-        check_state(plan, rows, elements, state.len())?;
-        let x = &mut state[..rows * elements];
-        match x_start {
-            Some(start) => {
-                check_tensor("x_start", start, rows, elements, |v| v.is_finite(), "finite numbers")?;
-                x.copy_from_slice(start);
-            }
-            None => exec::initial_noise(seeds, elements, plan.start().sigma, x)?,
-        }
-        Ok(Run::fresh(plan, seeds, elements, state))
-    }
-
-    /// A run over a state whose x is filled.
-    fn fresh(plan: &Plan, seeds: &[u64], elements: usize, state: &mut [f32]) -> Run {
-        let rows = seeds.len();
-        // Fresh state has one value, so that equal runs export equal bytes.
-        state[rows * elements..].fill(0.0);
-        let control = if plan.is_adaptive() { vec![Control::new(plan); rows] } else { Vec::new() };
-        let mut run = Run {
-            plan: plan.hash(),
-            elements,
-            position: 0,
-            counters: Counters::default(),
-            seeds: seeds.to_vec(),
-            control,
-            places: Vec::new(),
-            numbers: vec![0.0; rows * plan.kept()],
-            chains: if plan.is_tested() { vec![Chain::new(plan); rows] } else { Vec::new() },
-        };
-        run.save_start(plan, state);
-        exec::begin(&mut run, plan, state);
-        if plan.options().per_row {
-            run.places = vec![Place::start(run.position); rows];
-        }
-        run
-    }
-
-    /// Starts a run from data, `[rows, elements]`, noised to the plan's first level:
-    /// `alpha x0 + sigma z` with the same z as a start from noise (image to image; see
-    /// [`PlanOptions::start_step`](super::PlanOptions::start_step)).
-    ///
-    /// # Errors
-    /// As [`start`](Run::start), for `data`.
-    pub fn start_from(
-        plan: &Plan,
-        seeds: &[u64],
-        elements: usize,
-        data: &[f32],
-        state: &mut [f32],
-    ) -> Result<Run> {
-        let rows = seeds.len();
-        check_state(plan, rows, elements, state.len())?;
-        if matches!(plan.options().process, Process::Ode | Process::Sde | Process::Target) {
-            let expected = "x_start for the processes ode, sde and target, which mix no noise into data";
-            return Err(Error::argument("data", "set", expected));
-        }
-        check_tensor("data", data, rows, elements, |v| v.is_finite(), "finite numbers")?;
-        exec::initial_noise(seeds, elements, plan.start().sigma, &mut state[..rows * elements])?;
-        let alpha = plan.start().alpha as f32;
-        for (x, d) in state.iter_mut().zip(data) {
-            *x = d.mul_add(alpha, *x);
-        }
-        Ok(Run::fresh(plan, seeds, elements, state))
-    }
-
-    /// Starts a run whose tensors stay with the caller, on any device (coefficients mode). The caller
-    /// keeps [`Plan::slots`] tensors `[rows, elements]`, the first one [`normal`](crate::random::normal)
-    /// of the seeds, purpose [`Initial`](crate::random::Purpose::Initial), draw 0, times the sigma of
-    /// [`Plan::start`], the rest 0; applies [`Plan::operations`] of 0, then, after every evaluation,
-    /// those of its id; and says so with [`advance`](Run::advance).
-    ///
-    /// Such a run differs in nothing from one that was told: with the tensors beside it,
-    /// [`tell`](Run::tell) and [`export`](Run::export) go on.
-    ///
-    /// ```
-    /// use dgm_core::sampling::{Ask, Operation, Plan, PlanOptions, Run, Source};
-    /// let plan = Plan::compile(&PlanOptions { steps: 4, ..Default::default() })?;
-    /// let mut run = Run::start_detached(&plan, &[1], 1)?;
-    /// assert!(plan.operations(0)?.is_empty());
-    /// let mut x = 1.0; // the tensor
-    /// while let Ask::Eval(request) = run.ask(&plan)? {
-    ///     let y = x / request.t; // the model
-    ///     for operation in plan.operations(request.eval_id)? {
-    ///         let Operation::Combine { terms, .. } = operation else { panic!("not in a plan of Euler") };
-    ///         let value = |s| if s == Source::Output { y } else { x };
-    ///         x = terms.iter().fold(0.0, |sum, t| sum + t.coefficient * value(t.source));
-    ///     }
-    ///     run.advance(&plan, request.eval_id)?;
-    /// }
-    /// assert!(x.abs() < 1e-9);
-    /// # Ok::<(), dgm_core::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Those of [`Plan::state_len`], and [`Error::Argument`] as of [`Plan::operations`].
-    pub fn start_detached(plan: &Plan, seeds: &[u64], elements: usize) -> Result<Run> {
-        plan.check_listed()?;
-        plan.state_len(seeds.len(), elements)?;
-        let position = plan.eval_rows().first().copied().unwrap_or(plan.table().rows.len());
-        Ok(Run {
-            plan: plan.hash(),
-            elements,
-            position,
-            counters: Counters::default(),
-            seeds: seeds.to_vec(),
-            control: Vec::new(),
-            places: Vec::new(),
-            numbers: Vec::new(),
-            chains: Vec::new(),
-        })
-    }
-
-    /// Says that the caller has applied [`Plan::operations`] of `eval_id` to tensors of its own, and
-    /// carries the run to its next request.
-    ///
-    /// # Errors
-    /// As [`tell`](Run::tell), for `eval_id`; [`Error::Argument`] as of [`Plan::operations`].
-    pub fn advance(&mut self, plan: &Plan, eval_id: u64) -> Result<()> {
-        self.check_plan(plan)?;
-        plan.check_listed()?;
-        self.awaited(plan, eval_id)?;
-        let next = plan.eval_rows().partition_point(|&row| row <= self.position);
-        self.position = plan.eval_rows().get(next).copied().unwrap_or(plan.table().rows.len());
-        self.counters.evals += 1;
-        Ok(())
-    }
-
     /// Says what is known, for plans with [`inpaint`](super::PlanOptions::inpaint): after every
     /// step x becomes `x + mask (known - x)`, `known` noised to the level the step ends at. Both are
     /// `[rows, elements]`, the mask 1 where the known part stays, 0 where x does.
@@ -382,116 +235,6 @@ impl Run {
         Ok(&state[slot * len..(slot + 1) * len])
     }
 
-    /// Tells the model's output for the current request, `[rows, elements]`, and carries the run
-    /// to its next request in one pass over the state.
-    ///
-    /// # Errors
-    /// [`Error::State`] when the run is done, `eval_id` is not the current request's (stale or
-    /// told twice), or the output of an unfinished row is not finite (unless
-    /// [`non_finite`](super::PlanOptions::non_finite) says otherwise); [`Error::Shape`] when a length is wrong. Run and state are untouched on error.
-    pub fn tell(&mut self, plan: &Plan, state: &mut [f32], eval_id: u64, y: &[f32]) -> Result<()> {
-        self.tell_with(plan, state, eval_id, y, &[])
-    }
-
-    /// [`tell`](Run::tell) for plans that want numbers with every output, `[rows, numbers]`
-    /// ([`Plan::numbers`]): the divergence of [`likelihood`](super::PlanOptions::likelihood), or the log density that
-    /// mala and hmc test, where what is not finite is rejected.
-    ///
-    /// # Errors
-    /// As [`tell`](Run::tell), for `numbers` too.
-    pub fn tell_with(
-        &mut self,
-        plan: &Plan,
-        state: &mut [f32],
-        eval_id: u64,
-        y: &[f32],
-        numbers: &[f64],
-    ) -> Result<()> {
-        let active = self.check_output(plan, state.len(), eval_id, y, numbers)?;
-        exec::advance(self, plan, state, y, numbers, &active);
-        Ok(())
-    }
-
-    /// [`tell`](Run::tell) for a state that must stay as it is: the next one is written to `to`, of the same
-    /// length, which is untouched on error.
-    ///
-    /// # Errors
-    /// As [`tell`](Run::tell); [`Error::Shape`] when `to` has another length.
-    pub fn tell_from(
-        &mut self,
-        plan: &Plan,
-        state: &[f32],
-        to: &mut [f32],
-        eval_id: u64,
-        y: &[f32],
-    ) -> Result<()> {
-        let active = self.check_output(plan, state.len(), eval_id, y, &[])?;
-        if to.len() != state.len() {
-            return Err(Error::shape("to", &[to.len()], format!("{} elements, as the state", state.len())));
-        }
-        exec::copy(state, to);
-        exec::advance(self, plan, to, y, &[], &active);
-        Ok(())
-    }
-
-    /// What must hold before anything changes; returns the rows that are used.
-    fn check_output(
-        &self,
-        plan: &Plan,
-        state_len: usize,
-        eval_id: u64,
-        y: &[f32],
-        numbers: &[f64],
-    ) -> Result<Vec<bool>> {
-        self.check(plan, state_len)?;
-        let eval = self.awaited(plan, eval_id)?;
-        let len = self.elements * plan.outputs();
-        if y.len() != self.rows() * len {
-            let expected = format!("{} x {len} elements", self.rows());
-            return Err(Error::shape("y", &[y.len()], expected));
-        }
-        // A proposal that ran away is rejected; where a chain starts there must be a gradient.
-        let rejects = plan.is_tested() && self.counters.evals > 0;
-        let active = self.active(plan);
-        let unread = rejects || plan.options().non_finite == NonFinite::Propagate;
-        let bad = if unread { None } else { lanes::first_non_finite(y, len, &active) };
-        if let Some((row, element)) = bad {
-            let value = y[row * len + element];
-            let own = self.places.get(row).and_then(|p| plan.eval_at(p.position)).unwrap_or(eval);
-            let step = if plan.is_adaptive() { self.counters.rounds } else { u64::from(own.step) };
-            return Err(Error::State(format!(
-                "the model output is {value} in row {row} at element {element}, step {step} stage {}; expected finite numbers",
-                eval.stage
-            )));
-        }
-        if numbers.len() != self.rows() * plan.numbers() {
-            let expected = format!("{} x {} numbers", self.rows(), plan.numbers());
-            return Err(Error::shape("numbers", &[numbers.len()], expected));
-        }
-        let used = |row: usize| active.get(row).copied().unwrap_or(true);
-        if let Some(row) = (0..numbers.len()).find(|&row| used(row) && !numbers[row].is_finite() && !rejects)
-        {
-            let message =
-                format!("the number told is {} in row {row}; expected finite numbers", numbers[row]);
-            return Err(Error::State(message));
-        }
-        Ok(active)
-    }
-
-    /// The evaluation that the run waits for, which must be `eval_id`.
-    fn awaited<'a>(&self, plan: &'a Plan, eval_id: u64) -> Result<&'a Eval> {
-        let Some(eval) = plan.eval_at(self.position) else {
-            return Err(Error::State(format!("evaluation {eval_id} was told to a run that is done")));
-        };
-        self.check_selection(plan)?;
-        let wanted = self.counters.evals + 1;
-        if eval_id != wanted {
-            let why = if eval_id != 0 && eval_id < wanted { "was told already" } else { "was not asked for" };
-            return Err(Error::State(format!("evaluation {eval_id} {why}, the run waits for {wanted}")));
-        }
-        Ok(eval)
-    }
-
     /// x, `[rows, elements]`: the result when the run is done, the current state before.
     ///
     /// # Errors
@@ -515,7 +258,7 @@ impl Run {
     }
 }
 
-fn check_state(plan: &Plan, rows: usize, elements: usize, len: usize) -> Result<()> {
+pub(super) fn check_state(plan: &Plan, rows: usize, elements: usize, len: usize) -> Result<()> {
     let expected = plan.state_len(rows, elements)?;
     if len == expected {
         return Ok(());
@@ -525,7 +268,7 @@ fn check_state(plan: &Plan, rows: usize, elements: usize, len: usize) -> Result<
 }
 
 /// Checks the length and every value of a tensor `[rows, elements]`.
-fn check_tensor(
+pub(super) fn check_tensor(
     arg: &'static str,
     values: &[f32],
     rows: usize,

@@ -124,7 +124,8 @@ fn outputs_that_are_not_finite_spread_where_asked() {
         }
     }
     // What judges a step has to see.
-    let none = |o: PlanOptions| Plan::compile(&PlanOptions { non_finite: NonFinite::Propagate, ..o }).is_err();
+    let none =
+        |o: PlanOptions| Plan::compile(&PlanOptions { non_finite: NonFinite::Propagate, ..o }).is_err();
     assert!(none(PlanOptions { solver: Solver::Tsit5, ..Default::default() }));
     assert!(none(PlanOptions { solver: Solver::Hmc, ..base(Process::Target) }));
 }
