@@ -324,7 +324,10 @@ defmodule DGM.SamplerTest do
     assert :done = Sampler.ask(told)
     [[_, _, _], [a, b, c]] = Tensor.to_list(Sampler.result(told))
     assert is_float(a) and b == :nan and is_float(c)
-    assert_raise ArgumentError, ~r/non_finite/, fn -> Plan.compile(solver: :bosh3, non_finite: :propagate) end
+
+    assert_raise ArgumentError, ~r/non_finite/, fn ->
+      Plan.compile(solver: :bosh3, non_finite: :propagate)
+    end
   end
 
   test "blocks that are no run of this plan" do
