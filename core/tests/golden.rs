@@ -1,8 +1,10 @@
 //! The golden vectors that all languages share (tests/golden, made with PyTorch).
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+mod common;
 
+use std::path::Path;
+
+use common::{Golden, close, folder};
 use dgm_core::attention::{AttentionOptions, attention};
 use dgm_core::linalg::{Activation, PackedLinear, linear};
 use dgm_core::models::{Dit, generate};
@@ -10,79 +12,6 @@ use dgm_core::nn;
 use dgm_core::random::row_seeds;
 use dgm_core::sampling::{Plan, PlanOptions, Prediction, Process, Role, Run, Solver, Spacing, drive};
 use ndarray::{Array1, Array2, Array3, Array4, ArrayD, ArrayView4, ArrayViewMut4};
-
-/// Tensors of golden.bin by name.
-struct Golden {
-    bytes: Vec<u8>,
-    index: HashMap<String, (String, Vec<usize>, usize)>,
-}
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden")
-}
-
-impl Golden {
-    fn open() -> Self {
-        let text = std::fs::read_to_string(folder().join("golden.txt")).unwrap();
-        let index = text
-            .lines()
-            .filter(|l| !l.starts_with('#'))
-            .map(|line| {
-                let words: Vec<&str> = line.split(' ').collect();
-                let dims = words[2].split('x').map(|d| d.parse().unwrap()).collect();
-                (words[0].to_string(), (words[1].to_string(), dims, words[3].parse().unwrap()))
-            })
-            .collect();
-        Golden { bytes: std::fs::read(folder().join("golden.bin")).unwrap(), index }
-    }
-
-    fn raw<const N: usize>(&self, name: &str, dtype: &str) -> (Vec<usize>, Vec<[u8; N]>) {
-        let (found, dims, offset) = self.index.get(name).unwrap_or_else(|| panic!("no golden {name}"));
-        assert_eq!(found, dtype, "{name}");
-        let n: usize = dims.iter().product();
-        let words = self.bytes[*offset..*offset + n * N].as_chunks::<N>().0.to_vec();
-        (dims.clone(), words)
-    }
-
-    fn f32(&self, name: &str) -> ArrayD<f32> {
-        let (dims, words) = self.raw::<4>(name, "f32");
-        ArrayD::from_shape_vec(dims, words.into_iter().map(f32::from_le_bytes).collect()).unwrap()
-    }
-
-    fn i64(&self, name: &str) -> Vec<i64> {
-        self.raw::<8>(name, "i64").1.into_iter().map(i64::from_le_bytes).collect()
-    }
-
-    fn one(&self, name: &str) -> Array1<f32> {
-        self.f32(name).into_dimensionality().unwrap()
-    }
-
-    fn two(&self, name: &str) -> Array2<f32> {
-        self.f32(name).into_dimensionality().unwrap()
-    }
-
-    fn three(&self, name: &str) -> Array3<f32> {
-        self.f32(name).into_dimensionality().unwrap()
-    }
-
-    fn four(&self, name: &str) -> Array4<f32> {
-        self.f32(name).into_dimensionality().unwrap()
-    }
-}
-
-#[track_caller]
-fn close<D: ndarray::Dimension>(
-    got: &ndarray::Array<f32, D>,
-    want: &ndarray::Array<f32, D>,
-    tolerance: f32,
-    name: &str,
-) {
-    assert_eq!(got.shape(), want.shape(), "{name}");
-    for (i, (a, b)) in got.iter().zip(want).enumerate() {
-        let same = a == b || (a - b).abs() <= tolerance * b.abs().max(1.0);
-        assert!(same, "{name}: element {i} is {a}, expected {b}");
-    }
-}
 
 #[test]
 fn attention_cases() {

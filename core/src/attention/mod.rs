@@ -31,7 +31,7 @@
 mod ahead;
 mod backward;
 mod blas;
-mod cache;
+pub(crate) mod cache;
 mod cut;
 mod decode;
 #[cfg(test)]

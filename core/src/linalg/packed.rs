@@ -220,16 +220,37 @@ impl PackedLinear {
 
     /// Weights of f32 as `[out, in]`, unpacked once; none of a gated layer.
     pub(super) fn plain(&self) -> Option<&[f32]> {
-        let Panels::F32(panels) = &self.panels else { return None };
-        if self.is_gated() {
+        if self.is_gated() || self.dtype() != Dtype::F32 {
             return None;
         }
-        let (panels, size) = (panels.all(), self.in_features * PANEL);
         Some(self.plain.get_or_init(|| {
-            let element = |n: usize, k: usize| panels[n / PANEL * size + k * PANEL + n % PANEL];
-            let rows = (0..self.out_features).flat_map(|n| (0..self.in_features).map(move |k| (n, k)));
-            rows.map(|(n, k)| element(n, k)).collect()
+            let mut plain = vec![0.0; self.out_features * self.in_features];
+            if self.in_features > 0 {
+                plain.chunks_exact_mut(self.in_features).enumerate().for_each(|(n, row)| self.row(n, row));
+            }
+            plain
         }))
+    }
+
+    /// Row `n` of the weights of a layer that is not gated, widened.
+    pub(crate) fn row(&self, n: usize, to: &mut [f32]) {
+        let (panel, n) = (n / PANEL, n % PANEL);
+        match self.panel(panel, 0, self.in_features) {
+            Panel::F32(w) => to.iter_mut().zip(w[n..].iter().step_by(PANEL)).for_each(|(to, &x)| *to = x),
+            Panel::F16(w) => {
+                let numbers = w[n..].iter().step_by(PANEL);
+                to.iter_mut().zip(numbers).for_each(|(to, &x)| *to = f16::from_bits(x).to_f32());
+            }
+            Panel::Bf16(w) => {
+                for (to, x) in to.chunks_mut(2).zip(w[n..].iter().step_by(PANEL)) {
+                    // A bfloat16 is the upper half of a float.
+                    to[0] = f32::from_bits(x.to_bits() << 16);
+                    if let Some(to) = to.get_mut(1) {
+                        *to = f32::from_bits(x.to_bits() & 0xffff_0000);
+                    }
+                }
+            }
+        }
     }
 
     /// Whether it was made by [`PackedLinear::pack_gated`].

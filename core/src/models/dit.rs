@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek};
 use std::path::Path;
 
-use ndarray::{
-    ArrayView1, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut2, ArrayViewMut3, ArrayViewMut4, Axis, s,
-};
+use ndarray::{ArrayView1, ArrayView2, ArrayView4, ArrayViewMut4, Axis, s};
 
 use super::config::DitConfig;
+use super::views::{internal, view2, view2_mut, view3, view3_mut};
 use super::weights::WeightFile;
 use crate::attention::{AttentionOptions, attention};
 use crate::error::{Error, Result, check_shape};
@@ -345,26 +344,6 @@ fn pack(weight: &[f32], bias: &[f32], out: usize, inputs: usize) -> Result<Packe
 fn onto<'a>(gate: ArrayView2<'a, f32>, residual: ArrayView2<'a, f32>) -> LinearOptions<'a> {
     let (gate, residual) = (Some(gate.into()), Residual::Rows(residual.into()));
     LinearOptions { gate, residual, ..Default::default() }
-}
-
-fn internal(e: ndarray::ShapeError) -> Error {
-    Error::Internal(e.to_string())
-}
-
-fn view2(data: &[f32], rows: usize, cols: usize) -> Result<ArrayView2<'_, f32>> {
-    ArrayView2::from_shape((rows, cols), data).map_err(internal)
-}
-
-fn view2_mut(data: &mut [f32], rows: usize, cols: usize) -> Result<ArrayViewMut2<'_, f32>> {
-    ArrayViewMut2::from_shape((rows, cols), data).map_err(internal)
-}
-
-fn view3(data: &[f32], b: usize, rows: usize, cols: usize) -> Result<ArrayView3<'_, f32>> {
-    ArrayView3::from_shape((b, rows, cols), data).map_err(internal)
-}
-
-fn view3_mut(data: &mut [f32], b: usize, rows: usize, cols: usize) -> Result<ArrayViewMut3<'_, f32>> {
-    ArrayViewMut3::from_shape((b, rows, cols), data).map_err(internal)
 }
 
 /// Floats of workspace of one image, buffer by buffer.

@@ -3,6 +3,8 @@
 mod config;
 mod dit;
 mod generate;
+mod llama;
+mod views;
 mod weights;
 
 #[cfg(test)]
@@ -11,3 +13,4 @@ mod tests;
 pub use config::DitConfig;
 pub use dit::Dit;
 pub use generate::generate;
+pub use llama::{Llama, LlamaConfig, RopeScaling};

@@ -5,9 +5,13 @@ use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use half::{bf16, f16};
+use ndarray::{ArrayView2, Ix2};
 use safetensors::tensor::{Dtype, Metadata};
 
+use super::views::internal;
 use crate::error::{Error, Result};
+use crate::tensor::Floats;
 
 /// The format's own limit on the header.
 const MAX_HEADER: u64 = 100_000_000;
@@ -98,20 +102,122 @@ impl<R: Read + Seek> WeightFile<R> {
 
     /// Reads an f32 tensor of a known shape, in row-major order.
     pub(crate) fn f32(&mut self, tensor: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let dtype = self.dtype(tensor)?;
+        if dtype != Dtype::F32 {
+            return Err(self.error(format!("tensor {tensor} has dtype {dtype:?}, expected F32")));
+        }
+        self.widened(tensor, shape)
+    }
+
+    /// Reads a tensor of f32, f16 or bf16 and a known shape, in row-major order, and widens it.
+    pub(crate) fn widened(&mut self, tensor: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let mut numbers = self.room(&[tensor])?;
+        self.read(tensor, shape, &mut numbers)?;
+        Ok(match numbers {
+            Numbers::F32(x) => x,
+            Numbers::F16(x) => x.into_iter().map(f16::to_f32).collect(),
+            Numbers::Bf16(x) => x.into_iter().map(bf16::to_f32).collect(),
+        })
+    }
+
+    /// Reads matrices of `columns` columns below one another: names and rows. All f32, f16 or bf16.
+    pub(crate) fn stacked(&mut self, tensors: &[(&str, usize)], columns: usize) -> Result<Numbers> {
+        let names: Vec<&str> = tensors.iter().map(|t| t.0).collect();
+        let mut numbers = self.room(&names)?;
+        for &(tensor, rows) in tensors {
+            self.read(tensor, &[rows, columns], &mut numbers)?;
+        }
+        Ok(numbers)
+    }
+
+    /// Room for the numbers of some tensors of one type: f32, f16 or bf16.
+    fn room(&self, tensors: &[&str]) -> Result<Numbers> {
+        let dtype = self.dtype(tensors[0])?;
+        let mut bytes = 0;
+        for tensor in tensors {
+            let found = self.dtype(tensor)?;
+            if found != dtype {
+                let message =
+                    format!("tensor {tensor} has dtype {found:?}, expected {dtype:?} as {}", tensors[0]);
+                return Err(self.error(message));
+            }
+            // No more than the file has.
+            bytes += self.header.info(tensor).map_or(0, |t| t.data_offsets.1 - t.data_offsets.0);
+        }
+        match dtype {
+            Dtype::F32 => Ok(Numbers::F32(Vec::with_capacity(bytes / size_of::<f32>()))),
+            Dtype::F16 => Ok(Numbers::F16(Vec::with_capacity(bytes / size_of::<f16>()))),
+            Dtype::BF16 => Ok(Numbers::Bf16(Vec::with_capacity(bytes / size_of::<bf16>()))),
+            _ => {
+                let message = format!("tensor {} has dtype {dtype:?}, expected F32, F16 or BF16", tensors[0]);
+                Err(self.error(message))
+            }
+        }
+    }
+
+    fn dtype(&self, tensor: &str) -> Result<Dtype> {
+        let info = self.header.info(tensor);
+        info.map(|t| t.dtype).ok_or_else(|| self.error(format!("tensor {tensor} is missing")))
+    }
+
+    /// Reads a tensor of the type of `to` behind what is there.
+    fn read(&mut self, tensor: &str, shape: &[usize], to: &mut Numbers) -> Result<()> {
         let info =
             self.header.info(tensor).ok_or_else(|| self.error(format!("tensor {tensor} is missing")))?;
-        if info.dtype != Dtype::F32 {
-            return Err(self.error(format!("tensor {tensor} has dtype {:?}, expected F32", info.dtype)));
-        }
         if info.shape != shape {
             return Err(self.error(format!("tensor {tensor} has shape {:?}, expected {shape:?}", info.shape)));
         }
         let (start, end) = info.data_offsets;
         let io = |e: std::io::Error| Error::Io { path: self.name.clone(), message: e.to_string() };
         self.source.seek(SeekFrom::Start(self.data_start + start as u64)).map_err(io)?;
-        let mut bytes = vec![0u8; end - start];
-        self.source.read_exact(&mut bytes).map_err(io)?;
-        let (words, _) = bytes.as_chunks::<4>();
-        Ok(words.iter().map(|b| f32::from_le_bytes(*b)).collect())
+        // A piece at a time: never the tensor twice.
+        let mut piece = vec![0u8; PIECE.min(end - start)];
+        let mut left = end - start;
+        while left > 0 {
+            let piece = &mut piece[..PIECE.min(left)];
+            self.source.read_exact(piece).map_err(io)?;
+            to.extend(piece);
+            left -= piece.len();
+        }
+        Ok(())
+    }
+}
+
+/// Bytes read at once: whole numbers of any type.
+const PIECE: usize = 1 << 16;
+
+/// Numbers as the file stores them.
+pub(crate) enum Numbers {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+}
+
+impl Numbers {
+    fn extend(&mut self, bytes: &[u8]) {
+        match self {
+            Numbers::F32(x) => x.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
+            Numbers::F16(x) => x.extend(bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b))),
+            Numbers::Bf16(x) => x.extend(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b))),
+        }
+    }
+
+    /// Bytes they occupy.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Numbers::F32(x) => size_of_val(&x[..]),
+            Numbers::F16(x) => size_of_val(&x[..]),
+            Numbers::Bf16(x) => size_of_val(&x[..]),
+        }
+    }
+
+    /// Some rows of a matrix of `columns` columns.
+    pub(crate) fn rows(&self, first: usize, rows: usize, columns: usize) -> Result<Floats<'_, Ix2>> {
+        let (range, shape) = (first * columns..(first + rows) * columns, (rows, columns));
+        Ok(match self {
+            Numbers::F32(x) => ArrayView2::from_shape(shape, &x[range]).map_err(internal)?.into(),
+            Numbers::F16(x) => ArrayView2::from_shape(shape, &x[range]).map_err(internal)?.into(),
+            Numbers::Bf16(x) => ArrayView2::from_shape(shape, &x[range]).map_err(internal)?.into(),
+        })
     }
 }

@@ -36,4 +36,5 @@ pub use modulate::{gate_residual, gate_residual_inplace, gate_residual_onto_y, m
 pub use norm::{layer_norm, layer_norm_modulate, rms_norm, rms_norm_residual, rms_norm_residual_inplace};
 pub use patch::{patchify, unpatchify};
 pub use rope::{Rope, rope, rope_axial_tables, rope_tables};
+pub(crate) use rope::{fill_tables, frequencies};
 pub use softmax::{log_softmax, softmax};

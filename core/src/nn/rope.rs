@@ -57,7 +57,7 @@ fn check_theta(theta: f32) -> Result<()> {
 }
 
 /// `theta^(-i / half)` for `i` below `half`.
-fn frequencies(theta: f32, half: usize) -> impl Iterator<Item = f32> {
+pub(crate) fn frequencies(theta: f32, half: usize) -> impl Iterator<Item = f32> {
     let rate = -libm::log(f64::from(theta));
     (0..half).map(move |i| libm::exp(rate * i as f64 / half as f64) as f32)
 }
@@ -79,12 +79,7 @@ fn frequencies(theta: f32, half: usize) -> impl Iterator<Item = f32> {
 /// # Errors
 /// [`Error::Shape`] when `sin` has not the shape of `cos`; [`Error::Range`] when `theta` is not a
 /// finite positive number or a position not below 2^53.
-pub fn rope_tables(
-    first: usize,
-    theta: f32,
-    mut cos: ArrayViewMut2<f32>,
-    mut sin: ArrayViewMut2<f32>,
-) -> Result<()> {
+pub fn rope_tables(first: usize, theta: f32, cos: ArrayViewMut2<f32>, sin: ArrayViewMut2<f32>) -> Result<()> {
     check_theta(theta)?;
     let (rows, half) = cos.dim();
     check_shape("sin", sin.shape(), &[rows, half])?;
@@ -92,7 +87,18 @@ pub fn rope_tables(
         return Err(Error::range("first", first, "positions below 2^53"));
     }
     let frequencies: Vec<f32> = frequencies(theta, half).collect();
-    let work = 200 * (rows * half) as u64;
+    fill_tables(first, &frequencies, cos, sin);
+    Ok(())
+}
+
+/// [`rope_tables`] of frequencies, a table's column each.
+pub(crate) fn fill_tables(
+    first: usize,
+    frequencies: &[f32],
+    mut cos: ArrayViewMut2<f32>,
+    mut sin: ArrayViewMut2<f32>,
+) {
+    let work = 200 * (cos.nrows() * frequencies.len()) as u64;
     let rows = cos.axis_iter_mut(Axis(0)).zip(sin.axis_iter_mut(Axis(0))).enumerate();
     threads::for_each(rows, work, |(n, (mut cos, mut sin))| {
         for (&f, (c, s)) in frequencies.iter().zip(cos.iter_mut().zip(&mut sin)) {
@@ -100,7 +106,6 @@ pub fn rope_tables(
             (*c, *s) = (cosine as f32, sine as f32);
         }
     });
-    Ok(())
 }
 
 /// Fills the tables of tokens with several coordinates: row `n` holds, one axis after the other, cosine and

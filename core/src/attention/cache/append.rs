@@ -64,36 +64,55 @@ pub fn cache_append<'a>(
     let count = |b: usize| counts.map_or(new, |n| n[b]);
     let after: Vec<usize> =
         cache.lengths.iter().enumerate().map(|(b, n)| n.saturating_add(count(b))).collect();
-    sizes.check_lengths(cache.block_table.as_ref(), &after)?;
+    check_room(&sizes, cache, &after)?;
     if let Some(rope) = rope {
         rope.check(sizes.dim, after.iter().copied().max().unwrap_or(0))?;
     }
-    check_owners(&sizes, cache, &after)?;
+    write(cache, &sizes, 0, (&k, &v), &after, rope);
+    cache.lengths.copy_from_slice(&after);
+    Ok(())
+}
 
+/// Whether tokens up to the lengths `after` have places, of one batch entry each.
+pub(crate) fn check_room(sizes: &Sizes, cache: &KvCacheMut, after: &[usize]) -> Result<()> {
+    sizes.check_lengths(cache.block_table.as_ref(), after)?;
+    check_owners(sizes, cache, after)
+}
+
+/// Writes new tokens, those between the cache's lengths and `after`, to the heads from `head` on. Places
+/// and shapes were checked; the lengths stay.
+pub(crate) fn write(
+    cache: &mut KvCacheMut,
+    sizes: &Sizes,
+    head: usize,
+    (k, v): (&Floats<Ix4>, &Floats<Ix4>),
+    after: &[usize],
+    rope: Option<&Rope>,
+) {
+    let heads = k.shape()[1];
     threads::with_scratch(sizes.dim.max(sizes.value_dim), |row| {
-        for b in 0..sizes.batch {
-            for i in 0..count(b) {
-                let token = cache.lengths[b] + i;
+        for (b, &end) in after.iter().enumerate() {
+            let start = cache.lengths[b];
+            for token in start..end {
+                let i = token - start;
                 let (page, at) = match &cache.block_table {
                     Some(table) => (table[[b, token / sizes.page_len]] as usize, token % sizes.page_len),
                     None => (b, token),
                 };
-                for h in 0..sizes.kv_heads {
+                for h in 0..heads {
                     let row_k = &mut row[..sizes.dim];
-                    each!(Floats, &k, x => widen(x.slice(s![b, h, i, ..]), row_k));
+                    each!(Floats, k, x => widen(x.slice(s![b, h, i, ..]), row_k));
                     if let Some(rope) = rope {
                         rope.turn(row_k, token);
                     }
-                    store(row_k, &mut cache.k, &mut cache.k_scale, [page, h, at]);
+                    store(row_k, &mut cache.k, &mut cache.k_scale, [page, head + h, at]);
                     let row_v = &mut row[..sizes.value_dim];
-                    each!(Floats, &v, x => widen(x.slice(s![b, h, i, ..]), row_v));
-                    store(row_v, &mut cache.v, &mut cache.v_scale, [page, h, at]);
+                    each!(Floats, v, x => widen(x.slice(s![b, h, i, ..]), row_v));
+                    store(row_v, &mut cache.v, &mut cache.v_scale, [page, head + h, at]);
                 }
             }
         }
     });
-    cache.lengths.copy_from_slice(&after);
-    Ok(())
 }
 
 /// Refuses to write to one page for two batch entries.

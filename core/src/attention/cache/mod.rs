@@ -18,10 +18,13 @@ mod pages;
 mod tests;
 
 pub use append::cache_append;
+pub(crate) use append::{check_room, write};
 pub use paged::attention_paged;
 pub use pages::{cache_fork, cache_truncate};
 
-use ndarray::{ArrayView2, ArrayView3, ArrayView4, ArrayViewMut3, ArrayViewMut4};
+use std::ops::Range;
+
+use ndarray::{ArrayView2, ArrayView3, ArrayView4, ArrayViewMut3, ArrayViewMut4, s};
 
 use super::MAX_HEAD_DIM;
 use crate::error::{Error, Result, check_shape};
@@ -146,13 +149,13 @@ pub struct KvCacheMut<'a> {
 
 /// The sizes of a cache whose parts fit each other.
 #[derive(Clone, Copy)]
-pub(super) struct Sizes {
+pub(crate) struct Sizes {
     pages: usize,
-    kv_heads: usize,
+    pub kv_heads: usize,
     page_len: usize,
-    dim: usize,
-    value_dim: usize,
-    batch: usize,
+    pub dim: usize,
+    pub value_dim: usize,
+    pub batch: usize,
     /// Most tokens of a batch entry.
     capacity: usize,
 }
@@ -288,7 +291,7 @@ impl KvCache<'_> {
 }
 
 impl KvCacheMut<'_> {
-    fn check(&self) -> Result<Sizes> {
+    pub(crate) fn check(&self) -> Result<Sizes> {
         Parts {
             k: ("k", &self.k.shape(), self.k.strides()),
             v: ("v", &self.v.shape(), self.v.strides()),
@@ -300,5 +303,32 @@ impl KvCacheMut<'_> {
             output: true,
         }
         .check()
+    }
+
+    /// Some of the heads to read, with lengths of the caller's.
+    pub(crate) fn heads<'s>(&'s self, heads: Range<usize>, lengths: &'s [usize]) -> KvCache<'s> {
+        let scales = |x: &'s Option<ArrayViewMut3<f32>>| match x {
+            Some(x) => Some(x.slice(s![.., heads.clone(), ..])),
+            None => None,
+        };
+        KvCache {
+            k: self.k.heads(heads.clone()),
+            v: self.v.heads(heads.clone()),
+            k_scale: scales(&self.k_scale),
+            v_scale: scales(&self.v_scale),
+            block_table: self.block_table.as_ref().map(|t| t.view()),
+            lengths,
+        }
+    }
+}
+
+impl PagesMut<'_> {
+    fn heads(&self, heads: Range<usize>) -> Pages<'_> {
+        match self {
+            PagesMut::F32(x) => Pages::F32(x.slice(s![.., heads, .., ..])),
+            PagesMut::F16(x) => Pages::F16(x.slice(s![.., heads, .., ..])),
+            PagesMut::Bf16(x) => Pages::Bf16(x.slice(s![.., heads, .., ..])),
+            PagesMut::I8(x) => Pages::I8(x.slice(s![.., heads, .., ..])),
+        }
     }
 }
