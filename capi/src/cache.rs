@@ -11,7 +11,7 @@ use ndarray::{Ix2, Ix3, Ix4};
 
 use crate::attention::{Read, counts as read_counts, dgm_attention_options, flag};
 use crate::fence::entry;
-use crate::memory::{Versioned, init_struct, read_struct, slice, slice_mut};
+use crate::memory::{Versioned, init_struct, read_struct, separate, slice, slice_mut};
 use crate::tensor::{FLOATS, Tensor, dgm_tensor};
 
 /// A cache of keys and values in the caller's memory; fill with dgm_kv_cache_init() first.
@@ -373,20 +373,20 @@ impl<'a> Tables<'a> {
 const STORED: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::I8];
 
 /// A cache, its parts checked one by one.
-struct Cache<'a> {
+pub(crate) struct Cache<'a> {
     k: Tensor<'a>,
     v: Tensor<'a>,
     k_scale: Option<Tensor<'a>>,
     v_scale: Option<Tensor<'a>>,
     table: Option<Tensor<'a>>,
     lengths: *mut i64,
-    batch: usize,
+    pub(crate) batch: usize,
 }
 
 impl<'a> Cache<'a> {
     /// # Safety
     /// `cache` is NULL or valid, with valid descriptors and a length for each batch entry.
-    unsafe fn read(cache: *const dgm_kv_cache) -> Result<Self> {
+    pub(crate) unsafe fn read(cache: *const dgm_kv_cache) -> Result<Self> {
         // SAFETY: the caller's promise, here and below.
         unsafe {
             let raw = read_struct("cache", cache, EMPTY)?;
@@ -405,7 +405,7 @@ impl<'a> Cache<'a> {
         }
     }
 
-    fn tensors(&self) -> impl Iterator<Item = &Tensor<'a>> {
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor<'a>> {
         [&self.k, &self.v].into_iter().chain(&self.k_scale).chain(&self.v_scale).chain(&self.table)
     }
 
@@ -413,12 +413,17 @@ impl<'a> Cache<'a> {
     ///
     /// # Safety
     /// The caller gives a length for each batch entry.
-    unsafe fn numbers(&self, written: &[&Tensor]) -> Result<Vec<usize>> {
+    pub(crate) unsafe fn numbers(&self, written: &[&Tensor]) -> Result<Vec<usize>> {
         // SAFETY: the caller's promise.
         let raw = unsafe { slice("lengths", self.lengths, self.batch) }?;
         written.iter().try_for_each(|w| w.check_separate("lengths", raw))?;
         // SAFETY: as above.
         unsafe { read_counts("lengths", self.lengths, self.batch) }
+    }
+
+    /// Checks that the lengths share no memory with an array.
+    pub(crate) fn check_lengths_separate<T>(&self, other: &'static str, array: &[T]) -> Result<()> {
+        separate("lengths", self.lengths, self.batch, other, array.as_ptr(), array.len())
     }
 
     fn view<'s>(&'s self, lengths: &'s [usize]) -> Result<KvCache<'s>> {
@@ -433,7 +438,7 @@ impl<'a> Cache<'a> {
     }
 
     /// Everything to write, apart from each other and from `inputs`.
-    fn view_mut<'s>(&'s self, inputs: &[&Tensor], lengths: &'s mut [usize]) -> Result<KvCacheMut<'s>> {
+    pub(crate) fn view_mut<'s>(&'s self, inputs: &[&Tensor], lengths: &'s mut [usize]) -> Result<KvCacheMut<'s>> {
         let mut others: Vec<&Tensor> = inputs.to_vec();
         others.extend(&self.table);
         let k = pages_mut(&self.k, &others)?;
@@ -449,7 +454,7 @@ impl<'a> Cache<'a> {
 
     /// # Safety
     /// As [`Cache::numbers`], writable.
-    unsafe fn put_lengths(&self, lengths: &[usize]) -> Result<()> {
+    pub(crate) unsafe fn put_lengths(&self, lengths: &[usize]) -> Result<()> {
         // SAFETY: the caller's promise.
         let to = unsafe { slice_mut("lengths", self.lengths, lengths.len()) }?;
         to.iter_mut().zip(lengths).for_each(|(to, &n)| *to = n as i64);

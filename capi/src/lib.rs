@@ -56,3 +56,5 @@ pub mod operations;
 pub mod sample;
 
 pub mod model;
+
+pub mod llama;

@@ -11,7 +11,7 @@ use dgm_core::models::{Dit, generate};
 use dgm_core::nn;
 use dgm_core::random::row_seeds;
 use dgm_core::sampling::{Plan, PlanOptions, Prediction, Process, Role, Run, Solver, Spacing, drive};
-use ndarray::{Array1, Array2, Array3, Array4, ArrayD, ArrayView4, ArrayViewMut4};
+use ndarray::{Array2, Array3, Array4, ArrayD, ArrayView4, ArrayViewMut4};
 
 #[test]
 fn attention_cases() {

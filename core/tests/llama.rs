@@ -341,7 +341,7 @@ fn hostile_files_are_refused() {
     {
         refuse(&set(key, json("null")), &format!("{key} is missing"));
         for bad in ["0", "-1", "1.5", "\"8\"", "[]", "18446744073709551616"] {
-            refuse(&set(key, json(bad)), &format!("{key} is {bad}"));
+            refuse(&set(key, json(bad)), &format!("{key} is"));
         }
         // Larger than what the file has.
         refuse(&set(key, json("18446744073709551615")), "");

@@ -49,6 +49,19 @@ defmodule DGM.Check do
   defp page(n, _name) when is_integer(n) and n in -0x80000000..0x7FFFFFFF, do: n
   defp page(n, name), do: fail(name, n, "pages, integers of 32 bits")
 
+  @doc "The text of a path."
+  def path(path, name) do
+    text = IO.chardata_to_string(path)
+    if String.valid?(text), do: text, else: raise(ArgumentError)
+  rescue
+    _ -> fail(name, path, "a path in UTF-8")
+  end
+
+  @doc "Rows of tokens."
+  def tokens(rows, name) do
+    list(rows, name, &list(&1, &2, fn n, name -> label(n, name) end, "lists of integers"), "a list of lists of integers")
+  end
+
   def handle(%{__struct__: module, resource: resource} = value, module, _name)
       when is_reference(resource),
       do: value

@@ -34,7 +34,7 @@ defmodule DGM.Dit do
   """
   @spec load(Path.t()) :: {:ok, t} | {:error, DGM.Error.t()}
   def load(path) do
-    path = path(path)
+    path = Check.path(path, "path")
     call = fn -> Native.tuple(Native.dit_load(path)) end
     with {:ok, parts} <- Telemetry.span([:dit, :load], %{path: path}, call), do: {:ok, new(parts)}
   end
@@ -121,13 +121,6 @@ defmodule DGM.Dit do
   defp times(t) when is_binary(t), do: {t, [div(byte_size(t), 4)]}
   defp times(t) when is_list(t), do: Tensor.native(Tensor.new(t), "t")
   defp times(t), do: Tensor.native(t, "t")
-
-  defp path(path) do
-    text = IO.chardata_to_string(path)
-    if String.valid?(text), do: text, else: raise(ArgumentError)
-  rescue
-    _ -> Check.fail("path", path, "a path in UTF-8")
-  end
 
   defp check(model), do: Check.handle(model, __MODULE__, "model")
 

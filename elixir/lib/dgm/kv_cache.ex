@@ -120,7 +120,7 @@ defmodule DGM.KVCache do
     rope = opts[:rope] && Attention.tables(opts[:rope], opts[:interleaved])
     native = native(cache)
     {k, v} = {Tensor.typed(k, "k_new"), Tensor.typed(v, "v_new")}
-    changed(cache, Native.cache_append(native, k, v, counts, rope))
+    changed(cache, Native.value!(Native.cache_append(native, k, v, counts, rope)))
   end
 
   @doc """
@@ -130,7 +130,7 @@ defmodule DGM.KVCache do
   @spec fork(t, non_neg_integer, non_neg_integer) :: t
   def fork(cache, from, to) do
     {from, to} = {Check.count(from, "from"), Check.count(to, "to")}
-    changed(cache, Native.cache_fork(native(cache), from, to))
+    changed(cache, Native.value!(Native.cache_fork(native(cache), from, to)))
   end
 
   @doc """
@@ -172,8 +172,8 @@ defmodule DGM.KVCache do
     Enum.map(rows, &(&1 ++ List.duplicate(-1, most - length(&1))))
   end
 
-  defp changed(cache, answer) do
-    {k, v, k_scale, v_scale, lengths} = Native.value!(answer)
+  @doc false
+  def changed(cache, {k, v, k_scale, v_scale, lengths}) do
     scale = fn from, new -> new && Tensor.like_typed(from, new) end
 
     %{

@@ -144,6 +144,9 @@ defmodule DGM.Native do
   def dit_plan_options(_model), do: missing()
   def dit_forward(_model, _x, _t, _labels), do: missing()
   def dit_forward_binary(_model, _x, _t, _labels), do: missing()
+  def llama_load(_folder), do: missing()
+  def llama_from_binary(_weights, _config), do: missing()
+  def llama_forward(_model, _tokens, _cache, _last), do: missing()
 
   defp missing, do: :erlang.nif_error(:nif_not_loaded)
 end

@@ -15,7 +15,7 @@ use crate::typed::{Typed, TypedInput, TypedOutput};
 /// A cache, as `DGM.KVCache` has checked its types.
 #[derive(NifMap)]
 #[rustler(decode)]
-struct Cache<'a> {
+pub struct Cache<'a> {
     k: TypedInput<'a>,
     v: TypedInput<'a>,
     k_scale: Option<TypedInput<'a>>,
@@ -103,7 +103,7 @@ fn attention_paged<'a>(
 }
 
 /// A copy of a cache, to change.
-struct Copied {
+pub struct Copied {
     k: TypedOutput,
     v: TypedOutput,
     k_scale: Option<TypedOutput>,
@@ -114,10 +114,10 @@ struct Copied {
 }
 
 /// What a changed cache becomes: k, v, scales, lengths.
-type Changed<'a> = (Term<'a>, Term<'a>, Option<Term<'a>>, Option<Term<'a>>, Vec<usize>);
+pub type Changed<'a> = (Term<'a>, Term<'a>, Option<Term<'a>>, Option<Term<'a>>, Vec<usize>);
 
 impl Copied {
-    fn new(cache: &Cache) -> Result<Self> {
+    pub fn new(cache: &Cache) -> Result<Self> {
         let parts = cache.typed()?;
         let [k_names, v_names] = cache.names();
         // Ranks are checked before anything is copied.
@@ -139,7 +139,7 @@ impl Copied {
         })
     }
 
-    fn view(&mut self) -> Result<KvCacheMut<'_>> {
+    pub fn view(&mut self) -> Result<KvCacheMut<'_>> {
         Ok(KvCacheMut {
             k: self.k.pages(self.order)?,
             v: self.v.pages(self.order)?,
@@ -150,7 +150,7 @@ impl Copied {
         })
     }
 
-    fn into_terms(self, env: Env<'_>) -> Changed<'_> {
+    pub fn into_terms(self, env: Env<'_>) -> Changed<'_> {
         let scale = |x: Option<TypedOutput>| x.map(|x| x.into_term(env));
         let (k, v) = (self.k.into_term(env), self.v.into_term(env));
         (k, v, scale(self.k_scale), scale(self.v_scale), self.lengths)

@@ -1,23 +1,22 @@
 //! The diffusion transformer.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use dgm_core::arch::FpEnv;
 use dgm_core::models::Dit;
-use dgm_core::{Error, Result};
+use dgm_core::Result;
 use ndarray::Ix4;
 use rustler::{Binary, Env, NifMap, Resource, ResourceArc, Term};
 
 use crate::failure::{Handle, Named, Reply};
 use crate::plan;
+use crate::spare::Spare;
 use crate::tensor::{Input, Output, Tensor, floats};
 
 /// An immutable network, shared between processes.
 pub struct DitRef {
     model: Dit,
-    /// Workspaces of finished calls: as many as ever ran at once, freed with the network.
-    spare: Mutex<Vec<Vec<f32>>>,
+    spare: Spare,
 }
 
 #[rustler::resource_impl]
@@ -76,7 +75,7 @@ fn loaded(model: Dit) -> Loaded {
         packed_bytes: model.bytes(),
     };
     let metadata = model.metadata().iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-    (ResourceArc::new(DitRef { model, spare: Mutex::new(Vec::new()) }), config, metadata)
+    (ResourceArc::new(DitRef { model, spare: Spare::default() }), config, metadata)
 }
 
 #[rustler::nif]
@@ -121,24 +120,8 @@ fn forward(model: &DitRef, x: Tensor<'_>, t: &[f32], labels: &[i64]) -> Result<O
     let (batch, _, height, width) = x.dim();
     let mut out = Output::new("out", &[batch, model.model.config().out_channels, height, width])?;
     let needed = model.model.workspace_len(batch)?;
-    let mut workspace = model.take();
-    if workspace.len() < needed {
-        workspace
-            .try_reserve_exact(needed - workspace.len())
-            .map_err(|_| Error::Overflow { arg: "batch", got: batch.to_string() })?;
-        workspace.resize(needed, 0.0);
-    }
-    let result = model.model.forward(x, t, labels, &mut workspace, out.view::<Ix4>()?);
-    model.give(workspace);
-    result.map(|()| out)
-}
-
-impl DitRef {
-    fn take(&self) -> Vec<f32> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
-    }
-
-    fn give(&self, workspace: Vec<f32>) {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
-    }
+    model.spare.with(needed, "batch", |workspace| {
+        model.model.forward(x, t, labels, workspace, out.view::<Ix4>()?)
+    })?;
+    Ok(out)
 }
