@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::attention::dgm_attention_options;
 use crate::cache::{dgm_kv_cache, dgm_rope_options};
 use crate::linear::dgm_linear_options;
+use crate::llama::dgm_llama_info;
 use crate::model::dgm_model_info;
 use crate::operations::{dgm_operation, dgm_term};
 use crate::options::dgm_plan_options;
@@ -176,6 +177,22 @@ fn structs_lie_as_c_sees_them() {
             depth,
             heads,
             packed_bytes
+        }
+    );
+    layout!(
+        text,
+        dgm_llama_info {
+            struct_size,
+            vocab,
+            hidden,
+            mlp_hidden,
+            depth,
+            heads,
+            kv_heads,
+            head_dim,
+            cache_heads,
+            max_positions,
+            packed_bytes,
         }
     );
     let listed = include_str!("../../tests/c/layout.h");

@@ -4,7 +4,7 @@ defmodule DGM.BadInputTest do
   # so that a new function without a line here fails.
   use ExUnit.Case, async: false
   import DGM.BadInput
-  alias DGM.{Compat, Dit, KVCache, Linear, Plan, Random, Sampler, Scheduler, Tensor}
+  alias DGM.{Compat, Dit, KVCache, Linear, Llama, Plan, Random, Sampler, Scheduler, Tensor}
 
   @modules [
     DGM,
@@ -17,9 +17,11 @@ defmodule DGM.BadInputTest do
     DGM.Chains,
     DGM.Scheduler,
     DGM.Dit,
+    DGM.Llama,
     DGM.Tensor
   ]
   @model Path.expand("../../models/digits.safetensors", __DIR__)
+  @llama Path.expand("../../tests/golden/tiny_llama", __DIR__)
 
   # Numbers that f64 has and f32 has not, and what NaN looks like in Elixir.
   @not_f32 [1.0e300, -1.0e300]
@@ -36,6 +38,17 @@ defmodule DGM.BadInputTest do
     plan = Plan.compile(steps: 2)
     run = Sampler.start(plan, [1, 2], 3)
     model = Dit.load!(@model)
+    llama = Llama.load!(@llama)
+    folders = {"folder", @llama, [nil, 1, {:a}, [:a], <<255, 254>>, [1 | 2]]}
+
+    [weights, config] =
+      for file <- ["model.safetensors", "config.json"], do: File.read!(Path.join(@llama, file))
+
+    llama_files = [
+      {"weights", weights, [nil, 1, [], <<1::1>>]},
+      {"config", config, [nil, 1, [], <<1::1>>, <<255, 254>>]}
+    ]
+
     network = fn _request, x, _t -> x end
     {:eval, %{eval_id: id}} = Sampler.ask(run)
     scheduler = Scheduler.new()
@@ -326,6 +339,25 @@ defmodule DGM.BadInputTest do
          labels
        ]},
       {Dit, :generate, [handle("model", model), handle("plan", plan), seeds, labels]},
+      {Llama, :load, [folders]},
+      {Llama, :load!, [folders]},
+      {Llama, :from_binary, llama_files},
+      {Llama, :from_binary!, llama_files},
+      {Llama, :cache,
+       [
+         handle("model", llama),
+         {["tokens", "batch", "type", "options"], [tokens: 3],
+          [nil, 1, [], [tokens: -1], [tokens: 3, batch: nil], [tokens: 3, type: {:f, 64}], [pages: 3]]}
+       ]},
+      {Llama, :forward,
+       [
+         handle("model", llama),
+         {"tokens", [[1, 2], [3, 4]],
+          [nil, 1, :a, [], [1, 2], [[1, 2]], [[1, 2], [3]], [[1, 2], [3, 64]], [[1, 2], [3, -1]], [["a"], [1]]]},
+         {["cache", "k"], Llama.cache(llama, tokens: 4, batch: 2),
+          [nil, 1, %{}, KVCache.new(pages: 2, page_len: 4, kv_heads: 4, dim: 8)]},
+         options(last: [nil, -1, 1.0, "1", 3, huge()])
+       ]},
       {Tensor, :new,
        [
          {["data", "list"], [1, 2], [nil, 1, :a, [[1], [1, 2]], ["a"], [1 | 2], "abc", [1]]},

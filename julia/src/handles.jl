@@ -5,6 +5,7 @@ for (Owner, object, free) in (
     (:LinearHandle, :dgm_linear, :dgm_linear_free),
     (:PlanHandle, :dgm_plan, :dgm_plan_free),
     (:ModelHandle, :dgm_model, :dgm_model_free),
+    (:LlamaHandle, :dgm_llama, :dgm_llama_free),
 )
     @eval begin
         mutable struct $Owner

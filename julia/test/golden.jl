@@ -3,10 +3,10 @@
 const GOLDEN_DIR = joinpath(@__DIR__, "..", "..", "tests", "golden")
 const GOLDEN_TYPES = Dict("f32" => Float32, "f64" => Float64, "i64" => Int64, "u64" => UInt64)
 
-function read_golden()
-    blob = read(joinpath(GOLDEN_DIR, "golden.bin"))
+function read_golden(file = "golden")
+    blob = read(joinpath(GOLDEN_DIR, "$file.bin"))
     tensors = Dict{String,Array}()
-    for line in eachline(joinpath(GOLDEN_DIR, "golden.txt"))
+    for line in eachline(joinpath(GOLDEN_DIR, "$file.txt"))
         startswith(line, '#') && continue
         name, type, dims, offset = split(line)
         T, at = GOLDEN_TYPES[type], parse(Int, offset)

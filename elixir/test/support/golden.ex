@@ -9,15 +9,16 @@ defmodule DGM.Golden do
   def path(name), do: Path.join(@folder, name)
 
   @doc "The tensor called `name`; integers and f64 as a flat list."
-  def read(name) do
-    {dtype, dims, offset} = Map.fetch!(index(), name)
+  def read(name, file \\ "golden") do
+    {dtype, dims, offset} = Map.fetch!(index(file), name)
+    slice = &binary_part(bin(file), &1, &2)
     count = Enum.product(dims)
 
     case dtype do
-      "f32" -> %DGM.Tensor{data: slice(offset, count * 4), shape: List.to_tuple(dims)}
-      "f64" -> for <<x::float-64-little <- slice(offset, count * 8)>>, do: x
-      "i64" -> for <<n::signed-64-little <- slice(offset, count * 8)>>, do: n
-      "u64" -> for <<n::64-little <- slice(offset, count * 8)>>, do: n
+      "f32" -> %DGM.Tensor{data: slice.(offset, count * 4), shape: List.to_tuple(dims)}
+      "f64" -> for <<x::float-64-little <- slice.(offset, count * 8)>>, do: x
+      "i64" -> for <<n::signed-64-little <- slice.(offset, count * 8)>>, do: n
+      "u64" -> for <<n::64-little <- slice.(offset, count * 8)>>, do: n
     end
   end
 
@@ -37,13 +38,11 @@ defmodule DGM.Golden do
 
   defp close?(a, b, _rtol, _atol), do: a == b
 
-  defp slice(offset, bytes), do: binary_part(bin(), offset, bytes)
+  defp bin(file), do: cached({:bin, file}, fn -> File.read!(path(file <> ".bin")) end)
 
-  defp bin, do: cached(:bin, fn -> File.read!(path("golden.bin")) end)
-
-  defp index do
-    cached(:index, fn ->
-      for line <- File.stream!(path("golden.txt")),
+  defp index(file) do
+    cached({:index, file}, fn ->
+      for line <- File.stream!(path(file <> ".txt")),
           [name, dtype, dims, offset] <- [String.split(line)],
           not String.starts_with?(name, "#"),
           into: %{} do
