@@ -7,8 +7,8 @@
  *    dgm_last_error() then says which argument was wrong, what it was and what it should be.
  *    On failure outputs are left untouched and handles are set to NULL, unless said otherwise.
  *  - All memory belongs to the caller and is used only during the call. The only objects with a
- *    lifetime are dgm_linear, dgm_plan and dgm_model: immutable, usable from any number of threads
- *    at once, each released once by its _free function (NULL is allowed).
+ *    lifetime are dgm_linear, dgm_plan, dgm_model, dgm_llama and dgm_sd3: immutable, usable from
+ *    any number of threads at once, each released once by its _free function (NULL is allowed).
  *  - Functions may be called from any thread, at the same time, on different outputs.
  *  - Option structs begin with struct_size; their _init functions fill it and the defaults. Structs
  *    that the library fills need struct_size = sizeof before the call. Programs built with an
@@ -947,6 +947,11 @@
 typedef struct dgm_linear dgm_linear;
 
 /**
+ * A causal language model (Llama and its kin) with its weights packed. Immutable.
+ */
+typedef struct dgm_llama dgm_llama;
+
+/**
  * A trained network with its weights packed. Immutable.
  */
 typedef struct dgm_model dgm_model;
@@ -955,6 +960,11 @@ typedef struct dgm_model dgm_model;
  * A compiled sampler. Immutable.
  */
 typedef struct dgm_plan dgm_plan;
+
+/**
+ * A multimodal diffusion transformer (Stable Diffusion 3) with its weights packed. Immutable.
+ */
+typedef struct dgm_sd3 dgm_sd3;
 
 /**
  * A tensor in the caller's memory, borrowed for one call. Layout-identical to DLPack's DLTensor.
@@ -1682,6 +1692,106 @@ typedef struct {
      */
     uint64_t packed_bytes;
 } dgm_model_info;
+
+/**
+ * Sizes of a language model. Set struct_size = sizeof(dgm_llama_info) before dgm_llama_get_info().
+ */
+typedef struct {
+    /**
+     * sizeof(dgm_llama_info).
+     */
+    size_t struct_size;
+    /**
+     * Tokens of the vocabulary.
+     */
+    int64_t vocab;
+    /**
+     * Width of the residual stream.
+     */
+    int64_t hidden;
+    /**
+     * Width of the MLP's hidden layer.
+     */
+    int64_t mlp_hidden;
+    /**
+     * Number of blocks.
+     */
+    int64_t depth;
+    /**
+     * Query heads.
+     */
+    int64_t heads;
+    /**
+     * Heads of keys and values.
+     */
+    int64_t kv_heads;
+    /**
+     * Numbers of a head.
+     */
+    int64_t head_dim;
+    /**
+     * Heads of a cache: those of all blocks side by side, depth * kv_heads.
+     */
+    int64_t cache_heads;
+    /**
+     * Longest sequence the network was trained for; nothing stops at it.
+     */
+    int64_t max_positions;
+    /**
+     * Bytes of the packed weights.
+     */
+    uint64_t packed_bytes;
+} dgm_llama_info;
+
+/**
+ * Sizes of an MM-DiT. Set struct_size = sizeof(dgm_sd3_info) before dgm_sd3_get_info().
+ */
+typedef struct {
+    /**
+     * sizeof(dgm_sd3_info).
+     */
+    size_t struct_size;
+    /**
+     * Channels of the latent.
+     */
+    int64_t channels;
+    /**
+     * Channels of the output.
+     */
+    int64_t out_channels;
+    /**
+     * Side of a square patch.
+     */
+    int64_t patch;
+    /**
+     * Width of both residual streams.
+     */
+    int64_t hidden;
+    /**
+     * Number of blocks.
+     */
+    int64_t depth;
+    /**
+     * Attention heads.
+     */
+    int64_t heads;
+    /**
+     * Numbers of a text token.
+     */
+    int64_t text;
+    /**
+     * Numbers of the pooled text.
+     */
+    int64_t pooled;
+    /**
+     * Side of the table of positions in patches: the largest latent has patch times as many rows.
+     */
+    int64_t positions;
+    /**
+     * Bytes of the packed weights.
+     */
+    uint64_t packed_bytes;
+} dgm_sd3_info;
 
 #ifdef __cplusplus
 extern "C" {
@@ -3047,6 +3157,114 @@ int32_t dgm_generate(const dgm_model *model,
                      const int64_t *labels,
                      size_t rows,
                      dgm_tensor *out);
+
+/**
+ * Reads and packs the weights of what save_pretrained of LlamaForCausalLM writes: a folder with
+ * config.json and model.safetensors. Weights of f32, f16 and bf16 stay what they are. No file is kept open.
+ *
+ * @param folder UTF-8 path
+ * @param out    receives the model (NULL on failure); release with dgm_llama_free()
+ */
+int32_t dgm_llama_load(const char *folder,
+                       dgm_llama **out);
+
+/**
+ * Releases a model; NULL does nothing.
+ */
+void dgm_llama_free(dgm_llama *model);
+
+/**
+ * The sizes of a language model.
+ *
+ * @param info its struct_size must be set
+ */
+int32_t dgm_llama_get_info(const dgm_llama *model, dgm_llama_info *info);
+
+/**
+ * Floats of workspace that dgm_llama_forward() needs for so many new tokens of each batch entry.
+ */
+int32_t dgm_llama_workspace_len(const dgm_llama *model,
+                                size_t batch,
+                                size_t tokens,
+                                size_t *floats);
+
+/**
+ * Appends new tokens to a cache and gives the logits of what follows them.
+ *
+ * A sequence gives the same bits whole, in chunks or token by token, in any batch, for any page size.
+ * dgm_kv_cache_truncate() takes tokens back. Nothing is written on failure; DGM_ERROR_RANGE with "lengths"
+ * where the cache is full.
+ *
+ * @param tokens        [batch, new_tokens] side by side, each below vocab: they stand behind those of the cache
+ * @param batch         batch entries
+ * @param new_tokens    new tokens of each of them
+ * @param cache         pages [P, cache_heads, T, head_dim] of keys and values, any type of a cache; block i has
+ *                      heads i * kv_heads on; its lengths grow by new_tokens
+ * @param workspace     scratch, contents irrelevant before and after
+ * @param workspace_len its floats, at least those of dgm_llama_workspace_len()
+ * @param logits        f32 [batch, M, vocab], those of the last M new tokens, M at most new_tokens
+ */
+int32_t dgm_llama_forward(const dgm_llama *model,
+                          const int64_t *tokens,
+                          size_t batch,
+                          size_t new_tokens,
+                          dgm_kv_cache *cache,
+                          float *workspace,
+                          size_t workspace_len,
+                          dgm_tensor *logits);
+
+/**
+ * Reads and packs the weights of what save_pretrained of diffusers' SD3Transformer2DModel writes: a folder
+ * with config.json and diffusion_pytorch_model.safetensors. Weights of f32, f16 and bf16 stay what they are.
+ * No file is kept open.
+ *
+ * @param folder UTF-8 path
+ * @param out    receives the model (NULL on failure); release with dgm_sd3_free()
+ */
+int32_t dgm_sd3_load(const char *folder,
+                     dgm_sd3 **out);
+
+/**
+ * Releases a model; NULL does nothing.
+ */
+void dgm_sd3_free(dgm_sd3 *model);
+
+/**
+ * The sizes of an MM-DiT.
+ *
+ * @param info its struct_size must be set
+ */
+int32_t dgm_sd3_get_info(const dgm_sd3 *model, dgm_sd3_info *info);
+
+/**
+ * Floats of workspace that dgm_sd3_forward() needs for latents of this size and so many text tokens, whatever
+ * the batch.
+ */
+int32_t dgm_sd3_workspace_len(const dgm_sd3 *model,
+                              size_t height,
+                              size_t width,
+                              size_t tokens,
+                              size_t *floats);
+
+/**
+ * The network's output for a batch. An image's result does not depend on the others.
+ *
+ * @param x             [B, C, H, W], the noisy latents, H and W multiples of the patch
+ * @param t             B times, 0 to 1000
+ * @param text          [B, S, text], the tokens of each prompt
+ * @param pooled        [B, pooled], each prompt as a whole
+ * @param workspace     scratch, contents irrelevant before and after
+ * @param workspace_len its floats, at least those of dgm_sd3_workspace_len()
+ * @param out           [B, C_out, H, W]
+ */
+int32_t dgm_sd3_forward(const dgm_sd3 *model,
+                        const dgm_tensor *x,
+                        const float *t,
+                        const dgm_tensor *text,
+                        const dgm_tensor *pooled,
+                        float *workspace,
+                        size_t workspace_len,
+                        dgm_tensor *out);
 
 #ifdef __cplusplus
 }  // extern "C"

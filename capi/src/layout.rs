@@ -10,6 +10,7 @@ use crate::model::dgm_model_info;
 use crate::operations::{dgm_operation, dgm_term};
 use crate::options::dgm_plan_options;
 use crate::run::dgm_request;
+use crate::sd3::dgm_sd3_info;
 use crate::tensor::dgm_tensor;
 
 /// Appends a struct as it stands in the list. A field that is not named here does not compile.
@@ -192,6 +193,22 @@ fn structs_lie_as_c_sees_them() {
             head_dim,
             cache_heads,
             max_positions,
+            packed_bytes,
+        }
+    );
+    layout!(
+        text,
+        dgm_sd3_info {
+            struct_size,
+            channels,
+            out_channels,
+            patch,
+            hidden,
+            depth,
+            heads,
+            text,
+            pooled,
+            positions,
             packed_bytes,
         }
     );

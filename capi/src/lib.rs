@@ -58,3 +58,5 @@ pub mod sample;
 pub mod model;
 
 pub mod llama;
+
+pub mod sd3;

@@ -119,7 +119,8 @@ fn logits_are_those_of_transformers() {
         close(&logits, &want, 1e-5, name);
         // The same bits in every language.
         let bytes = logits.iter().flat_map(|x| x.to_le_bytes());
-        let hash = bytes.fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let hash =
+            bytes.fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         let hashes = std::fs::read_to_string(folder().join("llama.fnv")).unwrap();
         let line = format!("{name} {hash:016x}");
         assert!(hashes.lines().any(|l| l == line), "{line}");

@@ -16,7 +16,7 @@ number of threads, any batch and in any of the languages that share the engine.
 - Sampling: `DGMKernels.Plan`, `DGMKernels.sample` with any callable as the model, or
   `DGMKernels.start` and a loop over [`ask`](@ref) and [`tell!`](@ref). `DGMKernels.operations` lists the scalars of
   a plan, for arrays on a GPU.
-- Models: [`DiT`](@ref), `DGMKernels.generate`; `DGMKernels.Llama` with a `DGMKernels.KVCache`; `DGMKernels.Grid` shows images in a notebook.
+- Models: [`DiT`](@ref), `DGMKernels.generate`; `DGMKernels.SD3`; `DGMKernels.Llama` with a `DGMKernels.KVCache`; `DGMKernels.Grid` shows images in a notebook.
 
 Names that other packages also have are not exported; write `DGMKernels.sample`.
 """
@@ -46,6 +46,7 @@ include("chains.jl")
 include("operations.jl")
 include("dit.jl")
 include("llama.jl")
+include("sd3.jl")
 include("grid.jl")
 include("info.jl")
 
@@ -67,7 +68,7 @@ const PUBLIC = (:DetachedRun, :Grid, :KVCache, :Linear, :Llama, :Operation, :Pla
                 :element_pointer,
                 :element_strides, :finish_rows!, :forward!, :gated_linear, :gelu, :gelu!, :generate, :BF16, :is_strided, :isdone, :library, :linear!, :logsoftmax, :logsoftmax!,
                 :metadata, :normal!, :num_threads, :numerics_version, :operations, :result, :sample, :sample!,
-                :rope, :rope!, :Rope, :row_active, :row_steps, :select!, :set_backend!, :set_num_threads!, :silu, :silu!, :softmax, :softmax!, :start, :start_detached, :step!, :uniform!,
+                :rope, :rope!, :Rope, :SD3, :row_active, :row_steps, :select!, :set_backend!, :set_num_threads!, :silu, :silu!, :softmax, :softmax!, :start, :start_detached, :step!, :uniform!,
                 :CompatRNG, :NumpyPCG64, :NumpyPhilox, :NumpyRandomState, :TorchCPU, :TorchCUDA, :brownian!, :export_rng, :import_rng,
                 :jax_fold_in, :jax_key, :jax_normal!, :jax_split, :jax_uniform!,
                 :saved, :probe, :divergence, :log_density, :bits_per_dimension, :accepted, :step_sizes, :split_r_hat, :effective_sample_size)

@@ -191,9 +191,13 @@ const DGM_OPERATION_LANGEVIN = 6
 
 mutable struct dgm_linear end
 
+mutable struct dgm_llama end
+
 mutable struct dgm_model end
 
 mutable struct dgm_plan end
+
+mutable struct dgm_sd3 end
 
 struct dgm_tensor
     data::Ptr{Cvoid}
@@ -386,6 +390,34 @@ struct dgm_model_info
     packed_bytes::UInt64
 end
 
+struct dgm_llama_info
+    struct_size::Csize_t
+    vocab::Int64
+    hidden::Int64
+    mlp_hidden::Int64
+    depth::Int64
+    heads::Int64
+    kv_heads::Int64
+    head_dim::Int64
+    cache_heads::Int64
+    max_positions::Int64
+    packed_bytes::UInt64
+end
+
+struct dgm_sd3_info
+    struct_size::Csize_t
+    channels::Int64
+    out_channels::Int64
+    patch::Int64
+    hidden::Int64
+    depth::Int64
+    heads::Int64
+    text::Int64
+    pooled::Int64
+    positions::Int64
+    packed_bytes::UInt64
+end
+
 const SYMBOLS = (
     :dgm_abi_version,
     :dgm_numerics_version,
@@ -497,6 +529,16 @@ const SYMBOLS = (
     :dgm_model_workspace_len,
     :dgm_model_forward,
     :dgm_generate,
+    :dgm_llama_load,
+    :dgm_llama_free,
+    :dgm_llama_get_info,
+    :dgm_llama_workspace_len,
+    :dgm_llama_forward,
+    :dgm_sd3_load,
+    :dgm_sd3_free,
+    :dgm_sd3_get_info,
+    :dgm_sd3_workspace_len,
+    :dgm_sd3_forward,
 )
 
 dgm_abi_version() =
@@ -828,5 +870,35 @@ dgm_model_forward(model, x, t, labels, workspace, workspace_len, out) =
 
 dgm_generate(model, plan, seeds, labels, rows, out) =
     @native 110 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
+
+dgm_llama_load(folder, out) =
+    @native 111 dgm_llama_load(folder::Cstring, out::Ptr{Ptr{dgm_llama}})::Int32
+
+dgm_llama_free(model) =
+    @native 112 dgm_llama_free(model::Ptr{dgm_llama})::Cvoid
+
+dgm_llama_get_info(model, info) =
+    @native 113 dgm_llama_get_info(model::Ptr{dgm_llama}, info::Ptr{dgm_llama_info})::Int32
+
+dgm_llama_workspace_len(model, batch, tokens, floats) =
+    @native 114 dgm_llama_workspace_len(model::Ptr{dgm_llama}, batch::Csize_t, tokens::Csize_t, floats::Ptr{Csize_t})::Int32
+
+dgm_llama_forward(model, tokens, batch, new_tokens, cache, workspace, workspace_len, logits) =
+    @native 115 dgm_llama_forward(model::Ptr{dgm_llama}, tokens::Ptr{Int64}, batch::Csize_t, new_tokens::Csize_t, cache::Ptr{dgm_kv_cache}, workspace::Ptr{Float32}, workspace_len::Csize_t, logits::Ptr{dgm_tensor})::Int32
+
+dgm_sd3_load(folder, out) =
+    @native 116 dgm_sd3_load(folder::Cstring, out::Ptr{Ptr{dgm_sd3}})::Int32
+
+dgm_sd3_free(model) =
+    @native 117 dgm_sd3_free(model::Ptr{dgm_sd3})::Cvoid
+
+dgm_sd3_get_info(model, info) =
+    @native 118 dgm_sd3_get_info(model::Ptr{dgm_sd3}, info::Ptr{dgm_sd3_info})::Int32
+
+dgm_sd3_workspace_len(model, height, width, tokens, floats) =
+    @native 119 dgm_sd3_workspace_len(model::Ptr{dgm_sd3}, height::Csize_t, width::Csize_t, tokens::Csize_t, floats::Ptr{Csize_t})::Int32
+
+dgm_sd3_forward(model, x, t, text, pooled, workspace, workspace_len, out) =
+    @native 120 dgm_sd3_forward(model::Ptr{dgm_sd3}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, text::Ptr{dgm_tensor}, pooled::Ptr{dgm_tensor}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 end

@@ -6,6 +6,7 @@ for (Owner, object, free) in (
     (:PlanHandle, :dgm_plan, :dgm_plan_free),
     (:ModelHandle, :dgm_model, :dgm_model_free),
     (:LlamaHandle, :dgm_llama, :dgm_llama_free),
+    (:SD3Handle, :dgm_sd3, :dgm_sd3_free),
 )
     @eval begin
         mutable struct $Owner

@@ -47,6 +47,7 @@ counts = try
         include("test_sampling.jl")
         include("test_dit.jl")
         include("test_llama.jl")
+        include("test_sd3.jl")
         include("test_grid.jl")
         include("conformance.jl")
         include("walks.jl")

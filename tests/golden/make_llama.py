@@ -69,18 +69,18 @@ def make(name, seed, dtype, **sizes):
     print(name, f"float32 of transformers is within {(logits - rough).abs().max():.2e}")
 
 
-def write():
+def write(name):
     blob = bytearray()
     lines = ["# dgm golden 1"]
-    for name, value in ENTRIES:
+    for entry, value in ENTRIES:
         blob.extend(b"\0" * (-len(blob) % ALIGN))
         dims = "x".join(str(d) for d in value.shape)
         dtype = {"float32": "f32", "int64": "i64"}[str(value.dtype)]
-        lines.append(f"{name} {dtype} {dims} {len(blob)}")
+        lines.append(f"{entry} {dtype} {dims} {len(blob)}")
         blob.extend(value.astype(value.dtype.newbyteorder("<")).tobytes())
-    with open(os.path.join(HERE, "llama.bin"), "wb") as f:
+    with open(os.path.join(HERE, f"{name}.bin"), "wb") as f:
         f.write(blob)
-    with open(os.path.join(HERE, "llama.txt"), "w") as f:
+    with open(os.path.join(HERE, f"{name}.txt"), "w") as f:
         f.write("\n".join(lines) + "\n")
 
 
@@ -94,7 +94,7 @@ def main():
          attention_bias=True, mlp_bias=True, tie_word_embeddings=False,
          rope_parameters={"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0,
                           "high_freq_factor": 4.0, "original_max_position_embeddings": 32})
-    write()
+    write("llama")
 
 
 if __name__ == "__main__":

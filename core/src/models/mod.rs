@@ -3,7 +3,9 @@
 mod config;
 mod dit;
 mod generate;
+mod json;
 mod llama;
+mod sd3;
 mod views;
 mod weights;
 
@@ -14,3 +16,4 @@ pub use config::DitConfig;
 pub use dit::Dit;
 pub use generate::generate;
 pub use llama::{Llama, LlamaConfig, RopeScaling};
+pub use sd3::{Sd3, Sd3Config};

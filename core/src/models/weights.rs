@@ -6,11 +6,12 @@ use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use half::{bf16, f16};
-use ndarray::{ArrayView2, Ix2};
+use ndarray::{ArrayView1, ArrayView2, Ix2};
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::views::internal;
 use crate::error::{Error, Result};
+use crate::linalg::PackedLinear;
 use crate::tensor::Floats;
 
 /// The format's own limit on the header.
@@ -220,4 +221,25 @@ impl Numbers {
             Numbers::Bf16(x) => ArrayView2::from_shape(shape, &x[range]).map_err(internal)?.into(),
         })
     }
+}
+
+/// The layers of these names, one below another, as one.
+pub(crate) fn pack<R: Read + Seek>(
+    file: &mut WeightFile<R>,
+    parts: &[(String, usize)],
+    inputs: usize,
+    bias: bool,
+) -> Result<PackedLinear> {
+    let names: Vec<_> = parts.iter().map(|(name, rows)| (format!("{name}.weight"), *rows)).collect();
+    let names: Vec<_> = names.iter().map(|(name, rows)| (name.as_str(), *rows)).collect();
+    let weight = file.stacked(&names, inputs)?;
+    let mut biases = Vec::new();
+    if bias {
+        for (name, rows) in parts {
+            biases.extend(file.widened(&format!("{name}.bias"), &[*rows])?);
+        }
+    }
+    let rows = parts.iter().map(|p| p.1).sum();
+    let bias = bias.then(|| ArrayView1::from(&biases[..]).into());
+    PackedLinear::pack(weight.rows(0, rows, inputs)?, bias)
 }

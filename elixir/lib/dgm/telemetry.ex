@@ -14,6 +14,8 @@ defmodule DGM.Telemetry do
     * `[:dgm, :dit, :load]` - `:path`
     * `[:dgm, :llama, :forward]` - `:batch`
     * `[:dgm, :llama, :load]` - `:path`
+    * `[:dgm, :sd3, :forward]` - `:batch`
+    * `[:dgm, :sd3, :load]` - `:path`
   """
 
   @compile {:no_warn_undefined, :telemetry}

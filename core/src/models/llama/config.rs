@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::attention::MAX_HEAD_DIM;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::models::json::{Fields, read};
 use crate::nn::frequencies;
 
 /// Dimensions of a [`Llama`](super::Llama): what `config.json` says, under the names of this library.
@@ -85,7 +86,7 @@ impl LlamaConfig {
 
     /// Reads the text of a `config.json`; `what` names it in errors.
     pub(super) fn parse(text: &str, what: &str) -> Result<Self> {
-        let file: Value = serde_json::from_str(text).map_err(|e| format_error(what, e.to_string()))?;
+        let file = read(text, what)?;
         let all = Fields { value: &file, what, place: "" };
         all.expect("model_type", "llama")?;
         all.expect("hidden_act", "silu")?;
@@ -192,62 +193,6 @@ impl RopeScaling {
                 let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
                 (1.0 - kept) * f / factor + kept * f
             }
-        }
-    }
-}
-
-fn format_error(what: &str, message: String) -> Error {
-    Error::Format { what: what.to_string(), message }
-}
-
-/// The fields of an object of the file.
-struct Fields<'a> {
-    value: &'a Value,
-    /// The file.
-    what: &'a str,
-    /// The object, where it is not the file itself.
-    place: &'a str,
-}
-
-impl Fields<'_> {
-    fn error(&self, key: &str, got: impl ToString, expected: impl ToString) -> Error {
-        let dot = if self.place.is_empty() { "" } else { "." };
-        let (got, expected) = (got.to_string(), expected.to_string());
-        format_error(self.what, format!("{}{dot}{key} is {got}, expected {expected}", self.place))
-    }
-
-    /// Refuses another text under `key` than `expected`; none is as good.
-    fn expect(&self, key: &str, expected: &str) -> Result<()> {
-        match &self.value[key] {
-            Value::Null => Ok(()),
-            Value::String(text) if text == expected => Ok(()),
-            other => Err(self.error(key, other, expected)),
-        }
-    }
-
-    /// A size, at least 1.
-    fn count(&self, key: &str, default: Option<usize>) -> Result<usize> {
-        match (&self.value[key], default) {
-            (Value::Null, Some(n)) => Ok(n),
-            (Value::Null, None) => Err(self.error(key, "missing", "a whole number from 1")),
-            (value, _) => match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
-                Some(n) if n > 0 => Ok(n),
-                _ => Err(self.error(key, value, "a whole number from 1")),
-            },
-        }
-    }
-
-    fn number(&self, key: &str) -> Result<Option<f64>> {
-        match &self.value[key] {
-            Value::Null => Ok(None),
-            value => value.as_f64().map(Some).ok_or_else(|| self.error(key, value, "a number")),
-        }
-    }
-
-    fn flag(&self, key: &str) -> Result<bool> {
-        match &self.value[key] {
-            Value::Null => Ok(false),
-            value => value.as_bool().ok_or_else(|| self.error(key, value, "true or false")),
         }
     }
 }

@@ -10,8 +10,9 @@ use std::path::Path;
 
 use ndarray::ArrayView1;
 
-use super::weights::{Numbers, WeightFile};
-use crate::error::{Error, Result};
+use super::json::config_text;
+use super::weights::{Numbers, WeightFile, pack};
+use crate::error::Result;
 use crate::linalg::PackedLinear;
 
 struct Block {
@@ -54,7 +55,7 @@ impl Llama {
     /// memory taken is the packed weights and the largest layer; nothing stays open.
     ///
     /// # Errors
-    /// [`Error::Io`] when a file cannot be read, [`Error::Format`] when it is not well-formed or not of such a
+    /// [`Error::Io`](crate::Error::Io) when a file cannot be read, [`Error::Format`](crate::Error::Format) when it is not well-formed or not of such a
     /// network; the message names the file and the tensor or field.
     ///
     /// ```
@@ -64,12 +65,7 @@ impl Llama {
     /// # Ok::<(), dgm_core::Error>(())
     /// ```
     pub fn load(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let what = path.display().to_string();
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) => return Err(Error::Io { path: what, message: e.to_string() }),
-        };
+        let (text, what) = config_text(folder)?;
         let config = LlamaConfig::parse(&text, &what)?;
         Self::read(WeightFile::open(&folder.join("model.safetensors"))?, config)
     }
@@ -129,27 +125,6 @@ impl Llama {
         let rest = norms + self.norm.len() + self.frequencies.len();
         layers + rest * size_of::<f32>() + self.embeddings.as_ref().map_or(0, Numbers::bytes)
     }
-}
-
-/// The layers of these names, one below another, as one.
-fn pack<R: Read + Seek>(
-    file: &mut WeightFile<R>,
-    parts: &[(String, usize)],
-    inputs: usize,
-    bias: bool,
-) -> Result<PackedLinear> {
-    let names: Vec<_> = parts.iter().map(|(name, rows)| (format!("{name}.weight"), *rows)).collect();
-    let names: Vec<_> = names.iter().map(|(name, rows)| (name.as_str(), *rows)).collect();
-    let weight = file.stacked(&names, inputs)?;
-    let mut biases = Vec::new();
-    if bias {
-        for (name, rows) in parts {
-            biases.extend(file.widened(&format!("{name}.bias"), &[*rows])?);
-        }
-    }
-    let rows = parts.iter().map(|p| p.1).sum();
-    let bias = bias.then(|| ArrayView1::from(&biases[..]).into());
-    PackedLinear::pack(weight.rows(0, rows, inputs)?, bias)
 }
 
 /// `gate_proj` and `up_proj` of an MLP `[h, d]` as one gated layer.

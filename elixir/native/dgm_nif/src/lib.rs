@@ -18,6 +18,7 @@ mod operations;
 mod plan;
 mod random;
 mod run;
+mod sd3;
 mod spare;
 mod system;
 mod tensor;

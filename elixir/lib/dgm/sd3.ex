@@ -1,0 +1,85 @@
+defmodule DGM.SD3 do
+  @moduledoc """
+  The multimodal diffusion transformer of Stable Diffusion 3, as `save_pretrained` of diffusers'
+  `SD3Transformer2DModel` writes it.
+
+      iex> {:ok, model} = DGM.SD3.load("../tests/golden/tiny_sd3")
+      iex> zeros = fn shape -> DGM.Tensor.new(List.duplicate(0.0, Tuple.product(shape)), shape) end
+      iex> y = DGM.SD3.forward(model, zeros.({1, 4, 8, 6}), [500], zeros.({1, 5, 20}), zeros.({1, 12}))
+      iex> y.shape
+      {1, 4, 8, 6}
+
+  A model is immutable; processes share it. A forward pass borrows a workspace that the model
+  keeps for the next one.
+  """
+
+  alias DGM.{Check, Native, Telemetry, Tensor}
+
+  @enforce_keys [:resource, :config]
+  defstruct [:resource, :config]
+
+  @typedoc """
+  `:config` has `:channels`, `:out_channels`, `:patch`, `:hidden`, `:depth`, `:heads`, `:text`, `:pooled`,
+  `:positions` and `:packed_bytes`.
+  """
+  @type t :: %__MODULE__{resource: reference, config: %{atom => non_neg_integer}}
+
+  @doc """
+  Loads `config.json` and `diffusion_pytorch_model.safetensors` of a folder.
+  """
+  @spec load(Path.t()) :: {:ok, t} | {:error, DGM.Error.t()}
+  def load(folder) do
+    folder = Check.path(folder, "folder")
+    call = fn -> Native.tuple(Native.sd3_load(folder)) end
+    with {:ok, parts} <- Telemetry.span([:sd3, :load], %{path: folder}, call), do: {:ok, new(parts)}
+  end
+
+  @doc """
+  Like `load/1`, but raises `DGM.Error`.
+  """
+  @spec load!(Path.t()) :: t
+  def load!(folder), do: Native.bang!(load(folder))
+
+  @doc """
+  The model in the bytes of a file of weights and the text of its `config.json`.
+  """
+  @spec from_binary(binary, String.t()) :: {:ok, t} | {:error, DGM.Error.t()}
+  def from_binary(weights, config) do
+    is_binary(weights) || Check.fail("weights", weights, "a binary")
+    (is_binary(config) and String.valid?(config)) || Check.fail("config", config, "a text")
+    with {:ok, parts} <- Native.tuple(Native.sd3_from_binary(weights, config)), do: {:ok, new(parts)}
+  end
+
+  @doc """
+  Like `from_binary/2`, but raises `DGM.Error`.
+  """
+  @spec from_binary!(binary, String.t()) :: t
+  def from_binary!(weights, config), do: Native.bang!(from_binary(weights, config))
+
+  @doc """
+  The network's output `{batch, out_channels, height, width}`, of the kind of `x`.
+
+    * `x` - `{batch, channels, height, width}`, the noisy latents; height and width multiples of the patch
+    * `t` - the time of each image, 0 to 1000: a tensor or a list
+    * `text` - `{batch, tokens, text}`, the tokens of each prompt
+    * `pooled` - `{batch, pooled}`, each prompt as a whole
+  """
+  @spec forward(t, Tensor.input(), Tensor.input() | [number], Tensor.input(), Tensor.input()) ::
+          Tensor.input()
+  def forward(model, x, t, text, pooled) do
+    model = Check.handle(model, __MODULE__, "model")
+    t = if is_list(t), do: Tensor.new(t), else: t
+    [nx, nt] = [Tensor.native(x, "x"), Tensor.native(t, "t")]
+    [text, pooled] = [Tensor.native(text, "text"), Tensor.native(pooled, "pooled")]
+    call = fn -> Native.value!(Native.sd3_forward(model.resource, nx, nt, text, pooled)) end
+    Tensor.like(x, Telemetry.span([:sd3, :forward], %{batch: x |> Map.get(:shape) |> elem(0)}, call))
+  end
+
+  defp new({resource, config}), do: %__MODULE__{resource: resource, config: config}
+
+  defimpl Inspect do
+    def inspect(%{config: c}, _opts) do
+      "#DGM.SD3<channels=#{c.channels} depth=#{c.depth} width=#{c.hidden} heads=#{c.heads}>"
+    end
+  end
+end
