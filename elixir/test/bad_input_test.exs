@@ -4,7 +4,7 @@ defmodule DGM.BadInputTest do
   # so that a new function without a line here fails.
   use ExUnit.Case, async: false
   import DGM.BadInput
-  alias DGM.{Compat, Dit, KVCache, Linear, Llama, Plan, Random, Sampler, Scheduler, Tensor}
+  alias DGM.{Compat, Dit, KVCache, Linear, Llama, Plan, Random, Sampler, Scheduler, SD3, Tensor}
 
   @modules [
     DGM,
@@ -18,10 +18,12 @@ defmodule DGM.BadInputTest do
     DGM.Scheduler,
     DGM.Dit,
     DGM.Llama,
+    DGM.SD3,
     DGM.Tensor
   ]
   @model Path.expand("../../models/digits.safetensors", __DIR__)
   @llama Path.expand("../../tests/golden/tiny_llama", __DIR__)
+  @sd3 Path.expand("../../tests/golden/tiny_sd3", __DIR__)
 
   # Numbers that f64 has and f32 has not, and what NaN looks like in Elixir.
   @not_f32 [1.0e300, -1.0e300]
@@ -43,6 +45,18 @@ defmodule DGM.BadInputTest do
 
     [weights, config] =
       for file <- ["model.safetensors", "config.json"], do: File.read!(Path.join(@llama, file))
+
+    sd3 = SD3.load!(@sd3)
+    sd3_folders = {"folder", @sd3, elem(folders, 2)}
+
+    [sd3_weights, sd3_config] =
+      for file <- ["diffusion_pytorch_model.safetensors", "config.json"],
+          do: File.read!(Path.join(@sd3, file))
+
+    sd3_files = [
+      {"weights", sd3_weights, [nil, 1, [], <<1::1>>]},
+      {"config", sd3_config, [nil, 1, [], <<1::1>>, <<255, 254>>]}
+    ]
 
     llama_files = [
       {"weights", weights, [nil, 1, [], <<1::1>>]},
@@ -339,6 +353,19 @@ defmodule DGM.BadInputTest do
          labels
        ]},
       {Dit, :generate, [handle("model", model), handle("plan", plan), seeds, labels]},
+      {SD3, :load, [sd3_folders]},
+      {SD3, :load!, [sd3_folders]},
+      {SD3, :from_binary, sd3_files},
+      {SD3, :from_binary!, sd3_files},
+      {SD3, :forward,
+       [
+         handle("model", sd3),
+         tensor("x", reals({1, 4, 4, 6}), [{1, 3, 4, 6}, {2, 4, 4, 6}, {1, 4, 5, 6}, {1, 4, 4, 14}])
+         |> named(["x", "height", "width"]),
+         {["t", "list"], [0.5], [nil, :a, "abc", [1, 2], ["a"], reals({3})]},
+         tensor("text", reals({1, 2, 20}), [{1, 2, 19}, {2, 2, 20}]),
+         tensor("pooled", reals({1, 12}), [{1, 13}, {2, 12}])
+       ]},
       {Llama, :load, [folders]},
       {Llama, :load!, [folders]},
       {Llama, :from_binary, llama_files},
