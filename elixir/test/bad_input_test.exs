@@ -360,7 +360,12 @@ defmodule DGM.BadInputTest do
       {SD3, :forward,
        [
          handle("model", sd3),
-         tensor("x", reals({1, 4, 4, 6}), [{1, 3, 4, 6}, {2, 4, 4, 6}, {1, 4, 5, 6}, {1, 4, 4, 14}])
+         tensor("x", reals({1, 4, 4, 6}), [
+           {1, 3, 4, 6},
+           {2, 4, 4, 6},
+           {1, 4, 5, 6},
+           {1, 4, 4, 14}
+         ])
          |> named(["x", "height", "width"]),
          {["t", "list"], [0.5], [nil, :a, "abc", [1, 2], ["a"], reals({3})]},
          tensor("text", reals({1, 2, 20}), [{1, 2, 19}, {2, 2, 20}]),
@@ -374,13 +379,32 @@ defmodule DGM.BadInputTest do
        [
          handle("model", llama),
          {["tokens", "batch", "type", "options"], [tokens: 3],
-          [nil, 1, [], [tokens: -1], [tokens: 3, batch: nil], [tokens: 3, type: {:f, 64}], [pages: 3]]}
+          [
+            nil,
+            1,
+            [],
+            [tokens: -1],
+            [tokens: 3, batch: nil],
+            [tokens: 3, type: {:f, 64}],
+            [pages: 3]
+          ]}
        ]},
       {Llama, :forward,
        [
          handle("model", llama),
          {"tokens", [[1, 2], [3, 4]],
-          [nil, 1, :a, [], [1, 2], [[1, 2]], [[1, 2], [3]], [[1, 2], [3, 64]], [[1, 2], [3, -1]], [["a"], [1]]]},
+          [
+            nil,
+            1,
+            :a,
+            [],
+            [1, 2],
+            [[1, 2]],
+            [[1, 2], [3]],
+            [[1, 2], [3, 64]],
+            [[1, 2], [3, -1]],
+            [["a"], [1]]
+          ]},
          {["cache", "k"], Llama.cache(llama, tokens: 4, batch: 2),
           [nil, 1, %{}, KVCache.new(pages: 2, page_len: 4, kv_heads: 4, dim: 8)]},
          options(last: [nil, -1, 1.0, "1", 3, huge()])

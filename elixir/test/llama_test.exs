@@ -98,7 +98,10 @@ defmodule DGM.LlamaTest do
   test "config, inspect, bytes", %{model: model} do
     assert %{vocab: 64, heads: 4, kv_heads: 2, head_dim: 12, cache_heads: 4} = model.config
     assert inspect(model) == "#DGM.Llama<vocab=64 depth=2 width=48 heads=4/2>"
-    [weights, config] = for f <- ["model.safetensors", "config.json"], do: File.read!(path("tiny_llama/#{f}"))
+
+    [weights, config] =
+      for f <- ["model.safetensors", "config.json"], do: File.read!(path("tiny_llama/#{f}"))
+
     assert Llama.from_binary!(weights, config).config == model.config
 
     assert {:error, %DGM.Error{kind: :format, message: text}} =
@@ -128,9 +131,11 @@ defmodule DGM.LlamaTest do
       {~r/^tokens is 1/, fn -> Llama.forward(model, 1, cache) end},
       {~r/^tokens is 1/, fn -> Llama.forward(model, [1, 2], cache) end},
       {~r/^tokens is :a/, fn -> Llama.forward(model, [[1], [:a]], cache) end},
-      {~r/^tokens is 64 at \[1, 0\], expected 0 to 63/, fn -> Llama.forward(model, [[1], [64]], cache) end},
+      {~r/^tokens is 64 at \[1, 0\], expected 0 to 63/,
+       fn -> Llama.forward(model, [[1], [64]], cache) end},
       {~r/^tokens is -1 at/, fn -> Llama.forward(model, [[1], [-1]], cache) end},
-      {~r/^tokens is rows of different lengths/, fn -> Llama.forward(model, [[1], [1, 2]], cache) end},
+      {~r/^tokens is rows of different lengths/,
+       fn -> Llama.forward(model, [[1], [1, 2]], cache) end},
       {~r/^tokens has shape/, fn -> Llama.forward(model, [[1]], cache) end},
       {~r/^last is 3, expected 0 to 2/, fn -> Llama.forward(model, good, cache, last: 3) end},
       {~r/^last is -1/, fn -> Llama.forward(model, good, cache, last: -1) end},

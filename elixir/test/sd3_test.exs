@@ -35,6 +35,9 @@ defmodule DGM.SD3Test do
     assert SD3.from_binary!(weights, config).config == model.config
     assert {:error, %DGM.Error{kind: :format}} = SD3.from_binary(weights, "{}")
     assert {:error, %DGM.Error{kind: :io}} = SD3.load("/no/such/folder")
-    assert_raise DGM.Error, ~r"/no/such/folder/config.json", fn -> SD3.load!("/no/such/folder") end
+
+    assert_raise DGM.Error, ~r"/no/such/folder/config.json", fn ->
+      SD3.load!("/no/such/folder")
+    end
   end
 end

@@ -59,7 +59,12 @@ defmodule DGM.Check do
 
   @doc "Rows of tokens."
   def tokens(rows, name) do
-    list(rows, name, &list(&1, &2, fn n, name -> label(n, name) end, "lists of integers"), "a list of lists of integers")
+    list(
+      rows,
+      name,
+      &list(&1, &2, fn n, name -> label(n, name) end, "lists of integers"),
+      "a list of lists of integers"
+    )
   end
 
   def handle(%{__struct__: module, resource: resource} = value, module, _name)

@@ -35,7 +35,9 @@ defmodule DGM.Llama do
   def load(folder) do
     folder = Check.path(folder, "folder")
     call = fn -> Native.tuple(Native.llama_load(folder)) end
-    with {:ok, parts} <- Telemetry.span([:llama, :load], %{path: folder}, call), do: {:ok, new(parts)}
+
+    with {:ok, parts} <- Telemetry.span([:llama, :load], %{path: folder}, call),
+         do: {:ok, new(parts)}
   end
 
   @doc """
@@ -52,7 +54,7 @@ defmodule DGM.Llama do
     (is_binary(config) and String.valid?(config)) || Check.fail("config", config, "a text")
 
     with {:ok, parts} <- Native.tuple(Native.llama_from_binary(weights, config)),
-      do: {:ok, new(parts)}
+         do: {:ok, new(parts)}
   end
 
   def from_binary(other, _config), do: Check.fail("weights", other, "a binary")

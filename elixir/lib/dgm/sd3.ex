@@ -31,7 +31,9 @@ defmodule DGM.SD3 do
   def load(folder) do
     folder = Check.path(folder, "folder")
     call = fn -> Native.tuple(Native.sd3_load(folder)) end
-    with {:ok, parts} <- Telemetry.span([:sd3, :load], %{path: folder}, call), do: {:ok, new(parts)}
+
+    with {:ok, parts} <- Telemetry.span([:sd3, :load], %{path: folder}, call),
+         do: {:ok, new(parts)}
   end
 
   @doc """
@@ -47,7 +49,9 @@ defmodule DGM.SD3 do
   def from_binary(weights, config) do
     is_binary(weights) || Check.fail("weights", weights, "a binary")
     (is_binary(config) and String.valid?(config)) || Check.fail("config", config, "a text")
-    with {:ok, parts} <- Native.tuple(Native.sd3_from_binary(weights, config)), do: {:ok, new(parts)}
+
+    with {:ok, parts} <- Native.tuple(Native.sd3_from_binary(weights, config)),
+         do: {:ok, new(parts)}
   end
 
   @doc """
@@ -72,7 +76,11 @@ defmodule DGM.SD3 do
     [nx, nt] = [Tensor.native(x, "x"), Tensor.native(t, "t")]
     [text, pooled] = [Tensor.native(text, "text"), Tensor.native(pooled, "pooled")]
     call = fn -> Native.value!(Native.sd3_forward(model.resource, nx, nt, text, pooled)) end
-    Tensor.like(x, Telemetry.span([:sd3, :forward], %{batch: x |> Map.get(:shape) |> elem(0)}, call))
+
+    Tensor.like(
+      x,
+      Telemetry.span([:sd3, :forward], %{batch: x |> Map.get(:shape) |> elem(0)}, call)
+    )
   end
 
   defp new({resource, config}), do: %__MODULE__{resource: resource, config: config}
