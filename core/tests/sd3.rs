@@ -133,7 +133,7 @@ fn hostile_files_are_refused() {
     refuse("qk_norm", "\"layer_norm\"", "qk_norm is \"layer_norm\", expected rms_norm");
     refuse("num_layers", "3", "transformer_blocks.1.attn.to_add_out.weight is missing");
     refuse("num_layers", "1", "transformer_blocks.0.norm1_context.linear.weight has shape");
-    refuse("attention_head_dim", "7", "has shape");
+    refuse("attention_head_dim", "7", "caption_projection_dim is 24, expected 21");
     refuse("attention_head_dim", "1025", "attention_head_dim is 1025, expected 1 to 1024");
     refuse("num_attention_heads", "18446744073709551615", "num_attention_heads");
     refuse("caption_projection_dim", "25", "caption_projection_dim is 25, expected 24");
