@@ -40,4 +40,19 @@ defmodule DGM.SD3Test do
       SD3.load!("/no/such/folder")
     end
   end
+
+  test "wrong sizes", %{model: model, inputs: [x, t, text, pooled]} do
+    odd = Tensor.new(List.duplicate(0.0, 2 * 4 * 5 * 6), {2, 4, 5, 6})
+
+    assert_raise ArgumentError, ~r/^height is 5/, fn ->
+      SD3.forward(model, odd, t, text, pooled)
+    end
+
+    assert_raise ArgumentError, ~r/^t has shape/, fn ->
+      SD3.forward(model, x, [1], text, pooled)
+    end
+
+    assert_raise ArgumentError, ~r/^text has/, fn -> SD3.forward(model, x, t, x, pooled) end
+    assert_raise ArgumentError, ~r/^x is nil/, fn -> SD3.forward(model, nil, t, text, pooled) end
+  end
 end

@@ -66,14 +66,14 @@ A sequence gives the same bits whole, in chunks or token by token, in any batch,
 [`cache_truncate!`](@ref) takes tokens back.
 """
 function (model::Llama)(tokens, cache::KVCache; last::Integer = 1)
+    check_tokens(tokens)
     0 <= last <= size(tokens, 1) || throw(ArgumentError("last is $last, expected 0 to $(size(tokens, 1)), the new tokens"))
     return forward!(Array{Float32}(undef, model.vocab, last, size(tokens, 2)), model, tokens, cache)
 end
 
 "See [`DGMKernels.Llama`](@ref)."
 function forward!(logits, model::Llama, tokens, cache::KVCache)
-    tokens isa AbstractArray && ndims(tokens) in (1, 2) ||
-        throw(ArgumentError("tokens is a $(typeof(tokens)), expected integers (N, B)"))
+    check_tokens(tokens)
     new, batch = size(tokens, 1), size(tokens, 2)
     length(cache.lengths) == batch ||
         throw(DimensionMismatch("tokens is (N, B) = $((new, batch)), expected B = $(length(cache.lengths)), the lengths of the cache"))
@@ -100,6 +100,9 @@ function forward!(logits, model::Llama, tokens, cache::KVCache)
     end
     return logits
 end
+
+check_tokens(tokens) = tokens isa AbstractArray && ndims(tokens) in (1, 2) ||
+    throw(ArgumentError("tokens is a $(typeof(tokens)), expected integers (N, B)"))
 
 Base.show(io::IO, m::Llama) = print(io, "Llama(vocab ", m.vocab, ", depth ", m.depth, ", width ", m.hidden, ")")
 Base.show(io::IO, ::MIME"text/plain", m::Llama) = print(io,

@@ -110,7 +110,7 @@ defmodule DGM.Llama do
     end
 
     {{data, shape}, changed} = Telemetry.span([:llama, :forward], %{batch: length(tokens)}, call)
-    {%Tensor{data: data, shape: List.to_tuple(shape)}, KVCache.changed(cache, changed)}
+    {%Tensor{data: data, shape: shape}, KVCache.changed(cache, changed)}
   end
 
   defp check(model), do: Check.handle(model, __MODULE__, "model")
