@@ -438,7 +438,11 @@ impl<'a> Cache<'a> {
     }
 
     /// Everything to write, apart from each other and from `inputs`.
-    pub(crate) fn view_mut<'s>(&'s self, inputs: &[&Tensor], lengths: &'s mut [usize]) -> Result<KvCacheMut<'s>> {
+    pub(crate) fn view_mut<'s>(
+        &'s self,
+        inputs: &[&Tensor],
+        lengths: &'s mut [usize],
+    ) -> Result<KvCacheMut<'s>> {
         let mut others: Vec<&Tensor> = inputs.to_vec();
         others.extend(&self.table);
         let k = pages_mut(&self.k, &others)?;

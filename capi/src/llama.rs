@@ -3,8 +3,8 @@
 use std::ffi::c_char;
 use std::path::Path;
 
-use dgm_core::models::Llama;
 use dgm_core::Error;
+use dgm_core::models::Llama;
 use ndarray::{ArrayView2, Ix3};
 
 use crate::cache::{Cache, dgm_kv_cache};
@@ -134,9 +134,10 @@ pub unsafe extern "C" fn dgm_llama_forward(
     // SAFETY: the caller gives a live handle, valid descriptors and arrays of the sizes said, or NULL.
     entry(|| unsafe {
         let model = &handle("model", model)?.0;
-        let count = batch
-            .checked_mul(new_tokens)
-            .ok_or_else(|| Error::Overflow { arg: "new_tokens", got: format!("{batch} times {new_tokens}") })?;
+        let count = batch.checked_mul(new_tokens).ok_or_else(|| Error::Overflow {
+            arg: "new_tokens",
+            got: format!("{batch} times {new_tokens}"),
+        })?;
         let tokens = slice("tokens", tokens, count)?;
         let cache = Cache::read(cache)?;
         let logits = Tensor::read("logits", logits, Some(3), "[B, M, vocab]")?;

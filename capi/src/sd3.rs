@@ -53,9 +53,7 @@ unsafe impl Versioned for dgm_sd3_info {}
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dgm_sd3_load(folder: *const c_char, out: *mut *mut dgm_sd3) -> i32 {
     // SAFETY: the caller gives a NUL-terminated text and a valid place, or NULL.
-    entry(|| unsafe {
-        put_handle("out", out, || Sd3::load(Path::new(text("folder", folder)?)).map(dgm_sd3))
-    })
+    entry(|| unsafe { put_handle("out", out, || Sd3::load(Path::new(text("folder", folder)?)).map(dgm_sd3)) })
 }
 
 /// Releases a model; NULL does nothing.
@@ -102,7 +100,9 @@ pub unsafe extern "C" fn dgm_sd3_workspace_len(
     floats: *mut usize,
 ) -> i32 {
     // SAFETY: the caller gives a live handle and a valid place, or NULL.
-    entry(|| unsafe { put("floats", floats, handle("model", model)?.0.workspace_len(height, width, tokens)?) })
+    entry(|| unsafe {
+        put("floats", floats, handle("model", model)?.0.workspace_len(height, width, tokens)?)
+    })
 }
 
 /// The network's output for a batch. An image's result does not depend on the others.

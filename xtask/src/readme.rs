@@ -53,7 +53,9 @@ pub(crate) fn translations_agree(root: &Path) -> Result<()> {
 
 /// Runs the rust, c, julia and elixir blocks of the README and of the guides from the root of the checkout.
 pub(crate) fn run_blocks(root: &Path) -> Result<()> {
-    ["README.md", "docs/NOISE.md", "docs/MODELS.md"].into_iter().try_for_each(|file| run_blocks_of(root, file))
+    ["README.md", "docs/NOISE.md", "docs/MODELS.md"]
+        .into_iter()
+        .try_for_each(|file| run_blocks_of(root, file))
 }
 
 fn run_blocks_of(root: &Path, file: &str) -> Result<()> {

@@ -307,10 +307,8 @@ impl KvCacheMut<'_> {
 
     /// Some of the heads to read, with lengths of the caller's.
     pub(crate) fn heads<'s>(&'s self, heads: Range<usize>, lengths: &'s [usize]) -> KvCache<'s> {
-        let scales = |x: &'s Option<ArrayViewMut3<f32>>| match x {
-            Some(x) => Some(x.slice(s![.., heads.clone(), ..])),
-            None => None,
-        };
+        let scales =
+            |x: &'s Option<ArrayViewMut3<f32>>| x.as_ref().map(|x| x.slice(s![.., heads.clone(), ..]));
         KvCache {
             k: self.k.heads(heads.clone()),
             v: self.v.heads(heads.clone()),

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use dgm_core::Result;
 use dgm_core::arch::FpEnv;
 use dgm_core::models::Dit;
-use dgm_core::Result;
 use ndarray::Ix4;
 use rustler::{Binary, Env, NifMap, Resource, ResourceArc, Term};
 
