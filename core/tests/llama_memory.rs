@@ -1,40 +1,16 @@
 //! What a decoder takes of the heap: while it loads, and in a call.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use dgm_core::attention::KvCacheMut;
 use dgm_core::models::Llama;
 use dgm_core::threads;
 use ndarray::{Array2, Array3, Array4};
+use peak_alloc::PeakAlloc;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-static TOTAL: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: everything is passed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
-        MOST.fetch_max(now, Relaxed);
-        TOTAL.fetch_add(layout.size(), Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
 #[global_allocator]
-static HEAP: Counting = Counting;
+static HEAP: PeakAlloc = PeakAlloc;
 
 const CONFIG: &str = r#"{"model_type": "llama", "vocab_size": 2000, "hidden_size": 256, "intermediate_size": 640,
     "num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 2, "tie_word_embeddings": true}"#;
@@ -79,10 +55,10 @@ fn folder() -> std::path::PathBuf {
 fn loading_takes_the_packed_weights_and_the_largest_layer_and_a_call_takes_nothing() {
     let folder = folder();
     threads::set_num_threads(2).unwrap();
-    let before = NOW.load(Relaxed);
-    MOST.store(before, Relaxed);
+    let before = HEAP.current_usage();
+    HEAP.reset_peak_usage();
     let model = Llama::load(&folder).unwrap();
-    let (kept, most) = (NOW.load(Relaxed) - before, MOST.load(Relaxed) - before);
+    let (kept, most) = (HEAP.current_usage() - before, HEAP.peak_usage() - before);
     let largest = 4 * 2000 * 256;
     println!("packed {}, kept {kept}, most {most}, largest layer {largest}", model.bytes());
     assert!(kept <= model.bytes() + model.bytes() / 100 + 4096);
@@ -111,12 +87,12 @@ fn loading_takes_the_packed_weights_and_the_largest_layer_and_a_call_takes_nothi
     }
     let growth = |tokens: ndarray::ArrayView2<i64>, cache: &mut KvCacheMut, workspace: &mut [f32]| {
         let mut logits = Array3::zeros((1, 1, 2000));
-        let (now, total) = (NOW.load(Relaxed), TOTAL.load(Relaxed));
-        MOST.store(now, Relaxed);
+        let now = HEAP.current_usage();
+        HEAP.reset_peak_usage();
         model.forward(tokens, cache, workspace, logits.view_mut()).unwrap();
-        let most = MOST.load(Relaxed) - now;
-        println!("{:?}: most {most}, total {}", tokens.dim(), TOTAL.load(Relaxed) - total);
-        assert_eq!(NOW.load(Relaxed), now);
+        let most = HEAP.peak_usage() - now;
+        println!("{:?}: most {most}", tokens.dim());
+        assert_eq!(HEAP.current_usage(), now);
         most
     };
     // Lists of tasks, however many tokens: less than a row of activations.
