@@ -45,8 +45,8 @@ pub struct dgm_sd3_info {
 unsafe impl Versioned for dgm_sd3_info {}
 
 /// Reads and packs the weights of what save_pretrained of diffusers' SD3Transformer2DModel writes: a folder
-/// with config.json and diffusion_pytorch_model.safetensors. Weights of f32, f16 and bf16 stay what they are.
-/// No file is kept open.
+/// with config.json and one diffusion_pytorch_model.safetensors (no shards). Weights of f32, f16 and bf16 stay
+/// what they are, but for the patch embedding and the table of places, which are f32. No file is kept open.
 ///
 /// @param folder UTF-8 path
 /// @param out    receives the model (NULL on failure); release with dgm_sd3_free()
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn dgm_sd3_workspace_len(
 /// The network's output for a batch. An image's result does not depend on the others.
 ///
 /// @param x             [B, C, H, W], the noisy latents, H and W multiples of the patch
-/// @param t             B times, 0 to 1000
+/// @param t             B times, 0 to 1000: 1000 times the t of a flow plan
 /// @param text          [B, S, text], the tokens of each prompt
 /// @param pooled        [B, pooled], each prompt as a whole
 /// @param workspace     scratch, contents irrelevant before and after

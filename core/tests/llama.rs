@@ -372,6 +372,14 @@ fn hostile_files_are_refused() {
     );
     refuse(&rope("rope_theta", json("0")), "rope_theta is 0");
     refuse(&rope("factor", json("null")), "rope_parameters.factor is missing");
+    refuse(
+        &rope("rope_type", json("null")),
+        "rope_parameters.rope_type is missing, expected default, linear",
+    );
+    refuse(&rope("partial_rotary_factor", json("0.5")), "partial_rotary_factor is 0.5, expected 1");
+    refuse(&rope("factor", json("1e-300")), "frequencies are finite");
+    refuse(&set("rope_parameters", json("8")), "rope_parameters is 8, expected an object or null");
+    refuse(&set("partial_rotary_factor", json("0.25")), "partial_rotary_factor is 0.25, expected 1");
     refuse(&rope("low_freq_factor", json("4")), "low_freq_factor is 4, expected below high_freq_factor");
     // Fields of older versions, and what they leave to defaults.
     let mut files = Files::new("tiny_llama");
@@ -387,4 +395,11 @@ fn hostile_files_are_refused() {
         assert!(matches!(Llama::from_bytes(&[], text), Err(Error::Format { .. })), "{text}");
     }
     assert!(matches!(Llama::load("no/such/folder".as_ref()), Err(Error::Io { .. })));
+    // Weights in shards.
+    let shards = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("llama_shards");
+    std::fs::create_dir_all(&shards).unwrap();
+    std::fs::copy(folder().join("tiny_llama/config.json"), shards.join("config.json")).unwrap();
+    std::fs::write(shards.join("model.safetensors.index.json"), "{}").unwrap();
+    let e = Llama::load(&shards).unwrap_err();
+    assert!(matches!(e, Error::Format { .. }) && e.to_string().contains("in shards"), "{e}");
 }

@@ -112,6 +112,8 @@ fn wrong_arguments_are_named_and_leave_the_output_alone() {
     fails(&|i| i.text = Array3::zeros((2, 7, 19)), len, "text has shape [2, 7, 19], expected [2, 7, 20]");
     fails(&|i| i.text = Array3::zeros((1, 7, 20)), len, "text has shape");
     fails(&|i| i.pooled = Array2::zeros((2, 13)), len, "pooled has shape");
+    fails(&|i| i.text.invert_axis(ndarray::Axis(1)), len, "text has strides");
+    fails(&|i| i.pooled.invert_axis(ndarray::Axis(1)), len, "pooled has strides");
     fails(&|_| (), len - 1, "workspace has shape");
     assert!(model.workspace_len(8, 6, usize::MAX / 8).is_err());
 }

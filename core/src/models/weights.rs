@@ -32,7 +32,14 @@ impl WeightFile<BufReader<File>> {
     /// Opens a file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let file = File::open(path).map_err(|e| Error::Io { path: name.clone(), message: e.to_string() })?;
+        let file = File::open(path).map_err(|e| {
+            let index = format!("{name}.index.json");
+            if Path::new(&index).exists() {
+                let message = format!("weights in shards, listed in {index}; expected them in this one file");
+                return Error::Format { what: name.clone(), message };
+            }
+            Error::Io { path: name.clone(), message: e.to_string() }
+        })?;
         WeightFile::new(BufReader::new(file), name)
     }
 }
@@ -116,9 +123,22 @@ impl<R: Read + Seek> WeightFile<R> {
         self.read(tensor, shape, &mut numbers)?;
         Ok(match numbers {
             Numbers::F32(x) => x,
-            Numbers::F16(x) => x.into_iter().map(f16::to_f32).collect(),
-            Numbers::Bf16(x) => x.into_iter().map(bf16::to_f32).collect(),
+            Numbers::F16(x) => self.filled(x.into_iter().map(f16::to_f32))?,
+            Numbers::Bf16(x) => self.filled(x.into_iter().map(bf16::to_f32))?,
         })
+    }
+
+    /// The numbers in memory that was asked for first: a file may be larger than what there is.
+    fn filled<T>(&self, numbers: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>> {
+        let mut filled = self.reserved(numbers.len())?;
+        filled.extend(numbers);
+        Ok(filled)
+    }
+
+    fn reserved<T>(&self, count: usize) -> Result<Vec<T>> {
+        let mut room = Vec::new();
+        room.try_reserve_exact(count).map_err(|e| self.error(format!("a tensor of {count} numbers: {e}")))?;
+        Ok(room)
     }
 
     /// Reads matrices of `columns` columns below one another: names and rows. All f32, f16 or bf16.
@@ -146,9 +166,9 @@ impl<R: Read + Seek> WeightFile<R> {
             bytes += self.header.info(tensor).map_or(0, |t| t.data_offsets.1 - t.data_offsets.0);
         }
         match dtype {
-            Dtype::F32 => Ok(Numbers::F32(Vec::with_capacity(bytes / size_of::<f32>()))),
-            Dtype::F16 => Ok(Numbers::F16(Vec::with_capacity(bytes / size_of::<f16>()))),
-            Dtype::BF16 => Ok(Numbers::Bf16(Vec::with_capacity(bytes / size_of::<bf16>()))),
+            Dtype::F32 => Ok(Numbers::F32(self.reserved(bytes / size_of::<f32>())?)),
+            Dtype::F16 => Ok(Numbers::F16(self.reserved(bytes / size_of::<f16>())?)),
+            Dtype::BF16 => Ok(Numbers::Bf16(self.reserved(bytes / size_of::<bf16>())?)),
             _ => {
                 let message = format!("tensor {} has dtype {dtype:?}, expected F32, F16 or BF16", tensors[0]);
                 Err(self.error(message))

@@ -176,8 +176,7 @@ pub struct PlanOptions {
     pub target_accept: f64,
     /// Whether [`Run::tell`](super::Run::tell) refuses outputs that are not finite, or leaves out the search for
     /// them, which is a fourth to a third of the memory traffic of a step; not with adaptive solvers, mala and hmc, which
-    /// judge their steps. NaN and infinities then spread through x, but for [`clip`](Self::clip) and thresholding, which
-    /// bound them. Default [`NonFinite::Refuse`].
+    /// judge their steps. NaN and infinities then spread through x, but for [`clip`](Self::clip), which bounds them. Default [`NonFinite::Refuse`].
     pub non_finite: NonFinite,
 }
 

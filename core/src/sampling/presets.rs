@@ -29,7 +29,7 @@ fn pixart() -> PlanOptions {
     PlanOptions {
         process: Process::VpLinear,
         prediction: Prediction::Epsilon,
-        // What that scheduler calls linspace.
+        // What that scheduler calls linspace; it rounds the times, this plan does not.
         spacing: Spacing::SgmUniform,
         solver: Solver::DpmPP2M,
         steps: 20,

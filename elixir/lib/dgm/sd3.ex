@@ -1,7 +1,7 @@
 defmodule DGM.SD3 do
   @moduledoc """
   The multimodal diffusion transformer of Stable Diffusion 3, as `save_pretrained` of diffusers'
-  `SD3Transformer2DModel` writes it.
+  `SD3Transformer2DModel` writes it in one file.
 
       iex> {:ok, model} = DGM.SD3.load("../tests/golden/tiny_sd3")
       iex> zeros = fn shape -> DGM.Tensor.new(List.duplicate(0.0, Tuple.product(shape)), shape) end
@@ -64,7 +64,7 @@ defmodule DGM.SD3 do
   The network's output `{batch, out_channels, height, width}`, of the kind of `x`.
 
     * `x` - `{batch, channels, height, width}`, the noisy latents; height and width multiples of the patch
-    * `t` - the time of each image, 0 to 1000: a tensor or a list
+    * `t` - the time of each image, 0 to 1000 (1000 times the `t` of a flow plan): a tensor or a list
     * `text` - `{batch, tokens, text}`, the tokens of each prompt
     * `pooled` - `{batch, pooled}`, each prompt as a whole
   """
@@ -75,11 +75,12 @@ defmodule DGM.SD3 do
     t = if is_list(t), do: Tensor.new(t), else: t
     [nx, nt] = [Tensor.native(x, "x"), Tensor.native(t, "t")]
     [text, pooled] = [Tensor.native(text, "text"), Tensor.native(pooled, "pooled")]
+    batch = if tuple_size(x.shape) > 0, do: elem(x.shape, 0), else: 0
     call = fn -> Native.value!(Native.sd3_forward(model.resource, nx, nt, text, pooled)) end
 
     Tensor.like(
       x,
-      Telemetry.span([:sd3, :forward], %{batch: x |> Map.get(:shape) |> elem(0)}, call)
+      Telemetry.span([:sd3, :forward], %{batch: batch}, call)
     )
   end
 

@@ -12,9 +12,8 @@ pub(super) struct Soon {
     /// Where stretches of memory begin and end: rows that follow each other are one.
     stretches: [(usize, usize); ROWS],
     count: usize,
-    /// Bytes of a row, and of all of them.
+    /// Bytes of a row.
     row: usize,
-    bytes: usize,
     /// The stretch that comes next, and what is left of the present one.
     next: usize,
     at: usize,
@@ -27,7 +26,7 @@ impl Soon {
     /// No rows of `row` bytes.
     #[inline(always)]
     pub(super) fn new(row: usize) -> Self {
-        Soon { stretches: [(0, 0); ROWS], count: 0, row, bytes: 0, next: 0, at: 0, end: 0, lines: 0 }
+        Soon { stretches: [(0, 0); ROWS], count: 0, row, next: 0, at: 0, end: 0, lines: 0 }
     }
 
     /// One row more; of [`ROWS`] at most.
@@ -41,13 +40,16 @@ impl Soon {
             self.stretches[self.count] = (start, end);
             self.count += 1;
         }
-        self.bytes += self.row;
     }
 
     /// Spreads all of it over `steps` steps.
     #[inline(always)]
     pub(super) fn over(&mut self, steps: usize) {
-        self.lines = self.bytes.div_ceil(LINE).div_ceil(steps.max(1));
+        let mut all = 0usize;
+        for (start, end) in &self.stretches[..self.count] {
+            all += end.wrapping_sub(*start).div_ceil(LINE);
+        }
+        self.lines = all.div_ceil(steps.max(1));
     }
 
     /// Asks for what falls to the next `steps` steps, as far as there is any.

@@ -71,14 +71,7 @@ impl LlamaConfig {
         self.depth * self.kv_heads
     }
 
-    /// Floating-point operations of a token's linear layers.
-    pub fn flops(&self) -> u64 {
-        let [d, h, q, kv] = [self.hidden, self.mlp_hidden, self.heads, 2 * self.kv_heads].map(|n| n as u64);
-        let block = d * (2 * q + kv) * self.head_dim as u64 + 3 * d * h;
-        2 * (self.depth as u64 * block + d * self.vocab as u64)
-    }
-
-    /// The frequencies of the rotary positions, rounded once after they are stretched.
+    /// The frequencies of the rotary positions: those of rope, stretched in f64 and rounded once more.
     pub(super) fn frequencies(&self) -> Vec<f32> {
         let plain = frequencies(self.rope_theta, self.head_dim / 2);
         plain.map(|f| self.rope_scaling.stretch(f64::from(f)) as f32).collect()
@@ -96,7 +89,14 @@ impl LlamaConfig {
         let null = Value::Null;
         let rope = ["rope_parameters", "rope_scaling"].iter().map(|key| (*key, &file[key]));
         let (place, value) = rope.into_iter().find(|(_, v)| !v.is_null()).unwrap_or(("rope_scaling", &null));
+        if !(value.is_null() || value.is_object()) {
+            return Err(all.error(place, value, "an object or null"));
+        }
         let rope = Fields { value, what, place };
+        match rope.number("partial_rotary_factor")?.or(all.number("partial_rotary_factor")?) {
+            None | Some(1.0) => {}
+            Some(part) => return Err(all.error("partial_rotary_factor", part, "1: all of a head")),
+        }
         let theta = match rope.number("rope_theta")? {
             Some(theta) => theta,
             None => all.number("rope_theta")?.unwrap_or(10_000.0),
@@ -139,6 +139,10 @@ impl LlamaConfig {
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
             return Err(all.error("rope_theta", self.rope_theta, "a finite positive number"));
         }
+        if !self.frequencies().iter().all(|f| f.is_finite()) {
+            let expected = "a base and a scaling whose frequencies are finite in f32";
+            return Err(all.error("rope_theta", self.rope_theta, expected));
+        }
         // Rows of q, k and v together, and heads of a cache: what is computed from here on fits.
         let rows = self.heads.checked_mul(3).and_then(|n| n.checked_mul(self.head_dim));
         let fits =
@@ -163,6 +167,9 @@ impl RopeScaling {
             None => Err(rope.error(key, "missing", "a number")),
         };
         match kind {
+            Value::Null if !rope.value["factor"].is_null() => {
+                Err(rope.error("rope_type", "missing", "default, linear or llama3"))
+            }
             Value::Null => Ok(RopeScaling::None),
             Value::String(kind) if kind == "default" => Ok(RopeScaling::None),
             Value::String(kind) if kind == "linear" => {

@@ -31,9 +31,9 @@ struct Block {
 /// A causal language model with pre-norm blocks of grouped-query attention, rotary positions and SwiGLU
 /// (Llama 1 to 3, SmolLM2), weights packed for [`linear`](crate::linalg::linear()).
 ///
-/// H. Touvron et al., arXiv:2302.13971. Loads what `save_pretrained` of `LlamaForCausalLM` writes; weights of
-/// f32, f16 and bf16 stay what they are in memory, everything is computed in f32. Immutable after loading:
-/// share it between threads.
+/// H. Touvron et al., arXiv:2302.13971. Loads what `save_pretrained` of `LlamaForCausalLM` writes in
+/// one file (no shards); weights of f32, f16 and bf16 stay what they are in memory, everything is computed in
+/// f32. Immutable after loading: share it between threads.
 pub struct Llama {
     config: LlamaConfig,
     frequencies: Vec<f32>,

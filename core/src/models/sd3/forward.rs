@@ -5,7 +5,7 @@ use ndarray::{ArrayView1, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut4, Axi
 use super::{FREQUENCIES, Rest, Sd3, Stream};
 use crate::attention::{AttentionOptions, attention};
 use crate::error::{Error, Result, check_shape};
-use crate::linalg::{Activation, LinearOptions, Residual, linear, linear_rows};
+use crate::linalg::{Activation, LinearOptions, Residual, check_strides, linear, linear_rows};
 use crate::models::views::{internal, view2, view2_mut, view3, view3_mut, view4, view4_mut};
 use crate::nn;
 
@@ -44,7 +44,7 @@ impl Sd3 {
     /// The network's output for a batch.
     ///
     /// * `x` `[B, C, H, W]`: the noisy latents, `H` and `W` multiples of the patch.
-    /// * `t` `[B]`: the time of each image, 0 to 1000.
+    /// * `t` `[B]`: the time of each image, 0 to 1000: 1000 times the `t` of a flow plan.
     /// * `text` `[B, S, text]`: the tokens of each prompt.
     /// * `pooled` `[B, pooled]`: each prompt as a whole.
     /// * `workspace`: at least [`Sd3::workspace_len`] floats, contents irrelevant before and after.
@@ -84,6 +84,9 @@ impl Sd3 {
         check_shape("t", &[t.len()], &[batch])?;
         check_shape("text", text.shape(), &[batch, text.dim().1, c.text])?;
         check_shape("pooled", pooled.shape(), &[batch, c.pooled])?;
+        // Of one image: the batch may lie as it likes.
+        check_strides("text", &text.shape()[1..], &text.strides()[1..], false)?;
+        check_strides("pooled", &pooled.shape()[1..], &pooled.strides()[1..], false)?;
         if let Some(row) = t.iter().position(|t| !t.is_finite()) {
             return Err(Error::range("t", format!("{} in row {row}", t[row]), "a finite time"));
         }

@@ -41,8 +41,9 @@ struct Block {
 /// The multimodal diffusion transformer of Stable Diffusion 3: image and text tokens with weights of their own
 /// that attend to each other (P. Esser et al., arXiv:2403.03206).
 ///
-/// Loads what `save_pretrained` of diffusers' `SD3Transformer2DModel` writes; weights of f32, f16 and bf16 stay
-/// what they are in memory, everything is computed in f32. Immutable after loading: share it between threads.
+/// Loads what `save_pretrained` of diffusers' `SD3Transformer2DModel` writes in one file (no shards);
+/// weights of f32, f16 and bf16 stay what they are in memory but for the patch embedding and the table of places,
+/// which are f32 as everything that is computed. Immutable after loading: share it between threads.
 pub struct Sd3 {
     config: Sd3Config,
     patch_embed: PackedLinear,
