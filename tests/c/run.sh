@@ -24,7 +24,7 @@ count() {
   status=$?
   echo "$text"
   # shellcheck disable=SC2046 # two numbers
-  set -- $(echo "$text" | sed -n 's/^[a-z_]*: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p')
+  set -- $(echo "$text" | sed -n 's/^[a-z0-9_]*: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p')
   if [ $# != 2 ]; then bad "$name stopped with status $status"; return; fi
   passed=$((passed + $1)) failed=$((failed + $2))
 }
