@@ -3160,7 +3160,7 @@ int32_t dgm_generate(const dgm_model *model,
 
 /**
  * Reads and packs the weights of what save_pretrained of LlamaForCausalLM writes: a folder with
- * config.json and model.safetensors. Weights of f32, f16 and bf16 stay what they are. No file is kept open.
+ * config.json and one model.safetensors (no shards). Weights of f32, f16 and bf16 stay what they are. No file is kept open.
  *
  * @param folder UTF-8 path
  * @param out    receives the model (NULL on failure); release with dgm_llama_free()
@@ -3215,8 +3215,8 @@ int32_t dgm_llama_forward(const dgm_llama *model,
 
 /**
  * Reads and packs the weights of what save_pretrained of diffusers' SD3Transformer2DModel writes: a folder
- * with config.json and diffusion_pytorch_model.safetensors. Weights of f32, f16 and bf16 stay what they are.
- * No file is kept open.
+ * with config.json and one diffusion_pytorch_model.safetensors (no shards). Weights of f32, f16 and bf16 stay
+ * what they are, but for the patch embedding and the table of places, which are f32. No file is kept open.
  *
  * @param folder UTF-8 path
  * @param out    receives the model (NULL on failure); release with dgm_sd3_free()
@@ -3250,7 +3250,7 @@ int32_t dgm_sd3_workspace_len(const dgm_sd3 *model,
  * The network's output for a batch. An image's result does not depend on the others.
  *
  * @param x             [B, C, H, W], the noisy latents, H and W multiples of the patch
- * @param t             B times, 0 to 1000
+ * @param t             B times, 0 to 1000: 1000 times the t of a flow plan
  * @param text          [B, S, text], the tokens of each prompt
  * @param pooled        [B, pooled], each prompt as a whole
  * @param workspace     scratch, contents irrelevant before and after
