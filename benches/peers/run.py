@@ -177,7 +177,8 @@ def main():
     p.add_argument("--match", default="", help="cases whose name has this text")
     p.add_argument("--peers", nargs="*", default=[], help="these peers: torch openvino onnxruntime jax ggml rust")
     p.add_argument("--threads", help="such as 1,2; default: all, then 1")
-    p.add_argument("--budget", type=float, help="minutes for all (default: attention 90, others 10, quick 2)")
+    p.add_argument("--budget", help="minutes for all (default: attention 90, others 10, quick 2), or for each number of "
+                   "threads, such as 30,8")
     p.add_argument("--gate", type=float, default=0.9, help="share of the clean FMA peak around a sample that counts; 0: all")
     p.add_argument("--no-rust", action="store_true", help="without candle and burn-flex")
     p.add_argument("--out", help="folder of the results (default benches/results; quick: nothing is written there)")
@@ -187,7 +188,12 @@ def main():
         p.error(f"no group is called {', '.join(sorted(unknown))}; there are {' '.join(GROUPS[args.what])}")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = [int(t) for t in args.threads.split(",")] if args.threads else list(dict.fromkeys([usable, 1]))
-    budget = 60 * (args.budget or (2 if args.quick else 90 if args.what == "attention" else 10))
+    budget = args.budget or ("2" if args.quick else "90" if args.what == "attention" else "10")
+    budget = [60 * float(minutes) for minutes in budget.split(",")]
+    if len(budget) == 1:
+        budget = [budget[0] / len(threads)] * len(threads)
+    if len(budget) != len(threads):
+        p.error(f"--budget is {args.budget}, expected one number or one for each of {len(threads)} numbers of threads")
     install()
     wants_doors = "door" in GROUPS[args.what] and not args.quick and not args.match \
         and (not args.only or "door" in args.only)
@@ -197,7 +203,7 @@ def main():
     os.makedirs(out, exist_ok=True)
     lines = os.path.join(CACHE, f"{args.what}-{int(time.time())}.jsonl")
     for i, n in enumerate(threads):
-        measure(args, n, budget / len(threads), lines, rust, scaling=i == 0)
+        measure(args, n, budget[i], lines, rust, scaling=i == 0)
     if wants_doors:
         doors(lines, threads[0])
     if "memory" in GROUPS[args.what] and sys.platform == "linux" and not args.quick \
