@@ -3160,7 +3160,8 @@ int32_t dgm_generate(const dgm_model *model,
 
 /**
  * Reads and packs the weights of what save_pretrained of LlamaForCausalLM writes: a folder with
- * config.json and one model.safetensors (no shards). Weights of f32, f16 and bf16 stay what they are. No file is kept open.
+ * config.json and one model.safetensors (no shards). Weights of f32, f16 and bf16 stay what they are. No file
+ * is kept open.
  *
  * @param folder UTF-8 path
  * @param out    receives the model (NULL on failure); release with dgm_llama_free()

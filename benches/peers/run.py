@@ -169,8 +169,19 @@ def versions():
     return {"machine": model, "cpus": os.cpu_count(), "system": platform.platform(), "versions": chosen}
 
 
+def measured(arguments):
+    """Without where the results went, which is a path of the machine."""
+    kept, skip = [], False
+    for argument in arguments:
+        if not skip and not argument.startswith("--out"):
+            kept.append(argument)
+        skip = argument == "--out"
+    return kept
+
+
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                allow_abbrev=False)
     p.add_argument("what", choices=sorted(GROUPS))
     p.add_argument("--quick", action="store_true", help="few cases, two minutes")
     p.add_argument("--only", nargs="*", default=[], metavar="GROUP", help="these groups")
@@ -212,7 +223,7 @@ def main():
                         "--threads", str(threads[0])], env={**os.environ, "PYTHONPATH": HERE}, check=False)
     rows, limits = read(lines)
     with open(lines + ".final", "w") as f:
-        json.dump({"rows": rows, "about": {**versions(), "arguments": sys.argv[1:], "limits": limits, "gate": args.gate}}, f)
+        json.dump({"rows": rows, "about": {**versions(), "arguments": measured(sys.argv[1:]), "limits": limits, "gate": args.gate}}, f)
     run([PYTHON, "-m", "harness.report", lines + ".final", os.path.join(out, args.what)],
         env={**os.environ, "PYTHONPATH": HERE})
 
