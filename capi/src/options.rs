@@ -6,6 +6,7 @@ use dgm_core::sampling::{
 };
 use dgm_core::{Error, Result};
 
+use crate::attention::flag;
 use crate::memory::{Versioned, slice};
 
 /// What a plan is compiled from; fill with dgm_plan_options_init() first.
@@ -265,14 +266,6 @@ fn code(arg: &'static str, value: i32) -> Result<u32> {
 
 fn count(arg: &'static str, value: i64) -> Result<usize> {
     usize::try_from(value).map_err(|_| Error::range(arg, value, "a positive number"))
-}
-
-fn flag(arg: &'static str, value: i32) -> Result<bool> {
-    match value {
-        0 => Ok(false),
-        1 => Ok(true),
-        other => Err(Error::argument(arg, other, "0 or 1")),
-    }
 }
 
 /// A copy of a list; none for NULL and 0.

@@ -35,7 +35,7 @@ pub enum Residual<'a> {
 /// What becomes of the sums of a [`linear`](super::linear()) layer, in this order: bias, activation (of a
 /// [gated](super::PackedLinear::pack_gated) layer times the other half), gate, residual, one rounding.
 ///
-/// An [`Activation`] becomes such options by `into()`.
+/// An [`Activation`] or a [`Residual`] becomes such options by `into()`.
 ///
 /// ```
 /// use dgm_core::linalg::{Activation, LinearOptions, PackedLinear, Residual, linear};
@@ -62,6 +62,12 @@ pub struct LinearOptions<'a> {
 impl From<Activation> for LinearOptions<'_> {
     fn from(activation: Activation) -> Self {
         LinearOptions { activation, ..Default::default() }
+    }
+}
+
+impl<'a> From<Residual<'a>> for LinearOptions<'a> {
+    fn from(residual: Residual<'a>) -> Self {
+        LinearOptions { residual, ..Default::default() }
     }
 }
 

@@ -242,33 +242,30 @@ impl Dit {
         let mut space = Sizes::new(c).split(workspace, b);
 
         self.condition(t, labels, &mut space)?;
-        let Space { cond, modulation, tokens_a, tokens_b, normed, wide, .. } = space;
+        let Space { cond, modulation, stream, normed, wide, .. } = space;
 
         let patches = c.channels * c.patch * c.patch;
         nn::patchify(x, c.patch, view3_mut(&mut wide[..rows * patches], b, tokens, patches)?)?;
         let positions = Residual::Rows(view2(&self.pos_embed, tokens, d)?.into());
-        let placed = LinearOptions { residual: positions, ..Default::default() };
-        linear_rows(&wide[..rows * patches], rows, &self.patch_embed, placed, tokens_a);
+        linear_rows(&wide[..rows * patches], rows, &self.patch_embed, positions, stream);
 
-        let (mut x, mut next) = (tokens_a, tokens_b);
         for block in &self.blocks {
             linear_rows(cond, b, &block.modulation, Activation::None, modulation);
             let parts = view2(modulation, b, 6 * d)?;
             let part = |i: usize| parts.slice_move(s![.., i * d..(i + 1) * d]);
 
             nn::layer_norm_modulate(
-                view3(x, b, tokens, d)?,
+                view3(stream, b, tokens, d)?,
                 part(0),
                 part(1),
                 EPS,
                 view3_mut(normed, b, tokens, d)?,
             )?;
             self.attend(block, normed, &mut wide[..rows * 3 * d], b)?;
-            linear_rows(normed, rows, &block.proj, onto(part(2), view2(x, rows, d)?), next);
-            std::mem::swap(&mut x, &mut next);
+            linear_rows(normed, rows, &block.proj, gated(part(2)), stream);
 
             nn::layer_norm_modulate(
-                view3(x, b, tokens, d)?,
+                view3(stream, b, tokens, d)?,
                 part(3),
                 part(4),
                 EPS,
@@ -276,15 +273,14 @@ impl Dit {
             )?;
             let hidden = &mut wide[..rows * c.mlp_hidden];
             linear_rows(normed, rows, &block.fc1, Activation::GeluTanh, hidden);
-            linear_rows(hidden, rows, &block.fc2, onto(part(5), view2(x, rows, d)?), next);
-            std::mem::swap(&mut x, &mut next);
+            linear_rows(hidden, rows, &block.fc2, gated(part(5)), stream);
         }
 
         let modulation = &mut modulation[..b * 2 * d];
         linear_rows(cond, b, &self.final_modulation, Activation::None, modulation);
         let parts = view2(modulation, b, 2 * d)?;
         nn::layer_norm_modulate(
-            view3(x, b, tokens, d)?,
+            view3(stream, b, tokens, d)?,
             parts.slice(s![.., ..d]),
             parts.slice(s![.., d..]),
             EPS,
@@ -340,10 +336,9 @@ fn pack(weight: &[f32], bias: &[f32], out: usize, inputs: usize) -> Result<Packe
     PackedLinear::pack(view2(weight, out, inputs)?, Some(ArrayView1::from(bias).into()))
 }
 
-/// `residual + gate * y` of a layer's `y`, with a row of `gate` for each image.
-fn onto<'a>(gate: ArrayView2<'a, f32>, residual: ArrayView2<'a, f32>) -> LinearOptions<'a> {
-    let (gate, residual) = (Some(gate.into()), Residual::Rows(residual.into()));
-    LinearOptions { gate, residual, ..Default::default() }
+/// What a layer adds onto its output: `gate * y`, with a row of `gate` for each image.
+pub(super) fn gated(gate: ArrayView2<'_, f32>) -> LinearOptions<'_> {
+    LinearOptions { gate: Some(gate.into()), residual: Residual::Out, ..Default::default() }
 }
 
 /// Floats of workspace of one image, buffer by buffer.
@@ -361,8 +356,7 @@ struct Space<'a> {
     frequencies: &'a mut [f32],
     cond: &'a mut [f32],
     modulation: &'a mut [f32],
-    tokens_a: &'a mut [f32],
-    tokens_b: &'a mut [f32],
+    stream: &'a mut [f32],
     normed: &'a mut [f32],
     wide: &'a mut [f32],
 }
@@ -381,7 +375,7 @@ impl Sizes {
     }
 
     fn per_image(&self) -> usize {
-        1 + self.frequencies + self.cond + self.modulation + 3 * self.tokens + self.wide
+        1 + self.frequencies + self.cond + self.modulation + 2 * self.tokens + self.wide
     }
 
     fn split<'a>(&self, workspace: &'a mut [f32], b: usize) -> Space<'a> {
@@ -396,8 +390,7 @@ impl Sizes {
             frequencies: take(self.frequencies),
             cond: take(self.cond),
             modulation: take(self.modulation),
-            tokens_a: take(self.tokens),
-            tokens_b: take(self.tokens),
+            stream: take(self.tokens),
             normed: take(self.tokens),
             wide: take(self.wide),
         }

@@ -6,7 +6,7 @@ use super::{Block, Llama, LlamaConfig};
 use crate::attention::cache::{Sizes, check_room, write};
 use crate::attention::{AttentionOptions, KvCache, KvCacheMut, Pages, attention, attention_paged};
 use crate::error::{Error, Result, check_shape};
-use crate::linalg::{Activation, LinearOptions, Residual, linear, linear_rows};
+use crate::linalg::{Activation, Residual, linear, linear_rows};
 use crate::models::views::{view2, view2_mut, view4, view4_mut};
 use crate::nn;
 use crate::tensor::{Floats, FloatsMut};
@@ -117,7 +117,7 @@ impl Llama {
         let c = &self.config;
         let (batch, new) = tokens.dim();
         let (rows, d) = (batch * new, c.hidden);
-        let Space { mut x, mut next, normed, cos, sin, wide } = Widths::new(c)
+        let Space { x, normed, cos, sin, wide } = Widths::new(c)
             .ok_or_else(|| Error::Internal("sizes that were counted before".into()))?
             .split(workspace, rows);
 
@@ -140,14 +140,12 @@ impl Llama {
             rms_norm(x, &block.norm1, c.norm_eps, normed)?;
             let place = Place { head: i * c.kv_heads, sizes, after };
             let mixed = self.attend(block, normed, batch, &tables, cache, place, wide)?;
-            linear_rows(mixed, rows, &block.out, onto(x, rows, d)?, next);
-            std::mem::swap(&mut x, &mut next);
+            linear_rows(mixed, rows, &block.out, Residual::Out, x);
 
             rms_norm(x, &block.norm2, c.norm_eps, normed)?;
             let hidden = &mut wide[..rows * c.mlp_hidden];
             linear_rows(normed, rows, &block.gate_up, Activation::Silu, hidden);
-            linear_rows(hidden, rows, &block.down, onto(x, rows, d)?, next);
-            std::mem::swap(&mut x, &mut next);
+            linear_rows(hidden, rows, &block.down, Residual::Out, x);
         }
         self.logits(x, normed, (batch, new), logits)
     }
@@ -258,11 +256,6 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> Result<()> 
     nn::rms_norm(view2(x, rows, d)?, Some(weight.into()), eps, view2_mut(out, rows, d)?)
 }
 
-/// `residual + y` of a layer's `y`.
-fn onto(residual: &[f32], rows: usize, d: usize) -> Result<LinearOptions<'_>> {
-    Ok(LinearOptions { residual: Residual::Rows(view2(residual, rows, d)?.into()), ..Default::default() })
-}
-
 /// Floats of workspace of one token, buffer by buffer.
 struct Widths {
     hidden: usize,
@@ -273,7 +266,6 @@ struct Widths {
 /// The buffers of a call.
 struct Space<'a> {
     x: &'a mut [f32],
-    next: &'a mut [f32],
     normed: &'a mut [f32],
     cos: &'a mut [f32],
     sin: &'a mut [f32],
@@ -289,7 +281,7 @@ impl Widths {
     }
 
     fn row(&self) -> Option<usize> {
-        self.hidden.checked_mul(3)?.checked_add(2 * self.half)?.checked_add(self.wide)
+        self.hidden.checked_mul(2)?.checked_add(2 * self.half)?.checked_add(self.wide)
     }
 
     fn split<'a>(&self, workspace: &'a mut [f32], rows: usize) -> Space<'a> {
@@ -301,7 +293,6 @@ impl Widths {
         };
         Space {
             x: take(self.hidden),
-            next: take(self.hidden),
             normed: take(self.hidden),
             cos: take(self.half),
             sin: take(self.half),

@@ -5,7 +5,8 @@ use ndarray::{ArrayView1, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut4, Axi
 use super::{FREQUENCIES, Rest, Sd3, Stream};
 use crate::attention::{AttentionOptions, attention};
 use crate::error::{Error, Result, check_shape};
-use crate::linalg::{Activation, LinearOptions, Residual, check_strides, linear, linear_rows};
+use crate::linalg::{Activation, Residual, check_strides, linear, linear_rows};
+use crate::models::dit::gated;
 use crate::models::views::{internal, view2, view2_mut, view3, view3_mut, view4, view4_mut};
 use crate::nn;
 
@@ -119,7 +120,7 @@ impl Sd3 {
     ) -> Result<()> {
         let (c, d) = (&self.config, self.config.hidden);
         let (n, all) = (h * w, h * w + text.nrows());
-        let Space { cond, modulations, mut now, mut next, normed, wide } = Sizes::new(self, n, all - n)
+        let Space { cond, modulations, now, normed, wide } = Sizes::new(self, n, all - n)
             .ok_or_else(|| Error::Internal("sizes that were counted before".into()))?
             .split(workspace);
 
@@ -139,16 +140,14 @@ impl Sd3 {
                 modulated(&now[part.clone()], modulation, stream.first(), d, normed)?;
                 let qkv = &mut wide[3 * part.start..3 * part.end];
                 linear_rows(normed, part.len() / d, &stream.qkv, Activation::None, qkv);
-                self.norm_heads(stream, qkv, next)?;
+                self.norm_heads(stream, qkv, normed)?;
             }
             self.attend(&wide[..3 * all * d], normed)?;
             for ((stream, part), modulation) in streams.iter().zip(modulations.chunks_exact(6 * d)) {
                 if let Some(rest) = &stream.rest {
-                    let part = || part.clone();
-                    rest.run(&mut now[part()], &mut next[part()], modulation, &mut normed[part()], wide)?;
+                    rest.run(&mut now[part.clone()], modulation, &mut normed[part.clone()], wide)?;
                 }
             }
-            std::mem::swap(&mut now, &mut next);
         }
 
         let modulation = &mut modulations[..2 * d];
@@ -168,8 +167,7 @@ impl Sd3 {
             let from = ((top + y) * side + left) * d;
             row.copy_from_slice(&self.pos_embed[from..from + w * d]);
         }
-        let onto = LinearOptions { residual: Residual::Out, ..Default::default() };
-        linear_rows(patches, h * w, &self.patch_embed, onto, tokens);
+        linear_rows(patches, h * w, &self.patch_embed, Residual::Out, tokens);
         Ok(())
     }
 
@@ -188,8 +186,7 @@ impl Sd3 {
         linear_rows(frequencies, 1, &self.time[0], Activation::Silu, hidden);
         linear_rows(hidden, 1, &self.time[1], Activation::None, cond);
         linear(pooled, &self.pooled[0], Activation::Silu, view2_mut(hidden, 1, d)?)?;
-        let onto = LinearOptions { residual: Residual::Out, ..Default::default() };
-        linear_rows(hidden, 1, &self.pooled[1], onto, cond);
+        linear_rows(hidden, 1, &self.pooled[1], Residual::Out, cond);
         nn::silu_inplace(&mut *cond)
     }
 
@@ -246,23 +243,15 @@ impl Stream {
 }
 
 impl Rest {
-    /// From the heads' results in `mixed` to the end of the block: `now` to `next`, by way of both.
-    fn run(
-        &self,
-        now: &mut [f32],
-        next: &mut [f32],
-        modulation: &[f32],
-        mixed: &mut [f32],
-        wide: &mut [f32],
-    ) -> Result<()> {
+    /// From the heads' results in `mixed` to the end of the block.
+    fn run(&self, x: &mut [f32], modulation: &[f32], mixed: &mut [f32], wide: &mut [f32]) -> Result<()> {
         let d = self.out.out_features();
-        let rows = now.len() / d;
-        linear_rows(mixed, rows, &self.out, onto(part(modulation, 2, d)?, view2(now, rows, d)?), next);
-        modulated(next, modulation, SECOND, d, mixed)?;
+        let rows = x.len() / d;
+        linear_rows(mixed, rows, &self.out, gated(part(modulation, 2, d)?), x);
+        modulated(x, modulation, SECOND, d, mixed)?;
         let hidden = &mut wide[..rows * self.fc1.out_features()];
         linear_rows(mixed, rows, &self.fc1, Activation::GeluTanh, hidden);
-        now.copy_from_slice(next);
-        linear_rows(hidden, rows, &self.fc2, onto(part(modulation, 5, d)?, view2(now, rows, d)?), next);
+        linear_rows(hidden, rows, &self.fc2, gated(part(modulation, 5, d)?), x);
         Ok(())
     }
 }
@@ -285,12 +274,6 @@ fn part(modulation: &[f32], i: usize, d: usize) -> Result<ArrayView2<'_, f32>> {
     view2(&modulation[i * d..(i + 1) * d], 1, d)
 }
 
-/// `residual + gate * y` of a layer's `y`.
-fn onto<'a>(gate: ArrayView2<'a, f32>, residual: ArrayView2<'a, f32>) -> LinearOptions<'a> {
-    let (gate, residual) = (Some(gate.into()), Residual::Rows(residual.into()));
-    LinearOptions { gate, residual, ..Default::default() }
-}
-
 /// Floats of workspace, buffer by buffer.
 struct Sizes {
     hidden: usize,
@@ -303,7 +286,6 @@ struct Space<'a> {
     cond: &'a mut [f32],
     modulations: &'a mut [f32],
     now: &'a mut [f32],
-    next: &'a mut [f32],
     normed: &'a mut [f32],
     wide: &'a mut [f32],
 }
@@ -320,7 +302,7 @@ impl Sizes {
     }
 
     fn total(&self) -> Option<usize> {
-        self.hidden.checked_mul(13)?.checked_add(self.tokens.checked_mul(3)?)?.checked_add(self.wide)
+        self.hidden.checked_mul(13)?.checked_add(self.tokens.checked_mul(2)?)?.checked_add(self.wide)
     }
 
     fn split<'a>(&self, workspace: &'a mut [f32]) -> Space<'a> {
@@ -334,7 +316,6 @@ impl Sizes {
             cond: take(self.hidden),
             modulations: take(12 * self.hidden),
             now: take(self.tokens),
-            next: take(self.tokens),
             normed: take(self.tokens),
             wide: take(self.wide),
         }
