@@ -11,7 +11,7 @@ model = DiT("models/digits.safetensors")
 images = DGMKernels.generate(MersenneTwister(1), model; labels = 0:9)     # (8, 8, 1, 10)
 ```
 """
-struct DiT
+struct DiT <: Network
     handle::ModelHandle
     info::LibDGM.dgm_model_info
     workspace::Vector{Float32}
@@ -22,14 +22,6 @@ struct DiT
         check(LibDGM.dgm_model_get_info(handle, info))
         return new(handle, info[], Float32[], ReentrantLock())
     end
-end
-
-const DIT_PROPERTIES = filter(!=(:struct_size), fieldnames(LibDGM.dgm_model_info))
-Base.propertynames(::DiT) = DIT_PROPERTIES
-function Base.getproperty(model::DiT, name::Symbol)
-    name in fieldnames(DiT) && return getfield(model, name)
-    name in DIT_PROPERTIES && return Int(getfield(getfield(model, :info), name))
-    throw(ArgumentError("a DiT has no property $name; it has $(join(DIT_PROPERTIES, ", "))"))
 end
 
 """
@@ -69,14 +61,8 @@ function forward!(out, model::DiT, x, t, labels)
         "labels is $labels, expected classes 0 to $(model.num_classes - 1), or $(model.num_classes) for none"))
     floats = Ref{Csize_t}()
     check(LibDGM.dgm_model_workspace_len(model.handle, batch, floats))
-    # The model keeps one workspace; a task that finds it in use brings its own.
-    mine = trylock(model.lock)
-    try
-        workspace = mine ? model.workspace : Float32[]
-        length(workspace) < floats[] && resize!(workspace, floats[])
+    with_workspace(model, floats[]) do workspace
         check(LibDGM.dgm_model_forward(model.handle, Tensor(x), times, classes, workspace, length(workspace), Tensor(out)))
-    finally
-        mine && unlock(model.lock)
     end
     return out
 end

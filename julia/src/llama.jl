@@ -19,7 +19,7 @@ for _ in 1:20                                            # greedy
 end
 ```
 """
-struct Llama
+struct Llama <: Network
     handle::LlamaHandle
     info::LibDGM.dgm_llama_info
     workspace::Vector{Float32}
@@ -30,14 +30,6 @@ struct Llama
         check(LibDGM.dgm_llama_get_info(handle, info))
         return new(handle, info[], Float32[], ReentrantLock())
     end
-end
-
-const LLAMA_PROPERTIES = filter(!=(:struct_size), fieldnames(LibDGM.dgm_llama_info))
-Base.propertynames(::Llama) = LLAMA_PROPERTIES
-function Base.getproperty(model::Llama, name::Symbol)
-    name in fieldnames(Llama) && return getfield(model, name)
-    name in LLAMA_PROPERTIES && return Int(getfield(getfield(model, :info), name))
-    throw(ArgumentError("a Llama has no property $name; it has $(join(LLAMA_PROPERTIES, ", "))"))
 end
 
 """
@@ -87,16 +79,10 @@ function forward!(logits, model::Llama, tokens, cache::KVCache)
     all(t -> 0 <= t < model.vocab, numbers) || throw(ArgumentError("tokens has a number outside 0 to $(model.vocab - 1)"))
     floats = Ref{Csize_t}()
     check(LibDGM.dgm_llama_workspace_len(model.handle, batch, new, floats))
-    # The model keeps one workspace; a task that finds it in use brings its own.
-    mine = trylock(model.lock)
-    try
-        workspace = mine ? model.workspace : Float32[]
-        length(workspace) < floats[] && resize!(workspace, floats[])
+    with_workspace(model, floats[]) do workspace
         with_cache(cache) do c
             check(LibDGM.dgm_llama_forward(model.handle, numbers, batch, new, c, workspace, length(workspace), Tensor(logits)))
         end
-    finally
-        mine && unlock(model.lock)
     end
     return logits
 end

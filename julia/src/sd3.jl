@@ -13,7 +13,7 @@ model = DGMKernels.SD3("stable-diffusion-3-medium/transformer")
 y = model(randn(Float32, 64, 64, 16, 1), 500, text, pooled)     # text (4096, S, 1), pooled (2048, 1)
 ```
 """
-struct SD3
+struct SD3 <: Network
     handle::SD3Handle
     info::LibDGM.dgm_sd3_info
     workspace::Vector{Float32}
@@ -24,14 +24,6 @@ struct SD3
         check(LibDGM.dgm_sd3_get_info(handle, info))
         return new(handle, info[], Float32[], ReentrantLock())
     end
-end
-
-const SD3_PROPERTIES = filter(!=(:struct_size), fieldnames(LibDGM.dgm_sd3_info))
-Base.propertynames(::SD3) = SD3_PROPERTIES
-function Base.getproperty(model::SD3, name::Symbol)
-    name in fieldnames(SD3) && return getfield(model, name)
-    name in SD3_PROPERTIES && return Int(getfield(getfield(model, :info), name))
-    throw(ArgumentError("an SD3 has no property $name; it has $(join(SD3_PROPERTIES, ", "))"))
 end
 
 """
@@ -59,15 +51,9 @@ function forward!(out, model::SD3, x, t, text, pooled)
     times = batch_of("t", t, Float32, batch)
     floats = Ref{Csize_t}()
     check(LibDGM.dgm_sd3_workspace_len(model.handle, h, w, size(text, 2), floats))
-    # The model keeps one workspace; a task that finds it in use brings its own.
-    mine = trylock(model.lock)
-    try
-        workspace = mine ? model.workspace : Float32[]
-        length(workspace) < floats[] && resize!(workspace, floats[])
+    with_workspace(model, floats[]) do workspace
         check(LibDGM.dgm_sd3_forward(model.handle, Tensor(x), times, Tensor(text), Tensor(pooled), workspace,
                                      length(workspace), Tensor(out)))
-    finally
-        mine && unlock(model.lock)
     end
     return out
 end

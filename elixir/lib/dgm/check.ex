@@ -37,14 +37,7 @@ defmodule DGM.Check do
   def labels(list), do: list(list, "labels", &label/2, "a list of integers")
 
   @doc "The rows of a block table."
-  def pages(rows, name) do
-    list(
-      rows,
-      name,
-      &list(&1, &2, fn n, name -> page(n, name) end, "lists of pages"),
-      "a list of lists of pages"
-    )
-  end
+  def pages(rows, name), do: rows(rows, name, &page/2, "pages")
 
   defp page(n, _name) when is_integer(n) and n in -0x80000000..0x7FFFFFFF, do: n
   defp page(n, name), do: fail(name, n, "pages, integers of 32 bits")
@@ -58,14 +51,10 @@ defmodule DGM.Check do
   end
 
   @doc "Rows of tokens."
-  def tokens(rows, name) do
-    list(
-      rows,
-      name,
-      &list(&1, &2, fn n, name -> label(n, name) end, "lists of integers"),
-      "a list of lists of integers"
-    )
-  end
+  def tokens(rows, name), do: rows(rows, name, &label/2, "integers")
+
+  defp rows(rows, name, check, what),
+    do: list(rows, name, &list(&1, &2, check, "lists of #{what}"), "a list of lists of #{what}")
 
   def handle(%{__struct__: module, resource: resource} = value, module, _name)
       when is_reference(resource),

@@ -13,7 +13,7 @@ defmodule DGM.Dit do
   keeps for the next one.
   """
 
-  alias DGM.{Check, Native, Plan, Sampler, Telemetry, Tensor}
+  alias DGM.{Check, Native, Network, Plan, Sampler, Telemetry, Tensor}
 
   @enforce_keys [:resource, :config, :metadata]
   defstruct [:resource, :config, :metadata]
@@ -34,9 +34,8 @@ defmodule DGM.Dit do
   """
   @spec load(Path.t()) :: {:ok, t} | {:error, DGM.Error.t()}
   def load(path) do
-    path = Check.path(path, "path")
-    call = fn -> Native.tuple(Native.dit_load(path)) end
-    with {:ok, parts} <- Telemetry.span([:dit, :load], %{path: path}, call), do: {:ok, new(parts)}
+    with {:ok, parts} <- Network.load(:dit, path, "path", &Native.dit_load/1),
+         do: {:ok, new(parts)}
   end
 
   @doc """

@@ -17,7 +17,7 @@ defmodule DGM.Llama do
   so give a prompt in few large chunks.
   """
 
-  alias DGM.{Check, KVCache, Native, Telemetry, Tensor}
+  alias DGM.{Check, KVCache, Native, Network, Telemetry, Tensor}
 
   @enforce_keys [:resource, :config]
   defstruct [:resource, :config]
@@ -33,10 +33,7 @@ defmodule DGM.Llama do
   """
   @spec load(Path.t()) :: {:ok, t} | {:error, DGM.Error.t()}
   def load(folder) do
-    folder = Check.path(folder, "folder")
-    call = fn -> Native.tuple(Native.llama_load(folder)) end
-
-    with {:ok, parts} <- Telemetry.span([:llama, :load], %{path: folder}, call),
+    with {:ok, parts} <- Network.load(:llama, folder, "folder", &Native.llama_load/1),
          do: {:ok, new(parts)}
   end
 
@@ -50,14 +47,10 @@ defmodule DGM.Llama do
   The model in the bytes of a `model.safetensors` and the text of its `config.json`.
   """
   @spec from_binary(binary, String.t()) :: {:ok, t} | {:error, DGM.Error.t()}
-  def from_binary(weights, config) when is_binary(weights) do
-    (is_binary(config) and String.valid?(config)) || Check.fail("config", config, "a text")
-
-    with {:ok, parts} <- Native.tuple(Native.llama_from_binary(weights, config)),
+  def from_binary(weights, config) do
+    with {:ok, parts} <- Network.from_binary(weights, config, &Native.llama_from_binary/2),
          do: {:ok, new(parts)}
   end
-
-  def from_binary(other, _config), do: Check.fail("weights", other, "a binary")
 
   @doc """
   Like `from_binary/2`, but raises `DGM.Error`.

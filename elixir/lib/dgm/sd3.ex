@@ -13,7 +13,7 @@ defmodule DGM.SD3 do
   keeps for the next one.
   """
 
-  alias DGM.{Check, Native, Telemetry, Tensor}
+  alias DGM.{Check, Native, Network, Telemetry, Tensor}
 
   @enforce_keys [:resource, :config]
   defstruct [:resource, :config]
@@ -29,10 +29,7 @@ defmodule DGM.SD3 do
   """
   @spec load(Path.t()) :: {:ok, t} | {:error, DGM.Error.t()}
   def load(folder) do
-    folder = Check.path(folder, "folder")
-    call = fn -> Native.tuple(Native.sd3_load(folder)) end
-
-    with {:ok, parts} <- Telemetry.span([:sd3, :load], %{path: folder}, call),
+    with {:ok, parts} <- Network.load(:sd3, folder, "folder", &Native.sd3_load/1),
          do: {:ok, new(parts)}
   end
 
@@ -47,10 +44,7 @@ defmodule DGM.SD3 do
   """
   @spec from_binary(binary, String.t()) :: {:ok, t} | {:error, DGM.Error.t()}
   def from_binary(weights, config) do
-    is_binary(weights) || Check.fail("weights", weights, "a binary")
-    (is_binary(config) and String.valid?(config)) || Check.fail("config", config, "a text")
-
-    with {:ok, parts} <- Native.tuple(Native.sd3_from_binary(weights, config)),
+    with {:ok, parts} <- Network.from_binary(weights, config, &Native.sd3_from_binary/2),
          do: {:ok, new(parts)}
   end
 
