@@ -1544,9 +1544,10 @@ typedef struct {
      */
     int32_t uniform_t;
     /**
-     * 0.
+     * Bit r: role r is among the outputs that dgm_run_tell() takes at once. They are those of this evaluation and of
+     * the ones that follow on the same input, in rising order of their roles.
      */
-    int32_t reserved;
+    uint32_t roles;
     /**
      * Model time at which the step ends (where a flow map must land); of an adaptive solver the end of the walk.
      */
@@ -2735,9 +2736,13 @@ int32_t dgm_run_input(const dgm_plan *plan,
  * Tells the model's output and carries the run to its next request: one pass over the state.
  * On failure run and state are unchanged.
  *
+ * With guidance the outputs of several requests may be told at once, one after the other: as many as dgm_request.roles
+ * has bits. That is one pass instead of two, and the same bits; what guidance keeps in the state from one such request
+ * to the next is then not written.
+ *
  * @param eval_id that of the current request
  * @param y       [rows, elements], finite in every row still active (or see non_finite); [rows, 2, elements] where
- *                dgm_plan_outputs() says 2
+ *                dgm_plan_outputs() says 2; [2, rows, elements] to tell two requests, the conditional one first
  * @param y_len   its floats
  */
 int32_t dgm_run_tell(const dgm_plan *plan,

@@ -48,8 +48,9 @@ pub struct dgm_request {
     pub active_rows: i64,
     /// 1 when all rows share t; else see dgm_run_times().
     pub uniform_t: i32,
-    /// 0.
-    pub reserved: i32,
+    /// Bit r: role r is among the outputs that dgm_run_tell() takes at once. They are those of this evaluation and of
+    /// the ones that follow on the same input, in rising order of their roles.
+    pub roles: u32,
     /// Model time at which the step ends (where a flow map must land); of an adaptive solver the end of the walk.
     pub t_to: f64,
 }
@@ -73,7 +74,7 @@ impl dgm_request {
         elements: 0,
         active_rows: 0,
         uniform_t: 1,
-        reserved: 0,
+        roles: 0,
         t_to: 0.0,
     };
 }
@@ -95,6 +96,7 @@ impl From<Request> for dgm_request {
             active_rows: r.active_rows as i64,
             uniform_t: i32::from(r.uniform_t),
             t_to: r.t_to,
+            roles: r.roles,
             ..dgm_request::DONE
         }
     }
@@ -310,9 +312,13 @@ pub unsafe extern "C" fn dgm_run_input(
 /// Tells the model's output and carries the run to its next request: one pass over the state.
 /// On failure run and state are unchanged.
 ///
+/// With guidance the outputs of several requests may be told at once, one after the other: as many as dgm_request.roles
+/// has bits. That is one pass instead of two, and the same bits; what guidance keeps in the state from one such request
+/// to the next is then not written.
+///
 /// @param eval_id that of the current request
 /// @param y       [rows, elements], finite in every row still active (or see non_finite); [rows, 2, elements] where
-///                dgm_plan_outputs() says 2
+///                dgm_plan_outputs() says 2; [2, rows, elements] to tell two requests, the conditional one first
 /// @param y_len   its floats
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dgm_run_tell(

@@ -51,6 +51,48 @@ defmodule DGM.SamplerTest do
     assert Tensor.to_list(Sampler.result(run)) == [[-1.375, -1.375], [-1.375, -1.375]]
   end
 
+  test "outputs of one input told at once have the bits of one after the other" do
+    for opts <- [
+          [guidance: 3],
+          [guidance: 3, guidance_rescale: 0.5],
+          [guidance: 3, guidance_weak: 2]
+        ] do
+      plan = Plan.compile([steps: 3, solver: :heun] ++ opts)
+      alone = Sampler.finish(Sampler.start(plan, [1, 2], 5), &network/3)
+      joined = walk_joined(Sampler.start(plan, [1, 2], 5))
+      assert Sampler.result(joined) == Sampler.result(alone)
+      assert Sampler.stats(joined) == Sampler.stats(alone)
+    end
+  end
+
+  defp walk_joined(run) do
+    case Sampler.ask(run) do
+      :done ->
+        run
+
+      {:eval, %{roles: [first | _] = roles} = request} ->
+        assert first == request.role
+        {x, t} = {Sampler.input(run), Sampler.times(run)}
+        outputs = for role <- roles, into: "", do: network(%{request | role: role}, x, t)
+        walk_joined(Sampler.tell(run, request.eval_id, outputs))
+    end
+  end
+
+  test "more outputs than there are roles are refused" do
+    run = Sampler.start(Plan.compile(steps: 2, guidance: 2), [1], 2)
+
+    message =
+      ~r/y has shape \[6\], expected 1 x 2 elements, or of up to 2 outputs one after the other/
+
+    assert_raise ArgumentError, message, fn ->
+      Sampler.tell(run, 1, Tensor.new([[1.0, 2, 3, 4, 5, 6]]))
+    end
+
+    run = Sampler.tell(run, 1, Tensor.new([[1.0, 2]]))
+    assert {:eval, %{role: :uncond, roles: [:uncond]}} = Sampler.ask(run)
+    assert_raise ArgumentError, fn -> Sampler.tell(run, 2, Tensor.new([[1.0, 2, 3, 4]])) end
+  end
+
   for solver <- ~w(euler midpoint heun rk4)a, shift <- [1, 3] do
     test "golden flow #{solver} shift #{shift}" do
       plan = Plan.compile(solver: unquote(solver), steps: 10, shift: unquote(shift))

@@ -347,7 +347,7 @@ struct dgm_request
     elements::Int64
     active_rows::Int64
     uniform_t::Int32
-    reserved::Int32
+    roles::UInt32
     t_to::Float64
 end
 

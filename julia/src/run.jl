@@ -91,6 +91,7 @@ What a run wants evaluated next: the model at `x` and `times`.
 - `times`: `Float32`, the model time of each row.
 - `role`: `:cond`; `:uncond` for the unconditional output that guidance needs; `:weak` for that of the weaker model
   of autoguidance.
+- `roles`: a tuple of those whose outputs `tell!` takes at once, this one first: they are asked for the same input.
 - `step`, `stage`: from 0; a step may ask several times.
 - `t`, `sigma`, `alpha`: model time, noise and signal level of row 1.
 - `uniform_times`: whether all rows are at the same time. `active`: rows that have not finished.
@@ -103,6 +104,7 @@ struct Request{X}
     step::Int
     stage::Int
     role::Symbol
+    roles::Tuple{Vararg{Symbol}}
     t::Float64
     sigma::Float64
     alpha::Float64
@@ -115,6 +117,8 @@ struct Request{X}
 end
 
 const ROLES = keys(enumeration("DGM_ROLE_"))
+# By the bits of dgm_request.roles; tuples made once, since a question is asked at every step.
+const ROLE_SETS = [Tuple(ROLES[i] for i in 1:length(ROLES) if bits >> (i - 1) & 1 == 1) for bits in 0:2^length(ROLES)-1]
 
 """
     ask(run) -> Union{Request,Nothing}
@@ -129,7 +133,8 @@ function asked(run, input)
     r = request[]
     r.done == 0 || return nothing
     check(LibDGM.dgm_run_times(run.plan.handle, header, length(header), run.times, length(run.times)))
-    return Request(r.eval_id, Int(r.step), Int(r.stage), ROLES[r.role+1], r.t, r.sigma, r.alpha,
+    return Request(r.eval_id, Int(r.step), Int(r.stage), ROLES[r.role+1], ROLE_SETS[r.roles+1], r.t, r.sigma,
+                   r.alpha,
                    Int(r.active_rows), r.uniform_t != 0, r.t_to, Int(r.slot) + 1, input(r), run.times)
 end
 
@@ -140,12 +145,14 @@ slot(run::Run{N}, i) where {N} = view(run.state, ntuple(_ -> Colon(), Val(N))...
 
 Answers `request` with the output `y` of the model, of the size of `request.x`, and computes up to the
 next question. An `Array{Float32}` is read in place; any other array of real numbers is first copied to
-one, each number rounded to `Float32`. With a `likelihood` the answer is a tuple `(y, numbers)`, a number a row
+one, each number rounded to `Float32`. With guidance `y` may have one more dimension, with the outputs of
+`request.roles`: a model can then be called once with a batch of twice the rows, and the state is walked through
+once, to the same bits. With a `likelihood` the answer is a tuple `(y, numbers)`, a number a row
 (see [`log_density`](@ref DGMKernels.log_density)). An answer that is not finite, or to another question, is refused and leaves the run as it was.
 """
 function tell!(run::Run, request::Request, y::AbstractArray)
     dims = answer_dims(run)
-    size(y) == dims || wrong_size("y", y, dims)
+    size(y) == dims || check_outputs(y, dims, length(request.roles))
     header, state, output = run.header, run.state, answer(run, y)
     check(LibDGM.dgm_run_tell(run.plan.handle, header, length(header), state, length(state),
                               request.id, output, length(output)))
@@ -164,6 +171,12 @@ function tell!(run::Run, request::Request, (y, numbers)::Tuple{AbstractArray,Any
     return run
 end
 tell!(run::Run, request::Request, y) = throw(ArgumentError("y is a $(typeof(y)), expected an array of size $(run.dims)"))
+
+"Checks the size of several answers at once."
+function check_outputs(y, dims, most)
+    most == 1 && wrong_size("y", y, dims)
+    size(y) in ntuple(n -> (dims..., n), most) || wrong_size("y", y, "$dims, or ($(join(dims, ", ")), n) with n up to $most")
+end
 
 "The size of an answer: with a learned variance and for an sde the last dimension but one holds two outputs."
 function answer_dims(run::Run{N}) where {N}

@@ -134,6 +134,25 @@ end
     @test isapprox(x, D.sample(1, (x, t, r) -> 4x, D.Plan(; steps = 2, solver = :euler), (2, 2)); rtol = 1e-5)
 end
 
+@testset "outputs told at once: $options" for options in
+    ((guidance = 3,), (guidance = 3, guidance_rescale = 0.5), (guidance = 3, guidance_weak = 2))
+    plan, dims = D.Plan(; solver = :heun, steps = 3, options...), (5, 2)
+    gain(role) = (cond = 0.5f0, uncond = 0.25f0, weak = 0.125f0)[role]
+    alone = D.sample(4, (x, t, r) -> gain(r.role) .* x, plan, dims)
+    run = D.start(4, plan, dims)
+    while (request = ask(run)) !== nothing
+        @test first(request.roles) === request.role
+        tell!(run, request, cat((gain(role) .* request.x for role in request.roles)...; dims = 3))
+    end
+    @test D.result(run) == alone
+    run = D.start(4, plan, dims)
+    request = ask(run)
+    error = thrown(() -> tell!(run, request, zeros(Float32, 5, 2, 4)))
+    @test error isa DimensionMismatch && occursin("y has size (5, 2, 4), expected (5, 2), or (5, 2, n)", error.msg)
+    tell!(run, request, request.x .* 0.5f0)
+    @test ask(run).roles == Base.tail(request.roles)
+end
+
 @testset "autoguidance" begin
     plan = D.Plan(; steps = 2, solver = :euler, guidance = 3, guidance_mode = :auto)
     roles = Symbol[]

@@ -176,6 +176,40 @@ static void later_options(void)
     FAILS(DGM_ERROR_SHAPE, "sigmas", dgm_plan_compile(&o, &plan));
 }
 
+/* Outputs of one input, one after the other or at once. */
+static void together(void)
+{
+    dgm_plan *plan = compile(DGM_SOLVER_HEUN, 3, 2.5);
+    float both[2 * ROWS * N], bits[ROWS * N];
+    float *big = other;
+    for (int i = 0; i < 2 * ROWS * N; i++)
+        both[i] = (float)i / (ROWS * N) - 1;
+    for (int joined = 0; joined < 2; joined++) {
+        OK(dgm_run_start(plan, seeds, ROWS, N, NULL, run, run_size, big, state_len));
+        for (;;) {
+            dgm_request r = new_request();
+            OK(dgm_run_ask(plan, run, run_size, &r));
+            if (r.done)
+                break;
+            CHECK(r.roles == (r.role == DGM_ROLE_COND ? 3u : 2u));
+            if (joined)
+                OK(dgm_run_tell(plan, run, run_size, big, state_len, r.eval_id, both, COUNT(both)));
+            else
+                OK(dgm_run_tell(plan, run, run_size, big, state_len, r.eval_id, both + r.role * ROWS * N, ROWS * N));
+        }
+        if (joined)
+            CHECK(memcmp(bits, big, sizeof bits) == 0);
+        else
+            memcpy(bits, big, sizeof bits);
+    }
+    OK(dgm_run_start(plan, seeds, ROWS, N, NULL, run, run_size, big, state_len));
+    OK(dgm_run_tell(plan, run, run_size, big, state_len, 1, both, ROWS * N));
+    FAILS(DGM_ERROR_SHAPE, "y has shape", dgm_run_tell(plan, run, run_size, big, state_len, 2, both, COUNT(both)));
+    OK(dgm_run_tell(plan, run, run_size, big, state_len, 2, both, ROWS * N));
+    FAILS(DGM_ERROR_SHAPE, "up to 2 outputs", dgm_run_tell(plan, run, run_size, big, state_len, 3, both, COUNT(both) - 1));
+    dgm_plan_free(plan);
+}
+
 static void driver(void)
 {
     dgm_plan *plan = compile(DGM_SOLVER_HEUN, 4, 1);
@@ -696,6 +730,7 @@ int main(void)
     plans();
     every_solver();
     later_options();
+    together();
     driver();
     guidance(DGM_GUIDANCE_MODE_CFG, DGM_ROLE_UNCOND);
     guidance(DGM_GUIDANCE_MODE_AUTO, DGM_ROLE_WEAK);

@@ -63,12 +63,13 @@ def check_euler(engine, **options):
     return (run.x - (x + (run.ask().t - t0) * v)).abs().max().item()
 
 
-def guided(engine, probe, n, compile_too, **options):
-    x, c, u = torch.randn(n), torch.randn(n), torch.randn(n)
+def guided(engine, probe, n, compile_too, together=True, **options):
+    x, both = torch.randn(n), torch.randn(2, n)
+    c, u = both
     run = Run(engine, x, 1000, "flow", "velocity", "euler", guidance=7.5, **options)
 
     def ours():
-        for y in (c, u):
+        for y in [both] if together else both:
             run.ask()
             run.tell(y)
 
@@ -80,13 +81,14 @@ def guided(engine, probe, n, compile_too, **options):
     return timed, _limits(probe, [x, c, u], [x])
 
 
-def check_guided(engine, **options):
-    x, c, u = torch.randn(1000), torch.randn(1000), torch.randn(1000)
+def check_guided(engine, together=True, **options):
+    x, both = torch.randn(1000), torch.randn(2, 1000)
     run = Run(engine, x, 10, "flow", "velocity", "euler", guidance=7.5, **options)
     t0 = run.ask().t
-    for _ in range(2):
-        run.tell((c, u)[run.request.role])
+    for y in [both] if together else both:
+        run.tell(y)
         t1 = run.ask().t
+    c, u = both
     return (run.x - (x + (t1 - t0) * (u + 7.5 * (c - u)))).abs().max().item()
 
 
@@ -166,10 +168,15 @@ def _unseen(f):
     return functools.partial(f, non_finite="propagate")
 
 
+def _apart(f):
+    return functools.partial(f, together=False)
+
+
 # Name, group, the two functions, and what the second may return.
 CASES = [
     ("Euler step", "step", euler, check_euler, 1e-5),
     ("Euler step with CFG", "step", guided, check_guided, 1e-5),
+    ("Euler step with CFG, one output told after the other", "step", _apart(guided), _apart(check_guided), 1e-5),
     ("Euler step, outputs unseen", "step", _unseen(euler), _unseen(check_euler), 1e-5),
     ("Euler step with CFG, outputs unseen", "step", _unseen(guided), _unseen(check_guided), 1e-5),
     ("DPM++2M step", "step", multistep, check_multistep, 1e-5),

@@ -69,10 +69,11 @@ class Run:
         return self.request
 
     def tell(self, y):
-        size, floats, n = self.sizes
+        """One output, or several one after the other."""
+        size, floats, _ = self.sizes
         status = self.engine.lib.dgm_run_tell(
             self.plan, self.run, size, ctypes.c_void_p(self.state.data_ptr()), floats,
-            ctypes.c_uint64(self.request.eval_id), ctypes.c_void_p(y.data_ptr()), n)
+            ctypes.c_uint64(self.request.eval_id), ctypes.c_void_p(y.data_ptr()), ctypes.c_size_t(y.numel()))
         if status != 0:
             raise RuntimeError(self.engine.lib.dgm_last_error().decode())
 

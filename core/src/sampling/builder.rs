@@ -198,7 +198,9 @@ impl<'a> Builder<'a> {
         }
         let Operand::Slot(index) = read else { unreachable!("the model reads state tensors") };
         let to = self.times.get(step + 1).copied().unwrap_or(f64::NAN);
-        let eval = |role| Row::Eval(Eval { at, step: number as u32, stage, slot: index, role, to });
+        let eval = |role| {
+            Row::Eval(Eval { at, step: number as u32, stage, slot: index, role, roles: role.bit(), to })
+        };
         self.push(eval(Role::Cond));
         let o = self.options;
         let fraction = number as f64 / self.steps.max(1) as f64;

@@ -29,13 +29,19 @@ where
     M: FnMut(&Request, &[f32], &[f32], &mut [f32], &mut [f64]) -> Result<()>,
 {
     run.check(plan, state.len())?;
-    let mut y = vec![0.0; run.rows() * run.elements() * plan.outputs()];
+    let len = run.rows() * run.elements() * plan.outputs();
+    // Grows where guidance asks for several outputs of one input.
+    let mut y = vec![0.0; len];
     let mut t = vec![0.0; run.rows()];
     let mut numbers = vec![0.0; run.rows() * plan.numbers()];
     while let Ask::Eval(request) = run.ask(plan)? {
         run.row_times(plan, &mut t)?;
-        model(&request, run.input(plan, state)?, &t, &mut y, &mut numbers)?;
-        run.tell_with(plan, state, request.eval_id, &y, &numbers)?;
+        let count = request.together().count();
+        y.resize(y.len().max(count * len), 0.0);
+        for (request, y) in request.together().zip(y.chunks_exact_mut(len)) {
+            model(&request, run.input(plan, state)?, &t, y, &mut numbers)?;
+        }
+        run.tell_with(plan, state, request.eval_id, &y[..count * len], &numbers)?;
     }
     Ok(())
 }

@@ -5,10 +5,10 @@ use ndarray::ArrayViewMut2;
 use super::chain::{self, Test};
 use super::dense;
 use super::measure::{self, Numbers};
-use super::pass::{CHUNK, RowContext, pass};
+use super::pass::{CHUNK, MAX_LINS, MAX_OUTPUTS, RowContext, Told, pass};
 use super::plan::Plan;
 use super::run::Run;
-use super::table::{Eval, Measure, Operand, REGISTERS, Row};
+use super::table::{Eval, Lin, Measure, Operand, REGISTERS, Role, Row};
 use crate::error::{Error, Result};
 use crate::random::{self, Purpose};
 use crate::threads;
@@ -83,15 +83,44 @@ fn plain(plan: &Plan, from: usize) -> Option<(&[Row], usize)> {
     matches!(rows.get(count), None | Some(Row::Eval(_))).then(|| (&rows[..count], from + count))
 }
 
+/// The rows between the evaluation at a position and the one `count` after it, where one pass can do them; and the
+/// state tensor that only carries outputs from each of those evaluations to the next.
+fn joined<'a>(
+    plan: &'a Plan,
+    eval: &Eval,
+    position: usize,
+    count: usize,
+) -> Option<(&'a [Row], usize, Option<u8>)> {
+    let (mut at, mut held) = (position + 1, None);
+    for _ in 1..count {
+        let (rows, next) = plain(plan, at)?;
+        for row in rows {
+            let Row::Lin(Lin { dst: Operand::Slot(slot), clamp: f32::INFINITY, mask: None, .. }) = row else {
+                return None;
+            };
+            if *held.get_or_insert(*slot) != *slot {
+                return None;
+            }
+        }
+        at = next + 1;
+    }
+    let (_, next) = plain(plan, at)?;
+    let rows = &plan.table().rows[position + 1..next];
+    // Evaluations told before or after these read or write the tensor.
+    let whole = eval.role == Role::Cond && count == eval.roles.count_ones() as usize;
+    (count <= MAX_OUTPUTS && rows.len() < MAX_LINS + count).then_some((rows, next, held.filter(|_| whole)))
+}
+
 /// Carries a fresh run to its first evaluation: what stands before it only prepares the state.
 pub(super) fn begin(run: &mut Run, plan: &Plan, state: &mut [f32]) {
     let s = segment(plan, run.position);
     run.position = s.next;
     let Some(eval) = plan.eval_at(run.position).copied() else { return };
-    pass(run, plan, &eval, state, &[], &s.lins, &[], &[], None, &mut []);
+    pass(run, plan, &eval, state, Told::default(), &s.lins, &[], &[], None, &mut []);
 }
 
-/// Carries the run to its next evaluation; `active` are the rows it was asked for. Everything was checked before.
+/// Carries the run past the evaluations whose outputs lie in `y` one after the other; `active` are the rows it was
+/// asked for. Everything was checked before.
 pub(super) fn advance(
     run: &mut Run,
     plan: &Plan,
@@ -100,12 +129,30 @@ pub(super) fn advance(
     told: &[f64],
     active: &[bool],
 ) {
+    let len = run.rows() * run.elements * plan.outputs();
+    let count = y.len() / len;
+    if count > 1
+        && let Some(eval) = plan.eval_at(run.position)
+        && let Some((rows, next, held)) = joined(plan, eval, run.position, count)
+    {
+        pass(run, plan, eval, state, Told::together(y, len, held), rows, active, &[], None, &mut []);
+        run.counters.evals += count as u64;
+        run.position = next;
+        return;
+    }
+    for y in y.chunks_exact(len) {
+        advance_one(run, plan, state, y, told, active);
+    }
+}
+
+/// Carries the run to its next evaluation.
+fn advance_one(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32], told: &[f64], active: &[bool]) {
     if !run.places.is_empty() {
         return advance_rows(run, plan, state, y, told, active);
     }
     let Some(eval) = plan.eval_at(run.position).copied() else { return };
     if let Some((rows, next)) = plain(plan, run.position + 1) {
-        pass(run, plan, &eval, state, y, rows, active, &[], None, &mut []);
+        pass(run, plan, &eval, state, y.into(), rows, active, &[], None, &mut []);
         beside(run, plan, &eval, rows, active, told);
         run.counters.evals += 1;
         run.position = next;
@@ -115,7 +162,7 @@ pub(super) fn advance(
     let chunks = run.elements.div_ceil(CHUNK);
     let numbers = phases(run, plan, &eval, state, y, &s, active, told);
     let mut errors = vec![0.0; if s.accept.is_some() { run.rows() * chunks } else { 0 }];
-    pass(run, plan, &eval, state, y, &s.lins, active, &numbers, s.accept, &mut errors);
+    pass(run, plan, &eval, state, y.into(), &s.lins, active, &numbers, s.accept, &mut errors);
     let registers = beside(run, plan, &eval, &s.lins, active, told);
     run.counters.evals += 1;
     run.position = s.next;
@@ -126,7 +173,7 @@ pub(super) fn advance(
         run.counters.rejects += run.rows() as u64 - count;
         run.counters.rounds += 1;
         for (ops, rows) in [(&s.accepted, &accepted[..]), (&s.after, &[])] {
-            pass(run, plan, &eval, state, y, ops, rows, &numbers, None, &mut []);
+            pass(run, plan, &eval, state, y.into(), ops, rows, &numbers, None, &mut []);
             beside(run, plan, &eval, ops, rows, told);
         }
     }
@@ -155,10 +202,10 @@ pub(super) fn advance(
         }
     }
     run.counters.rounds += 1;
-    pass(run, plan, &eval, state, y, &s.accepted, &accepted, &numbers, None, &mut []);
+    pass(run, plan, &eval, state, y.into(), &s.accepted, &accepted, &numbers, None, &mut []);
     beside(run, plan, &eval, &s.accepted, &accepted, told);
     let active: Vec<bool> = run.control.iter().map(|c| !c.done).collect();
-    pass(run, plan, &eval, state, y, &s.after, &active, &numbers, None, &mut []);
+    pass(run, plan, &eval, state, y.into(), &s.after, &active, &numbers, None, &mut []);
     beside(run, plan, &eval, &s.after, &active, told);
     if !active.contains(&true) {
         run.position = plan.table().rows.len();
@@ -177,7 +224,7 @@ fn advance_rows(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32], told: 
         let s = segment(plan, position + 1);
         let group: Vec<bool> = places.iter().map(|place| *place == Some(position)).collect();
         let numbers = phases(run, plan, &eval, state, y, &s, &group, told);
-        pass(run, plan, &eval, state, y, &s.lins, &group, &numbers, None, &mut []);
+        pass(run, plan, &eval, state, y.into(), &s.lins, &group, &numbers, None, &mut []);
         beside(run, plan, &eval, &s.lins, &group, told);
         for (place, _) in run.places.iter_mut().zip(&group).filter(|(_, told)| **told) {
             place.position = s.next;
@@ -217,7 +264,7 @@ fn beside(
                     Operand::Reg(i) => registers[usize::from(i)],
                     Operand::Model => told.get(row).copied().unwrap_or_default(),
                     // Plans of likelihoods have neither noise nor a second output.
-                    Operand::Second | Operand::Noise | Operand::Draw(_) => 0.0,
+                    Operand::Earlier(_) | Operand::Second | Operand::Noise | Operand::Draw(_) => 0.0,
                 };
                 sum + term.coefficient * context.scale(term) * value
             });
@@ -265,7 +312,7 @@ fn phases(
     let mut numbers = Vec::new();
     let len = run.rows() * run.elements;
     for (ops, barrier) in &s.phases {
-        pass(run, plan, eval, state, y, ops, active, &numbers, None, &mut []);
+        pass(run, plan, eval, state, y.into(), ops, active, &numbers, None, &mut []);
         beside(run, plan, eval, ops, active, told);
         match *barrier {
             Barrier::Measure(what, a, b) => {

@@ -196,7 +196,7 @@ impl Plan {
             Operand::Slot(i) => Source::State(usize::from(i)),
             Operand::Reg(i) => Source::Register(usize::from(i)),
             Operand::Model => Source::Output,
-            Operand::Second => unreachable!("plans of sdes are not listed"),
+            Operand::Earlier(_) | Operand::Second => unreachable!("plans of sdes are not listed"),
             Operand::Noise => Source::Noise { purpose: Purpose::Step, draw: step },
             Operand::Draw(i) => match &self.table().draws[i as usize] {
                 Draw::One { purpose, number } => Source::Noise { purpose: *purpose, draw: *number },

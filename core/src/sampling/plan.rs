@@ -55,7 +55,7 @@ impl Plan {
         let steps = segments.iter().map(|s| s.len() - 1).sum();
         let mut builder = Builder::new(options, &levels, steps);
         restart::build(options, &mut builder, &segments)?;
-        let table = builder.finish(&grid[grid.len() - 1]);
+        let mut table = builder.finish(&grid[grid.len() - 1]);
         if let Some(term) = table.terms.iter().find(|t| !(t.coefficient as f32).is_finite()) {
             let got = format!("a walk with the coefficient {}", term.coefficient);
             return Err(Error::range("times", got, "levels whose coefficients f32 can hold"));
@@ -68,6 +68,9 @@ impl Plan {
         let eval_rows = Plan::eval_positions(&table.rows);
         let evals = if options.solver.is_adaptive() { options.max_evals } else { eval_rows.len() };
         let hash = codec::fnv1a(&codec::plan_bytes(options));
+        if !options.per_row {
+            table.join(&eval_rows);
+        }
         let plan = Plan { options: options.clone(), levels, grid, steps, table, eval_rows, evals, hash };
         if options.per_row {
             plan.check_per_row()?;
@@ -191,6 +194,12 @@ impl Plan {
 
     pub(super) fn eval_rows(&self) -> &[usize] {
         &self.eval_rows
+    }
+
+    /// Position of the evaluation `count` after the one at `position`.
+    pub(super) fn eval_after(&self, position: usize, count: usize) -> usize {
+        let at = self.eval_rows.partition_point(|&row| row < position) + count;
+        self.eval_rows.get(at).copied().unwrap_or(self.table.rows.len())
     }
 
     /// The evaluation at a table position; `None` at the end.
@@ -373,5 +382,6 @@ fn name(operand: Operand) -> String {
         Operand::Second => "y2".into(),
         Operand::Noise => "noise".into(),
         Operand::Draw(i) => format!("draw {i}"),
+        Operand::Earlier(i) => format!("y{i}"),
     }
 }

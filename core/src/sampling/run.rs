@@ -98,6 +98,24 @@ pub struct Request {
     pub uniform_t: bool,
     /// Model time at which the step ends: where a flow map must land. Of an adaptive plan the end of the walk.
     pub t_to: f64,
+    /// Bit r: role r is among the outputs that may be told at once. They are those of this evaluation and of the ones
+    /// that follow on the same input, in rising order of their roles; see [`together`](Request::together).
+    pub roles: u32,
+}
+
+impl Request {
+    /// The requests whose outputs [`Run::tell`] takes at once, this one first: two or three with guidance.
+    pub fn together(self) -> impl Iterator<Item = Request> {
+        let roles = [Role::Cond, Role::Uncond, Role::Weak].into_iter();
+        let asked = roles.filter(move |&role| self.roles & role.bit() != 0);
+        asked.zip(self.eval_id..).map(move |(role, eval_id)| Request {
+            eval_id,
+            role,
+            // Those before it are told.
+            roles: self.roles & !(role.bit() - 1),
+            ..self
+        })
+    }
 }
 
 impl Run {
@@ -183,6 +201,7 @@ impl Run {
             active_rows: self.rows() - active.iter().filter(|a| !**a).count(),
             uniform_t,
             t_to: eval.to,
+            roles: eval.roles,
         }))
     }
 

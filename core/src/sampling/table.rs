@@ -5,8 +5,10 @@ use crate::random::Purpose;
 
 /// State tensors a plan may use.
 pub(super) const MAX_SLOTS: usize = 14;
-/// Chunk-local registers.
+/// Chunk-local registers of a table.
 pub(super) const REGISTERS: usize = 3;
+/// One more, of outputs told together; no table names it.
+pub(super) const HELD: Operand = Operand::Reg(REGISTERS as u8);
 /// Terms of one linear combination.
 pub(super) const MAX_TERMS: usize = 8;
 /// The state tensor that holds x.
@@ -24,6 +26,8 @@ pub(super) enum Operand {
     Reg(u8),
     /// The output just told: its first tensor.
     Model,
+    /// That of an evaluation before it, told in the same call; no table names it.
+    Earlier(u8),
     /// Its second tensor, where the model has two.
     Second,
     /// Normals of the step's own draw.
@@ -67,7 +71,7 @@ pub(super) struct Term {
 }
 
 /// Which output of a guided model is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Role {
     /// With the condition.
@@ -76,6 +80,13 @@ pub enum Role {
     Uncond = 1,
     /// With it, from the weaker model of autoguidance.
     Weak = 2,
+}
+
+impl Role {
+    /// Its bit in [`Request::roles`](super::Request::roles).
+    pub const fn bit(self) -> u32 {
+        1 << self as u32
+    }
 }
 
 /// The level of an evaluation.
@@ -95,6 +106,8 @@ pub(super) struct Eval {
     pub stage: u16,
     pub slot: u8,
     pub role: Role,
+    /// Bits of the roles whose outputs may be told at once: its own and those that follow on the same input.
+    pub roles: u32,
     /// Model time at which the step ends.
     pub to: f64,
 }
@@ -214,6 +227,19 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// Lets outputs of one input be told at once: those that guidance asks for, one evaluation after the other.
+    pub(super) fn join(&mut self, evals: &[usize]) {
+        let mut next: Option<Eval> = None;
+        for &at in evals.iter().rev() {
+            let Row::Eval(eval) = &mut self.rows[at] else { continue };
+            let place = |e: &Eval| (e.step, e.stage, e.slot);
+            if let Some(next) = next.filter(|next| place(next) == place(eval) && next.role > eval.role) {
+                eval.roles |= next.roles;
+            }
+            next = Some(*eval);
+        }
+    }
+
     pub(super) fn terms(&self, lin: &Lin) -> &[Term] {
         &self.terms[lin.first as usize..lin.first as usize + usize::from(lin.count)]
     }

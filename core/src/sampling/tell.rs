@@ -5,12 +5,30 @@ use super::lanes;
 use super::options::NonFinite;
 use super::plan::Plan;
 use super::run::Run;
-use super::table::Eval;
+use super::table::{Eval, Role};
 use crate::error::{Error, Result};
 
 impl Run {
     /// Tells the model's output for the current request, `[rows, elements]`, and carries the run
     /// to its next request in one pass over the state.
+    ///
+    /// With guidance, outputs of the requests that follow on the same input ([`Request::together`](super::Request::together)) may be told with
+    /// it, `[2, rows, elements]`: one pass instead of two, and the same bits. What guidance keeps in the state from one
+    /// such request to the next is then not written.
+    ///
+    /// ```
+    /// use dgm_core::sampling::{Ask, Plan, PlanOptions, Role, Run};
+    /// let plan = Plan::compile(&PlanOptions { steps: 1, guidance: 3.0, ..Default::default() })?;
+    /// let mut state = vec![0.0; plan.state_len(1, 1)?];
+    /// let mut run = Run::start(&plan, &[7], 1, Some(&[1.0]), &mut state)?;
+    /// let Ask::Eval(request) = run.ask(&plan)? else { unreachable!() };
+    /// let roles: Vec<Role> = request.together().map(|r| r.role).collect();
+    /// assert_eq!(roles, [Role::Cond, Role::Uncond]);
+    /// run.tell(&plan, &mut state, request.eval_id, &[0.5, 0.25])?;
+    /// // A flow from 1 to 0 with the velocity 3 * 0.5 - 2 * 0.25.
+    /// assert_eq!(run.result(&plan, &state)?, [0.0]);
+    /// # Ok::<(), dgm_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::State`] when the run is done, `eval_id` is not the current request's (stale or
@@ -71,25 +89,26 @@ impl Run {
         numbers: &[f64],
     ) -> Result<Vec<bool>> {
         self.check(plan, state_len)?;
-        let eval = self.awaited(plan, eval_id)?;
+        let most = self.awaited(plan, eval_id)?.roles.count_ones() as usize;
         let len = self.elements * plan.outputs();
-        if y.len() != self.rows() * len {
-            let expected = format!("{} x {len} elements", self.rows());
-            return Err(Error::shape("y", &[y.len()], expected));
+        let outputs = y.len() / (self.rows() * len);
+        if y.len() % (self.rows() * len) != 0 || !(1..=most).contains(&outputs) {
+            let several = match most {
+                1 => String::new(),
+                _ => format!(", or of up to {most} outputs one after the other"),
+            };
+            return Err(Error::shape("y", &[y.len()], format!("{} x {len} elements{several}", self.rows())));
         }
         // A proposal that ran away is rejected; where a chain starts there must be a gradient.
         let rejects = plan.is_tested() && self.counters.evals > 0;
         let active = self.active(plan);
         let unread = rejects || plan.options().non_finite == NonFinite::Propagate;
-        let bad = if unread { None } else { lanes::first_non_finite(y, len, &active) };
-        if let Some((row, element)) = bad {
-            let value = y[row * len + element];
-            let own = self.places.get(row).and_then(|p| plan.eval_at(p.position)).unwrap_or(eval);
-            let step = if plan.is_adaptive() { self.counters.rounds } else { u64::from(own.step) };
-            return Err(Error::State(format!(
-                "the model output is {value} in row {row} at element {element}, step {step} stage {}; expected finite numbers",
-                eval.stage
-            )));
+        let looked = if unread { 0 } else { outputs };
+        for (index, y) in y.chunks_exact(self.rows() * len).take(looked).enumerate() {
+            if let Some((row, element)) = lanes::first_non_finite(y, len, &active) {
+                let position = plan.eval_after(self.position, index);
+                return Err(self.not_finite(plan, position, row, element, y[row * len + element]));
+            }
         }
         if numbers.len() != self.rows() * plan.numbers() {
             let expected = format!("{} x {} numbers", self.rows(), plan.numbers());
@@ -103,6 +122,24 @@ impl Run {
             return Err(Error::State(message));
         }
         Ok(active)
+    }
+
+    /// The error for a number of the output of the evaluation at `position`.
+    fn not_finite(&self, plan: &Plan, position: usize, row: usize, element: usize, value: f32) -> Error {
+        let at = self.places.get(row).map_or(position, |p| p.position);
+        let (step, stage, role) = match plan.eval_at(at) {
+            Some(e) => (u64::from(e.step), e.stage, e.role),
+            None => (0, 0, Role::Cond),
+        };
+        let step = if plan.is_adaptive() { self.counters.rounds } else { step };
+        let which = match role {
+            Role::Cond => "",
+            Role::Uncond => "unconditional ",
+            Role::Weak => "weaker ",
+        };
+        Error::State(format!(
+            "the {which}model output is {value} in row {row} at element {element}, step {step} stage {stage}; expected finite numbers"
+        ))
     }
 
     /// The evaluation that the run waits for, which must be `eval_id`.

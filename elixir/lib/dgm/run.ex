@@ -35,6 +35,8 @@ defmodule DGM.Request do
     * `:eval_id` - goes back with the answer
     * `:role` - `:cond`; `:uncond` for the unconditional output of classifier-free guidance; `:weak` for
       that of the weaker model of autoguidance
+    * `:roles` - those whose outputs `DGM.Sampler.tell/3` takes at once, this one first: they are asked for the same
+      input
     * `:step`, `:stage` - where in the plan
     * `:t`, `:sigma`, `:alpha` - model time, noise and signal level of row 0
     * `:uniform_t` - whether all rows are at `t`
@@ -58,7 +60,8 @@ defmodule DGM.Request do
     :active_rows,
     :uniform_t,
     :t_to,
-    :slot
+    :slot,
+    roles: [:cond]
   ]
 
   @type t :: %__MODULE__{
@@ -66,6 +69,7 @@ defmodule DGM.Request do
           step: non_neg_integer,
           stage: non_neg_integer,
           role: :cond | :uncond | :weak,
+          roles: [:cond | :uncond | :weak],
           t: float,
           sigma: float,
           alpha: float,

@@ -21,6 +21,7 @@ mod published;
 mod published_all;
 mod rows;
 mod sde_orders;
+mod together;
 mod trajectories;
 
 use super::*;

@@ -24,7 +24,7 @@ pub(super) fn walk64(plan: &Plan, start: &[f64], model: impl Fn(&Node, Role, f64
                         Operand::Slot(i) => &slots[usize::from(i)],
                         Operand::Reg(i) => &registers[usize::from(i)],
                         Operand::Model => &y,
-                        Operand::Second => unreachable!("one output"),
+                        Operand::Earlier(_) | Operand::Second => unreachable!("one output"),
                         Operand::Noise | Operand::Draw(_) => continue,
                     };
                     sum.iter_mut().zip(source).for_each(|(s, v)| *s += term.coefficient * v);

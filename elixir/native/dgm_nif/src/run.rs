@@ -28,6 +28,7 @@ struct Request {
     step: u32,
     stage: u32,
     role: rustler::Atom,
+    roles: Vec<rustler::Atom>,
     t: f64,
     sigma: f64,
     alpha: f64,
@@ -37,6 +38,14 @@ struct Request {
     uniform_t: bool,
     t_to: f64,
     slot: usize,
+}
+
+fn role(role: Role) -> rustler::Atom {
+    match role {
+        Role::Cond => atoms::cond(),
+        Role::Uncond => atoms::uncond(),
+        Role::Weak => atoms::weak(),
+    }
 }
 
 /// Two NIFs with one body: on a normal scheduler and on a dirty one.
@@ -86,16 +95,12 @@ fn ask<'a>(plan: Handle<PlanRef>, header: Term<'a>) -> Reply<Term<'a>> {
     Ok(match Run::read(&plan.0, bytes(header)?, |run| run.ask(&plan.0))? {
         Ask::Done => atoms::done().encode(env),
         Ask::Eval(r) => {
-            let role = match r.role {
-                Role::Cond => atoms::cond(),
-                Role::Uncond => atoms::uncond(),
-                Role::Weak => atoms::weak(),
-            };
             let request = Request {
                 eval_id: r.eval_id,
                 step: r.step,
                 stage: r.stage,
-                role,
+                role: role(r.role),
+                roles: r.together().map(|r| role(r.role)).collect(),
                 t: r.t,
                 sigma: r.sigma,
                 alpha: r.alpha,

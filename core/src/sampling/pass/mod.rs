@@ -4,16 +4,21 @@
 //! registers that stay in the first-level cache, so each tensor is read and written once.
 //! Chunks are disjoint, elements independent: bits depend neither on threads nor on vector width.
 
-use super::adaptive::Control;
-use super::builder::row_maps;
+mod noise;
+mod resolve;
+mod tasks;
+
+use self::noise::Noise;
+use self::resolve::Resolved;
+pub(super) use self::resolve::RowContext;
+use self::tasks::{MAX_EARLIER, Task, Tasks};
+pub(super) use self::tasks::{MAX_OUTPUTS, Told};
 use super::lanes::{Tolerance, clamp, combine, error_sum, kick, learned};
 use super::measure::Numbers;
 use super::plan::Plan;
-use super::prediction::Map;
 use super::run::Run;
-use super::table::{At, Draw, Eval, Lin, MAX_SLOTS, MAX_TERMS, Noisy, Operand, REGISTERS, Row, Scale, Term};
+use super::table::{Draw, Eval, MAX_SLOTS, MAX_TERMS, Operand, REGISTERS, Row};
 use crate::arch::{Kernel, Simd, dispatch};
-use crate::random::{Purpose, normal_chunk};
 use crate::threads;
 
 /// Elements a chunk has; a multiple of 4, so that no Philox block is cut.
@@ -37,7 +42,7 @@ pub(super) fn pass(
     plan: &Plan,
     eval: &Eval,
     state: &mut [f32],
-    y: &[f32],
+    told: Told,
     ops: &[Row],
     active: &[bool],
     numbers: &[Numbers],
@@ -49,7 +54,7 @@ pub(super) fn pass(
     }
     // As lists of operations below: few, by far the most, are not to pay for many.
     let pass = if plan.table().slots <= FEW_SLOTS { pass_of::<FEW_SLOTS> } else { pass_of::<MAX_SLOTS> };
-    pass(run, plan, eval, state, y, ops, active, numbers, accept, errors);
+    pass(run, plan, eval, state, told, ops, active, numbers, accept, errors);
 }
 
 /// [`pass`] with at most `S` state tensors.
@@ -59,7 +64,7 @@ fn pass_of<const S: usize>(
     plan: &Plan,
     eval: &Eval,
     state: &mut [f32],
-    y: &[f32],
+    told: Told,
     ops: &[Row],
     active: &[bool],
     numbers: &[Numbers],
@@ -72,7 +77,8 @@ fn pass_of<const S: usize>(
     let mut tasks = Tasks::<S> {
         slots: std::array::from_fn(|_| Default::default()),
         used: plan.table().slots,
-        y,
+        y: told.y,
+        earlier: told.earlier,
         outputs: plan.outputs(),
         errors,
         active,
@@ -95,9 +101,9 @@ fn pass_of<const S: usize>(
         let noise = Noise { seed: run.seeds[task.row], step: eval.step, draws };
         // Short lists, by far the most, are not to pay for long ones.
         match ops.len() {
-            1 => work::<1, S>(plan, ops, &row, &mut task, noise, accept),
-            ..=FEW_LINS => work::<FEW_LINS, S>(plan, ops, &row, &mut task, noise, accept),
-            _ => work::<MAX_LINS, S>(plan, ops, &row, &mut task, noise, accept),
+            1 => work::<1, S>(plan, ops, told, &row, &mut task, noise, accept),
+            ..=FEW_LINS => work::<FEW_LINS, S>(plan, ops, told, &row, &mut task, noise, accept),
+            _ => work::<MAX_LINS, S>(plan, ops, told, &row, &mut task, noise, accept),
         }
     });
 }
@@ -106,24 +112,44 @@ fn pass_of<const S: usize>(
 fn work<const N: usize, const S: usize>(
     plan: &Plan,
     ops: &[Row],
+    told: Told,
     row: &RowContext,
     task: &mut Task<S>,
     noise: Noise,
     accept: Option<Accept>,
 ) {
     let mut resolved = [Resolved::default(); N];
-    for (r, op) in resolved.iter_mut().zip(ops) {
+    let (mut count, mut part) = (0, 0);
+    let mut after = ops.iter().filter(|op| matches!(op, Row::Eval(_))).count();
+    for op in ops {
+        let r = &mut resolved[count];
         match op {
-            Row::Lin(lin) => row.resolve(lin, plan.table().terms(lin), r),
+            Row::Lin(lin) => row.resolve(lin, plan.table().terms(lin), |o| told.place(o, part, after), r),
             Row::LearnedNoise { base, slope } => *r = Resolved::learned(*base, *slope),
             Row::Noisy(noisy) => *r = Resolved::noisy(noisy),
+            Row::Eval(_) => {
+                (part, after) = (part + 1, after - 1);
+                continue;
+            }
             _ => debug_assert!(false, "not done to every element"),
         }
+        count += 1;
     }
-    let lins = &resolved[..ops.len()];
-    threads::with_scratch((REGISTERS + 4) * CHUNK, |scratch| {
-        let Task { slots, y, second, errors, first, .. } = task;
-        dispatch(Pass { slots, y, second, errors, first: *first, lins, noise, accept, scratch });
+    let lins = &resolved[..count];
+    threads::with_scratch((REGISTERS + 5) * CHUNK, |scratch| {
+        let Task { slots, y, earlier, second, errors, first, .. } = task;
+        dispatch(Pass {
+            slots,
+            y,
+            earlier: *earlier,
+            second,
+            errors,
+            first: *first,
+            lins,
+            noise,
+            accept,
+            scratch,
+        });
     });
 }
 
@@ -150,232 +176,12 @@ fn cost(plan: &Plan, op: &Row) -> usize {
     2 * terms.len() + noise
 }
 
-/// What a row's own time and step turn scales into.
-pub(super) struct RowContext {
-    step: f64,
-    data: Map,
-    slope: Map,
-    numbers: Numbers,
-}
-
-impl RowContext {
-    pub(super) fn new(run: &Run, plan: &Plan, eval: &Eval, row: usize, numbers: &[Numbers]) -> RowContext {
-        let (data, slope) = match eval.at {
-            // Fixed plans carry finished coefficients and never look.
-            At::Node(_) => (Map { x: 0.0, y: 0.0 }, Map { x: 0.0, y: 0.0 }),
-            At::Fraction(_) => row_maps(plan.options(), &run.row_level(plan, row)),
-        };
-        let chain = run.chains.get(row).map_or(0.0, |c| c.step);
-        let step = run.control.get(row).map_or(chain, Control::signed_step);
-        RowContext { step, data, slope, numbers: numbers.get(row).copied().unwrap_or_default() }
-    }
-
-    pub(super) fn scale(&self, term: &Term) -> f64 {
-        match term.scale {
-            Scale::One => 1.0,
-            Scale::Step => self.step,
-            Scale::DataX => self.data.x,
-            Scale::DataY => self.data.y,
-            Scale::SlopeX => self.slope.x,
-            Scale::SlopeY => self.slope.y,
-            Scale::Row(i) => self.numbers[usize::from(i)],
-        }
-    }
-
-    fn resolve(&self, lin: &Lin, terms: &[Term], r: &mut Resolved) {
-        (r.dst, r.count, r.clamp, r.mask) = (lin.dst, terms.len(), lin.clamp, lin.mask);
-        for (i, term) in terms.iter().enumerate() {
-            r.operands[i] = term.operand;
-            // The only rounding of a coefficient.
-            r.coefficients[i] = (term.coefficient * self.scale(term)) as f32;
-        }
-    }
-}
-
-/// A linear combination with the coefficients of one row.
-#[derive(Clone, Copy)]
-struct Resolved {
-    dst: Operand,
-    operands: [Operand; MAX_TERMS],
-    coefficients: [f32; MAX_TERMS],
-    count: usize,
-    clamp: f32,
-    mask: Option<u8>,
-    /// `x += exp(c0 + c1 second) noise` instead.
-    learned: bool,
-    /// `dst += p g` of the normals and g in the operands instead, see [`Noisy`].
-    noisy: bool,
-}
-
-impl Resolved {
-    fn learned(base: f64, slope: f64) -> Resolved {
-        let mut r = Resolved { learned: true, dst: Operand::Slot(0), ..Default::default() };
-        (r.coefficients[0], r.coefficients[1]) = (base as f32, slope as f32);
-        r.operands[0] = Operand::Noise;
-        r
-    }
-}
-
-impl Resolved {
-    fn noisy(n: &Noisy) -> Resolved {
-        let [a, b, c, d] = n.weights;
-        let mut r = Resolved { noisy: true, dst: Operand::Slot(n.dst), count: 3, ..Default::default() };
-        r.operands[..3].copy_from_slice(&[Operand::Noise, n.second, n.g]);
-        // By powers of z: `-c + b u + z (a - 3 d + z (c + z d))`.
-        for (to, from) in r.coefficients.iter_mut().zip([d, c, a - 3.0 * d, b, -c]) {
-            *to = from as f32;
-        }
-        r
-    }
-}
-
-impl Default for Resolved {
-    fn default() -> Self {
-        Resolved {
-            dst: Operand::Model,
-            operands: [Operand::Model; MAX_TERMS],
-            coefficients: [0.0; MAX_TERMS],
-            count: 0,
-            clamp: f32::INFINITY,
-            mask: None,
-            learned: false,
-            noisy: false,
-        }
-    }
-}
-
-/// A piece of one row: its part of every state tensor, of the outputs and of the error sums.
-struct Task<'a, const S: usize> {
-    slots: [&'a mut [f32]; S],
-    y: &'a [f32],
-    second: &'a [f32],
-    errors: &'a mut [f64],
-    row: usize,
-    first: usize,
-}
-
-/// Cuts the state into tasks, the last one first: the output was just checked from its first number on,
-/// so its end is what caches still hold.
-struct Tasks<'a, const S: usize> {
-    slots: [&'a mut [f32]; S],
-    /// How many of them there are.
-    used: usize,
-    y: &'a [f32],
-    /// Tensors a row of `y` has, one after the other.
-    outputs: usize,
-    errors: &'a mut [f64],
-    active: &'a [bool],
-    elements: usize,
-    /// Rows not yet finished; tasks come from the last of them.
-    rows: usize,
-    /// Elements of that row not yet handed out.
-    left: usize,
-    /// Elements of a task, a multiple of a chunk.
-    size: usize,
-}
-
-impl<'a, const S: usize> Iterator for Tasks<'a, S> {
-    type Item = Task<'a, S>;
-
-    fn next(&mut self) -> Option<Task<'a, S>> {
-        while let Some(row) = self.rows.checked_sub(1) {
-            let first = (self.left - 1) / self.size * self.size;
-            let len = self.left - first;
-            let mut slots: [&mut [f32]; S] = std::array::from_fn(|_| Default::default());
-            for (whole, part) in self.slots[..self.used].iter_mut().zip(&mut slots) {
-                let memory = std::mem::take(whole);
-                (*whole, *part) = memory.split_at_mut(memory.len().saturating_sub(len));
-            }
-            // Before the first evaluation there is no output.
-            let y = row * self.outputs * self.elements;
-            let part = |from: usize| self.y.get(y + from..y + from + len).unwrap_or_default();
-            let (y, second) = (part(first), part(self.elements + first));
-            let whole = std::mem::take(&mut self.errors);
-            let (rest, errors) = whole.split_at_mut(whole.len().saturating_sub(len.div_ceil(CHUNK)));
-            self.errors = rest;
-            self.left = first;
-            if first == 0 {
-                (self.rows, self.left) = (row, self.elements);
-            }
-            if self.active.is_empty() || self.active[row] {
-                return Some(Task { slots, y, second, errors, row, first });
-            }
-        }
-        None
-    }
-}
-
 /// The error test of a task.
 #[derive(Clone, Copy)]
 struct Accept {
     register: usize,
     proposal: usize,
     tolerance: Tolerance,
-}
-
-/// Where the normals of a row come from.
-struct Noise<'a> {
-    seed: u64,
-    step: u32,
-    draws: &'a [Draw],
-}
-
-/// Normals of a draw from an element on. A kernel of its own: their many constants are no burden of passes without.
-struct Normals<'a> {
-    seed: u64,
-    purpose: Purpose,
-    number: u32,
-    first: usize,
-    out: &'a mut [f32],
-}
-
-impl Kernel for Normals<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        normal_chunk(s, self.seed, self.purpose as u32, self.number, self.first, self.out);
-    }
-}
-
-impl Noise<'_> {
-    /// Fills `out` with normals from `first` on; `part` is scratch of the same length.
-    #[inline(never)]
-    fn fill(&self, operand: Operand, first: usize, out: &mut [f32], part: &mut [f32]) {
-        let seed = self.seed;
-        let draw = match operand {
-            Operand::Draw(i) => &self.draws[i as usize],
-            _ => &Draw::One { purpose: Purpose::Step, number: self.step },
-        };
-        match draw {
-            &Draw::One { purpose, number } => dispatch(Normals { seed, purpose, number, first, out }),
-            Draw::Path(parts) => {
-                out.fill(0.0);
-                for &(number, weight) in parts {
-                    dispatch(Normals { seed, purpose: Purpose::Brownian, number, first, out: &mut *part });
-                    dispatch(Increment { weight: weight as f32, part, out });
-                }
-            }
-        }
-    }
-}
-
-/// `out += weight part`
-struct Increment<'a> {
-    weight: f32,
-    part: &'a [f32],
-    out: &'a mut [f32],
-}
-
-impl Kernel for Increment<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        for (o, p) in self.out.iter_mut().zip(self.part) {
-            *o = p.mul_add(self.weight, *o);
-        }
-    }
 }
 
 /// Where the terms of a combination are read from.
@@ -397,6 +203,7 @@ fn leading<const N: usize>(c: &[f32; MAX_TERMS]) -> [f32; N] {
 struct Pass<'a, 'b> {
     slots: &'b mut [&'a mut [f32]],
     y: &'b [f32],
+    earlier: [&'b [f32]; MAX_EARLIER],
     second: &'b [f32],
     errors: &'b mut [f64],
     first: usize,
@@ -411,14 +218,14 @@ impl Kernel for Pass<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Pass { slots, y, second: other, errors, first, lins, noise, accept, scratch } = self;
+        let Pass { slots, y, earlier, second: other, errors, first, lins, noise, accept, scratch } = self;
         let mut parts = scratch.chunks_exact_mut(CHUNK);
         let mut buffer = || parts.next().unwrap_or_default();
         let mut target = buffer();
         let normals = buffer();
         let part = buffer();
         let others = buffer();
-        let mut registers: [&mut [f32]; REGISTERS] = std::array::from_fn(|_| buffer());
+        let mut registers: [&mut [f32]; REGISTERS + 1] = std::array::from_fn(|_| buffer());
         let len = slots[0].len();
         for (index, at) in (0..len).step_by(CHUNK).enumerate() {
             let end = len.min(at + CHUNK);
@@ -475,6 +282,7 @@ impl Kernel for Pass<'_, '_> {
                     Operand::Slot(i) => Some(&slots[usize::from(i)][at..end]),
                     Operand::Reg(i) => Some(&registers[usize::from(i)][..n]),
                     Operand::Model => Some(&y[at..end]),
+                    Operand::Earlier(i) => Some(&earlier[usize::from(i)][at..end]),
                     Operand::Second => Some(&other[at..end]),
                     Operand::Noise | Operand::Draw(_) => Some(&normals[..n]),
                 };

@@ -1,0 +1,115 @@
+//! Operations of a pass with the coefficients of one row.
+
+use super::super::adaptive::Control;
+use super::super::builder::row_maps;
+use super::super::measure::Numbers;
+use super::super::plan::Plan;
+use super::super::prediction::Map;
+use super::super::run::Run;
+use super::super::table::{At, Eval, Lin, MAX_TERMS, Noisy, Operand, Scale, Term};
+
+/// What a row's own time and step turn scales into.
+pub(in super::super) struct RowContext {
+    step: f64,
+    data: Map,
+    slope: Map,
+    numbers: Numbers,
+}
+
+impl RowContext {
+    pub(in super::super) fn new(
+        run: &Run,
+        plan: &Plan,
+        eval: &Eval,
+        row: usize,
+        numbers: &[Numbers],
+    ) -> RowContext {
+        let (data, slope) = match eval.at {
+            // Fixed plans carry finished coefficients and never look.
+            At::Node(_) => (Map { x: 0.0, y: 0.0 }, Map { x: 0.0, y: 0.0 }),
+            At::Fraction(_) => row_maps(plan.options(), &run.row_level(plan, row)),
+        };
+        let chain = run.chains.get(row).map_or(0.0, |c| c.step);
+        let step = run.control.get(row).map_or(chain, Control::signed_step);
+        RowContext { step, data, slope, numbers: numbers.get(row).copied().unwrap_or_default() }
+    }
+
+    pub(in super::super) fn scale(&self, term: &Term) -> f64 {
+        match term.scale {
+            Scale::One => 1.0,
+            Scale::Step => self.step,
+            Scale::DataX => self.data.x,
+            Scale::DataY => self.data.y,
+            Scale::SlopeX => self.slope.x,
+            Scale::SlopeY => self.slope.y,
+            Scale::Row(i) => self.numbers[usize::from(i)],
+        }
+    }
+
+    pub(super) fn resolve(
+        &self,
+        lin: &Lin,
+        terms: &[Term],
+        place: impl Fn(Operand) -> Operand,
+        r: &mut Resolved,
+    ) {
+        (r.dst, r.count, r.clamp, r.mask) = (place(lin.dst), terms.len(), lin.clamp, lin.mask);
+        for (i, term) in terms.iter().enumerate() {
+            r.operands[i] = place(term.operand);
+            // The only rounding of a coefficient.
+            r.coefficients[i] = (term.coefficient * self.scale(term)) as f32;
+        }
+    }
+}
+
+/// A linear combination with the coefficients of one row.
+#[derive(Clone, Copy)]
+pub(super) struct Resolved {
+    pub dst: Operand,
+    pub operands: [Operand; MAX_TERMS],
+    pub coefficients: [f32; MAX_TERMS],
+    pub count: usize,
+    pub clamp: f32,
+    pub mask: Option<u8>,
+    /// `x += exp(c0 + c1 second) noise` instead.
+    pub learned: bool,
+    /// `dst += p g` of the normals and g in the operands instead, see [`Noisy`].
+    pub noisy: bool,
+}
+
+impl Resolved {
+    pub(super) fn learned(base: f64, slope: f64) -> Resolved {
+        let mut r = Resolved { learned: true, dst: Operand::Slot(0), ..Default::default() };
+        (r.coefficients[0], r.coefficients[1]) = (base as f32, slope as f32);
+        r.operands[0] = Operand::Noise;
+        r
+    }
+}
+
+impl Resolved {
+    pub(super) fn noisy(n: &Noisy) -> Resolved {
+        let [a, b, c, d] = n.weights;
+        let mut r = Resolved { noisy: true, dst: Operand::Slot(n.dst), count: 3, ..Default::default() };
+        r.operands[..3].copy_from_slice(&[Operand::Noise, n.second, n.g]);
+        // By powers of z: `-c + b u + z (a - 3 d + z (c + z d))`.
+        for (to, from) in r.coefficients.iter_mut().zip([d, c, a - 3.0 * d, b, -c]) {
+            *to = from as f32;
+        }
+        r
+    }
+}
+
+impl Default for Resolved {
+    fn default() -> Self {
+        Resolved {
+            dst: Operand::Model,
+            operands: [Operand::Model; MAX_TERMS],
+            coefficients: [0.0; MAX_TERMS],
+            count: 0,
+            clamp: f32::INFINITY,
+            mask: None,
+            learned: false,
+            noisy: false,
+        }
+    }
+}
