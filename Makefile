@@ -1,7 +1,7 @@
 # Thin on purpose: every target is a command you could type. GNU make 3.81 is enough.
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-rust test-isa test-c test-julia test-panic-library test-elixir test-docs \
-        header bench limits doors plot peers-attention peers-sampling peers-forward peers-digits stress exhaustive sabotage check-numerics check-dlpack check-targets fuzz install clean
+        header bench limits doors plot peers-attention peers-sampling peers-forward stress exhaustive sabotage check-numerics check-dlpack check-targets fuzz install clean
 
 TOOLCHAIN := $(if $(DGM_TOOLCHAIN_DIR),$(DGM_TOOLCHAIN_DIR),$(CURDIR)/.toolchain)
 export DGM_TOOLCHAIN_DIR := $(TOOLCHAIN)
@@ -94,11 +94,8 @@ peers-attention: ## Attention beside PyTorch, OpenVINO, ONNX Runtime, JAX, ggml,
 peers-sampling: ## Sampler steps and random numbers beside PyTorch (ARGS, PEERS_VENV)
 	$(or $(PYTHON),python3) benches/peers/run.py sampling $(ARGS)
 
-peers-forward: ## Linear layers, norms and activations beside PyTorch, OpenVINO, ONNX Runtime (ARGS, PEERS_VENV)
+peers-forward: ## Linear layers, memory-bound kernels and whole DiTs beside PyTorch, OpenVINO, ONNX Runtime (ARGS, PEERS_VENV)
 	$(or $(PYTHON),python3) benches/peers/run.py forward $(ARGS)
-
-peers-digits: ## The digits network beside PyTorch eager and compiled (ARGS, PEERS_VENV)
-	$(or $(PYTHON),python3) benches/peers/run.py digits $(ARGS)
 
 exhaustive: ## Check every f32 input of the math functions (minutes)
 	cargo test --release -p dgm-core -- --ignored exhaustive

@@ -24,10 +24,10 @@ CACHE = os.path.join(VENV, "dgm")  # what is compiled here: the probe, the Rust 
 PYTHON = os.path.join(VENV, "bin", "python")
 # Compiled for this machine, where a wheel is compiled for any.
 NATIVE = {"libggml-python": "0.20.2.post1"}
-GROUPS = {"digits": ["digits"],
-          "sampling": ["step", "noise", "door"], "forward": ["linear", "elementwise"],
+GROUPS = {"sampling": ["step", "noise", "door"], "forward": ["gemm", "gemv", "tiny", "memory", "dit", "digits"],
           "attention": ["prefill", "causal", "small", "cross", "tiny", "headsize", "decode", "option",
                         "backward", "scaling", "memory"]}
+MINUTES = {"attention": 90, "forward": 40, "sampling": 10}
 
 
 def run(command, **options):
@@ -188,7 +188,7 @@ def main():
     p.add_argument("--match", default="", help="cases whose name has this text")
     p.add_argument("--peers", nargs="*", default=[], help="these peers: torch openvino onnxruntime jax ggml rust")
     p.add_argument("--threads", help="such as 1,2; default: all, then 1")
-    p.add_argument("--budget", help="minutes for all (default: attention 90, others 10, quick 2), or for each number of "
+    p.add_argument("--budget", help="minutes for all (default: attention 90, forward 40, sampling 10, quick 2), or for each number of "
                    "threads, such as 30,8")
     p.add_argument("--gate", type=float, default=0.9, help="share of the clean FMA peak around a sample that counts; 0: all")
     p.add_argument("--no-rust", action="store_true", help="without candle and burn-flex")
@@ -199,7 +199,7 @@ def main():
         p.error(f"no group is called {', '.join(sorted(unknown))}; there are {' '.join(GROUPS[args.what])}")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = [int(t) for t in args.threads.split(",")] if args.threads else list(dict.fromkeys([usable, 1]))
-    budget = args.budget or ("2" if args.quick else "90" if args.what == "attention" else "10")
+    budget = args.budget or ("2" if args.quick else str(MINUTES[args.what]))
     budget = [60 * float(minutes) for minutes in budget.split(",")]
     if len(budget) == 1:
         budget = [budget[0] / len(threads)] * len(threads)

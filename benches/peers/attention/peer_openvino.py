@@ -6,17 +6,11 @@ import torch
 from openvino import opset13 as op
 
 from harness.measure import Timed
+from harness.openvino import compile_model, share
 
 from .inputs import LeftOut
 
 TYPES = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}
-
-
-def share(t):
-    """An OpenVINO tensor on the memory of a contiguous torch tensor."""
-    if t.dtype == torch.bfloat16:
-        return ov.Tensor(t.view(torch.int16).numpy().view(np.uint16), list(t.shape), ov.Type.bf16)
-    return ov.Tensor(t.numpy(), shared_memory=True)
 
 
 def _compile(case, inputs, q_shape, k_shape, threads, io, mask):
@@ -35,9 +29,7 @@ def _compile(case, inputs, q_shape, k_shape, threads, io, mask):
         zero = op.constant(np.zeros((), np.float32))
         node = op.scaled_dot_product_attention(q, k, v, op.convert(zero, io), scale, causal=False)
     model = ov.Model([node], [q, k, v, *extra])
-    return ov.Core().compile_model(model, "CPU", {
-        "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "bf16" if case.dtype == "bf16" else "f32", "ENABLE_CPU_PINNING": False})
+    return compile_model(model, threads, case.dtype == "bf16")
 
 
 def _timed(name, case, inputs, threads, io, mask):

@@ -1,6 +1,7 @@
-"""Measures linear layers and memory-bound kernels on a fixed number of threads. Started by ../run.py."""
+"""Measures linear layers, memory-bound kernels and whole networks on a fixed number of threads. Started by ../run.py."""
 
 import argparse
+import gc
 import json
 
 import torch
@@ -10,7 +11,27 @@ from harness.measure import alternate
 from harness.probe import Probe
 from harness.report import line, row
 
-from . import elementwise, linear
+from . import dit, linear, memory
+from .case import rms_error
+
+
+def measure(case, threads, probe, seconds):
+    made = case.make()
+    # Called in the end too: an output may be wrong only once weights were turned over.
+    errors = {t.name: rms_error(t.call(), made.expected) for t in made.timed}
+    wrong = {n: e for n, e in errors.items() if not e < made.most}
+    if "ours" in wrong:
+        raise AssertionError(f"{case.name}: off by {wrong}")
+    timed = [t for t in made.timed if t.name not in wrong]
+    left_out = {**made.left_out, **{n: f"off by {e:.2g}" for n, e in wrong.items()}}
+    result = alternate(timed + made.streams, probe, seconds)
+    if made.streams:
+        limit_ms = min(result.ms[s.name] for s in made.streams) * made.share
+    else:
+        limit_ms = made.limit_ms()
+    made.free()
+    return row(case.name, case.group, case.dtype, threads, result, case.limit, limit_ms, max_error=errors,
+               left_out=left_out)
 
 
 def main():
@@ -27,26 +48,17 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     engine, probe = Engine(args.threads), Probe(args.cache, args.threads, args.gate)
-    count = len(linear.SHAPES) + len(elementwise.CASES)
+    cases = [c for module in (linear, memory, dit) for c in module.cases(engine, probe, args.threads, not args.quick)
+             if (not args.only or c.group in args.only) and args.match in c.name]
+    whole = sum(c.weight for c in cases)
     with torch.inference_mode(), open(args.rows, "a") as f:
-        for module in (linear, elementwise):
-            for name, group, timed, expected, most, limit, limits, free in module.cases(
-                    engine, probe, args.threads, not args.quick):
-                if (args.only and group not in args.only) or args.match not in name:
-                    continue
-                errors = {t.name: (t.call().double() - expected).abs().max().item() for t in timed}
-                wrong = {n: e for n, e in errors.items() if not e < most}
-                if wrong:
-                    raise AssertionError(f"{name}: off by {wrong}")
-                streams = [] if callable(limits) else limits
-                result = alternate(timed + streams, probe, args.budget / count)
-                limit_ms = limits() if callable(limits) else min(result.ms[t.name] for t in streams)
-                r = row(name, group, "f32", args.threads, result, limit, limit_ms, max_error=errors)
-                print(line(r), flush=True)
-                f.write(json.dumps({"key": f"{name} {args.threads}", "row": r}) + "\n")
-                f.flush()
-                if free:
-                    free()
+        for case in cases:
+            r = measure(case, args.threads, probe, args.budget * case.weight / whole)
+            print(line(r), flush=True)
+            f.write(json.dumps({"key": f"{case.name} {case.dtype} {args.threads}", "row": r}) + "\n")
+            f.flush()
+            torch._dynamo.reset()
+            gc.collect()
         limits = {**probe.limits(), "isa": engine.lib.dgm_isa().decode()}
         f.write(json.dumps({"key": f"limits {args.threads}", "limits": limits}) + "\n")
 

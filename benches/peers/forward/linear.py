@@ -11,14 +11,30 @@ from onnx import TensorProto, helper, numpy_helper
 from openvino import opset13 as op
 
 from harness.measure import Timed
+from harness.openvino import compile_model, share
 
-# rows, inputs, outputs
-SHAPES = [(1024, 1024, 1024), (256, 1152, 1152), (256, 1152, 4608), (4096, 1152, 1152), (64, 192, 192),
-          (1, 4096, 4096)]
+from .case import NAMES, Case, Made
+
+# group, rows, inputs, outputs
+SHAPES = [("gemm", 1024, 1024, 1024), ("gemm", 256, 1152, 1152), ("gemm", 256, 1152, 4608), ("gemm", 4096, 1152, 1152),
+          ("gemm", 256, 256, 256), ("tiny", 64, 192, 192), ("gemv", 1, 4096, 4096)]
+# Bytes of the weights that a matrix-vector product walks through in turn: more than four times the last cache.
+ROTATED = 160 << 20
+
+
+def _rotate(calls):
+    """One function that makes the calls in turn."""
+    at = [0]
+
+    def call():
+        at[0] = (at[0] + 1) % len(calls)
+        return calls[at[0]]()
+
+    return call
 
 
 def _ours(engine, x, w, b):
-    layer, out = ctypes.c_void_p(), torch.empty(len(x), len(w))
+    layer, out = ctypes.c_void_p(), torch.empty(len(x), len(w), dtype=x.dtype)
     engine.linear_pack(w, b, ctypes.byref(layer))
     run = engine.bind("linear_forward", layer, x, ctypes.c_int32(0), out)
 
@@ -26,40 +42,58 @@ def _ours(engine, x, w, b):
         run()
         return out
 
-    return [Timed("ours", call)], lambda: engine.lib.dgm_linear_free(layer)
+    call.layer = layer
+    return call
 
 
-def _torch(x, w, b, compile_too):
-    timed = [Timed("torch eager", lambda: F.linear(x, w, b))]
-    if torch.backends.mkldnn.is_available():
-        # What a frozen, compiled model calls: oneDNN with weights packed for these rows.
-        packed = torch.ops.mkldnn._reorder_linear_weight(w, len(x)) if hasattr(
-            torch.ops.mkldnn, "_reorder_linear_weight") else w.to_mkldnn()
-        fused = torch.ops.mkldnn._linear_pointwise
-        timed.append(Timed("torch oneDNN, packed", lambda: fused(x, packed, b, "none", [], "")))
-    if compile_too:
-        layer = torch.nn.Linear(w.shape[1], w.shape[0])
-        layer.weight.data, layer.bias.data = w, b
-        compiled = torch.compile(layer.eval(), options={"freezing": True, "max_autotune": False})
-        timed.append(Timed("torch compile, frozen", lambda: compiled(x)))
-    return timed
+def _torch(x, w, b):
+    return lambda: F.linear(x, w, b)
+
+
+def _torch_packed(x, w, b):
+    """What a frozen, compiled model calls: oneDNN with weights packed for these rows."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(w, len(x))
+    fused = torch.ops.mkldnn._linear_pointwise
+    return lambda: fused(x, packed, b, "none", [], "")
+
+
+def _torch_compiled(x, w, b):
+    layer = torch.nn.Linear(w.shape[1], w.shape[0])
+    layer.weight.data, layer.bias.data = w, b
+    compiled = torch.compile(layer.eval(), options={"freezing": True, "max_autotune": False})
+    return lambda: compiled(x)
+
+
+def _numpy(x, w, b):
+    """The OpenBLAS of numpy."""
+    x, b = x.numpy(), b.numpy()
+    w, out = np.asfortranarray(w.numpy().T), np.empty((len(x), len(w)), np.float32)
+    result = torch.from_numpy(out)
+
+    def call():
+        np.matmul(x, w, out=out)
+        np.add(out, b, out=out)
+        return result
+
+    return call
 
 
 def _openvino(x, w, b, threads):
-    p = op.parameter(list(x.shape), ov.Type.f32)
-    y = op.add(op.matmul(p, op.constant(w.numpy()), False, True), op.constant(b.numpy()))
-    compiled = ov.Core().compile_model(ov.Model([y], [p]), "CPU", {
-        "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False})
-    request, out = compiled.create_infer_request(), torch.empty(len(x), len(w))
-    request.set_input_tensor(ov.Tensor(x.numpy(), shared_memory=True))
-    request.set_output_tensor(ov.Tensor(out.numpy(), shared_memory=True))
+    bf16 = x.dtype == torch.bfloat16
+    io = ov.Type.bf16 if bf16 else ov.Type.f32
+    p = op.parameter(list(x.shape), io)
+    constant = lambda t: op.convert(op.constant(t.float().numpy()), io) if bf16 else op.constant(t.numpy())
+    y = op.add(op.matmul(p, constant(w), False, True), constant(b))
+    request = compile_model(ov.Model([y], [p]), threads, bf16).create_infer_request()
+    out = torch.empty(len(x), len(w), dtype=x.dtype)
+    request.set_input_tensor(share(x))
+    request.set_output_tensor(share(out))
 
     def call():
         request.infer()
         return out
 
-    return [Timed("openvino", call)]
+    return call
 
 
 def _ort(x, w, b, threads):
@@ -79,15 +113,50 @@ def _ort(x, w, b, threads):
         session.run_with_iobinding(binding)
         return out
 
-    return [Timed("onnxruntime", call)]
+    return call
+
+
+def _make(engine, probe, threads, compile_too, group, rows, inputs, outputs, dtype):
+    x = torch.randn(rows, inputs).to(dtype)
+    size = 2 if dtype == torch.bfloat16 else 4
+    count = -(-ROTATED // (size * inputs * outputs)) if group == "gemv" else 1
+    layers = [((torch.randn(outputs, inputs) / inputs**0.5).to(dtype), torch.randn(outputs).to(dtype))
+              for _ in range(count)]
+    ours = [_ours(engine, x, w, b) for w, b in layers]
+    peers = {"torch eager": _torch}
+    if torch.backends.mkldnn.is_available():
+        peers["torch oneDNN, packed"] = _torch_packed
+    if compile_too and group != "gemv":
+        peers["torch compile, frozen"] = _torch_compiled
+    peers["openvino"] = lambda x, w, b: _openvino(x, w, b, threads)
+    if dtype == torch.float32:
+        peers["onnxruntime"] = lambda x, w, b: _ort(x, w, b, threads)
+        peers["numpy"] = _numpy
+    timed = [Timed("ours", _rotate(ours))]
+    timed += [Timed(name, _rotate([make(x, w, b) for w, b in layers])) for name, make in peers.items()]
+    # Every function is called once to be checked, and begins at the second layer.
+    w, b = layers[1 % count]
+    expected = x.double() @ w.double().T + b.double()
+
+    def free():
+        for call in ours:
+            engine.lib.dgm_linear_free(call.layer)
+
+    made = Made(timed, expected, 1e-4 if dtype == torch.float32 else 0.05, free=free)
+    if group == "gemv":
+        buffer = torch.empty(ROTATED, dtype=torch.uint8).fill_(1)
+        made.streams = [Timed("limit read", lambda: probe.read(buffer.data_ptr(), ROTATED))]
+        made.share = size * inputs * outputs / ROTATED
+    else:
+        peak = (lambda: probe.clean_bf16) if dtype == torch.bfloat16 else (lambda: probe.clean)
+        made.limit_ms = lambda: 1e3 * 2 * rows * inputs * outputs / peak()
+    return made
 
 
 def cases(engine, probe, threads, compile_too):
-    """(name, group, functions, expected, tolerance, limit's name, its functions or milliseconds, clean-up)"""
-    for rows, inputs, outputs in SHAPES:
-        x, w, b = torch.randn(rows, inputs), torch.randn(outputs, inputs) / inputs**0.5, torch.randn(outputs)
-        timed, free = _ours(engine, x, w, b)
-        timed += [*_torch(x, w, b, compile_too), *_openvino(x, w, b, threads), *_ort(x, w, b, threads)]
-        expected = (x.double() @ w.double().T + b.double())
-        limit_ms = lambda: 1e3 * 2 * rows * inputs * outputs / probe.clean
-        yield f"{rows}x{inputs}x{outputs}", "linear", timed, expected, 1e-4, "fma_f32", limit_ms, free
+    for group, rows, inputs, outputs in SHAPES:
+        for dtype in (torch.float32, torch.bfloat16):
+            limit = "read" if group == "gemv" else f"fma_{NAMES[dtype]}"
+            yield Case(f"{rows}x{inputs}x{outputs}", group, NAMES[dtype], limit,
+                       lambda g=group, r=rows, i=inputs, o=outputs, d=dtype:
+                       _make(engine, probe, threads, compile_too, g, r, i, o, d))

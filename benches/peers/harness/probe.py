@@ -106,7 +106,11 @@ class Probe:
         pointers = lambda ts: (ctypes.c_void_p * max(1, len(ts)))(*(t.data_ptr() for t in ts))
         size = ctypes.c_size_t(outs[0].numel() * outs[0].element_size())
         arguments = (pointers(ins), len(ins), pointers(outs), len(outs), size, self.threads, int(streaming))
-        return lambda: self.lib.probe_mix(*arguments)
+
+        def run(owners=(ins, outs)):
+            return self.lib.probe_mix(*arguments)
+
+        return run
 
     def limits(self):
         """What goes into the .about.json of a run."""

@@ -1,0 +1,155 @@
+"""Whole networks: DiT of the published sizes with random weights, and the digits network of this repository."""
+
+import ctypes
+import os
+import sys
+import tempfile
+
+import torch
+from safetensors.torch import save_file
+
+from harness.library import ROOT, Tensor
+from harness.measure import Timed
+from harness.openvino import compile_model, share
+
+from .case import Case, Made
+
+sys.path.insert(0, os.path.join(ROOT, "models"))
+from dit import DiT, load_dit  # noqa: E402
+
+DIGITS = os.path.join(ROOT, "models", "digits.safetensors")
+# Peebles & Xie 2023, table 1: width, blocks, heads; patches of 2 on latents of 4 channels.
+SIZES = {"S/2": (384, 12, 6), "B/2": (768, 12, 12), "L/2": (1024, 24, 16), "XL/2": (1152, 28, 16)}
+# Side of the latents, whose quarter square is the number of tokens, and batch; with the time for it.
+SHAPES = {"S/2": [(32, 1), (32, 2), (32, 8), (64, 1), (64, 2), (64, 8)], "B/2": [(32, 1), (32, 2), (32, 8), (64, 1)],
+          "L/2": [(32, 1), (32, 2), (64, 1)], "XL/2": [(32, 1), (32, 2), (32, 8), (64, 1), (64, 2)]}
+# A protocol buffer holds less than 2 GiB.
+MOST_OF_ONNX = 1.9e9
+
+
+class Ours:
+    """A network by libdgm."""
+
+    def __init__(self, engine, path):
+        self.engine, self.model = engine, ctypes.c_void_p()
+        engine.model_load(path.encode(), ctypes.byref(self.model))
+
+    def forward(self, x, t, labels):
+        """A function that fills and returns one output tensor."""
+        needed = ctypes.c_size_t()
+        self.engine.model_workspace_len(self.model, ctypes.c_size_t(len(x)), ctypes.byref(needed))
+        workspace, out = torch.empty(needed.value), torch.empty_like(x)
+        address = lambda tensor: ctypes.c_void_p(tensor.data_ptr())
+        call = self.engine.bind("model_forward", self.model, Tensor.of(x), address(t), address(labels),
+                                address(workspace), needed, Tensor.of(out))
+
+        def run():
+            call()
+            return out
+
+        run.owners = (t, labels, workspace)
+        return run
+
+    def free(self):
+        self.engine.lib.dgm_model_free(self.model)
+
+
+def flops(net):
+    """Of one image."""
+    width, blocks, tokens = net.pos_embed.shape[-1], len(net.blocks), net.pos_embed.shape[1]
+    hidden = net.blocks[0].mlp.fc1.weight.shape[0]
+    return 2 * blocks * (tokens * (4 * width**2 + 2 * width * hidden) + 2 * tokens**2 * width + 6 * width**2)
+
+
+def _random(size, side):
+    """A network whose gates are not 0, as after training."""
+    width, depth, heads = SIZES[size]
+    net = DiT(input_size=side, in_channels=4, out_channels=4, width=width, depth=depth, num_heads=heads,
+              num_classes=1000).eval()
+    with torch.no_grad():
+        for p in net.parameters():
+            if p is not net.pos_embed and not p.any():
+                p.normal_(std=0.02)
+    return net
+
+
+def _openvino(net, inputs, threads):
+    import openvino as ov
+
+    model = ov.convert_model(net, example_input=inputs)
+    model.reshape({i: list(t.shape) for i, t in enumerate(inputs)})
+    request = compile_model(model, threads, False).create_infer_request()
+    out = torch.empty_like(inputs[0])
+    for i, t in enumerate(inputs):
+        request.set_input_tensor(i, share(t))
+    request.set_output_tensor(share(out))
+
+    def call():
+        request.infer()
+        return out
+
+    return call
+
+
+def _ort(net, inputs, threads):
+    import onnxruntime as ort
+
+    with tempfile.NamedTemporaryFile(suffix=".onnx") as f:
+        torch.onnx.export(net, inputs, f.name, dynamo=False, opset_version=18, input_names=["x", "t", "y"],
+                          output_names=["out"])
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = ort.InferenceSession(f.name, options, providers=["CPUExecutionProvider"])
+    binding, out = session.io_binding(), torch.empty_like(inputs[0])
+    for name, t in zip(("x", "t", "y"), inputs):
+        kind = "int64" if t.dtype == torch.int64 else "float32"
+        binding.bind_input(name, "cpu", 0, kind, list(t.shape), t.data_ptr())
+    binding.bind_output("out", "cpu", 0, "float32", list(out.shape), out.data_ptr())
+
+    def call():
+        session.run_with_iobinding(binding)
+        return out
+
+    return call
+
+
+def _make(engine, probe, threads, compile_too, load, batch):
+    net, path, keep = load()
+    inputs = torch.randn(batch, net.in_channels, net.input_size, net.input_size), torch.rand(batch), \
+        torch.arange(batch) % net.num_classes
+    ours = Ours(engine, path)
+    keep.close()
+    expected = net(*inputs)
+    peers = {"torch eager": lambda: lambda: net(*inputs)}
+    if compile_too:
+        compiled = torch.compile(net, dynamic=False, options={"freezing": True})
+        peers["torch compile, frozen"] = lambda: lambda: compiled(*inputs)
+    peers["openvino"] = lambda: _openvino(net, inputs, threads)
+    left_out = {}
+    if 4 * sum(p.numel() for p in net.parameters()) < MOST_OF_ONNX:
+        peers["onnxruntime"] = lambda: _ort(net, inputs, threads)
+    else:
+        left_out["onnxruntime"] = "the weights do not fit into one ONNX file"
+    timed = [Timed("ours", ours.forward(*inputs))]
+    timed += [Timed(name, make()) for name, make in peers.items()]
+    work = 2 * flops(net) / 2 * batch
+    return Made(timed, expected, 1e-3, limit_ms=lambda: 1e3 * work / probe.clean, left_out=left_out, free=ours.free)
+
+
+def cases(engine, probe, threads, compile_too):
+    import io
+
+    for size, shapes in SHAPES.items():
+        for side, batch in shapes:
+            def load(size=size, side=side):
+                net = _random(size, side)
+                f = tempfile.NamedTemporaryFile(suffix=".safetensors")
+                save_file(net.state_dict(), f.name, net.metadata())
+                return net, f.name, f
+
+            yield Case(f"DiT-{size}, {side * side // 4} tokens, batch {batch}", "dit", "f32", "fma_f32",
+                       lambda load=load, batch=batch: _make(engine, probe, threads, compile_too, load, batch), 4.0)
+    for batch in (1, 8, 64):
+        load = lambda: (load_dit(DIGITS)[0].eval(), DIGITS, io.BytesIO())
+        yield Case(f"digits, batch {batch}", "digits", "f32", "fma_f32",
+                   lambda load=load, batch=batch: _make(engine, probe, threads, compile_too, load, batch))
