@@ -24,7 +24,8 @@ CACHE = os.path.join(VENV, "dgm")  # what is compiled here: the probe, the Rust 
 PYTHON = os.path.join(VENV, "bin", "python")
 # Compiled for this machine, where a wheel is compiled for any.
 NATIVE = {"libggml-python": "0.20.2.post1"}
-GROUPS = {"sampling": ["step", "noise", "door"], "forward": ["gemm", "gemv", "tiny", "memory", "dit", "digits"],
+GROUPS = {"sampling": ["step", "noise", "chains", "door"],
+          "forward": ["gemm", "gemv", "tiny", "memory", "dit", "digits"],
           "attention": ["prefill", "causal", "small", "cross", "tiny", "headsize", "decode", "option",
                         "backward", "scaling", "memory"]}
 MINUTES = {"attention": 90, "forward": 40, "sampling": 10}

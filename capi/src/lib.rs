@@ -55,6 +55,8 @@ pub mod operations;
 
 pub mod sample;
 
+pub mod mixture;
+
 pub mod model;
 
 pub mod llama;

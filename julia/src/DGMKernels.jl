@@ -16,7 +16,7 @@ number of threads, any batch and in any of the languages that share the engine.
 - Sampling: `DGMKernels.Plan`, `DGMKernels.sample` with any callable as the model, or
   `DGMKernels.start` and a loop over [`ask`](@ref) and [`tell!`](@ref). `DGMKernels.operations` lists the scalars of
   a plan, for arrays on a GPU.
-- Models: [`DiT`](@ref), `DGMKernels.generate`; `DGMKernels.SD3`; `DGMKernels.Llama` with a `DGMKernels.KVCache`; `DGMKernels.Grid` shows images in a notebook.
+- Models: `DGMKernels.GaussianMixture`, known exactly; [`DiT`](@ref), `DGMKernels.generate`; `DGMKernels.SD3`; `DGMKernels.Llama` with a `DGMKernels.KVCache`; `DGMKernels.Grid` shows images in a notebook.
 
 Names that other packages also have are not exported; write `DGMKernels.sample`.
 """
@@ -43,6 +43,7 @@ include("run.jl")
 include("rows.jl")
 include("density.jl")
 include("chains.jl")
+include("mixture.jl")
 include("operations.jl")
 include("network.jl")
 include("dit.jl")
@@ -72,7 +73,8 @@ const PUBLIC = (:DetachedRun, :Grid, :KVCache, :Linear, :Llama, :Operation, :Pla
                 :rope, :rope!, :Rope, :SD3, :row_active, :row_steps, :select!, :set_backend!, :set_num_threads!, :silu, :silu!, :softmax, :softmax!, :start, :start_detached, :step!, :uniform!,
                 :CompatRNG, :NumpyPCG64, :NumpyPhilox, :NumpyRandomState, :TorchCPU, :TorchCUDA, :brownian!, :export_rng, :import_rng,
                 :jax_fold_in, :jax_key, :jax_normal!, :jax_split, :jax_uniform!,
-                :saved, :probe, :divergence, :log_density, :bits_per_dimension, :accepted, :step_sizes, :split_r_hat, :effective_sample_size)
+                :saved, :probe, :divergence, :log_density, :bits_per_dimension, :accepted, :step_sizes, :split_r_hat, :effective_sample_size,
+                :GaussianMixture, :predict)
 @static if VERSION >= v"1.11"
     eval(Expr(:public, PUBLIC...))
 end

@@ -45,6 +45,7 @@ counts = try
         include("test_dot_product_attention.jl")
         include("test_random.jl")
         include("test_sampling.jl")
+        include("test_mixture.jl")
         include("test_dit.jl")
         include("test_llama.jl")
         include("test_sd3.jl")

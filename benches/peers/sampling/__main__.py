@@ -37,7 +37,9 @@ def main():
                 raise AssertionError(f"{name}: off by {error}")
             timed, limits = make(engine, probe, ELEMENTS, not args.quick)
             result = alternate(timed + limits, probe, args.budget / len(cases))
-            r = row(f"{name} {ELEMENTS // 1_000_000}M", group, "f32", args.threads, result, "mix",
+            noise = group == "chains"
+            r = row(name if noise else f"{name} {ELEMENTS // 1_000_000}M", group, "f32", args.threads, result,
+                    "normals" if noise else "mix",
                     min(result.ms[t.name] for t in limits), max_error={"ours": error})
             print(line(r), flush=True)
             f.write(json.dumps({"key": f"{name} {args.threads}", "row": r}) + "\n")

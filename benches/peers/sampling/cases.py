@@ -10,6 +10,7 @@ import torch
 
 from harness.measure import Timed
 
+from .chains import chains, check_chains
 from .ours import Run
 
 DT = -1e-3
@@ -181,4 +182,5 @@ CASES = [
     ("Euler step with CFG, outputs unseen", "step", _unseen(guided), _unseen(check_guided), 1e-5),
     ("DPM++2M step", "step", multistep, check_multistep, 1e-5),
     ("normals", "noise", normals, check_normals, 1e-2),
+    ("ULA, 10,000 chains, 1,000 steps", "chains", chains, check_chains, 0.1),
 ]

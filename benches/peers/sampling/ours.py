@@ -4,9 +4,9 @@ import ctypes
 
 import torch
 
-PROCESS = {"flow": 0, "vp": 1}
-PREDICTION = {"epsilon": 0, "x0": 1, "velocity": 3}
-SOLVER = {"euler": 0, "dpmpp_2m": 6}
+PROCESS = {"flow": 0, "vp": 1, "target": 15}
+PREDICTION = {"epsilon": 0, "x0": 1, "velocity": 3, "score": 4}
+SOLVER = {"euler": 0, "dpmpp_2m": 6, "ula": 52}
 NON_FINITE = {"refuse": 0, "propagate": 1}
 
 

@@ -76,6 +76,28 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn store_twos(self, [a, b]: [Self::F; 2], s: &mut [f32]) {
+        let p = s[..2 * N].as_mut_ptr();
+        // SAFETY: the slice has 2 N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe {
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            _mm256_storeu_ps(p, _mm256_permute2f128_ps::<0x20>(low, high));
+            _mm256_storeu_ps(p.add(N), _mm256_permute2f128_ps::<0x31>(low, high));
+        }
+    }
+
+    #[inline(always)]
+    fn load_twos(self, s: &[f32]) -> [Self::F; 2] {
+        let p = s[..2 * N].as_ptr();
+        // SAFETY: the slice has 2 N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe {
+            let (a, b) = (_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(N)));
+            let (low, high) = (_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+            [_mm256_shuffle_ps::<0x88>(low, high), _mm256_shuffle_ps::<0xdd>(low, high)]
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the token proves the instructions.
         unsafe { _mm256_add_ps(a, b) }

@@ -96,6 +96,29 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
+    /// Writes the first lanes of both vectors, then their second lanes, and so on: `2 * LANES` elements of
+    /// `s`; panics when there are fewer.
+    #[inline(always)]
+    fn store_twos(self, v: [Self::F; 2], s: &mut [f32]) {
+        let mut lanes = [[0.0f32; 16]; 2];
+        for (lanes, v) in lanes.iter_mut().zip(v) {
+            self.store(v, lanes);
+        }
+        for (i, two) in s[..2 * Self::LANES].chunks_exact_mut(2).enumerate() {
+            two.copy_from_slice(&[lanes[0][i], lanes[1][i]]);
+        }
+    }
+
+    /// What [`store_twos`](Simd::store_twos) wrote; panics when `s` has fewer elements.
+    #[inline(always)]
+    fn load_twos(self, s: &[f32]) -> [Self::F; 2] {
+        let mut lanes = [[0.0f32; 16]; 2];
+        for (i, two) in s[..2 * Self::LANES].chunks_exact(2).enumerate() {
+            (lanes[0][i], lanes[1][i]) = (two[0], two[1]);
+        }
+        [self.load(&lanes[0]), self.load(&lanes[1])]
+    }
+
     /// The first `LANES` elements of `s` as integers, zero-extended; panics when there are fewer.
     #[inline(always)]
     fn load_u16(self, s: &[u16]) -> Self::I {
@@ -391,6 +414,15 @@ mod tests {
                     assert_eq!(x, (100 * i + j) as f32);
                 }
             }
+            let twos: [f32; 32] = std::array::from_fn(|i| i as f32);
+            let [even, odd] = s.load_twos(&twos);
+            for i in 0..n {
+                assert_eq!((get(even)[i], get(odd)[i]), (2.0 * i as f32, 2.0 * i as f32 + 1.0));
+            }
+            let mut back = [-1.0; 32];
+            s.store_twos([even, odd], &mut back);
+            assert_eq!(back[..2 * n], twos[..2 * n]);
+            assert!(back[2 * n..].iter().all(|x| *x == -1.0));
             let words: [u16; 32] = std::array::from_fn(|i| (i * 40_961) as u16);
             for (i, x) in get(s.bits_to_f32(s.load_pairs(&words)))[..n].iter().enumerate() {
                 assert_eq!(x.to_bits(), u32::from(words[2 * i]) | u32::from(words[2 * i + 1]) << 16);

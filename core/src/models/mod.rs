@@ -1,10 +1,11 @@
-//! Networks: weights from safetensors, packed at load, and their forward passes.
+//! Networks: weights from safetensors, packed at load, and their forward passes; and mixtures, known exactly.
 
 mod config;
 mod dit;
 mod generate;
 mod json;
 mod llama;
+mod mixture;
 mod sd3;
 mod views;
 mod weights;
@@ -16,4 +17,5 @@ pub use config::DitConfig;
 pub use dit::Dit;
 pub use generate::generate;
 pub use llama::{Llama, LlamaConfig, RopeScaling};
+pub use mixture::GaussianMixture;
 pub use sd3::{Sd3, Sd3Config};

@@ -1,6 +1,6 @@
 //! From random words to numbers, a vector of blocks at a time.
 
-use super::philox::{Stream, blocks};
+use super::philox::{Stream, blocks, keyed_rounds};
 use crate::arch::Simd;
 use crate::math;
 
@@ -42,8 +42,15 @@ const TWO_PI_OVER_TWO_POW_32: f32 = std::f32::consts::TAU * TWO_POW_M32;
 pub(super) trait Distribution: Copy + Send + Sync {
     /// Roughly how many operations a number costs.
     const COST: u64;
-    /// The four numbers of each lane's block. Implementations are `#[inline(always)]`.
-    fn numbers<S: Simd>(self, s: S, words: [S::I; 4]) -> [S::F; 4];
+    /// The two numbers of half a block. Implementations are `#[inline(always)]`.
+    fn pair<S: Simd>(self, s: S, words: [S::I; 2]) -> [S::F; 2];
+
+    /// The four numbers of each lane's block.
+    #[inline(always)]
+    fn numbers<S: Simd>(self, s: S, [w0, w1, w2, w3]: [S::I; 4]) -> [S::F; 4] {
+        let ([n0, n1], [n2, n3]) = (self.pair(s, [w0, w1]), self.pair(s, [w2, w3]));
+        [n0, n1, n2, n3]
+    }
 }
 
 /// Uniform in (0, 1).
@@ -53,8 +60,8 @@ pub(super) struct Uniform;
 impl Distribution for Uniform {
     const COST: u64 = 24;
     #[inline(always)]
-    fn numbers<S: Simd>(self, s: S, [w0, w1, w2, w3]: [S::I; 4]) -> [S::F; 4] {
-        [open_unit(s, w0), open_unit(s, w1), open_unit(s, w2), open_unit(s, w3)]
+    fn pair<S: Simd>(self, s: S, [w0, w1]: [S::I; 2]) -> [S::F; 2] {
+        [open_unit(s, w0), open_unit(s, w1)]
     }
 }
 
@@ -65,10 +72,8 @@ pub(super) struct Normal;
 impl Distribution for Normal {
     const COST: u64 = 60;
     #[inline(always)]
-    fn numbers<S: Simd>(self, s: S, [w0, w1, w2, w3]: [S::I; 4]) -> [S::F; 4] {
-        let (n0, n1) = box_muller(s, w0, w1);
-        let (n2, n3) = box_muller(s, w2, w3);
-        [n0, n1, n2, n3]
+    fn pair<S: Simd>(self, s: S, [w0, w1]: [S::I; 2]) -> [S::F; 2] {
+        box_muller(s, w0, w1).into()
     }
 }
 
@@ -96,6 +101,65 @@ pub(super) fn fill<S: Simd, D: Distribution>(
         }
         block = block.wrapping_add(S::LANES as u32);
     }
+}
+
+/// Longest rows of which a vector takes one a lane; longer ones fill vectors with blocks of their own.
+pub(crate) const SHORT: usize = 32;
+
+/// Fills `[rows, elements]` with the numbers of whole rows, a row a lane.
+#[inline(always)]
+pub(super) fn fill_rows<S: Simd, D: Distribution>(
+    s: S,
+    d: D,
+    seeds: &[u64],
+    [purpose, draw]: [u32; 2],
+    elements: usize,
+    out: &mut [f32],
+) {
+    for (seeds, out) in seeds.chunks(S::LANES).zip(out.chunks_mut(S::LANES * elements)) {
+        let (mut low, mut high) = ([0; 16], [0; 16]);
+        for ((low, high), seed) in low.iter_mut().zip(&mut high).zip(seeds) {
+            (*low, *high) = (*seed as i32, (*seed >> 32) as i32);
+        }
+        let key = [s.iload(&low), s.iload(&high)];
+        let full = out.len() == S::LANES * elements;
+        for first in (0..elements).step_by(4) {
+            let counter = [(first / 4) as u32, draw, purpose, 0];
+            let mut words = [s.isplat(0); 4];
+            for (to, word) in words.iter_mut().zip(counter) {
+                *to = s.isplat(word as i32);
+            }
+            let words = keyed_rounds(s, words, key);
+            if elements == 2 && full {
+                s.store_twos(d.pair(s, [words[0], words[1]]), out);
+                continue;
+            }
+            let numbers = d.numbers(s, words);
+            if elements == 4 && full {
+                s.store_quads(numbers, out);
+                continue;
+            }
+            let mut quads = [0.0; 64];
+            s.store_quads(numbers, &mut quads);
+            let width = (elements - first).min(4);
+            for (out, quad) in out.chunks_exact_mut(elements).zip(quads.chunks_exact(4)) {
+                out[first..first + width].copy_from_slice(&quad[..width]);
+            }
+        }
+    }
+}
+
+/// [`normal_chunk`] of whole rows, `[rows, elements]`: the same bits, faster for rows up to [`SHORT`].
+#[inline(always)]
+pub(crate) fn normal_rows<S: Simd>(
+    s: S,
+    seeds: &[u64],
+    purpose: u32,
+    draw: u32,
+    elements: usize,
+    out: &mut [f32],
+) {
+    fill_rows(s, Normal, seeds, [purpose, draw], elements, out);
 }
 
 /// Normal numbers of one row's elements from `first_element` (a multiple of four) on: the

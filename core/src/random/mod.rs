@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 use crate::threads;
 
 pub use categorical::categorical;
-pub(crate) use lanes::normal_chunk;
 use lanes::{Distribution, Normal, Uniform};
+pub(crate) use lanes::{SHORT, normal_chunk, normal_rows};
 use philox::Stream;
 pub use philox::philox4x32_10;
 
@@ -142,7 +142,7 @@ fn generate<D: Distribution>(
     seeds: &[u64],
     purpose: u32,
     draw: u32,
-    out: ArrayViewMut2<f32>,
+    mut out: ArrayViewMut2<f32>,
 ) -> Result<()> {
     let (rows, elements) = out.dim();
     check_seeds(seeds, rows)?;
@@ -150,6 +150,16 @@ fn generate<D: Distribution>(
         return Err(Error::Overflow { arg: "out", got: format!("{elements} elements a row, at most 2^34") });
     }
     let work = D::COST.saturating_mul(out.len() as u64);
+    if (1..=SHORT).contains(&elements)
+        && let Some(out) = out.as_slice_mut()
+    {
+        let rows = CHUNK / elements;
+        let tasks = seeds.chunks(rows).zip(out.chunks_mut(rows * elements));
+        threads::for_each(tasks, work, |(seeds, out)| {
+            dispatch(FillRows { d, seeds, stream: [purpose, draw], elements, out });
+        });
+        return Ok(());
+    }
     threads::for_each(Pieces::new(out), work, |(row, first_element, out)| {
         let stream = Stream { seed: seeds[row], purpose, draw };
         dispatch(Fill { d, stream, first_element, out });
@@ -198,6 +208,23 @@ impl<'a> Iterator for Pieces<'a> {
             (self.row, self.element) = (row + 1, 0);
         }
         Some((row, element, piece.index_axis_move(Axis(0), 0)))
+    }
+}
+
+/// Rows of few elements, adjacent.
+struct FillRows<'a, D> {
+    d: D,
+    seeds: &'a [u64],
+    stream: [u32; 2],
+    elements: usize,
+    out: &'a mut [f32],
+}
+
+impl<D: Distribution> Kernel for FillRows<'_, D> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        lanes::fill_rows(s, self.d, self.seeds, self.stream, self.elements, self.out);
     }
 }
 

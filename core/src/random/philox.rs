@@ -74,15 +74,29 @@ pub(super) fn iota<S: Simd>(s: S) -> S::I {
 /// [`philox4x32_10`] of a counter a lane.
 #[inline(always)]
 pub(super) fn rounds<S: Simd>(s: S, counter: [S::I; 4], key: [u32; 2]) -> [S::I; 4] {
-    let [mut c0, mut c1, mut c2, mut c3] = counter;
-    let (m0, m1) = (s.isplat(MULTIPLIER[0] as i32), s.isplat(MULTIPLIER[1] as i32));
+    let mut c = counter;
     for round in 0..ROUNDS {
         let [k0, k1] = round_key(key, round);
-        let (hi0, lo0) = s.mulhilo(m0, c0);
-        let (hi1, lo1) = s.mulhilo(m1, c2);
-        c0 = s.ixor(s.ixor(hi1, c1), s.isplat(k0 as i32));
-        c2 = s.ixor(s.ixor(hi0, c3), s.isplat(k1 as i32));
-        (c1, c3) = (lo1, lo0);
+        c = one_round(s, c, [s.isplat(k0 as i32), s.isplat(k1 as i32)]);
     }
-    [c0, c1, c2, c3]
+    c
+}
+
+/// [`philox4x32_10`] of a counter and a key a lane.
+#[inline(always)]
+pub(super) fn keyed_rounds<S: Simd>(s: S, counter: [S::I; 4], key: [S::I; 2]) -> [S::I; 4] {
+    let (mut c, [mut k0, mut k1]) = (counter, key);
+    for _ in 0..ROUNDS {
+        c = one_round(s, c, [k0, k1]);
+        k0 = s.iadd(k0, s.isplat(WEYL[0] as i32));
+        k1 = s.iadd(k1, s.isplat(WEYL[1] as i32));
+    }
+    c
+}
+
+#[inline(always)]
+fn one_round<S: Simd>(s: S, [c0, c1, c2, c3]: [S::I; 4], [k0, k1]: [S::I; 2]) -> [S::I; 4] {
+    let (hi0, lo0) = s.mulhilo(s.isplat(MULTIPLIER[0] as i32), c0);
+    let (hi1, lo1) = s.mulhilo(s.isplat(MULTIPLIER[1] as i32), c2);
+    [s.ixor(s.ixor(hi1, c1), k0), lo1, s.ixor(s.ixor(hi0, c3), k1), lo0]
 }

@@ -132,11 +132,17 @@ pub(super) fn first_non_finite(y: &[f32], elements: usize, active: &[bool]) -> O
         return rows().find_map(place);
     }
     let found = AtomicBool::new(false);
-    threads::for_each(rows().flat_map(|(_, y)| y.chunks(TASK)), y.len() as u64, |part| {
+    let look = |part: &[f32]| {
         if !dispatch(AllFinite(part)) {
             found.store(true, Ordering::Relaxed);
         }
-    });
+    };
+    let work = y.len() as u64;
+    if active.iter().all(|active| *active) {
+        threads::for_each(y.chunks(TASK), work, look);
+    } else {
+        threads::for_each(rows().flat_map(|(_, y)| y.chunks(TASK)), work, look);
+    }
     if found.into_inner() { rows().find_map(place) } else { None }
 }
 

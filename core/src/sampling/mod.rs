@@ -22,7 +22,7 @@
 //! | `operations` | the table as data, for tensors on other devices |
 //! | `exec`, `lanes`, `measure`, `adaptive`, `dense` | the interpreter, its arithmetic, numbers of whole rows, step-size control, x between steps |
 //! | `catalogue`, `presets` | the page that lists all methods, options by model |
-//! | `driver`, `combine` | the callback loop, guidance for loops without a plan |
+//! | `driver`, `blocks`, `combine` | the callback loop, the same a block of rows at a time, guidance for loops without a plan |
 //!
 //! All coefficients are f64 and rounded once to f32; a linear combination is one FMA chain in
 //! table order; random numbers of a row depend on its seed, purpose, step and element alone.
@@ -30,6 +30,7 @@
 mod adaptive;
 mod betainc;
 mod betas;
+mod blocks;
 mod brownian;
 mod builder;
 mod catalogue;
@@ -67,6 +68,7 @@ mod tell;
 mod tests;
 mod validate;
 
+pub use blocks::{RowModel, drive_rows};
 pub use catalogue::catalogue;
 pub use combine::cfg_combine;
 pub use density::{bits_per_dimension, normal_log_density};
@@ -79,6 +81,7 @@ pub use options::{
     Process, ShiftType, Solver, Spacing, Variance,
 };
 pub use plan::Plan;
+pub(crate) use prediction::weights;
 pub use process::Node;
 pub use run::{Ask, Counters, Request, Run};
 pub use spacing::dynamic_shift;

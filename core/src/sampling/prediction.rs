@@ -119,7 +119,74 @@ impl Meaning {
     }
 }
 
+/// An output in terms of what is known of a noised sample.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Weights {
+    /// What multiplies the expected x0.
+    pub data: f64,
+    /// What multiplies `-score`, the expected eps over sigma.
+    pub slope: f64,
+    /// What multiplied the sample before the model read it.
+    pub input: f64,
+}
+
+/// The weights of a prediction at a level: the maps above the other way round, for models whose score is known.
+///
+/// None for a consistency model, which lands where the ODE does.
+pub(crate) fn weights(prediction: Prediction, alpha: f64, sigma: f64, data: f64) -> Option<Weights> {
+    let (a, s, d) = (alpha, sigma, data);
+    let meaning = Meaning { prediction, process: Process::Flow, data, least: 0.0 };
+    let input = meaning.input_scale(&Node { t: 0.0, alpha, sigma });
+    let [data, slope] = match prediction {
+        Prediction::Epsilon => [0.0, s],
+        Prediction::X0 => [1.0, 0.0],
+        Prediction::V => [-s, a * s],
+        Prediction::Velocity => [-1.0, s],
+        Prediction::Score => [0.0, -1.0],
+        Prediction::Edm | Prediction::EdmV => {
+            let root = libm::hypot(s, a * d);
+            [meaning.sign() * s / (root * d), -meaning.sign() * a * d * s / root]
+        }
+        Prediction::TrigFlow => {
+            let norm = libm::hypot(a, s / d);
+            [-s / (d * d * norm), a * s / norm]
+        }
+        Prediction::Consistency => return None,
+    };
+    Some(Weights { data, slope, input })
+}
+
 /// What `derivative` is taken from: the raw output, or the x0 that was clipped, thresholded or guided.
 pub(super) fn derivative_source(options: &PlanOptions) -> Prediction {
     if options.clip.is_some() || options.threshold_ratio != 0.0 { Prediction::X0 } else { options.prediction }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What [`weights`] makes of x0 and eps, the maps take apart again.
+    #[test]
+    fn weights_are_the_maps_the_other_way_round() {
+        let (x0, eps) = (0.8, -1.7);
+        for &prediction in Prediction::ALL {
+            for (alpha, sigma) in [(0.6, 0.8), (1.0, 3.0), (0.3, 0.7), (0.9, 0.01)] {
+                for data in [0.5, 1.0, 2.0] {
+                    let Some(w) = weights(prediction, alpha, sigma, data) else {
+                        assert_eq!(prediction, Prediction::Consistency);
+                        continue;
+                    };
+                    let y = w.data * x0 + w.slope * eps / sigma;
+                    let x = alpha * x0 + sigma * eps;
+                    let meaning = Meaning { prediction, process: Process::Edm, data, least: 0.0 };
+                    let node = Node { t: 0.0, alpha, sigma };
+                    let (of_data, of_noise) = (meaning.data(&node), meaning.noise(&node));
+                    let case = format!("{prediction:?} {alpha} {sigma} {data}");
+                    assert!((of_data.x * x + of_data.y * y - x0).abs() < 1e-12, "{case}");
+                    assert!((of_noise.x * x + of_noise.y * y - eps).abs() < 1e-10, "{case}");
+                    assert_eq!(w.input, meaning.input_scale(&node), "{case}");
+                }
+            }
+        }
+    }
 }

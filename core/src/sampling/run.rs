@@ -237,6 +237,10 @@ impl Run {
         if out.len() != self.rows() {
             return Err(Error::shape("t", &[out.len()], format!("[{}]", self.rows())));
         }
+        if self.places.is_empty() && self.control.is_empty() {
+            out.fill(self.row_level(plan, 0).t as f32);
+            return Ok(());
+        }
         for (row, t) in out.iter_mut().enumerate() {
             *t = self.row_level(plan, row).t as f32;
         }

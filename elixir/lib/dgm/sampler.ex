@@ -17,7 +17,7 @@ defmodule DGM.Sampler do
   node; a run can be stopped, exported and finished elsewhere, with the same bits.
   """
 
-  alias DGM.{Check, Native, Plan, Request, Run, Telemetry, Tensor}
+  alias DGM.{Check, GaussianMixture, Native, Plan, Request, Run, Telemetry, Tensor}
 
   # Calls take time in proportion to the bytes they read. Below this it is some 0.1 milliseconds at most,
   # and they run on the scheduler of their process; above they must not hold it up and go to a dirty one,
@@ -27,9 +27,9 @@ defmodule DGM.Sampler do
   @typedoc """
   A model as a function of the request, the input (f32 binary of `rows * elements` numbers) and
   the time of each row (f32 binary); returns the output as a binary, a `DGM.Tensor` or an `Nx`
-  tensor with as many elements as the input.
+  tensor with as many elements as the input. Or a `DGM.GaussianMixture`.
   """
-  @type model :: (Request.t(), binary, binary -> answer)
+  @type model :: (Request.t(), binary, binary -> answer) | DGM.GaussianMixture.t()
 
   @typedoc """
   An output, or with a `:likelihood` a tuple of it and of a list of numbers, one a row.
@@ -420,9 +420,13 @@ defmodule DGM.Sampler do
   end
 
   @doc """
-  Tells a run whatever it asks until it is done, and returns it.
+  Tells a run whatever it asks until it is done, and returns it. With a `DGM.GaussianMixture` that is one
+  call, which carries every block of rows to its end by itself, on all threads; run by run and in a stream
+  the bits are the same.
   """
   @spec finish(Run.t(), model) :: Run.t()
+  def finish(run, %GaussianMixture{} = mixture), do: GaussianMixture.finish(mixture, run)
+
   def finish(run, model) do
     case answer(run, model) do
       :done -> run
@@ -457,13 +461,17 @@ defmodule DGM.Sampler do
       :done ->
         :done
 
+      {:eval, request} when is_struct(model, GaussianMixture) ->
+        tell(run, request.eval_id, GaussianMixture.predict(model, run))
+
       {:eval, request} ->
         tell(run, request.eval_id, model(model).(request, input(run), times(run)))
     end
   end
 
   defp model(fun) when is_function(fun, 3), do: fun
-  defp model(other), do: Check.fail("model", other, "a function of request, input and times")
+  defp model(%GaussianMixture{} = mixture), do: mixture
+  defp model(other), do: Check.fail("model", other, "a function of request, input and times, or a %DGM.GaussianMixture{}")
 
   defp look(run, quick, long, args) do
     nif = if byte_size(run.header) < @small, do: quick, else: long

@@ -17,8 +17,9 @@ use super::lanes::{Tolerance, clamp, combine, error_sum, kick, learned};
 use super::measure::Numbers;
 use super::plan::Plan;
 use super::run::Run;
-use super::table::{Draw, Eval, MAX_SLOTS, MAX_TERMS, Operand, REGISTERS, Row};
+use super::table::{Draw, Eval, MAX_SLOTS, MAX_TERMS, Operand, REGISTERS, Row, Scale};
 use crate::arch::{Kernel, Simd, dispatch};
+use crate::random::SHORT;
 use crate::threads;
 
 /// Elements a chunk has; a multiple of 4, so that no Philox block is cut.
@@ -73,6 +74,7 @@ fn pass_of<const S: usize>(
 ) {
     let len = run.rows() * run.elements;
     let draws = plan.table().draws.as_slice();
+    let flat = accept.is_none() && is_flat(run, plan, ops, active);
     let cost = ops.iter().map(|op| cost(plan, op)).sum::<usize>() + if accept.is_some() { 20 } else { 0 };
     let mut tasks = Tasks::<S> {
         slots: std::array::from_fn(|_| Default::default()),
@@ -81,12 +83,17 @@ fn pass_of<const S: usize>(
         earlier: told.earlier,
         outputs: plan.outputs(),
         errors,
-        active,
-        elements: run.elements,
-        rows: run.rows(),
-        left: run.elements,
+        active: if flat { &[] } else { active },
+        elements: if flat { len } else { run.elements },
+        rows: if flat { 1 } else { run.rows() },
+        left: if flat { len } else { run.elements },
         size: if cost < COSTLY { LONG_TASK } else { TASK },
     };
+    let mut chunk = CHUNK;
+    if flat {
+        tasks.size -= tasks.size % run.elements;
+        chunk -= chunk % run.elements;
+    }
     for (slot, memory) in tasks.slots.iter_mut().zip(state.chunks_exact_mut(len)) {
         *slot = memory;
     }
@@ -98,14 +105,29 @@ fn pass_of<const S: usize>(
     // By reference, as all that follows: moves of the slots cost as much as a small task.
     threads::for_each(&mut tasks, (len as u64).saturating_mul(cost as u64), |mut task| {
         let row = RowContext::new(run, plan, eval, task.row, numbers);
-        let noise = Noise { seed: run.seeds[task.row], step: eval.step, draws };
+        let seeds = if flat { &run.seeds[..] } else { &run.seeds[task.row..=task.row] };
+        let noise = Noise { seeds, elements: run.elements, step: eval.step, draws };
         // Short lists, by far the most, are not to pay for long ones.
         match ops.len() {
-            1 => work::<1, S>(plan, ops, told, &row, &mut task, noise, accept),
-            ..=FEW_LINS => work::<FEW_LINS, S>(plan, ops, told, &row, &mut task, noise, accept),
-            _ => work::<MAX_LINS, S>(plan, ops, told, &row, &mut task, noise, accept),
+            1 => work::<1, S>(plan, ops, told, &row, &mut task, noise, accept, chunk),
+            ..=FEW_LINS => work::<FEW_LINS, S>(plan, ops, told, &row, &mut task, noise, accept, chunk),
+            _ => work::<MAX_LINS, S>(plan, ops, told, &row, &mut task, noise, accept, chunk),
         }
     });
+}
+
+/// Whether several short rows can be taken for one long one: nothing differs between them but their noise.
+fn is_flat(run: &Run, plan: &Plan, ops: &[Row], active: &[bool]) -> bool {
+    let alike = |op: &Row| match op {
+        Row::Lin(lin) => plan.table().terms(lin).iter().all(|term| term.scale == Scale::One),
+        Row::Eval(_) => true,
+        _ => false,
+    };
+    (2..).contains(&run.rows())
+        && (1..=SHORT).contains(&run.elements)
+        && plan.outputs() == 1
+        && active.iter().all(|active| *active)
+        && ops.iter().all(alike)
 }
 
 /// One task of at most `N` operations.
@@ -117,6 +139,7 @@ fn work<const N: usize, const S: usize>(
     task: &mut Task<S>,
     noise: Noise,
     accept: Option<Accept>,
+    chunk: usize,
 ) {
     let mut resolved = [Resolved::default(); N];
     let (mut count, mut part) = (0, 0);
@@ -148,6 +171,7 @@ fn work<const N: usize, const S: usize>(
             lins,
             noise,
             accept,
+            chunk,
             scratch,
         });
     });
@@ -210,6 +234,8 @@ struct Pass<'a, 'b> {
     lins: &'b [Resolved],
     noise: Noise<'b>,
     accept: Option<Accept>,
+    /// Elements at a time.
+    chunk: usize,
     scratch: &'b mut [f32],
 }
 
@@ -218,7 +244,8 @@ impl Kernel for Pass<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Pass { slots, y, earlier, second: other, errors, first, lins, noise, accept, scratch } = self;
+        let Pass { slots, y, earlier, second: other, errors, first, lins, noise, accept, chunk, scratch } =
+            self;
         let mut parts = scratch.chunks_exact_mut(CHUNK);
         let mut buffer = || parts.next().unwrap_or_default();
         let mut target = buffer();
@@ -227,8 +254,8 @@ impl Kernel for Pass<'_, '_> {
         let others = buffer();
         let mut registers: [&mut [f32]; REGISTERS + 1] = std::array::from_fn(|_| buffer());
         let len = slots[0].len();
-        for (index, at) in (0..len).step_by(CHUNK).enumerate() {
-            let end = len.min(at + CHUNK);
+        for (index, at) in (0..len).step_by(chunk).enumerate() {
+            let end = len.min(at + chunk);
             let n = end - at;
             let mut drawn = None;
             let mut second = None;

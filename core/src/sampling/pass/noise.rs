@@ -2,18 +2,22 @@
 
 use super::super::table::{Draw, Operand};
 use crate::arch::{Kernel, Simd, dispatch};
-use crate::random::{Purpose, normal_chunk};
+use crate::random::{Purpose, normal_chunk, normal_rows};
 
-/// Where the normals of a row come from.
+/// Where the normals come from: those of one row, or of several short ones.
 pub(super) struct Noise<'a> {
-    pub seed: u64,
+    pub seeds: &'a [u64],
+    /// Elements of a row.
+    pub elements: usize,
     pub step: u32,
     pub draws: &'a [Draw],
 }
 
-/// Normals of a draw from an element on. A kernel of its own: their many constants are no burden of passes without.
+/// Normals of a draw from an element on, which is the first of its row where there are several. A kernel of its own:
+/// their many constants are no burden of passes without.
 struct Normals<'a> {
-    seed: u64,
+    seeds: &'a [u64],
+    elements: usize,
     purpose: Purpose,
     number: u32,
     first: usize,
@@ -25,7 +29,11 @@ impl Kernel for Normals<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        normal_chunk(s, self.seed, self.purpose as u32, self.number, self.first, self.out);
+        let Normals { seeds, elements, purpose, number, first, out } = self;
+        match seeds {
+            [seed] => normal_chunk(s, *seed, purpose as u32, number, first, out),
+            _ => normal_rows(s, &seeds[first / elements..], purpose as u32, number, elements, out),
+        }
     }
 }
 
@@ -33,17 +41,20 @@ impl Noise<'_> {
     /// Fills `out` with normals from `first` on; `part` is scratch of the same length.
     #[inline(never)]
     pub(super) fn fill(&self, operand: Operand, first: usize, out: &mut [f32], part: &mut [f32]) {
-        let seed = self.seed;
+        let (seeds, elements) = (self.seeds, self.elements);
         let draw = match operand {
             Operand::Draw(i) => &self.draws[i as usize],
             _ => &Draw::One { purpose: Purpose::Step, number: self.step },
         };
         match draw {
-            &Draw::One { purpose, number } => dispatch(Normals { seed, purpose, number, first, out }),
+            &Draw::One { purpose, number } => {
+                dispatch(Normals { seeds, elements, purpose, number, first, out })
+            }
             Draw::Path(parts) => {
                 out.fill(0.0);
                 for &(number, weight) in parts {
-                    dispatch(Normals { seed, purpose: Purpose::Brownian, number, first, out: &mut *part });
+                    let purpose = Purpose::Brownian;
+                    dispatch(Normals { seeds, elements, purpose, number, first, out: &mut *part });
                     dispatch(Increment { weight: weight as f32, part, out });
                 }
             }

@@ -13,6 +13,7 @@ mod failure;
 mod linear;
 mod llama;
 mod memory;
+mod mixture;
 mod nn;
 mod operations;
 mod plan;
