@@ -1,7 +1,7 @@
 # Thin on purpose: every target is a command you could type. GNU make 3.81 is enough.
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-rust test-isa test-c test-julia test-panic-library test-elixir test-docs \
-        header bench limits doors plot peers-attention peers-sampling peers-forward stress exhaustive sabotage check-numerics check-dlpack check-targets fuzz install clean
+        header bench limits doors plot gallery peers-attention peers-sampling peers-forward stress exhaustive sabotage check-numerics check-dlpack check-targets fuzz install clean
 
 TOOLCHAIN := $(if $(DGM_TOOLCHAIN_DIR),$(DGM_TOOLCHAIN_DIR),$(CURDIR)/.toolchain)
 export DGM_TOOLCHAIN_DIR := $(TOOLCHAIN)
@@ -75,6 +75,9 @@ header: ## Regenerate include/dgm.h and the Julia bindings
 
 plot: ## Draw a plan as SVG (KIND=grid|line|plane OUT=file PLAN="solver=heun steps=10")
 	cargo run -q --release -p dgm-plots -- $(or $(KIND),grid) $(or $(OUT),out/plot.svg) $(PLAN)
+
+gallery: ## Write docs/GALLERY.md: a dozen samplers on toy data in the plane
+	cargo run -q --release -p dgm-plots -- gallery docs
 
 bench: ## Time the kernels with criterion
 	cargo bench -p dgm-benches

@@ -11,9 +11,11 @@
 //! ```
 
 mod draw;
+mod gallery;
 mod mixture;
 
 pub use draw::{grid, trajectories};
+pub use gallery::gallery;
 pub use mixture::walk;
 
 /// Whatever goes wrong is a sentence for people.

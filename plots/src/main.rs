@@ -1,3 +1,4 @@
+//! `dgm-plots gallery FOLDER [rows=N] [seed=N]` writes `GALLERY.md` and `gallery.svg` there;
 //! `dgm-plots KIND FILE [rows=N] [seed=N] [plan=FILE | preset=NAME] [OPTION=VALUE ...]`
 //!
 //! KIND is `grid` (where the steps lie), `line` or `plane` (trajectories of one or two numbers under an
@@ -8,9 +9,9 @@ use std::process::ExitCode;
 
 use dgm_core::random::row_seeds;
 use dgm_core::sampling::{OptionValue, Plan, PlanOptions};
-use dgm_plots::{Result, grid, trajectories, walk};
+use dgm_plots::{Result, gallery, grid, trajectories, walk};
 
-const USAGE: &str = "usage: dgm-plots grid|line|plane FILE.svg [rows=N] [seed=N] [plan=FILE | preset=NAME] [OPTION=VALUE ...]";
+const USAGE: &str = "usage: dgm-plots gallery FOLDER [rows=N] [seed=N], or dgm-plots grid|line|plane FILE.svg [rows=N] [seed=N] [plan=FILE | preset=NAME] [OPTION=VALUE ...]";
 
 /// A value as it is written on a command line.
 fn value(text: &str) -> OptionValue {
@@ -32,7 +33,7 @@ fn count(name: &str, text: &str) -> Result<u64> {
 
 fn run(args: &[String]) -> Result<()> {
     let [kind, file, settings @ ..] = args else { return Err(USAGE.into()) };
-    let (mut rows, mut seed, mut stored) = (48, 1, None);
+    let (mut rows, mut seed, mut stored) = (if kind == "gallery" { 500 } else { 48 }, 1, None);
     let mut options = PlanOptions::default();
     for setting in settings {
         let (name, text) = setting.split_once('=').ok_or_else(|| format!("{setting}: {USAGE}"))?;
@@ -47,6 +48,13 @@ fn run(args: &[String]) -> Result<()> {
     if !(1..=10_000).contains(&rows) {
         return Err(format!("rows is {rows}, expected 1 to 10000").into());
     }
+    if kind == "gallery" {
+        let (picture, page) = gallery(rows as usize, seed)?;
+        for (name, text) in [("gallery.svg", picture), ("GALLERY.md", page)] {
+            write(&std::path::Path::new(file).join(name), &text)?;
+        }
+        return Ok(());
+    }
     let plan = match stored {
         Some(bytes) => Plan::from_bytes(&bytes)?,
         None => Plan::compile(&options)?,
@@ -58,11 +66,15 @@ fn run(args: &[String]) -> Result<()> {
         "plane" => trajectories(&plan, &walk(&plan, &seeds, 2)?)?,
         other => return Err(format!("{other}: {USAGE}").into()),
     };
-    if let Some(folder) = std::path::Path::new(file).parent() {
+    write(std::path::Path::new(file), &text)
+}
+
+fn write(file: &std::path::Path, text: &str) -> Result<()> {
+    if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    std::fs::write(file, text).map_err(|e| format!("{file}: {e}"))?;
-    println!("{file}");
+    std::fs::write(file, text).map_err(|e| format!("{}: {e}", file.display()))?;
+    println!("{}", file.display());
     Ok(())
 }
 

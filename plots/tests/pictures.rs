@@ -4,7 +4,7 @@ use std::process::Command;
 
 use dgm_core::random::row_seeds;
 use dgm_core::sampling::{Plan, PlanOptions, Prediction, Process, Solver, Spacing};
-use dgm_plots::{grid, trajectories, walk};
+use dgm_plots::{gallery, grid, trajectories, walk};
 
 fn plan(process: Process, solver: Solver) -> Plan {
     let prediction = if process == Process::Flow { Prediction::Velocity } else { Prediction::V };
@@ -83,11 +83,33 @@ fn samples_arrive_at_the_data() {
 }
 
 #[test]
+fn the_gallery_shows_every_sampler_on_every_shape() {
+    let (picture, page) = gallery(40, 1).unwrap();
+    let xml = roxmltree::Document::parse(&picture).expect("well-formed XML");
+    let count = |name: &str| xml.descendants().filter(|n| n.has_tag_name(name)).count();
+    let panels: Vec<_> = xml.descendants().filter(|n| n.has_tag_name("path")).collect();
+    assert_eq!(panels.len(), 4 * 13, "twelve samplers and the data itself");
+    assert_eq!(count("svg"), 1 + panels.len());
+    for panel in panels {
+        assert_eq!(panel.attribute("d").unwrap().matches('M').count(), 40);
+    }
+    assert!(page.contains("gallery.svg") && page.contains("`hmc`"));
+    assert_eq!(picture, gallery(40, 1).unwrap().0, "the same seed, the same picture");
+    assert_ne!(picture, gallery(40, 2).unwrap().0);
+    assert!(gallery(0, 1).is_err());
+}
+
+#[test]
 fn what_cannot_be_drawn_is_an_error() {
     let plan = plan(Process::Flow, Solver::Euler);
     assert!(walk(&plan, &[1], 3).unwrap_err().to_string().contains("dims"));
     assert!(walk(&plan, &[], 1).unwrap_err().to_string().contains("rows"));
-    let raw = PlanOptions { process: Process::Edm, prediction: Prediction::Edm, ..Default::default() };
+    let raw = PlanOptions {
+        process: Process::Edm,
+        prediction: Prediction::Consistency,
+        solver: Solver::Consistency,
+        ..Default::default()
+    };
     assert!(walk(&Plan::compile(&raw).unwrap(), &[1], 1).unwrap_err().to_string().contains("prediction"));
     for (process, solver) in [(Process::Ode, Solver::Tsit5), (Process::Target, Solver::Ula)] {
         let prediction = if process == Process::Ode { Prediction::Velocity } else { Prediction::Score };

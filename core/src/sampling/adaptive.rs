@@ -70,9 +70,9 @@ impl Control {
         Control { t, h: h.min(span), errors: [1.0; ERRORS], end, rejected: false, done: false }
     }
 
-    /// The time a fraction of the way through the step; exactly the end when it is reached.
+    /// The time a fraction of the way through the step; exactly the end when it is reached, and from then on.
     pub(super) fn time(&self, fraction: f64) -> f64 {
-        if fraction == 1.0 { self.next() } else { self.t + self.direction() * fraction * self.h }
+        if fraction == 1.0 || self.done { self.next() } else { self.t + self.direction() * fraction * self.h }
     }
 
     fn direction(&self) -> f64 {

@@ -269,6 +269,27 @@ fn blocks_walk_as_a_batch_does() {
     assert!(walks > 1000, "{walks}");
 }
 
+/// Rows that have arrived are given the time of the end, while others go on.
+#[test]
+fn finished_rows_stay_at_the_end() {
+    let m = mixture();
+    for solver in [Solver::Bosh3, Solver::Dopri5, Solver::Tsit5] {
+        let plan = Plan::compile(&options(Process::Flow, solver, Prediction::Velocity)).unwrap();
+        let mut state = vec![0.0; plan.state_len(200, 2).unwrap()];
+        let (mut worst, mut waiting) = (0.0f32, 0);
+        sample(&plan, &row_seeds(4, 200), 2, &mut state, |r, x, t, y| {
+            worst = t.iter().fold(worst, |w, t| w.max(t - 1.0).max(-t));
+            if r.active_rows < 200 {
+                waiting += 1;
+                assert!(t.iter().filter(|t| **t == 0.0).count() >= 200 - r.active_rows);
+            }
+            m.predict(&plan, r, x, t, y, &mut [])
+        })
+        .unwrap();
+        assert!(worst == 0.0 && waiting > 0, "{}: {worst} {waiting}", solver.name());
+    }
+}
+
 /// Long walks in several blocks a thread; what adapts, and what keeps x on the way.
 #[test]
 fn many_rows_walk_as_a_batch_does() {
