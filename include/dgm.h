@@ -7,7 +7,7 @@
  *    dgm_last_error() then says which argument was wrong, what it was and what it should be.
  *    On failure outputs are left untouched and handles are set to NULL, unless said otherwise.
  *  - All memory belongs to the caller and is used only during the call. The only objects with a
- *    lifetime are dgm_linear, dgm_plan, dgm_model, dgm_llama and dgm_sd3: immutable, usable from
+ *    lifetime are dgm_linear, dgm_plan, dgm_mixture, dgm_model, dgm_llama and dgm_sd3: immutable, usable from
  *    any number of threads at once, each released once by its _free function (NULL is allowed).
  *  - Functions may be called from any thread, at the same time, on different outputs.
  *  - Option structs begin with struct_size; their _init functions fill it and the defaults. Structs
@@ -950,6 +950,11 @@ typedef struct dgm_linear dgm_linear;
  * A causal language model (Llama and its kin) with its weights packed. Immutable.
  */
 typedef struct dgm_llama dgm_llama;
+
+/**
+ * A Gaussian mixture, whose noised marginals are known exactly. Immutable.
+ */
+typedef struct dgm_mixture dgm_mixture;
 
 /**
  * A trained network with its weights packed. Immutable.
@@ -3081,6 +3086,101 @@ int32_t dgm_sample(const dgm_plan *plan,
                    float *t,
                    dgm_model_fn model,
                    void *ctx);
+
+/**
+ * Makes p(x0) = sum_k w_k N(x0; mu_k, diag v_k).
+ *
+ * @param weights       [components], above 0; divided by their sum
+ * @param means         [components, dims]
+ * @param variances     [components], one for all dimensions, or [components, dims]; not negative
+ * @param variances_len how many: components, or components * dims
+ * @param components    at least 1
+ * @param dims          at least 1
+ * @param out           receives the mixture (NULL on failure); release with dgm_mixture_free()
+ */
+int32_t dgm_mixture_create(const double *weights,
+                           const double *means,
+                           const double *variances,
+                           size_t variances_len,
+                           size_t components,
+                           size_t dims,
+                           dgm_mixture **out);
+
+/**
+ * Releases a mixture; NULL does nothing.
+ */
+void dgm_mixture_free(dgm_mixture *mixture);
+
+/**
+ * What the best model answers at a noise level: the expectation of its target given x = alpha x0 + sigma eps.
+ * The score of the mixture itself is DGM_PREDICTION_SCORE with alpha 1 and sigma 0.
+ *
+ * @param prediction any but DGM_PREDICTION_CONSISTENCY; of the raw networks x is what they read, scaled
+ * @param alpha      weight of the data, not negative
+ * @param sigma      weight of the noise, not negative
+ * @param sigma_data above 0; read for the raw networks of EDM and TrigFlow alone
+ * @param x          [rows, dims], contiguous
+ * @param out        [rows, dims], contiguous
+ */
+int32_t dgm_mixture_evaluate(const dgm_mixture *mixture,
+                             int32_t prediction,
+                             double alpha,
+                             double sigma,
+                             double sigma_data,
+                             const dgm_tensor *x,
+                             dgm_tensor *out);
+
+/**
+ * The log density of the noised marginal at every row of x, computed in f64.
+ *
+ * @param alpha       weight of the data, not negative
+ * @param sigma       weight of the noise, not negative
+ * @param x           [rows, dims], contiguous
+ * @param log_density receives a number a row
+ * @param len         rows
+ */
+int32_t dgm_mixture_log_density(const dgm_mixture *mixture,
+                                double alpha,
+                                double sigma,
+                                const dgm_tensor *x,
+                                double *log_density,
+                                size_t len);
+
+/**
+ * Answers the current request of a run, for dgm_run_tell() or, with numbers, dgm_run_tell_with().
+ *
+ * @param y           receives [rows, dims]
+ * @param y_len       its floats
+ * @param numbers     receives the log densities, [rows, dgm_plan_numbers()]; NULL where there are none
+ * @param numbers_len how many
+ */
+int32_t dgm_mixture_predict(const dgm_mixture *mixture,
+                            const dgm_plan *plan,
+                            const void *run,
+                            size_t run_size,
+                            const float *state,
+                            size_t state_len,
+                            float *y,
+                            size_t y_len,
+                            double *numbers,
+                            size_t numbers_len);
+
+/**
+ * Carries a started run to its end with a mixture as its model, with the same bits as telling it what
+ * dgm_mixture_predict() answers: every block of rows on its own, on all threads. On failure run and state are
+ * unchanged.
+ *
+ * @param run       of dgm_run_start() or any later state
+ * @param run_size  its size
+ * @param state     its state; the result is at dgm_run_result()
+ * @param state_len its floats
+ */
+int32_t dgm_mixture_sample(const dgm_mixture *mixture,
+                           const dgm_plan *plan,
+                           void *run,
+                           size_t run_size,
+                           float *state,
+                           size_t state_len);
 
 /**
  * Reads and packs the weights of a DiT from a safetensors file. The file is not kept open.

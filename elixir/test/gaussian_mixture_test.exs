@@ -33,6 +33,31 @@ defmodule DGM.GaussianMixtureTest do
     end
   end
 
+  test "walks have their published bits" do
+    walks = %{
+      "ula" => Keyword.put(@target, :steps, 50) ++ [solver: :ula],
+      "hmc" => Keyword.put(@target, :steps, 20) ++ [solver: :hmc, warmup: 10],
+      "tsit5" => [solver: :tsit5],
+      "ddpm" => [process: :vp_cosine, prediction: :v, solver: :ddpm, steps: 20]
+    }
+
+    lines = "../../tests/golden/mixture.txt" |> Path.expand(__DIR__) |> File.read!()
+    cases = for [name, hash] when name != "#" <- Enum.map(String.split(lines, "\n"), &String.split/1), do: {name, hash}
+    assert length(cases) == 4
+
+    for {name, hash} <- cases do
+      plan = Plan.compile(walks[name])
+      x = Sampler.sample(plan, Random.row_seeds(7, 300), 2, mixture())
+
+      fnv =
+        for <<byte <- x.data>>, reduce: 0xCBF29CE484222325 do
+          h -> Bitwise.band(Bitwise.bxor(h, byte) * 0x100000001B3, 0xFFFFFFFFFFFFFFFF)
+        end
+
+      assert Base.encode16(<<fnv::64>>, case: :lower) == hash, name
+    end
+  end
+
   test "a function that calls the mixture is the same model" do
     plan = Plan.compile(steps: 9, solver: :heun)
     seeds = Random.row_seeds(4, 40)

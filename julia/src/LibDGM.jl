@@ -193,6 +193,8 @@ mutable struct dgm_linear end
 
 mutable struct dgm_llama end
 
+mutable struct dgm_mixture end
+
 mutable struct dgm_model end
 
 mutable struct dgm_plan end
@@ -521,6 +523,12 @@ const SYMBOLS = (
     :dgm_run_start_detached,
     :dgm_run_advance,
     :dgm_sample,
+    :dgm_mixture_create,
+    :dgm_mixture_free,
+    :dgm_mixture_evaluate,
+    :dgm_mixture_log_density,
+    :dgm_mixture_predict,
+    :dgm_mixture_sample,
     :dgm_model_load,
     :dgm_model_free,
     :dgm_model_get_info,
@@ -847,58 +855,76 @@ dgm_run_advance(plan, run, run_size, eval_id) =
 dgm_sample(plan, seeds, rows, elements, x_start, run, run_size, state, state_len, y, t, model, ctx) =
     @native 102 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
 
+dgm_mixture_create(weights, means, variances, variances_len, components, dims, out) =
+    @native 103 dgm_mixture_create(weights::Ptr{Float64}, means::Ptr{Float64}, variances::Ptr{Float64}, variances_len::Csize_t, components::Csize_t, dims::Csize_t, out::Ptr{Ptr{dgm_mixture}})::Int32
+
+dgm_mixture_free(mixture) =
+    @native 104 dgm_mixture_free(mixture::Ptr{dgm_mixture})::Cvoid
+
+dgm_mixture_evaluate(mixture, prediction, alpha, sigma, sigma_data, x, out) =
+    @native 105 dgm_mixture_evaluate(mixture::Ptr{dgm_mixture}, prediction::Int32, alpha::Float64, sigma::Float64, sigma_data::Float64, x::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+
+dgm_mixture_log_density(mixture, alpha, sigma, x, log_density, len) =
+    @native 106 dgm_mixture_log_density(mixture::Ptr{dgm_mixture}, alpha::Float64, sigma::Float64, x::Ptr{dgm_tensor}, log_density::Ptr{Float64}, len::Csize_t)::Int32
+
+dgm_mixture_predict(mixture, plan, run, run_size, state, state_len, y, y_len, numbers, numbers_len) =
+    @native 107 dgm_mixture_predict(mixture::Ptr{dgm_mixture}, plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, y_len::Csize_t, numbers::Ptr{Float64}, numbers_len::Csize_t)::Int32
+
+dgm_mixture_sample(mixture, plan, run, run_size, state, state_len) =
+    @native 108 dgm_mixture_sample(mixture::Ptr{dgm_mixture}, plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+
 dgm_model_load(path, out) =
-    @native 103 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
+    @native 109 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
 
 dgm_model_free(model) =
-    @native 104 dgm_model_free(model::Ptr{dgm_model})::Cvoid
+    @native 110 dgm_model_free(model::Ptr{dgm_model})::Cvoid
 
 dgm_model_get_info(model, info) =
-    @native 105 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
+    @native 111 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
 
 dgm_model_metadata(model, key, buf, cap, needed) =
-    @native 106 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 112 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_model_plan_options(model, options) =
-    @native 107 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
+    @native 113 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
 
 dgm_model_workspace_len(model, batch, floats) =
-    @native 108 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 114 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_model_forward(model, x, t, labels, workspace, workspace_len, out) =
-    @native 109 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 115 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_generate(model, plan, seeds, labels, rows, out) =
-    @native 110 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 116 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_llama_load(folder, out) =
-    @native 111 dgm_llama_load(folder::Cstring, out::Ptr{Ptr{dgm_llama}})::Int32
+    @native 117 dgm_llama_load(folder::Cstring, out::Ptr{Ptr{dgm_llama}})::Int32
 
 dgm_llama_free(model) =
-    @native 112 dgm_llama_free(model::Ptr{dgm_llama})::Cvoid
+    @native 118 dgm_llama_free(model::Ptr{dgm_llama})::Cvoid
 
 dgm_llama_get_info(model, info) =
-    @native 113 dgm_llama_get_info(model::Ptr{dgm_llama}, info::Ptr{dgm_llama_info})::Int32
+    @native 119 dgm_llama_get_info(model::Ptr{dgm_llama}, info::Ptr{dgm_llama_info})::Int32
 
 dgm_llama_workspace_len(model, batch, tokens, floats) =
-    @native 114 dgm_llama_workspace_len(model::Ptr{dgm_llama}, batch::Csize_t, tokens::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 120 dgm_llama_workspace_len(model::Ptr{dgm_llama}, batch::Csize_t, tokens::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_llama_forward(model, tokens, batch, new_tokens, cache, workspace, workspace_len, logits) =
-    @native 115 dgm_llama_forward(model::Ptr{dgm_llama}, tokens::Ptr{Int64}, batch::Csize_t, new_tokens::Csize_t, cache::Ptr{dgm_kv_cache}, workspace::Ptr{Float32}, workspace_len::Csize_t, logits::Ptr{dgm_tensor})::Int32
+    @native 121 dgm_llama_forward(model::Ptr{dgm_llama}, tokens::Ptr{Int64}, batch::Csize_t, new_tokens::Csize_t, cache::Ptr{dgm_kv_cache}, workspace::Ptr{Float32}, workspace_len::Csize_t, logits::Ptr{dgm_tensor})::Int32
 
 dgm_sd3_load(folder, out) =
-    @native 116 dgm_sd3_load(folder::Cstring, out::Ptr{Ptr{dgm_sd3}})::Int32
+    @native 122 dgm_sd3_load(folder::Cstring, out::Ptr{Ptr{dgm_sd3}})::Int32
 
 dgm_sd3_free(model) =
-    @native 117 dgm_sd3_free(model::Ptr{dgm_sd3})::Cvoid
+    @native 123 dgm_sd3_free(model::Ptr{dgm_sd3})::Cvoid
 
 dgm_sd3_get_info(model, info) =
-    @native 118 dgm_sd3_get_info(model::Ptr{dgm_sd3}, info::Ptr{dgm_sd3_info})::Int32
+    @native 124 dgm_sd3_get_info(model::Ptr{dgm_sd3}, info::Ptr{dgm_sd3_info})::Int32
 
 dgm_sd3_workspace_len(model, height, width, tokens, floats) =
-    @native 119 dgm_sd3_workspace_len(model::Ptr{dgm_sd3}, height::Csize_t, width::Csize_t, tokens::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 125 dgm_sd3_workspace_len(model::Ptr{dgm_sd3}, height::Csize_t, width::Csize_t, tokens::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_sd3_forward(model, x, t, text, pooled, workspace, workspace_len, out) =
-    @native 120 dgm_sd3_forward(model::Ptr{dgm_sd3}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, text::Ptr{dgm_tensor}, pooled::Ptr{dgm_tensor}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 126 dgm_sd3_forward(model::Ptr{dgm_sd3}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, text::Ptr{dgm_tensor}, pooled::Ptr{dgm_tensor}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 end

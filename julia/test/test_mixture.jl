@@ -36,6 +36,17 @@
         @test export_run(whole) == export_run(told) == export_run(stepped) == export_run(own)
         get(options, :solver, :ula) in (:mala, :hmc) && @test sum(D.accepted(whole)) > 0
     end
+    golden = filter(l -> !startswith(l, '#'), readlines(joinpath(PROJECT, "..", "tests", "golden", "mixture.txt")))
+    @test length(golden) == 4
+    walks = Dict("ula" => (; target..., solver = :ula, steps = 50), "tsit5" => (; solver = :tsit5),
+                 "hmc" => (; target..., solver = :hmc, steps = 20, warmup = 10),
+                 "ddpm" => (; process = :vp_cosine, prediction = :v, solver = :ddpm, steps = 20))
+    for line in golden
+        name, hash = split(line)
+        x = D.sample(row_seeds(7, 300), mixture, D.Plan(; walks[name]...), (2, 300))
+        fnv(h, b) = (h ⊻ b) * 0x00000100000001b3
+        @test string(foldl(fnv, reinterpret(UInt8, vec(x)); init = 0xcbf29ce484222325), base = 16, pad = 16) == hash
+    end
     plan = D.Plan(; steps = 40)
     x = D.sample(1, mixture, plan, (2, 2000))
     @test abs(sum(x[1, :] .> 0.3) / 2000 - 0.35) < 0.1

@@ -66,6 +66,56 @@ static void walks(void (*set)(dgm_plan_options *))
     dgm_plan_free(plan);
 }
 
+static void ula50(dgm_plan_options *o) { ula(o), o->steps = 50; }
+static void hmc20(dgm_plan_options *o) { hmc(o), o->steps = 20, o->warmup = 10; }
+static void ddpm20(dgm_plan_options *o) { ddpm(o), o->steps = 20; }
+
+/* The bits of every language: FNV-1a of the result. */
+static void published(void)
+{
+    enum { MANY = 300 };
+    static const struct {
+        const char *name;
+        void (*set)(dgm_plan_options *);
+    } all[] = {{"ula", ula50}, {"hmc", hmc20}, {"tsit5", tsit5}, {"ddpm", ddpm20}};
+    static unsigned char run[1 << 20];
+    static float state[1 << 16];
+    uint64_t seeds[MANY];
+    OK(dgm_row_seeds(7, MANY, seeds));
+    FILE *file = fopen("tests/golden/mixture.txt", "r");
+    char line[256], name[64], want[64];
+    int seen = 0;
+    CHECK(file != NULL);
+    while (file && fgets(line, sizeof line, file)) {
+        if (line[0] == '#' || sscanf(line, "%63s %63s", name, want) != 2)
+            continue;
+        for (size_t i = 0; i < COUNT(all); i++) {
+            if (strcmp(name, all[i].name) != 0)
+                continue;
+            dgm_plan *plan = compiled(all[i].set);
+            size_t size, len;
+            OK(dgm_plan_run_size(plan, MANY, &size));
+            OK(dgm_plan_state_len(plan, MANY, DIMS, &len));
+            CHECK(size <= sizeof run && len <= COUNT(state));
+            OK(dgm_run_start(plan, seeds, MANY, DIMS, NULL, run, size, state, len));
+            OK(dgm_mixture_sample(mixture, plan, run, size, state, len));
+            uint64_t fnv = 0xcbf29ce484222325u;
+            for (size_t b = 0; b < MANY * DIMS * sizeof(float); b++)
+                fnv = (fnv ^ ((const unsigned char *)state)[b]) * 0x100000001b3u;
+            char got[20];
+            snprintf(got, sizeof got, "%016llx", (unsigned long long)fnv);
+            if (strcmp(got, want) != 0)
+                fprintf(stderr, "%s %s\n", name, got);
+            CHECK(strcmp(got, want) == 0);
+            dgm_plan_free(plan);
+            seen++;
+        }
+    }
+    if (file)
+        fclose(file);
+    CHECK(seen == 4);
+}
+
 static void answers(void)
 {
     dgm_mixture *normal = NULL;
@@ -158,6 +208,7 @@ int main(void)
     void (*const all[])(dgm_plan_options *) = {ula, hmc, tsit5, ddpm};
     for (size_t i = 0; i < COUNT(all); i++)
         walks(all[i]);
+    published();
     answers();
     bad_mixtures();
     bad_runs();
