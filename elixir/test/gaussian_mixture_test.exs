@@ -42,7 +42,11 @@ defmodule DGM.GaussianMixtureTest do
     }
 
     lines = "../../tests/golden/mixture.txt" |> Path.expand(__DIR__) |> File.read!()
-    cases = for [name, hash] when name != "#" <- Enum.map(String.split(lines, "\n"), &String.split/1), do: {name, hash}
+
+    cases =
+      for [name, hash] when name != "#" <- Enum.map(String.split(lines, "\n"), &String.split/1),
+          do: {name, hash}
+
     assert length(cases) == 4
 
     for {name, hash} <- cases do
@@ -100,7 +104,8 @@ defmodule DGM.GaussianMixtureTest do
           {"mixture", fn -> GaussianMixture.evaluate(:a, x) end},
           {"x", fn -> GaussianMixture.evaluate(mixture(), Tensor.new([[1.0]])) end},
           {"x", fn -> GaussianMixture.log_density(mixture(), "x") end},
-          {"prediction", fn -> GaussianMixture.evaluate(mixture(), x, prediction: :consistency) end},
+          {"prediction",
+           fn -> GaussianMixture.evaluate(mixture(), x, prediction: :consistency) end},
           {"prediction", fn -> GaussianMixture.evaluate(mixture(), x, prediction: :nothing) end},
           {"alpha", fn -> GaussianMixture.evaluate(mixture(), x, alpha: -1) end},
           {"sigma", fn -> GaussianMixture.log_density(mixture(), x, sigma: -1) end},

@@ -35,6 +35,7 @@ defmodule DGM.GaussianMixture do
   def new(weights, means, variances) do
     weights = Check.numbers(weights, "weights")
     count = length(weights)
+    if count == 0, do: Check.fail("weights", weights, "at least one number")
     {rows, dims} = rows(means, "means", count)
 
     variances =
@@ -131,8 +132,7 @@ defmodule DGM.GaussianMixture do
     {plan, header, state} = parts(run)
     mixture = Check.handle(mixture, __MODULE__, "mixture")
 
-    {header, state} =
-      Native.value!(Native.mixture_finish(mixture.resource, plan, header, state))
+    {header, state} = Native.value!(Native.mixture_finish(mixture.resource, plan, header, state))
 
     %{run | header: header, state: state}
   end

@@ -471,7 +471,14 @@ defmodule DGM.Sampler do
 
   defp model(fun) when is_function(fun, 3), do: fun
   defp model(%GaussianMixture{} = mixture), do: mixture
-  defp model(other), do: Check.fail("model", other, "a function of request, input and times, or a %DGM.GaussianMixture{}")
+
+  defp model(other),
+    do:
+      Check.fail(
+        "model",
+        other,
+        "a function of request, input and times, or a %DGM.GaussianMixture{}"
+      )
 
   defp look(run, quick, long, args) do
     nif = if byte_size(run.header) < @small, do: quick, else: long
