@@ -80,8 +80,8 @@ fn samplers() -> Vec<Sampler> {
         (flow(Solver::Dopri5, 1), "chooses its steps by an error bound"),
         (vp(Solver::Ddim, 16), "deterministic, first order"),
         (vp(Solver::Ddpm, 100), "ancestral: fresh noise at every step"),
-        (vp(Solver::DpmPP2M, 12), "second order from the step before"),
-        (vp(Solver::UniPC, 8), "predictor and corrector, eight evaluations"),
+        (vp(Solver::DpmPP2M, 12), "extrapolates from the step before: with few even steps it overshoots data this sharp"),
+        (vp(Solver::UniPC, 8), "eight evaluations, of which data this sharp needs more"),
         (karras(Process::Edm, Prediction::Edm, Solver::Heun, 12), "the raw network of Karras 2022"),
         (
             PlanOptions {
@@ -91,8 +91,8 @@ fn samplers() -> Vec<Sampler> {
             },
             "Langevin steps at falling noise levels",
         ),
-        (target(Solver::Ula, 500, 0.0005), "no noise levels: chains that start apart stay apart"),
-        (tested(Solver::Hmc, 200), "tested proposals of ten leapfrog steps"),
+        (target(Solver::Ula, 500, 0.0005), "no noise levels: chains stay in the part where they begin, so the weights are wrong"),
+        (tested(Solver::Hmc, 200), "tested proposals of ten leapfrog steps: exact inside a part, as slow between parts"),
     ]
 }
 
