@@ -80,7 +80,10 @@ fn samplers() -> Vec<Sampler> {
         (flow(Solver::Dopri5, 1), "chooses its steps by an error bound"),
         (vp(Solver::Ddim, 16), "deterministic, first order"),
         (vp(Solver::Ddpm, 100), "ancestral: fresh noise at every step"),
-        (vp(Solver::DpmPP2M, 12), "extrapolates from the step before: with few even steps it overshoots data this sharp"),
+        (
+            vp(Solver::DpmPP2M, 12),
+            "extrapolates from the step before: with few even steps it overshoots data this sharp",
+        ),
         (vp(Solver::UniPC, 8), "eight evaluations, of which data this sharp needs more"),
         (karras(Process::Edm, Prediction::Edm, Solver::Heun, 12), "the raw network of Karras 2022"),
         (
@@ -91,8 +94,14 @@ fn samplers() -> Vec<Sampler> {
             },
             "Langevin steps at falling noise levels",
         ),
-        (target(Solver::Ula, 500, 0.0005), "no noise levels: chains stay in the part where they begin, so the weights are wrong"),
-        (tested(Solver::Hmc, 200), "tested proposals of ten leapfrog steps: exact inside a part, as slow between parts"),
+        (
+            target(Solver::Ula, 500, 0.0005),
+            "no noise levels: chains stay in the part where they begin, so the weights are wrong",
+        ),
+        (
+            tested(Solver::Hmc, 200),
+            "tested proposals of ten leapfrog steps: exact inside a part, as slow between parts",
+        ),
     ]
 }
 

@@ -311,7 +311,8 @@ fn many_rows_walk_as_a_batch_does() {
 /// The bits that every language must give: FNV-1a of the results' bytes, little-endian.
 #[test]
 fn walks_have_their_published_bits() {
-    let target = PlanOptions { process: Process::Target, prediction: Prediction::Score, ..Default::default() };
+    let target =
+        PlanOptions { process: Process::Target, prediction: Prediction::Score, ..Default::default() };
     let vp = PlanOptions { process: Process::VpCosine, prediction: Prediction::V, ..Default::default() };
     let mut seen = 0;
     for line in include_str!("../../../../tests/golden/mixture.txt").lines().filter(|l| !l.starts_with('#')) {
@@ -328,7 +329,8 @@ fn walks_have_their_published_bits() {
         let mut run = Run::start(&plan, &row_seeds(7, 300), 2, None, &mut state).unwrap();
         drive_rows(&plan, &mut run, &mut state, &mixture()).unwrap();
         let bytes = state[..600].iter().flat_map(|v| v.to_le_bytes());
-        let fnv = bytes.fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let fnv =
+            bytes.fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         assert_eq!(format!("{fnv:016x}"), hash, "{name}");
         seen += 1;
     }
