@@ -138,7 +138,7 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(frequencies, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t):
-        return self.mlp(timestep_embedding(t, self.frequencies))
+        return self.mlp(timestep_embedding(t, self.frequencies).to(self.mlp[0].weight.dtype))
 
 
 class LabelEmbedder(nn.Module):

@@ -1,6 +1,9 @@
 """Whole networks: DiT of the published sizes with random weights, and the digits network of this repository."""
 
+import copy
 import ctypes
+import io
+import itertools
 import os
 import sys
 import tempfile
@@ -12,7 +15,7 @@ from harness.library import ROOT, Tensor
 from harness.measure import Timed
 from harness.openvino import compile_model, share
 
-from .case import Case, Made
+from .case import NAMES, Case, Made
 
 sys.path.insert(0, os.path.join(ROOT, "models"))
 from dit import DiT, load_dit  # noqa: E402
@@ -73,12 +76,12 @@ def _random(size, side):
     return net
 
 
-def _openvino(net, inputs, threads):
+def _openvino(net, inputs, threads, bf16):
     import openvino as ov
 
     model = ov.convert_model(net, example_input=inputs)
     model.reshape({i: list(t.shape) for i, t in enumerate(inputs)})
-    request = compile_model(model, threads, False).create_infer_request()
+    request = compile_model(model, threads, bf16).create_infer_request()
     out = torch.empty_like(inputs[0])
     for i, t in enumerate(inputs):
         request.set_input_tensor(i, share(t))
@@ -113,43 +116,52 @@ def _ort(net, inputs, threads):
     return call
 
 
-def _make(engine, probe, threads, compile_too, load, batch):
+def _make(engine, probe, threads, compile_too, load, batch, dtype):
     net, path, keep = load()
     inputs = torch.randn(batch, net.in_channels, net.input_size, net.input_size), torch.rand(batch), \
         torch.arange(batch) % net.num_classes
     ours = Ours(engine, path)
     keep.close()
     expected = net(*inputs)
-    peers = {"torch eager": lambda: lambda: net(*inputs)}
+    bf16, left_out = dtype == torch.bfloat16, {}
+    peers = {"openvino": _openvino(net, inputs, threads, bf16)}
+    if bf16:
+        left_out["onnxruntime"] = "no bf16 arithmetic"
+    elif 4 * sum(p.numel() for p in net.parameters()) > MOST_OF_ONNX:
+        left_out["onnxruntime"] = "the weights do not fit into one ONNX file"
+    else:
+        peers["onnxruntime"] = _ort(net, inputs, threads)
+    if bf16:
+        net = copy.deepcopy(net).bfloat16()
+    x, t, labels = inputs
+    own = x.to(dtype), t, labels
+    peers["torch eager"] = lambda: net(*own)
     if compile_too:
         compiled = torch.compile(net, dynamic=False, options={"freezing": True})
-        peers["torch compile, frozen"] = lambda: lambda: compiled(*inputs)
-    peers["openvino"] = lambda: _openvino(net, inputs, threads)
-    left_out = {}
-    if 4 * sum(p.numel() for p in net.parameters()) < MOST_OF_ONNX:
-        peers["onnxruntime"] = lambda: _ort(net, inputs, threads)
-    else:
-        left_out["onnxruntime"] = "the weights do not fit into one ONNX file"
-    timed = [Timed("ours", ours.forward(*inputs))]
-    timed += [Timed(name, make()) for name, make in peers.items()]
-    work = 2 * flops(net) / 2 * batch
-    return Made(timed, expected, 1e-3, limit_ms=lambda: 1e3 * work / probe.clean, left_out=left_out, free=ours.free)
+        peers["torch compile, frozen"] = lambda: compiled(*own)
+    timed = [Timed("ours", ours.forward(*inputs))] + [Timed(name, call) for name, call in peers.items()]
+    work = flops(net) * batch
+    peak = (lambda: probe.clean_bf16) if bf16 else (lambda: probe.clean)
+    return Made(timed, expected, 0.2 if bf16 else 1e-3, limit_ms=lambda: 1e3 * work / peak(), left_out=left_out,
+                free=ours.free)
 
 
 def cases(engine, probe, threads, compile_too):
-    import io
-
     for size, shapes in SHAPES.items():
-        for side, batch in shapes:
-            def load(size=size, side=side):
+        for (side, batch), dtype in itertools.product(shapes, (torch.float32, torch.bfloat16)):
+            def load(size=size, side=side, dtype=dtype):
                 net = _random(size, side)
+                if dtype == torch.bfloat16:
+                    # What both compute with.
+                    net = net.bfloat16().float()
                 f = tempfile.NamedTemporaryFile(suffix=".safetensors")
-                save_file(net.state_dict(), f.name, net.metadata())
+                save_file({name: p.to(dtype) for name, p in net.state_dict().items()}, f.name, net.metadata())
                 return net, f.name, f
 
-            yield Case(f"DiT-{size}, {side * side // 4} tokens, batch {batch}", "dit", "f32", "fma_f32",
-                       lambda load=load, batch=batch: _make(engine, probe, threads, compile_too, load, batch), 4.0)
+            yield Case(f"DiT-{size}, {side * side // 4} tokens, batch {batch}", "dit", NAMES[dtype],
+                       f"fma_{NAMES[dtype]}", lambda load=load, batch=batch, dtype=dtype:
+                       _make(engine, probe, threads, compile_too, load, batch, dtype), 4.0)
     for batch in (1, 8, 64):
         load = lambda: (load_dit(DIGITS)[0].eval(), DIGITS, io.BytesIO())
-        yield Case(f"digits, batch {batch}", "digits", "f32", "fma_f32",
-                   lambda load=load, batch=batch: _make(engine, probe, threads, compile_too, load, batch))
+        yield Case(f"digits, batch {batch}", "digits", "f32", "fma_f32", lambda load=load, batch=batch:
+                   _make(engine, probe, threads, compile_too, load, batch, torch.float32))

@@ -40,4 +40,4 @@ pub(crate) use paged::{Columns, PagedRows, Slot, Strip};
 pub use peak::{dot_work, fma_work, read_work};
 pub(crate) use simd::Simd;
 pub(crate) use team::Team;
-pub(crate) use words::Words;
+pub(crate) use words::{Lend, Words};

@@ -29,6 +29,26 @@ macro_rules! words {
 
 words!(f16, bf16);
 
+/// Room for numbers of one type, lent to numbers of another.
+pub(crate) trait Lend: Sized {
+    /// Twice as many in the place of as many f32 for those of half precision.
+    fn lend(room: &mut [f32]) -> &mut [Self];
+}
+
+impl Lend for f32 {
+    fn lend(room: &mut [f32]) -> &mut [f32] {
+        room
+    }
+}
+
+impl Lend for bf16 {
+    fn lend(room: &mut [f32]) -> &mut [bf16] {
+        // SAFETY: a transparent u16, of which two take the place of an f32; every pattern of bits is a number of both
+        // types, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), 2 * room.len()) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +60,15 @@ mod tests {
         x.words_mut()[0] = 0x4040;
         assert_eq!(x[0].to_f32(), 3.0);
         assert_eq!([f16::NAN, f16::ONE].words(), [f16::NAN.to_bits(), f16::ONE.to_bits()]);
+    }
+
+    #[test]
+    fn room_holds_twice_as_many_halves() {
+        let mut room = [0.0f32; 3];
+        let halves = bf16::lend(&mut room);
+        assert_eq!(halves.len(), 6);
+        halves.fill(bf16::ONE);
+        assert!(room.iter().all(|x| x.to_bits() == 0x3f80_3f80));
+        assert_eq!(f32::lend(&mut room).len(), 3);
     }
 }

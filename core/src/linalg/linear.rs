@@ -10,7 +10,7 @@ use super::options::LinearOptions;
 use super::packed::{PANEL, PackedLinear};
 use crate::arch::{Matrix, MatrixMut, blas, dispatch};
 use crate::error::{Error, Result, check_shape};
-use crate::tensor::{Dtype, Floats, FloatsMut};
+use crate::tensor::{Dtype, Element, Floats, FloatsMut};
 use crate::threads;
 
 /// `out[m][n] = act(sum over k of x[m][k] * w[n][k] + b[n])`, then what [`LinearOptions`] say.
@@ -63,12 +63,12 @@ pub fn linear<'a, 'e, 'o>(
 }
 
 /// [`linear`] on contiguous rows; panics when a slice is too short or the options do not fit.
-pub(crate) fn linear_rows<'e>(
-    x: &[f32],
+pub(crate) fn linear_rows<'e, X: Element, Y: Element>(
+    x: &[X],
     rows: usize,
     w: &PackedLinear,
     options: impl Into<LinearOptions<'e>>,
-    out: &mut [f32],
+    out: &mut [Y],
 ) {
     let options: LinearOptions = options.into();
     let (inputs, outputs) = (w.in_features(), w.out_features());
@@ -76,7 +76,7 @@ pub(crate) fn linear_rows<'e>(
     let out = &mut out[..rows * outputs];
     let out = ArrayViewMut2::from_shape((rows, outputs), out).expect("as many as counted");
     options.check(rows, outputs).expect("options of this layer");
-    run(x.into(), w, Tail::new(options, rows), out.into());
+    run(X::floats(x), w, Tail::new(options, rows), Y::floats_mut(out));
 }
 
 /// Rows a task: the block of x stays in L2 while panels stream past it.

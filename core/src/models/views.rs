@@ -8,31 +8,31 @@ pub(super) fn internal(e: ndarray::ShapeError) -> Error {
     Error::Internal(e.to_string())
 }
 
-pub(super) fn view2(data: &[f32], rows: usize, cols: usize) -> Result<ArrayView2<'_, f32>> {
+pub(super) fn view2<T>(data: &[T], rows: usize, cols: usize) -> Result<ArrayView2<'_, T>> {
     ArrayView2::from_shape((rows, cols), data).map_err(internal)
 }
 
-pub(super) fn view2_mut(data: &mut [f32], rows: usize, cols: usize) -> Result<ArrayViewMut2<'_, f32>> {
+pub(super) fn view2_mut<T>(data: &mut [T], rows: usize, cols: usize) -> Result<ArrayViewMut2<'_, T>> {
     ArrayViewMut2::from_shape((rows, cols), data).map_err(internal)
 }
 
-pub(super) fn view3(data: &[f32], b: usize, rows: usize, cols: usize) -> Result<ArrayView3<'_, f32>> {
+pub(super) fn view3<T>(data: &[T], b: usize, rows: usize, cols: usize) -> Result<ArrayView3<'_, T>> {
     ArrayView3::from_shape((b, rows, cols), data).map_err(internal)
 }
 
-pub(super) fn view3_mut(
-    data: &mut [f32],
+pub(super) fn view3_mut<T>(
+    data: &mut [T],
     b: usize,
     rows: usize,
     cols: usize,
-) -> Result<ArrayViewMut3<'_, f32>> {
+) -> Result<ArrayViewMut3<'_, T>> {
     ArrayViewMut3::from_shape((b, rows, cols), data).map_err(internal)
 }
 
-pub(super) fn view4(data: &[f32], shape: [usize; 4]) -> Result<ArrayView4<'_, f32>> {
+pub(super) fn view4<T>(data: &[T], shape: [usize; 4]) -> Result<ArrayView4<'_, T>> {
     ArrayView4::from_shape(shape, data).map_err(internal)
 }
 
-pub(super) fn view4_mut(data: &mut [f32], shape: [usize; 4]) -> Result<ArrayViewMut4<'_, f32>> {
+pub(super) fn view4_mut<T>(data: &mut [T], shape: [usize; 4]) -> Result<ArrayViewMut4<'_, T>> {
     ArrayViewMut4::from_shape(shape, data).map_err(internal)
 }

@@ -108,20 +108,9 @@ impl<R: Read + Seek> WeightFile<R> {
         self.header.info(tensor).is_some()
     }
 
-    /// Reads an f32 tensor of a known shape, in row-major order.
-    pub(crate) fn f32(&mut self, tensor: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let dtype = self.dtype(tensor)?;
-        if dtype != Dtype::F32 {
-            return Err(self.error(format!("tensor {tensor} has dtype {dtype:?}, expected F32")));
-        }
-        self.widened(tensor, shape)
-    }
-
     /// Reads a tensor of f32, f16 or bf16 and a known shape, in row-major order, and widens it.
     pub(crate) fn widened(&mut self, tensor: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let mut numbers = self.room(&[tensor])?;
-        self.read(tensor, shape, &mut numbers)?;
-        Ok(match numbers {
+        Ok(match self.numbers(tensor, shape)? {
             Numbers::F32(x) => x,
             Numbers::F16(x) => self.filled(x.into_iter().map(f16::to_f32))?,
             Numbers::Bf16(x) => self.filled(x.into_iter().map(bf16::to_f32))?,
@@ -139,6 +128,13 @@ impl<R: Read + Seek> WeightFile<R> {
         let mut room = Vec::new();
         room.try_reserve_exact(count).map_err(|e| self.error(format!("a tensor of {count} numbers: {e}")))?;
         Ok(room)
+    }
+
+    /// Reads a tensor of f32, f16 or bf16 and a known shape, in row-major order.
+    pub(crate) fn numbers(&mut self, tensor: &str, shape: &[usize]) -> Result<Numbers> {
+        let mut numbers = self.room(&[tensor])?;
+        self.read(tensor, shape, &mut numbers)?;
+        Ok(numbers)
     }
 
     /// Reads matrices of `columns` columns below one another: names and rows. All f32, f16 or bf16.

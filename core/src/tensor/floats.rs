@@ -29,6 +29,22 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     fn from_f32(x: f32) -> Self;
     fn row(row: &[Self]) -> Row<'_>;
     fn row_mut(row: &mut [Self]) -> RowMut<'_>;
+    fn floats<D: Dimension>(x: ArrayView<'_, Self, D>) -> Floats<'_, D>;
+    fn floats_mut<D: Dimension>(x: ArrayViewMut<'_, Self, D>) -> FloatsMut<'_, D>;
+}
+
+/// The last two, which call what `into` calls.
+macro_rules! wrapped {
+    () => {
+        #[inline(always)]
+        fn floats<D: Dimension>(x: ArrayView<'_, Self, D>) -> Floats<'_, D> {
+            x.into()
+        }
+        #[inline(always)]
+        fn floats_mut<D: Dimension>(x: ArrayViewMut<'_, Self, D>) -> FloatsMut<'_, D> {
+            x.into()
+        }
+    };
 }
 
 impl Element for f32 {
@@ -48,6 +64,7 @@ impl Element for f32 {
     fn row_mut(row: &mut [Self]) -> RowMut<'_> {
         RowMut::F32(row)
     }
+    wrapped!();
 }
 
 impl Element for f16 {
@@ -67,6 +84,7 @@ impl Element for f16 {
     fn row_mut(row: &mut [Self]) -> RowMut<'_> {
         RowMut::F16(row.words_mut())
     }
+    wrapped!();
 }
 
 impl Element for bf16 {
@@ -86,6 +104,7 @@ impl Element for bf16 {
     fn row_mut(row: &mut [Self]) -> RowMut<'_> {
         RowMut::Bf16(row.words_mut())
     }
+    wrapped!();
 }
 
 /// A read-only array of one of the three types; every such `ArrayView` becomes one by `into()`.

@@ -1,18 +1,17 @@
-//! The diffusion transformer with adaLN-Zero conditioning.
+//! The forward pass.
 
-use std::collections::BTreeMap;
-use std::io::{Read, Seek};
-use std::path::Path;
+use half::bf16;
+use ndarray::{ArrayView2, ArrayView4, ArrayViewMut4, Axis, s};
 
-use ndarray::{ArrayView1, ArrayView2, ArrayView4, ArrayViewMut4, Axis, s};
-
-use super::config::DitConfig;
-use super::views::{internal, view2, view2_mut, view3, view3_mut};
-use super::weights::WeightFile;
+use super::{Block, Dit};
+use crate::arch::Lend;
 use crate::attention::{AttentionOptions, attention};
 use crate::error::{Error, Result, check_shape};
-use crate::linalg::{Activation, LinearOptions, PackedLinear, Residual, linear_rows};
+use crate::linalg::{Activation, LinearOptions, Residual, linear_rows};
+use crate::models::DitConfig;
+use crate::models::views::{internal, view2, view2_mut, view3, view3_mut};
 use crate::nn;
+use crate::tensor::Element;
 use crate::threads;
 
 /// The epsilon of every layer norm of the architecture.
@@ -22,122 +21,13 @@ const MAX_PERIOD: f32 = 10_000.0;
 /// Rows of a linear layer that are worth reading its weights for.
 const FEWEST_ROWS: usize = 128;
 
-struct Block {
-    modulation: PackedLinear,
-    qkv: PackedLinear,
-    proj: PackedLinear,
-    fc1: PackedLinear,
-    fc2: PackedLinear,
-}
-
-/// A class-conditional diffusion transformer (DiT, adaLN-Zero), weights packed for [`linear`](crate::linalg::linear).
-///
-/// Peebles and Xie, "Scalable Diffusion Models with Transformers", 2023. Tensor names are
-/// those of the official checkpoints. Immutable after loading: share it between threads.
-pub struct Dit {
-    config: DitConfig,
-    metadata: BTreeMap<String, String>,
-    patch_embed: PackedLinear,
-    pos_embed: Vec<f32>,
-    time1: PackedLinear,
-    time2: PackedLinear,
-    class_table: Vec<f32>,
-    blocks: Vec<Block>,
-    final_modulation: PackedLinear,
-    final_linear: PackedLinear,
-}
-
-impl std::fmt::Debug for Dit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dit").field("config", &self.config).field("bytes", &self.bytes()).finish()
-    }
-}
-
 impl Dit {
-    /// Loads a safetensors file. Weights are packed tensor by tensor.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is not a
-    /// well-formed safetensors file or not a DiT; the message names the tensor.
-    pub fn load(path: &Path) -> Result<Self> {
-        Self::read(WeightFile::open(path)?)
-    }
-
-    /// Like [`Dit::load`] from the bytes of a file.
-    ///
-    /// # Errors
-    /// As [`Dit::load`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        Self::read(WeightFile::from_bytes(bytes)?)
-    }
-
-    fn read<R: Read + Seek>(mut file: WeightFile<R>) -> Result<Self> {
-        let metadata = file.metadata();
-        let config = DitConfig::read(&file, &metadata)?;
-        let (d, f, h) = (config.hidden, config.frequency_embedding, config.mlp_hidden);
-        let patch_in = config.channels * config.patch * config.patch;
-        let patch_out = config.out_channels * config.patch * config.patch;
-        // The patch embedding is a convolution with stride = kernel: a linear layer on patches.
-        let weight = file.f32("x_embedder.proj.weight", &[d, config.channels, config.patch, config.patch])?;
-        let bias = file.f32("x_embedder.proj.bias", &[d])?;
-        let patch_embed = pack(&weight, &bias, d, patch_in)?;
-        let mut layer = |name: String, out: usize, inputs: usize| -> Result<PackedLinear> {
-            let weight = file.f32(&format!("{name}.weight"), &[out, inputs])?;
-            let bias = file.f32(&format!("{name}.bias"), &[out])?;
-            pack(&weight, &bias, out, inputs)
-        };
-        let mut blocks = Vec::with_capacity(config.depth);
-        for i in 0..config.depth {
-            blocks.push(Block {
-                modulation: layer(format!("blocks.{i}.adaLN_modulation.1"), 6 * d, d)?,
-                qkv: layer(format!("blocks.{i}.attn.qkv"), 3 * d, d)?,
-                proj: layer(format!("blocks.{i}.attn.proj"), d, d)?,
-                fc1: layer(format!("blocks.{i}.mlp.fc1"), h, d)?,
-                fc2: layer(format!("blocks.{i}.mlp.fc2"), d, h)?,
-            });
-        }
-        let time1 = layer("t_embedder.mlp.0".to_string(), d, f)?;
-        let time2 = layer("t_embedder.mlp.2".to_string(), d, d)?;
-        let final_modulation = layer("final_layer.adaLN_modulation.1".to_string(), 2 * d, d)?;
-        let final_linear = layer("final_layer.linear".to_string(), patch_out, d)?;
-        Ok(Dit {
-            pos_embed: file.f32("pos_embed", &[1, config.tokens(), d])?,
-            class_table: file.f32("y_embedder.embedding_table.weight", &[config.num_classes + 1, d])?,
-            config,
-            metadata,
-            patch_embed,
-            time1,
-            time2,
-            blocks,
-            final_modulation,
-            final_linear,
-        })
-    }
-
-    /// The dimensions.
-    pub fn config(&self) -> &DitConfig {
-        &self.config
-    }
-
-    /// The file's `__metadata__`.
-    pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
-    }
-
-    /// Bytes of the packed weights.
-    pub fn bytes(&self) -> usize {
-        let layers = self.blocks.iter().flat_map(|b| [&b.modulation, &b.qkv, &b.proj, &b.fc1, &b.fc2]);
-        let ends = [&self.patch_embed, &self.time1, &self.time2, &self.final_modulation, &self.final_linear];
-        let tables = (self.pos_embed.len() + self.class_table.len()) * size_of::<f32>();
-        layers.chain(ends).map(PackedLinear::bytes).sum::<usize>() + tables
-    }
-
     /// Floats of workspace that [`Dit::forward`] needs for a batch.
     ///
     /// # Errors
     /// [`Error::Overflow`] when the size leaves the address space.
     pub fn workspace_len(&self, batch: usize) -> Result<usize> {
-        Sizes::new(&self.config)
+        self.sizes()
             .per_image()
             .checked_mul(batch)
             .filter(|&n| n <= isize::MAX as usize / size_of::<f32>())
@@ -203,7 +93,7 @@ impl Dit {
         } else {
             batch
         };
-        let per_image = Sizes::new(c).per_image();
+        let per_image = self.sizes().per_image();
         let items = x
             .axis_chunks_iter(Axis(0), chunk)
             .zip(t.chunks(chunk))
@@ -212,7 +102,11 @@ impl Dit {
             .zip(out.axis_chunks_iter_mut(Axis(0), chunk));
         let failure = std::sync::Mutex::new(None);
         let run = |((((x, t), labels), workspace), out)| {
-            if let Err(e) = self.forward_part(x, t, labels, workspace, out) {
+            let done = match self.multiplies_bf16() {
+                true => self.forward_part::<bf16>(x, t, labels, workspace, out),
+                false => self.forward_part::<f32>(x, t, labels, workspace, out),
+            };
+            if let Err(e) = done {
                 failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(e);
             }
         };
@@ -228,7 +122,13 @@ impl Dit {
         }
     }
 
-    fn forward_part(
+    fn sizes(&self) -> Sizes {
+        let size = if self.multiplies_bf16() { size_of::<bf16>() } else { size_of::<f32>() };
+        Sizes::new(&self.config, size)
+    }
+
+    /// Some images; layers multiply numbers of type `T`.
+    fn forward_part<T: Element + Lend>(
         &self,
         x: ArrayView4<'_, f32>,
         t: &[f32],
@@ -239,15 +139,18 @@ impl Dit {
         let c = &self.config;
         let (b, tokens, d) = (t.len(), c.tokens(), c.hidden);
         let rows = b * tokens;
-        let mut space = Sizes::new(c).split(workspace, b);
+        let mut space = self.sizes().split(workspace, b);
 
         self.condition(t, labels, &mut space)?;
         let Space { cond, modulation, stream, normed, wide, .. } = space;
+        let normed = &mut T::lend(normed)[..rows * d];
+        let wider = T::lend(wide);
 
         let patches = c.channels * c.patch * c.patch;
-        nn::patchify(x, c.patch, view3_mut(&mut wide[..rows * patches], b, tokens, patches)?)?;
+        let cut = T::floats_mut(view3_mut(&mut wider[..rows * patches], b, tokens, patches)?);
+        nn::patchify(x, c.patch, cut)?;
         let positions = Residual::Rows(view2(&self.pos_embed, tokens, d)?.into());
-        linear_rows(&wide[..rows * patches], rows, &self.patch_embed, positions, stream);
+        linear_rows(&wider[..rows * patches], rows, &self.patch_embed, positions, stream);
 
         for block in &self.blocks {
             linear_rows(cond, b, &block.modulation, Activation::None, modulation);
@@ -259,9 +162,9 @@ impl Dit {
                 part(0),
                 part(1),
                 EPS,
-                view3_mut(normed, b, tokens, d)?,
+                T::floats_mut(view3_mut(normed, b, tokens, d)?),
             )?;
-            self.attend(block, normed, &mut wide[..rows * 3 * d], b)?;
+            self.attend(block, normed, &mut wider[..rows * 3 * d], b)?;
             linear_rows(normed, rows, &block.proj, gated(part(2)), stream);
 
             nn::layer_norm_modulate(
@@ -269,9 +172,9 @@ impl Dit {
                 part(3),
                 part(4),
                 EPS,
-                view3_mut(normed, b, tokens, d)?,
+                T::floats_mut(view3_mut(normed, b, tokens, d)?),
             )?;
-            let hidden = &mut wide[..rows * c.mlp_hidden];
+            let hidden = &mut wider[..rows * c.mlp_hidden];
             linear_rows(normed, rows, &block.fc1, Activation::GeluTanh, hidden);
             linear_rows(hidden, rows, &block.fc2, gated(part(5)), stream);
         }
@@ -284,7 +187,7 @@ impl Dit {
             parts.slice(s![.., ..d]),
             parts.slice(s![.., d..]),
             EPS,
-            view3_mut(normed, b, tokens, d)?,
+            T::floats_mut(view3_mut(normed, b, tokens, d)?),
         )?;
         let patches = c.out_channels * c.patch * c.patch;
         let wide = &mut wide[..rows * patches];
@@ -312,7 +215,7 @@ impl Dit {
     }
 
     /// Attention of one block: reads and overwrites `normed` `[b*T, d]`; `qkv` is scratch.
-    fn attend(&self, block: &Block, normed: &mut [f32], qkv: &mut [f32], b: usize) -> Result<()> {
+    fn attend<T: Element>(&self, block: &Block, normed: &mut [T], qkv: &mut [T], b: usize) -> Result<()> {
         let (tokens, d, heads) = (self.config.tokens(), self.config.hidden, self.config.heads);
         let size = d / heads;
         let rows = b * tokens;
@@ -320,24 +223,15 @@ impl Dit {
         // [b, T, 3, heads, size] in memory; each of q, k, v as [b, heads, T, size] by strides.
         let qkv = ndarray::ArrayView5::from_shape((b, tokens, 3, heads, size), qkv).map_err(internal)?;
         let qkv = qkv.permuted_axes([2, 0, 3, 1, 4]);
+        let part = |i: usize| T::floats(qkv.index_axis(Axis(0), i));
         let out = ArrayViewMut4::from_shape((b, tokens, heads, size), normed).map_err(internal)?;
-        attention(
-            qkv.index_axis(Axis(0), 0),
-            qkv.index_axis(Axis(0), 1),
-            qkv.index_axis(Axis(0), 2),
-            &AttentionOptions::default(),
-            out.permuted_axes([0, 2, 1, 3]),
-            None,
-        )
+        let out = T::floats_mut(out.permuted_axes([0, 2, 1, 3]));
+        attention(part(0), part(1), part(2), &AttentionOptions::default(), out, None)
     }
 }
 
-fn pack(weight: &[f32], bias: &[f32], out: usize, inputs: usize) -> Result<PackedLinear> {
-    PackedLinear::pack(view2(weight, out, inputs)?, Some(ArrayView1::from(bias).into()))
-}
-
 /// What a layer adds onto its output: `gate * y`, with a row of `gate` for each image.
-pub(super) fn gated(gate: ArrayView2<'_, f32>) -> LinearOptions<'_> {
+pub(in crate::models) fn gated(gate: ArrayView2<'_, f32>) -> LinearOptions<'_> {
     LinearOptions { gate: Some(gate.into()), residual: Residual::Out, ..Default::default() }
 }
 
@@ -347,6 +241,7 @@ struct Sizes {
     cond: usize,
     modulation: usize,
     tokens: usize,
+    normed: usize,
     wide: usize,
 }
 
@@ -362,20 +257,24 @@ struct Space<'a> {
 }
 
 impl Sizes {
-    fn new(c: &DitConfig) -> Self {
-        let patch = c.patch * c.patch * c.channels.max(c.out_channels);
+    /// `size` bytes for a number that layers multiply.
+    fn new(c: &DitConfig, size: usize) -> Self {
+        let floats = |numbers: usize| (numbers * size).div_ceil(size_of::<f32>());
+        let (patch_in, patch_out) = (c.patch * c.patch * c.channels, c.patch * c.patch * c.out_channels);
         Sizes {
             frequencies: c.frequency_embedding,
             cond: c.hidden,
             modulation: 6 * c.hidden,
             tokens: c.tokens() * c.hidden,
+            normed: floats(c.tokens() * c.hidden),
             // Shared by patches, q/k/v and the MLP's hidden layer, which live one after another.
-            wide: c.tokens() * patch.max(3 * c.hidden).max(c.mlp_hidden),
+            wide: floats(c.tokens() * patch_in.max(3 * c.hidden).max(c.mlp_hidden))
+                .max(c.tokens() * patch_out),
         }
     }
 
     fn per_image(&self) -> usize {
-        1 + self.frequencies + self.cond + self.modulation + 2 * self.tokens + self.wide
+        1 + self.frequencies + self.cond + self.modulation + self.tokens + self.normed + self.wide
     }
 
     fn split<'a>(&self, workspace: &'a mut [f32], b: usize) -> Space<'a> {
@@ -391,7 +290,7 @@ impl Sizes {
             cond: take(self.cond),
             modulation: take(self.modulation),
             stream: take(self.tokens),
-            normed: take(self.tokens),
+            normed: take(self.normed),
             wide: take(self.wide),
         }
     }
