@@ -3183,7 +3183,8 @@ int32_t dgm_mixture_sample(const dgm_mixture *mixture,
                            size_t state_len);
 
 /**
- * Reads and packs the weights of a DiT from a safetensors file. The file is not kept open.
+ * Reads and packs the weights of a DiT from a safetensors file, or from the shards that path.index.json names
+ * where there is no such file. No file is kept open.
  *
  * @param path UTF-8 path
  * @param out  receives the model (NULL on failure); release with dgm_model_free()
@@ -3265,8 +3266,8 @@ int32_t dgm_generate(const dgm_model *model,
 
 /**
  * Reads and packs the weights of what save_pretrained of LlamaForCausalLM writes: a folder with
- * config.json and one model.safetensors (no shards). Weights of f32, f16 and bf16 stay what they are. No file
- * is kept open.
+ * config.json and model.safetensors, or the shards of model.safetensors.index.json. Weights of f32, f16 and bf16
+ * stay what they are. No file is kept open.
  *
  * @param folder UTF-8 path
  * @param out    receives the model (NULL on failure); release with dgm_llama_free()
@@ -3321,8 +3322,9 @@ int32_t dgm_llama_forward(const dgm_llama *model,
 
 /**
  * Reads and packs the weights of what save_pretrained of diffusers' SD3Transformer2DModel writes: a folder
- * with config.json and one diffusion_pytorch_model.safetensors (no shards). Weights of f32, f16 and bf16 stay
- * what they are, but for the patch embedding and the table of places, which are f32. No file is kept open.
+ * with config.json and diffusion_pytorch_model.safetensors, or the shards that an index beside it names. Weights
+ * of f32, f16 and bf16 stay what they are, but for the patch embedding and the table of places, which are f32. No
+ * file is kept open.
  *
  * @param folder UTF-8 path
  * @param out    receives the model (NULL on failure); release with dgm_sd3_free()

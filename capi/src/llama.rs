@@ -49,8 +49,8 @@ pub struct dgm_llama_info {
 unsafe impl Versioned for dgm_llama_info {}
 
 /// Reads and packs the weights of what save_pretrained of LlamaForCausalLM writes: a folder with
-/// config.json and one model.safetensors (no shards). Weights of f32, f16 and bf16 stay what they are. No file
-/// is kept open.
+/// config.json and model.safetensors, or the shards of model.safetensors.index.json. Weights of f32, f16 and bf16
+/// stay what they are. No file is kept open.
 ///
 /// @param folder UTF-8 path
 /// @param out    receives the model (NULL on failure); release with dgm_llama_free()

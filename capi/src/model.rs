@@ -49,7 +49,8 @@ pub struct dgm_model_info {
 // SAFETY: repr(C), the size first, no padding, plain numbers.
 unsafe impl Versioned for dgm_model_info {}
 
-/// Reads and packs the weights of a DiT from a safetensors file. The file is not kept open.
+/// Reads and packs the weights of a DiT from a safetensors file, or from the shards that path.index.json names
+/// where there is no such file. No file is kept open.
 ///
 /// @param path UTF-8 path
 /// @param out  receives the model (NULL on failure); release with dgm_model_free()

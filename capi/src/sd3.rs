@@ -45,8 +45,9 @@ pub struct dgm_sd3_info {
 unsafe impl Versioned for dgm_sd3_info {}
 
 /// Reads and packs the weights of what save_pretrained of diffusers' SD3Transformer2DModel writes: a folder
-/// with config.json and one diffusion_pytorch_model.safetensors (no shards). Weights of f32, f16 and bf16 stay
-/// what they are, but for the patch embedding and the table of places, which are f32. No file is kept open.
+/// with config.json and diffusion_pytorch_model.safetensors, or the shards that an index beside it names. Weights
+/// of f32, f16 and bf16 stay what they are, but for the patch embedding and the table of places, which are f32. No
+/// file is kept open.
 ///
 /// @param folder UTF-8 path
 /// @param out    receives the model (NULL on failure); release with dgm_sd3_free()

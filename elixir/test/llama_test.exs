@@ -4,7 +4,12 @@ defmodule DGM.LlamaTest do
   import DGM.Golden
   alias DGM.{KVCache, Llama, Tensor}
 
-  @names ["tiny_llama", "tiny_llama_3"]
+  # What the golden values are called, and where the model lies.
+  @models [
+    {"tiny_llama", "tiny_llama"},
+    {"tiny_llama_3", "tiny_llama_3"},
+    {"tiny_llama_3", "tiny_llama_3_shards"}
+  ]
 
   setup_all do
     {:ok, model: Llama.load!(path("tiny_llama"))}
@@ -38,8 +43,8 @@ defmodule DGM.LlamaTest do
   end
 
   test "the logits of transformers" do
-    for name <- @names do
-      model = Llama.load!(path(name))
+    for {name, folder} <- @models do
+      model = Llama.load!(path(folder))
       cache = Llama.cache(model, tokens: 40, batch: 2)
       {logits, cache} = Llama.forward(model, tokens(name), cache, last: 40)
       assert_close(logits, read("#{name}.logits", "llama"), 1.0e-5, 1.0e-5)

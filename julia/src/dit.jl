@@ -1,9 +1,10 @@
 """
     DiT(path)
 
-A diffusion transformer (Peebles, Xie 2022, arXiv:2212.09748) read from a safetensors file and packed
-for the processor. `model(x, t, labels)` evaluates it. Properties: `channels`, `height`, `width`,
-`out_channels`, `num_classes`, `tokens`, `width_d`, `depth`, `heads`, `packed_bytes`.
+A diffusion transformer (Peebles, Xie 2022, arXiv:2212.09748) read from a safetensors file, or from the shards
+of `path.index.json` where there is no such file, and packed for the processor. `model(x, t, labels)` evaluates it.
+Properties: `channels`, `height`, `width`, `out_channels`, `num_classes`, `tokens`, `width_d`, `depth`, `heads`,
+`packed_bytes`.
 
 # Examples
 ```julia

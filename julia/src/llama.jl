@@ -2,7 +2,7 @@
     DGMKernels.Llama(folder)
 
 A causal language model, Llama 1 to 3, SmolLM2 and whatever else `save_pretrained` of `LlamaForCausalLM` writes
-(Touvron et al. 2023, arXiv:2302.13971): `config.json` and one `model.safetensors` (no shards) of a folder,
+(Touvron et al. 2023, arXiv:2302.13971): `config.json` and `model.safetensors`, or the shards of its index, of a folder,
 packed for the processor. Weights of `Float32`, `Float16` and `BF16` stay what they are, everything is computed in `Float32`.
 
 `model(tokens, cache)` appends tokens to a [`DGMKernels.KVCache`](@ref) and gives the logits of what follows.

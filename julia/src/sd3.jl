@@ -2,7 +2,8 @@
     DGMKernels.SD3(folder)
 
 The multimodal diffusion transformer of Stable Diffusion 3 (Esser et al. 2024, arXiv:2403.03206), as `save_pretrained`
-of diffusers' `SD3Transformer2DModel` writes it: `config.json` and one `diffusion_pytorch_model.safetensors` of a folder.
+of diffusers' `SD3Transformer2DModel` writes it: `config.json` and `diffusion_pytorch_model.safetensors`, or the shards
+of its index, of a folder.
 Times are 0 to 1000: `1000 * request.t` of a flow plan.
 `model(x, t, text, pooled)` evaluates it. Properties: `channels`, `out_channels`, `patch`, `hidden`, `depth`, `heads`,
 `text`, `pooled`, `positions`, `packed_bytes`.

@@ -2,8 +2,8 @@
 
 @testset "decoder" begin
     goldens = read_golden("llama")
-    for name in ("tiny_llama", "tiny_llama_3")
-        model = D.Llama(joinpath(GOLDEN_DIR, name))
+    for (name, folder) in (("tiny_llama", "tiny_llama"), ("tiny_llama_3", "tiny_llama_3"), ("tiny_llama_3", "tiny_llama_3_shards"))
+        model = D.Llama(joinpath(GOLDEN_DIR, folder))
         tokens, want = goldens["$name.tokens"], goldens["$name.logits"]
         cache = D.KVCache(model, 40; batch = 2)
         whole = model(tokens, cache; last = 40)

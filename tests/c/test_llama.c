@@ -172,6 +172,7 @@ int main(void)
     golden_open_files("tests/golden/llama.txt", "tests/golden/llama.bin");
     logits("tiny_llama", "tests/golden/tiny_llama");
     logits("tiny_llama_3", "tests/golden/tiny_llama_3");
+    logits("tiny_llama_3", "tests/golden/tiny_llama_3_shards");
     refusals();
     free(golden_data);
     return finish("test_llama");

@@ -1,4 +1,5 @@
-"""Make tiny_llama, tiny_llama_3, llama.bin and llama.txt: decoders with random weights, and their logits by transformers.
+"""Make tiny_llama, tiny_llama_3 (once more in shards), llama.bin and llama.txt: decoders with random weights, and their
+logits by transformers.
 
     pip install torch==2.15.0 transformers==5.24.0 safetensors
     python make_llama.py
@@ -37,7 +38,7 @@ def add(name, value):
 
 
 @torch.no_grad()
-def make(name, seed, dtype, **sizes):
+def make(name, seed, dtype, shards=None, **sizes):
     torch.manual_seed(seed)
     config = LlamaConfig(**sizes)
     model = LlamaForCausalLM(config)
@@ -52,6 +53,9 @@ def make(name, seed, dtype, **sizes):
     folder = os.path.join(HERE, name)
     model.to(dtype).save_pretrained(folder)
     os.remove(os.path.join(folder, "generation_config.json"))
+    if shards:
+        model.save_pretrained(f"{folder}_shards", max_shard_size=shards)
+        os.remove(os.path.join(f"{folder}_shards", "generation_config.json"))
 
     tokens = torch.randint(0, config.vocab_size, (2, 40))
     plain = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
@@ -89,7 +93,7 @@ def main():
          num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5,
          tie_word_embeddings=True)
     # Everything else that a file may ask for. A head is wider than its share of the residual stream.
-    make("tiny_llama_3", 12, torch.bfloat16, vocab_size=50, hidden_size=42, intermediate_size=73, num_hidden_layers=2,
+    make("tiny_llama_3", 12, torch.bfloat16, shards="40KB", vocab_size=50, hidden_size=42, intermediate_size=73, num_hidden_layers=2,
          num_attention_heads=6, num_key_value_heads=2, head_dim=16, max_position_embeddings=128, rms_norm_eps=1e-6,
          attention_bias=True, mlp_bias=True, tie_word_embeddings=False,
          rope_parameters={"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek};
 use std::str::FromStr;
 
-use super::weights::WeightFile;
+use super::weights::Weights;
 use crate::attention::MAX_HEAD_DIM;
 use crate::error::{Error, Result};
 
@@ -56,7 +56,7 @@ impl DitConfig {
 
     /// Derives the dimensions from tensor shapes and the metadata that shapes cannot tell.
     pub(super) fn read<R: Read + Seek>(
-        file: &WeightFile<R>,
+        file: &Weights<R>,
         metadata: &BTreeMap<String, String>,
     ) -> Result<Self> {
         let dims = |name: &str, rank: usize| -> Result<Vec<usize>> {
@@ -131,7 +131,7 @@ impl DitConfig {
 
 /// A metadata value, if present.
 fn parse<T: FromStr, R: Read + Seek>(
-    file: &WeightFile<R>,
+    file: &Weights<R>,
     metadata: &BTreeMap<String, String>,
     key: &str,
 ) -> Result<Option<T>> {

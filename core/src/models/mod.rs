@@ -7,6 +7,7 @@ mod json;
 mod llama;
 mod mixture;
 mod sd3;
+mod shards;
 mod views;
 mod weights;
 

@@ -1,58 +1,76 @@
 //! Reading safetensors files one tensor at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
+use std::io::{BufReader, Cursor, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use half::{bf16, f16};
 use ndarray::{ArrayView1, ArrayView2, Ix2};
-use safetensors::tensor::{Dtype, Metadata};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
+use super::shards::Index;
 use super::views::internal;
 use crate::error::{Error, Result};
 use crate::linalg::PackedLinear;
 use crate::tensor::Floats;
 
 /// The format's own limit on the header.
-const MAX_HEADER: u64 = 100_000_000;
+pub(super) const MAX_HEADER: u64 = 100_000_000;
 
-/// A safetensors file whose header has been read and checked.
+/// The tensors of a safetensors file, or of all shards of an index, whose headers have been read and checked.
 ///
-/// Tensors are read when asked for, so that loading never holds the whole file beside the
+/// Tensors are read when asked for, so that loading never holds a whole file beside the
 /// packed weights. Nothing stays mapped: a file truncated later cannot raise a signal.
-pub(crate) struct WeightFile<R> {
+pub(crate) struct Weights<R> {
+    /// The file, or the index.
+    name: String,
+    files: Vec<WeightFile<R>>,
+    tensors: HashMap<String, Place>,
+}
+
+/// A safetensors file.
+struct WeightFile<R> {
     source: R,
     name: String,
     data_start: u64,
-    header: Metadata,
+    metadata: HashMap<String, String>,
 }
 
-impl WeightFile<BufReader<File>> {
-    /// Opens a file.
+/// Where a tensor is.
+struct Place {
+    /// Which of the files.
+    file: usize,
+    info: TensorInfo,
+}
+
+impl Weights<BufReader<File>> {
+    /// Opens a file or, where there is none but an index of shards in its place, those.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let file = File::open(path).map_err(|e| {
-            let index = format!("{name}.index.json");
-            if Path::new(&index).exists() {
-                let message = format!("weights in shards, listed in {index}; expected them in this one file");
-                return Error::Format { what: name.clone(), message };
+        match File::open(path) {
+            Ok(file) => Weights::new(name.clone(), [(name, BufReader::new(file))]),
+            Err(e) => {
+                let index = path.with_added_extension("index.json");
+                if e.kind() == ErrorKind::NotFound && index.exists() {
+                    return Index::read(&index)?.open(&index);
+                }
+                Err(Error::Io { path: name, message: e.to_string() })
             }
-            Error::Io { path: name.clone(), message: e.to_string() }
-        })?;
-        WeightFile::new(BufReader::new(file), name)
+        }
     }
 }
 
-impl<'a> WeightFile<Cursor<&'a [u8]>> {
+impl<'a> Weights<Cursor<&'a [u8]>> {
     /// Reads from memory.
     pub(crate) fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
-        WeightFile::new(Cursor::new(bytes), "weights".to_string())
+        Weights::new("weights".to_string(), [("weights".to_string(), Cursor::new(bytes))])
     }
 }
 
 impl<R: Read + Seek> WeightFile<R> {
-    fn new(mut source: R, name: String) -> Result<Self> {
+    /// The file and its header.
+    fn new(mut source: R, name: String) -> Result<(Self, Metadata)> {
         let io = |e: std::io::Error| Error::Io { path: name.clone(), message: e.to_string() };
         let format = |message: String| Error::Format { what: name.clone(), message };
         let length = source.seek(SeekFrom::End(0)).map_err(io)?;
@@ -82,30 +100,72 @@ impl<R: Read + Seek> WeightFile<R> {
                 data_start.saturating_add(data_end)
             )));
         }
-        Ok(WeightFile { source, name, data_start, header })
+        let metadata = header.metadata().clone().unwrap_or_default();
+        Ok((WeightFile { source, name, data_start, metadata }, header))
+    }
+}
+
+impl<R: Read + Seek> Weights<R> {
+    /// The tensors of some files, each with its name.
+    pub(super) fn new(name: String, sources: impl IntoIterator<Item = (String, R)>) -> Result<Self> {
+        let mut all = Weights { name, files: Vec::new(), tensors: HashMap::new() };
+        for (name, source) in sources {
+            let (file, header) = WeightFile::new(source, name)?;
+            all.files.push(file);
+            for (tensor, info) in header.tensors() {
+                let place = Place { file: all.files.len() - 1, info: info.clone() };
+                if let Some(other) = all.tensors.insert(tensor.clone(), place) {
+                    let [a, b] = [other.file, all.files.len() - 1].map(|i| &all.files[i].name);
+                    return Err(all.error(format!("tensor {tensor} is in {a} and in {b}, expected in one")));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The names of the tensors, and of the file that each is in.
+    pub(super) fn places(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.tensors.iter().map(|(tensor, place)| (tensor.as_str(), self.files[place.file].name.as_str()))
     }
 
     /// The `__metadata__` strings, sorted by key.
-    pub(crate) fn metadata(&self) -> BTreeMap<String, String> {
-        self.header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
+    pub(crate) fn metadata(&self) -> Result<BTreeMap<String, String>> {
+        let mut all = BTreeMap::<String, String>::new();
+        for (key, value) in self.files.iter().flat_map(|file| &file.metadata) {
+            match all.get(key) {
+                Some(other) if other != value => {
+                    let message =
+                        format!("metadata {key} is {other:?} and {value:?}, expected one in all shards");
+                    return Err(self.error(message));
+                }
+                _ => drop(all.insert(key.clone(), value.clone())),
+            }
+        }
+        Ok(all)
     }
 
-    /// An error about this file.
+    /// An error about these weights.
     pub(crate) fn error(&self, message: impl ToString) -> Error {
         Error::Format { what: self.name.clone(), message: message.to_string() }
     }
 
-    /// The shape of a tensor.
-    pub(crate) fn shape(&self, tensor: &str) -> Result<Vec<usize>> {
-        self.header
-            .info(tensor)
-            .map(|t| t.shape.clone())
-            .ok_or_else(|| self.error(format!("tensor {tensor} is missing")))
+    /// An error about a tensor, in the name of its file.
+    fn wrong(&self, place: &Place, message: String) -> Error {
+        Error::Format { what: self.files[place.file].name.clone(), message }
     }
 
-    /// Whether the file has a tensor.
+    fn place(&self, tensor: &str) -> Result<&Place> {
+        self.tensors.get(tensor).ok_or_else(|| self.error(format!("tensor {tensor} is missing")))
+    }
+
+    /// The shape of a tensor.
+    pub(crate) fn shape(&self, tensor: &str) -> Result<Vec<usize>> {
+        Ok(self.place(tensor)?.info.shape.clone())
+    }
+
+    /// Whether there is a tensor.
     pub(crate) fn has(&self, tensor: &str) -> bool {
-        self.header.info(tensor).is_some()
+        self.tensors.contains_key(tensor)
     }
 
     /// Reads a tensor of f32, f16 or bf16 and a known shape, in row-major order, and widens it.
@@ -149,17 +209,19 @@ impl<R: Read + Seek> WeightFile<R> {
 
     /// Room for the numbers of some tensors of one type: f32, f16 or bf16.
     fn room(&self, tensors: &[&str]) -> Result<Numbers> {
-        let dtype = self.dtype(tensors[0])?;
+        let first = self.place(tensors[0])?;
+        let dtype = first.info.dtype;
         let mut bytes = 0;
         for tensor in tensors {
-            let found = self.dtype(tensor)?;
+            let place = self.place(tensor)?;
+            let found = place.info.dtype;
             if found != dtype {
                 let message =
                     format!("tensor {tensor} has dtype {found:?}, expected {dtype:?} as {}", tensors[0]);
-                return Err(self.error(message));
+                return Err(self.wrong(place, message));
             }
             // No more than the file has.
-            bytes += self.header.info(tensor).map_or(0, |t| t.data_offsets.1 - t.data_offsets.0);
+            bytes += place.info.data_offsets.1 - place.info.data_offsets.0;
         }
         match dtype {
             Dtype::F32 => Ok(Numbers::F32(self.reserved(bytes / size_of::<f32>())?)),
@@ -167,32 +229,28 @@ impl<R: Read + Seek> WeightFile<R> {
             Dtype::BF16 => Ok(Numbers::Bf16(self.reserved(bytes / size_of::<bf16>())?)),
             _ => {
                 let message = format!("tensor {} has dtype {dtype:?}, expected F32, F16 or BF16", tensors[0]);
-                Err(self.error(message))
+                Err(self.wrong(first, message))
             }
         }
     }
 
-    fn dtype(&self, tensor: &str) -> Result<Dtype> {
-        let info = self.header.info(tensor);
-        info.map(|t| t.dtype).ok_or_else(|| self.error(format!("tensor {tensor} is missing")))
-    }
-
     /// Reads a tensor of the type of `to` behind what is there.
     fn read(&mut self, tensor: &str, shape: &[usize], to: &mut Numbers) -> Result<()> {
-        let info =
-            self.header.info(tensor).ok_or_else(|| self.error(format!("tensor {tensor} is missing")))?;
-        if info.shape != shape {
-            return Err(self.error(format!("tensor {tensor} has shape {:?}, expected {shape:?}", info.shape)));
+        let place = self.place(tensor)?;
+        if place.info.shape != shape {
+            let message = format!("tensor {tensor} has shape {:?}, expected {shape:?}", place.info.shape);
+            return Err(self.wrong(place, message));
         }
-        let (start, end) = info.data_offsets;
-        let io = |e: std::io::Error| Error::Io { path: self.name.clone(), message: e.to_string() };
-        self.source.seek(SeekFrom::Start(self.data_start + start as u64)).map_err(io)?;
+        let (file, (start, end)) = (place.file, place.info.data_offsets);
+        let WeightFile { source, name, data_start, .. } = &mut self.files[file];
+        let io = |e: std::io::Error| Error::Io { path: name.clone(), message: e.to_string() };
+        source.seek(SeekFrom::Start(*data_start + start as u64)).map_err(io)?;
         // A piece at a time: never the tensor twice.
         let mut piece = vec![0u8; PIECE.min(end - start)];
         let mut left = end - start;
         while left > 0 {
             let piece = &mut piece[..PIECE.min(left)];
-            self.source.read_exact(piece).map_err(io)?;
+            source.read_exact(piece).map_err(io)?;
             to.extend(piece);
             left -= piece.len();
         }
@@ -241,7 +299,7 @@ impl Numbers {
 
 /// The layers of these names, one below another, as one.
 pub(crate) fn pack<R: Read + Seek>(
-    file: &mut WeightFile<R>,
+    file: &mut Weights<R>,
     parts: &[(String, usize)],
     inputs: usize,
     bias: bool,

@@ -30,7 +30,7 @@ defmodule DGM.Dit do
         }
 
   @doc """
-  Loads a file.
+  Loads a file or, where there is none but a `path.index.json`, the shards that it names.
   """
   @spec load(Path.t()) :: {:ok, t} | {:error, DGM.Error.t()}
   def load(path) do

@@ -1,7 +1,7 @@
 defmodule DGM.Llama do
   @moduledoc """
   Causal language models: Llama 1 to 3, SmolLM2 and whatever else `save_pretrained` of
-  `LlamaForCausalLM` writes in one file (no shards), computed on the CPU.
+  `LlamaForCausalLM` writes, in one file or in shards, computed on the CPU.
 
       iex> {:ok, model} = DGM.Llama.load("../tests/golden/tiny_llama")
       iex> cache = DGM.Llama.cache(model, tokens: 32)

@@ -1,7 +1,7 @@
 defmodule DGM.SD3 do
   @moduledoc """
   The multimodal diffusion transformer of Stable Diffusion 3, as `save_pretrained` of diffusers'
-  `SD3Transformer2DModel` writes it in one file.
+  `SD3Transformer2DModel` writes it, in one file or in shards.
 
       iex> {:ok, model} = DGM.SD3.load("../tests/golden/tiny_sd3")
       iex> zeros = fn shape -> DGM.Tensor.new(List.duplicate(0.0, Tuple.product(shape)), shape) end

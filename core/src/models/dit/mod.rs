@@ -10,7 +10,7 @@ use ndarray::ArrayView1;
 
 pub(super) use self::forward::gated;
 use super::config::DitConfig;
-use super::weights::{self, WeightFile};
+use super::weights::{self, Weights};
 use crate::error::Result;
 use crate::linalg::PackedLinear;
 use crate::tensor::Dtype;
@@ -51,13 +51,14 @@ impl std::fmt::Debug for Dit {
 }
 
 impl Dit {
-    /// Loads a safetensors file. Weights are packed tensor by tensor.
+    /// Loads a safetensors file or, where there is none but a `path.index.json`, the shards that it names.
+    /// Weights are packed tensor by tensor.
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is not a
     /// well-formed safetensors file or not a DiT; the message names the tensor.
     pub fn load(path: &Path) -> Result<Self> {
-        Self::read(WeightFile::open(path)?)
+        Self::read(Weights::open(path)?)
     }
 
     /// Like [`Dit::load`] from the bytes of a file.
@@ -65,11 +66,11 @@ impl Dit {
     /// # Errors
     /// As [`Dit::load`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        Self::read(WeightFile::from_bytes(bytes)?)
+        Self::read(Weights::from_bytes(bytes)?)
     }
 
-    fn read<R: Read + Seek>(mut file: WeightFile<R>) -> Result<Self> {
-        let metadata = file.metadata();
+    fn read<R: Read + Seek>(mut file: Weights<R>) -> Result<Self> {
+        let metadata = file.metadata()?;
         let config = DitConfig::read(&file, &metadata)?;
         let (d, f, h) = (config.hidden, config.frequency_embedding, config.mlp_hidden);
         let patch_in = config.channels * config.patch * config.patch;

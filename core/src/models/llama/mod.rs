@@ -11,7 +11,7 @@ use std::path::Path;
 use ndarray::ArrayView1;
 
 use super::json::config_text;
-use super::weights::{Numbers, WeightFile, pack};
+use super::weights::{Numbers, Weights, pack};
 use crate::error::Result;
 use crate::linalg::PackedLinear;
 
@@ -31,8 +31,8 @@ struct Block {
 /// A causal language model with pre-norm blocks of grouped-query attention, rotary positions and SwiGLU
 /// (Llama 1 to 3, SmolLM2), weights packed for [`linear`](crate::linalg::linear()).
 ///
-/// H. Touvron et al., arXiv:2302.13971. Loads what `save_pretrained` of `LlamaForCausalLM` writes in
-/// one file (no shards); weights of f32, f16 and bf16 stay what they are in memory, everything is computed in
+/// H. Touvron et al., arXiv:2302.13971. Loads what `save_pretrained` of `LlamaForCausalLM` writes, in
+/// one file or in shards; weights of f32, f16 and bf16 stay what they are in memory, everything is computed in
 /// f32. Immutable after loading: share it between threads.
 pub struct Llama {
     config: LlamaConfig,
@@ -51,7 +51,7 @@ impl std::fmt::Debug for Llama {
 }
 
 impl Llama {
-    /// Loads `config.json` and `model.safetensors` of a folder. Weights are packed tensor by tensor, so the most
+    /// Loads `config.json` and `model.safetensors`, or the shards of its index, of a folder. Weights are packed tensor by tensor, so the most
     /// memory taken is the packed weights and the largest layer; nothing stays open.
     ///
     /// # Errors
@@ -67,7 +67,7 @@ impl Llama {
     pub fn load(folder: &Path) -> Result<Self> {
         let (text, what) = config_text(folder)?;
         let config = LlamaConfig::parse(&text, &what)?;
-        Self::read(WeightFile::open(&folder.join("model.safetensors"))?, config)
+        Self::read(Weights::open(&folder.join("model.safetensors"))?, config)
     }
 
     /// Like [`Llama::load`] from the bytes of `model.safetensors` and the text of `config.json`.
@@ -76,10 +76,10 @@ impl Llama {
     /// As [`Llama::load`].
     pub fn from_bytes(weights: &[u8], config: &str) -> Result<Self> {
         let config = LlamaConfig::parse(config, "config")?;
-        Self::read(WeightFile::from_bytes(weights)?, config)
+        Self::read(Weights::from_bytes(weights)?, config)
     }
 
-    fn read<R: Read + Seek>(mut file: WeightFile<R>, config: LlamaConfig) -> Result<Self> {
+    fn read<R: Read + Seek>(mut file: Weights<R>, config: LlamaConfig) -> Result<Self> {
         let c = &config;
         let (d, h) = (c.hidden, c.mlp_hidden);
         let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
@@ -129,7 +129,7 @@ impl Llama {
 
 /// `gate_proj` and `up_proj` of an MLP `[h, d]` as one gated layer.
 fn pack_gated<R: Read + Seek>(
-    file: &mut WeightFile<R>,
+    file: &mut Weights<R>,
     mlp: &str,
     (h, d): (usize, usize),
     bias: bool,

@@ -12,7 +12,7 @@ use ndarray::ArrayView1;
 
 use super::json::config_text;
 use super::views::view2;
-use super::weights::{WeightFile, pack};
+use super::weights::{Weights, pack};
 use crate::error::{Error, Result};
 use crate::linalg::PackedLinear;
 
@@ -41,7 +41,7 @@ struct Block {
 /// The multimodal diffusion transformer of Stable Diffusion 3: image and text tokens with weights of their own
 /// that attend to each other (P. Esser et al., arXiv:2403.03206).
 ///
-/// Loads what `save_pretrained` of diffusers' `SD3Transformer2DModel` writes in one file (no shards);
+/// Loads what `save_pretrained` of diffusers' `SD3Transformer2DModel` writes, in one file or in shards;
 /// weights of f32, f16 and bf16 stay what they are in memory but for the patch embedding and the table of places,
 /// which are f32 as everything that is computed. Immutable after loading: share it between threads.
 pub struct Sd3 {
@@ -65,7 +65,7 @@ impl std::fmt::Debug for Sd3 {
 }
 
 impl Sd3 {
-    /// Loads `config.json` and `diffusion_pytorch_model.safetensors` of a folder. Weights are packed tensor by
+    /// Loads `config.json` and `diffusion_pytorch_model.safetensors`, or the shards of its index, of a folder. Weights are packed tensor by
     /// tensor, so the most memory taken is the packed weights and the largest layer; nothing stays open.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Sd3 {
     pub fn load(folder: &Path) -> Result<Self> {
         let (text, what) = config_text(folder)?;
         let config = Sd3Config::parse(&text, &what)?;
-        Self::read(WeightFile::open(&folder.join("diffusion_pytorch_model.safetensors"))?, config)
+        Self::read(Weights::open(&folder.join("diffusion_pytorch_model.safetensors"))?, config)
     }
 
     /// Like [`Sd3::load`] from the bytes of the weights and the text of `config.json`.
@@ -90,10 +90,10 @@ impl Sd3 {
     /// As [`Sd3::load`].
     pub fn from_bytes(weights: &[u8], config: &str) -> Result<Self> {
         let config = Sd3Config::parse(config, "config")?;
-        Self::read(WeightFile::from_bytes(weights)?, config)
+        Self::read(Weights::from_bytes(weights)?, config)
     }
 
-    fn read<R: Read + Seek>(mut file: WeightFile<R>, config: Sd3Config) -> Result<Self> {
+    fn read<R: Read + Seek>(mut file: Weights<R>, config: Sd3Config) -> Result<Self> {
         let (c, d) = (&config, config.hidden);
         // The patch embedding is a convolution with stride = kernel: a linear layer on patches.
         let weight = file.widened("pos_embed.proj.weight", &[d, c.channels, c.patch, c.patch])?;
@@ -191,7 +191,7 @@ struct Names {
 impl Names {
     fn read<R: Read + Seek>(
         &self,
-        file: &mut WeightFile<R>,
+        file: &mut Weights<R>,
         c: &Sd3Config,
         block: usize,
         ends: bool,
