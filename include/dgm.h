@@ -7,8 +7,9 @@
  *    dgm_last_error() then says which argument was wrong, what it was and what it should be.
  *    On failure outputs are left untouched and handles are set to NULL, unless said otherwise.
  *  - All memory belongs to the caller and is used only during the call. The only objects with a
- *    lifetime are dgm_linear, dgm_plan, dgm_mixture, dgm_model, dgm_llama and dgm_sd3: immutable, usable from
- *    any number of threads at once, each released once by its _free function (NULL is allowed).
+ *    lifetime are dgm_linear, dgm_plan, dgm_mixture, dgm_model, dgm_llama, dgm_sd3 and dgm_flux:
+ *    immutable, usable from any number of threads at once, each released once by its _free function
+ *    (NULL is allowed).
  *  - Functions may be called from any thread, at the same time, on different outputs.
  *  - Option structs begin with struct_size; their _init functions fill it and the defaults. Structs
  *    that the library fills need struct_size = sizeof before the call. Programs built with an
@@ -942,6 +943,11 @@
 #define DGM_OPERATION_LANGEVIN 6
 
 /**
+ * A Flux transformer with its weights packed. Immutable.
+ */
+typedef struct dgm_flux dgm_flux;
+
+/**
  * Weights and bias of a linear layer, packed for the engine. Immutable.
  */
 typedef struct dgm_linear dgm_linear;
@@ -1798,6 +1804,60 @@ typedef struct {
      */
     uint64_t packed_bytes;
 } dgm_sd3_info;
+
+/**
+ * Sizes of a Flux transformer. Set struct_size = sizeof(dgm_flux_info) before dgm_flux_get_info().
+ */
+typedef struct {
+    /**
+     * sizeof(dgm_flux_info).
+     */
+    size_t struct_size;
+    /**
+     * Numbers of an image token: channels of four neighbours in the latent.
+     */
+    int64_t channels;
+    /**
+     * Numbers of an image token of the output.
+     */
+    int64_t out_channels;
+    /**
+     * Width of all residual streams.
+     */
+    int64_t hidden;
+    /**
+     * Number of blocks of two streams.
+     */
+    int64_t depth;
+    /**
+     * Number of blocks of one stream.
+     */
+    int64_t single_depth;
+    /**
+     * Attention heads.
+     */
+    int64_t heads;
+    /**
+     * Numbers of a text token.
+     */
+    int64_t text;
+    /**
+     * Numbers of the pooled text.
+     */
+    int64_t pooled;
+    /**
+     * Coordinates of a token's place.
+     */
+    int64_t axes;
+    /**
+     * 1 where the network takes a guidance, else 0.
+     */
+    int64_t guidance;
+    /**
+     * Bytes of the packed weights.
+     */
+    uint64_t packed_bytes;
+} dgm_flux_info;
 
 #ifdef __cplusplus
 extern "C" {
@@ -3189,7 +3249,8 @@ int32_t dgm_mixture_sample(const dgm_mixture *mixture,
  * @param path UTF-8 path
  * @param out  receives the model (NULL on failure); release with dgm_model_free()
  */
-int32_t dgm_model_load(const char *path, dgm_model **out);
+int32_t dgm_model_load(const char *path,
+                       dgm_model **out);
 
 /**
  * Releases a model; NULL does nothing.
@@ -3373,6 +3434,65 @@ int32_t dgm_sd3_forward(const dgm_sd3 *model,
                         float *workspace,
                         size_t workspace_len,
                         dgm_tensor *out);
+
+/**
+ * Reads and packs the weights of what save_pretrained of diffusers' FluxTransformer2DModel writes: a folder
+ * with config.json and diffusion_pytorch_model.safetensors, or the shards that an index beside it names. Weights
+ * of f32, f16 and bf16 stay what they are. No file is kept open.
+ *
+ * @param folder UTF-8 path
+ * @param out    receives the model (NULL on failure); release with dgm_flux_free()
+ */
+int32_t dgm_flux_load(const char *folder,
+                      dgm_flux **out);
+
+/**
+ * Releases a model; NULL does nothing.
+ */
+void dgm_flux_free(dgm_flux *model);
+
+/**
+ * The sizes of a Flux transformer.
+ *
+ * @param info its struct_size must be set
+ */
+int32_t dgm_flux_get_info(const dgm_flux *model, dgm_flux_info *info);
+
+/**
+ * Floats of workspace that dgm_flux_forward() needs for images of so many tokens and so many text tokens,
+ * whatever the batch.
+ */
+int32_t dgm_flux_workspace_len(const dgm_flux *model,
+                               size_t tokens,
+                               size_t text_tokens,
+                               size_t *floats);
+
+/**
+ * The network's output for a batch, the velocity of the flow. An image's result does not depend on the others.
+ *
+ * @param x             [B, N, C], the noisy latents, packed: a token has the channels of 2 x 2 neighbours, which
+ *                      is what dgm_patchify() with a patch of 2 gives
+ * @param t             B times, 0 to 1, as a flow plan has them
+ * @param guidance      B guidances such as 3.5, or NULL: one of them must be where info.guidance says so
+ * @param text          [B, S, text], the tokens of each prompt
+ * @param pooled        [B, pooled], each prompt as a whole
+ * @param ids           [N, axes], the place of each image token; those of FLUX.1 are 0, row, column
+ * @param text_ids      [S, axes], the place of each text token; NULL: all 0, as in FLUX.1
+ * @param workspace     scratch, contents irrelevant before and after
+ * @param workspace_len its floats, at least those of dgm_flux_workspace_len()
+ * @param out           [B, N, C_out]
+ */
+int32_t dgm_flux_forward(const dgm_flux *model,
+                         const dgm_tensor *x,
+                         const float *t,
+                         const float *guidance,
+                         const dgm_tensor *text,
+                         const dgm_tensor *pooled,
+                         const dgm_tensor *ids,
+                         const dgm_tensor *text_ids,
+                         float *workspace,
+                         size_t workspace_len,
+                         dgm_tensor *out);
 
 #ifdef __cplusplus
 }  // extern "C"

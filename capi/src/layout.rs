@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::attention::dgm_attention_options;
 use crate::cache::{dgm_kv_cache, dgm_rope_options};
+use crate::flux::dgm_flux_info;
 use crate::linear::dgm_linear_options;
 use crate::llama::dgm_llama_info;
 use crate::model::dgm_model_info;
@@ -209,6 +210,23 @@ fn structs_lie_as_c_sees_them() {
             text,
             pooled,
             positions,
+            packed_bytes,
+        }
+    );
+    layout!(
+        text,
+        dgm_flux_info {
+            struct_size,
+            channels,
+            out_channels,
+            hidden,
+            depth,
+            single_depth,
+            heads,
+            text,
+            pooled,
+            axes,
+            guidance,
             packed_bytes,
         }
     );

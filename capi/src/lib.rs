@@ -62,3 +62,5 @@ pub mod model;
 pub mod llama;
 
 pub mod sd3;
+
+pub mod flux;

@@ -7,7 +7,7 @@ defmodule DGM do
     * `DGM.Linear` - packed linear layers
     * `DGM.Random` - counter-based noise
     * `DGM.Plan`, `DGM.Sampler` - sampling methods as tables, runs as values
-    * `DGM.Dit`, `DGM.SD3` - diffusion transformers
+    * `DGM.Dit`, `DGM.SD3`, `DGM.Flux` - diffusion transformers
     * `DGM.Llama` - causal language models
     * `DGM.Telemetry` - the events it emits
     * `DGM.Tensor` - what goes in and comes out; `Nx` tensors do as well

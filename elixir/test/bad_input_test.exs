@@ -4,7 +4,21 @@ defmodule DGM.BadInputTest do
   # so that a new function without a line here fails.
   use ExUnit.Case, async: false
   import DGM.BadInput
-  alias DGM.{Compat, Dit, KVCache, Linear, Llama, Plan, Random, Sampler, Scheduler, SD3, Tensor}
+
+  alias DGM.{
+    Compat,
+    Dit,
+    Flux,
+    KVCache,
+    Linear,
+    Llama,
+    Plan,
+    Random,
+    Sampler,
+    Scheduler,
+    SD3,
+    Tensor
+  }
 
   @modules [
     DGM,
@@ -19,11 +33,13 @@ defmodule DGM.BadInputTest do
     DGM.Dit,
     DGM.Llama,
     DGM.SD3,
+    DGM.Flux,
     DGM.Tensor
   ]
   @model Path.expand("../../models/digits.safetensors", __DIR__)
   @llama Path.expand("../../tests/golden/tiny_llama", __DIR__)
   @sd3 Path.expand("../../tests/golden/tiny_sd3", __DIR__)
+  @flux Path.expand("../../tests/golden/tiny_flux", __DIR__)
 
   # Numbers that f64 has and f32 has not, and what NaN looks like in Elixir.
   @not_f32 [1.0e300, -1.0e300]
@@ -46,17 +62,20 @@ defmodule DGM.BadInputTest do
     [weights, config] =
       for file <- ["model.safetensors", "config.json"], do: File.read!(Path.join(@llama, file))
 
-    sd3 = SD3.load!(@sd3)
-    sd3_folders = {"folder", @sd3, elem(folders, 2)}
+    {sd3, flux} = {SD3.load!(@sd3), Flux.load!(@flux)}
+    [sd3_folders, flux_folders] = for f <- [@sd3, @flux], do: {"folder", f, elem(folders, 2)}
 
-    [sd3_weights, sd3_config] =
-      for file <- ["diffusion_pytorch_model.safetensors", "config.json"],
-          do: File.read!(Path.join(@sd3, file))
+    [sd3_files, flux_files] =
+      for folder <- [@sd3, @flux] do
+        [weights, config] =
+          for file <- ["diffusion_pytorch_model.safetensors", "config.json"],
+              do: File.read!(Path.join(folder, file))
 
-    sd3_files = [
-      {"weights", sd3_weights, [nil, 1, [], <<1::1>>]},
-      {"config", sd3_config, [nil, 1, [], <<1::1>>, <<255, 254>>]}
-    ]
+        [
+          {"weights", weights, [nil, 1, [], <<1::1>>]},
+          {"config", config, [nil, 1, [], <<1::1>>, <<255, 254>>]}
+        ]
+      end
 
     llama_files = [
       {"weights", weights, [nil, 1, [], <<1::1>>]},
@@ -364,6 +383,23 @@ defmodule DGM.BadInputTest do
          {["t", "list"], [0.5], [nil, :a, "abc", [1, 2], ["a"], reals({3})]},
          tensor("text", reals({1, 2, 20}), [{1, 2, 19}, {2, 2, 20}]),
          tensor("pooled", reals({1, 12}), [{1, 13}, {2, 12}])
+       ]},
+      {Flux, :load, [flux_folders]},
+      {Flux, :load!, [flux_folders]},
+      {Flux, :from_binary, flux_files},
+      {Flux, :from_binary!, flux_files},
+      {Flux, :forward,
+       [
+         handle("model", flux),
+         tensor("x", reals({1, 6, 16}), [{1, 6, 15}, {1, 7, 16}]),
+         {["t", "list"], [0.5], [nil, :a, "abc", [1, 2], ["a"], reals({3})]},
+         tensor("text", reals({1, 2, 20}), [{1, 2, 19}, {2, 2, 20}]),
+         tensor("pooled", reals({1, 12}), [{1, 13}, {2, 12}]),
+         tensor("ids", reals({6, 3}), [{5, 3}, {6, 2}]),
+         options(
+           guidance: [1, :a, [1.0], reals({1})],
+           text_ids: [1, :a, reals({1, 3}), reals({2, 2})]
+         )
        ]},
       {Llama, :load, [folders]},
       {Llama, :load!, [folders]},

@@ -16,7 +16,7 @@ number of threads, any batch and in any of the languages that share the engine.
 - Sampling: `DGMKernels.Plan`, `DGMKernels.sample` with any callable as the model, or
   `DGMKernels.start` and a loop over [`ask`](@ref) and [`tell!`](@ref). `DGMKernels.operations` lists the scalars of
   a plan, for arrays on a GPU.
-- Models: `DGMKernels.GaussianMixture`, known exactly; [`DiT`](@ref), `DGMKernels.generate`; `DGMKernels.SD3`; `DGMKernels.Llama` with a `DGMKernels.KVCache`; `DGMKernels.Grid` shows images in a notebook.
+- Models: `DGMKernels.GaussianMixture`, known exactly; [`DiT`](@ref), `DGMKernels.generate`; `DGMKernels.SD3`, `DGMKernels.FluxTransformer`; `DGMKernels.Llama` with a `DGMKernels.KVCache`; `DGMKernels.Grid` shows images in a notebook.
 
 Names that other packages also have are not exported; write `DGMKernels.sample`.
 """
@@ -49,6 +49,7 @@ include("network.jl")
 include("dit.jl")
 include("llama.jl")
 include("sd3.jl")
+include("flux.jl")
 include("grid.jl")
 include("info.jl")
 
@@ -66,7 +67,7 @@ export patchify, patchify!, unpatchify, unpatchify!
 export row_seeds, ask, tell!, export_run, import_run
 
 # Part of the interface, but with names that others export too.
-const PUBLIC = (:DetachedRun, :Grid, :KVCache, :Linear, :Llama, :Operation, :Plan, :Request, :Run, :Term, :advance!, :attach, :categorical, :cpu_info, :describe, :dot_product_attention,
+const PUBLIC = (:DetachedRun, :FluxTransformer, :Grid, :KVCache, :Linear, :Llama, :Operation, :Plan, :Request, :Run, :Term, :advance!, :attach, :categorical, :cpu_info, :describe, :dot_product_attention,
                 :element_pointer,
                 :element_strides, :finish_rows!, :forward!, :gated_linear, :gelu, :gelu!, :generate, :BF16, :is_strided, :isdone, :library, :linear!, :logsoftmax, :logsoftmax!,
                 :metadata, :normal!, :num_threads, :numerics_version, :operations, :result, :sample, :sample!,

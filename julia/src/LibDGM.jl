@@ -189,6 +189,8 @@ const DGM_OPERATION_THRESHOLD = 4
 const DGM_OPERATION_LEARNED_NOISE = 5
 const DGM_OPERATION_LANGEVIN = 6
 
+mutable struct dgm_flux end
+
 mutable struct dgm_linear end
 
 mutable struct dgm_llama end
@@ -420,6 +422,21 @@ struct dgm_sd3_info
     packed_bytes::UInt64
 end
 
+struct dgm_flux_info
+    struct_size::Csize_t
+    channels::Int64
+    out_channels::Int64
+    hidden::Int64
+    depth::Int64
+    single_depth::Int64
+    heads::Int64
+    text::Int64
+    pooled::Int64
+    axes::Int64
+    guidance::Int64
+    packed_bytes::UInt64
+end
+
 const SYMBOLS = (
     :dgm_abi_version,
     :dgm_numerics_version,
@@ -547,6 +564,11 @@ const SYMBOLS = (
     :dgm_sd3_get_info,
     :dgm_sd3_workspace_len,
     :dgm_sd3_forward,
+    :dgm_flux_load,
+    :dgm_flux_free,
+    :dgm_flux_get_info,
+    :dgm_flux_workspace_len,
+    :dgm_flux_forward,
 )
 
 dgm_abi_version() =
@@ -926,5 +948,20 @@ dgm_sd3_workspace_len(model, height, width, tokens, floats) =
 
 dgm_sd3_forward(model, x, t, text, pooled, workspace, workspace_len, out) =
     @native 126 dgm_sd3_forward(model::Ptr{dgm_sd3}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, text::Ptr{dgm_tensor}, pooled::Ptr{dgm_tensor}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+
+dgm_flux_load(folder, out) =
+    @native 121 dgm_flux_load(folder::Cstring, out::Ptr{Ptr{dgm_flux}})::Int32
+
+dgm_flux_free(model) =
+    @native 122 dgm_flux_free(model::Ptr{dgm_flux})::Cvoid
+
+dgm_flux_get_info(model, info) =
+    @native 123 dgm_flux_get_info(model::Ptr{dgm_flux}, info::Ptr{dgm_flux_info})::Int32
+
+dgm_flux_workspace_len(model, tokens, text_tokens, floats) =
+    @native 124 dgm_flux_workspace_len(model::Ptr{dgm_flux}, tokens::Csize_t, text_tokens::Csize_t, floats::Ptr{Csize_t})::Int32
+
+dgm_flux_forward(model, x, t, guidance, text, pooled, ids, text_ids, workspace, workspace_len, out) =
+    @native 125 dgm_flux_forward(model::Ptr{dgm_flux}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, guidance::Ptr{Float32}, text::Ptr{dgm_tensor}, pooled::Ptr{dgm_tensor}, ids::Ptr{dgm_tensor}, text_ids::Ptr{dgm_tensor}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 end

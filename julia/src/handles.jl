@@ -8,6 +8,7 @@ for (Owner, object, free) in (
     (:ModelHandle, :dgm_model, :dgm_model_free),
     (:LlamaHandle, :dgm_llama, :dgm_llama_free),
     (:SD3Handle, :dgm_sd3, :dgm_sd3_free),
+    (:FluxHandle, :dgm_flux, :dgm_flux_free),
 )
     @eval begin
         mutable struct $Owner

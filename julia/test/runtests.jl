@@ -49,6 +49,7 @@ counts = try
         include("test_dit.jl")
         include("test_llama.jl")
         include("test_sd3.jl")
+        include("test_flux.jl")
         include("test_grid.jl")
         include("conformance.jl")
         include("walks.jl")

@@ -2,10 +2,12 @@
 
 mod config;
 mod dit;
+mod flux;
 mod generate;
 mod json;
 mod llama;
 mod mixture;
+mod mmdit;
 mod sd3;
 mod shards;
 mod views;
@@ -16,6 +18,7 @@ mod tests;
 
 pub use config::DitConfig;
 pub use dit::Dit;
+pub use flux::{Flux, FluxConfig, FluxInputs};
 pub use generate::generate;
 pub use llama::{Llama, LlamaConfig, RopeScaling};
 pub use mixture::GaussianMixture;

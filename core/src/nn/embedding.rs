@@ -58,3 +58,12 @@ pub fn timestep_embedding<'a, 'o>(
     });
     Ok(())
 }
+
+/// The embedding of one time in a row of twice as many numbers as `frequencies`.
+pub(crate) fn embed_time(t: f64, frequencies: &[f64], out: &mut [f32]) {
+    let (cosines, sines) = out.split_at_mut(frequencies.len());
+    for ((c, s), f) in cosines.iter_mut().zip(sines).zip(frequencies) {
+        let (sin, cos) = libm::sincos(t * f);
+        (*c, *s) = (cos as f32, sin as f32);
+    }
+}

@@ -29,6 +29,7 @@ pub use activation::{
     Gelu, geglu, geglu_inplace, geglu_onto_up, gelu, gelu_inplace, silu, silu_inplace, swiglu,
     swiglu_inplace, swiglu_onto_up,
 };
+pub(crate) use embedding::embed_time;
 pub use embedding::timestep_embedding;
 pub use group_norm::group_norm;
 pub use lookup::embedding;
@@ -36,5 +37,5 @@ pub use modulate::{gate_residual, gate_residual_inplace, gate_residual_onto_y, m
 pub use norm::{layer_norm, layer_norm_modulate, rms_norm, rms_norm_residual, rms_norm_residual_inplace};
 pub use patch::{patchify, unpatchify};
 pub use rope::{Rope, rope, rope_axial_tables, rope_tables};
-pub(crate) use rope::{fill_tables, frequencies};
+pub(crate) use rope::{exact_frequencies, fill_axial_tables, fill_tables, frequencies};
 pub use softmax::{log_softmax, softmax};

@@ -57,9 +57,14 @@ fn check_theta(theta: f32) -> Result<()> {
 }
 
 /// `theta^(-i / half)` for `i` below `half`.
-pub(crate) fn frequencies(theta: f32, half: usize) -> impl Iterator<Item = f32> {
+pub(crate) fn exact_frequencies(theta: f32, half: usize) -> impl Iterator<Item = f64> {
     let rate = -libm::log(f64::from(theta));
-    (0..half).map(move |i| libm::exp(rate * i as f64 / half as f64) as f32)
+    (0..half).map(move |i| libm::exp(rate * i as f64 / half as f64))
+}
+
+/// [`exact_frequencies`], rounded.
+pub(crate) fn frequencies(theta: f32, half: usize) -> impl Iterator<Item = f32> {
+    exact_frequencies(theta, half).map(|f| f as f32)
 }
 
 /// Fills the tables of positions `first`, `first + 1`, ...: row `n` holds cosine and sine of
@@ -133,8 +138,8 @@ pub fn rope_axial_tables(
     positions: ArrayView2<f32>,
     dims: &[usize],
     theta: f32,
-    mut cos: ArrayViewMut2<f32>,
-    mut sin: ArrayViewMut2<f32>,
+    cos: ArrayViewMut2<f32>,
+    sin: ArrayViewMut2<f32>,
 ) -> Result<()> {
     check_theta(theta)?;
     let (rows, axes) = positions.dim();
@@ -146,8 +151,20 @@ pub fn rope_axial_tables(
     let half = half.ok_or_else(|| Error::Overflow { arg: "dims", got: format!("{dims:?}") })?;
     check_shape("cos", cos.shape(), &[rows, half])?;
     check_shape("sin", sin.shape(), &[rows, half])?;
-    let frequencies: Vec<f32> = dims.iter().flat_map(|d| frequencies(theta, d / 2)).collect();
-    let work = 200 * (rows * half) as u64;
+    let frequencies: Vec<f64> = dims.iter().flat_map(|d| frequencies(theta, d / 2)).map(f64::from).collect();
+    fill_axial_tables(positions, dims, &frequencies, cos, sin);
+    Ok(())
+}
+
+/// [`rope_axial_tables`] of frequencies, a table's column each.
+pub(crate) fn fill_axial_tables(
+    positions: ArrayView2<f32>,
+    dims: &[usize],
+    frequencies: &[f64],
+    mut cos: ArrayViewMut2<f32>,
+    mut sin: ArrayViewMut2<f32>,
+) {
+    let work = 200 * (positions.nrows() * frequencies.len()) as u64;
     let rows = cos.axis_iter_mut(Axis(0)).zip(sin.axis_iter_mut(Axis(0))).zip(positions.outer_iter());
     threads::for_each(rows, work, |((mut cos, mut sin), positions)| {
         let mut at = 0;
@@ -155,13 +172,12 @@ pub fn rope_axial_tables(
             let end = at + d / 2;
             let tables = cos.slice_mut(s![at..end]).into_iter().zip(sin.slice_mut(s![at..end]));
             for (&f, (c, s)) in frequencies[at..end].iter().zip(tables) {
-                let (sine, cosine) = libm::sincos(f64::from(position) * f64::from(f));
+                let (sine, cosine) = libm::sincos(f64::from(position) * f);
                 (*c, *s) = (cosine as f32, sine as f32);
             }
             at = end;
         }
     });
-    Ok(())
 }
 
 /// Turns queries or keys `x` `[B, H, L, D]`; token `i` of batch entry `b` stands at position

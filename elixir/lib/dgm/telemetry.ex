@@ -12,6 +12,8 @@ defmodule DGM.Telemetry do
     * `[:dgm, :sampler, :tell]` - `:rows`, `:elements`, `:eval_id`
     * `[:dgm, :dit, :forward]` - `:batch`
     * `[:dgm, :dit, :load]` - `:path`
+    * `[:dgm, :flux, :forward]` - `:batch`
+    * `[:dgm, :flux, :load]` - `:path`
     * `[:dgm, :llama, :forward]` - `:batch`
     * `[:dgm, :llama, :load]` - `:path`
     * `[:dgm, :sd3, :forward]` - `:batch`

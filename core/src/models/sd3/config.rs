@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::attention::MAX_HEAD_DIM;
 use crate::error::Result;
 use crate::models::json::{Fields, read};
+use crate::models::mmdit::width;
 
 /// Dimensions of an [`Sd3`](super::Sd3): what `config.json` says, under the names of this library.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,13 +43,7 @@ impl Sd3Config {
         if !dual.is_null() && dual.as_array().is_none_or(|layers| !layers.is_empty()) {
             return Err(all.error("dual_attention_layers", dual, "[]: a second attention is not supported"));
         }
-        let (heads, size) = (all.count("num_attention_heads", None)?, all.count("attention_head_dim", None)?);
-        if size > MAX_HEAD_DIM {
-            return Err(all.error("attention_head_dim", size, format!("1 to {MAX_HEAD_DIM}")));
-        }
-        let hidden = heads.checked_mul(size).filter(|d| *d <= isize::MAX as usize / 64);
-        let hidden =
-            hidden.ok_or_else(|| all.error("num_attention_heads", heads, "heads that fit in memory"))?;
+        let [heads, _, hidden] = width(&all)?;
         if let Value::Number(width) = &file["caption_projection_dim"]
             && width.as_u64() != Some(hidden as u64)
         {

@@ -10,6 +10,7 @@ mod chain;
 mod compat;
 mod dit;
 mod failure;
+mod flux;
 mod linear;
 mod llama;
 mod memory;
