@@ -52,7 +52,7 @@ pub(super) struct Trunk {
     guidance: Option<[PackedLinear; 2]>,
     pooled: [PackedLinear; 2],
     context: PackedLinear,
-    pub blocks: Vec<Block>,
+    blocks: Vec<Block>,
     /// Scale and shift.
     final_modulation: PackedLinear,
     pub final_linear: PackedLinear,
