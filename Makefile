@@ -110,7 +110,7 @@ check-numerics: build ## Compare docs/NUMERICS.md, reimplemented in numpy, with 
 	$(or $(PYTHON),python3) tests/numerics/reimplement.py
 	$(or $(PYTHON),python3) tests/numerics/against_library.py
 
-fuzz: ## Feed hostile bytes to descriptors, runs, blocks and model files (FUZZ_SECONDS a target, 300; TARGETS)
+fuzz: ## Feed hostile bytes to descriptors, runs, blocks, model files and their settings (FUZZ_SECONDS a target, 300; TARGETS)
 	@sh xtask/setup/fuzz.sh $(TARGETS)
 
 check-targets: ## Test aarch64 Linux under qemu, type-check macOS, iOS, Android (root; minutes)

@@ -10,7 +10,7 @@
 set -eu
 cd "$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)/fuzz"
 host=$(rustc -vV | sed -n 's/^host: //p')
-[ $# -gt 0 ] || set -- descriptors runs blocks weights
+[ $# -gt 0 ] || set -- descriptors runs blocks weights configs
 "${CXX:-c++}" --version >/dev/null 2>&1 || { echo "fuzz: a C++ compiler is missing (${CXX:-c++})" >&2; exit 3; }
 
 flags='-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4'
