@@ -3244,7 +3244,8 @@ int32_t dgm_mixture_sample(const dgm_mixture *mixture,
 
 /**
  * Reads and packs the weights of a DiT from a safetensors file, or from the shards that path.index.json names
- * where there is no such file. No file is kept open.
+ * where there is no such file. No file is kept open. Weights are f32, f16 or bf16 and stay that in memory; where those
+ * of all layers are bf16, what the layers and attention multiply is rounded to bf16 too.
  *
  * @param path UTF-8 path
  * @param out  receives the model (NULL on failure); release with dgm_model_free()

@@ -950,18 +950,18 @@ dgm_sd3_forward(model, x, t, text, pooled, workspace, workspace_len, out) =
     @native 126 dgm_sd3_forward(model::Ptr{dgm_sd3}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, text::Ptr{dgm_tensor}, pooled::Ptr{dgm_tensor}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_flux_load(folder, out) =
-    @native 121 dgm_flux_load(folder::Cstring, out::Ptr{Ptr{dgm_flux}})::Int32
+    @native 127 dgm_flux_load(folder::Cstring, out::Ptr{Ptr{dgm_flux}})::Int32
 
 dgm_flux_free(model) =
-    @native 122 dgm_flux_free(model::Ptr{dgm_flux})::Cvoid
+    @native 128 dgm_flux_free(model::Ptr{dgm_flux})::Cvoid
 
 dgm_flux_get_info(model, info) =
-    @native 123 dgm_flux_get_info(model::Ptr{dgm_flux}, info::Ptr{dgm_flux_info})::Int32
+    @native 129 dgm_flux_get_info(model::Ptr{dgm_flux}, info::Ptr{dgm_flux_info})::Int32
 
 dgm_flux_workspace_len(model, tokens, text_tokens, floats) =
-    @native 124 dgm_flux_workspace_len(model::Ptr{dgm_flux}, tokens::Csize_t, text_tokens::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 130 dgm_flux_workspace_len(model::Ptr{dgm_flux}, tokens::Csize_t, text_tokens::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_flux_forward(model, x, t, guidance, text, pooled, ids, text_ids, workspace, workspace_len, out) =
-    @native 125 dgm_flux_forward(model::Ptr{dgm_flux}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, guidance::Ptr{Float32}, text::Ptr{dgm_tensor}, pooled::Ptr{dgm_tensor}, ids::Ptr{dgm_tensor}, text_ids::Ptr{dgm_tensor}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 131 dgm_flux_forward(model::Ptr{dgm_flux}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, guidance::Ptr{Float32}, text::Ptr{dgm_tensor}, pooled::Ptr{dgm_tensor}, ids::Ptr{dgm_tensor}, text_ids::Ptr{dgm_tensor}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 end

@@ -4,7 +4,8 @@
 A diffusion transformer (Peebles, Xie 2022, arXiv:2212.09748) read from a safetensors file, or from the shards
 of `path.index.json` where there is no such file, and packed for the processor. `model(x, t, labels)` evaluates it.
 Properties: `channels`, `height`, `width`, `out_channels`, `num_classes`, `tokens`, `width_d`, `depth`, `heads`,
-`packed_bytes`.
+`packed_bytes`. Weights are f32, f16 or bf16 and stay that in memory; where those of all layers are bf16, what the
+layers and attention multiply is rounded to bf16 too.
 
 # Examples
 ```julia

@@ -1,7 +1,8 @@
 defmodule DGM.Dit do
   @moduledoc """
   Class-conditional diffusion transformers (DiT, adaLN-Zero), loaded from safetensors files
-  with the tensor names of the official checkpoints.
+  with the tensor names of the official checkpoints: f32, f16 or bf16, which they stay in memory. Where
+  those of all layers are bf16, what the layers and attention multiply is rounded to bf16 too.
 
       iex> {:ok, model} = DGM.Dit.load("../models/digits.safetensors")
       iex> plan = DGM.Plan.compile(DGM.Dit.plan_options(model))
