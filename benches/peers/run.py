@@ -186,7 +186,7 @@ def main():
     p.add_argument("what", choices=sorted(GROUPS))
     p.add_argument("--quick", action="store_true", help="few cases, two minutes")
     p.add_argument("--only", nargs="*", default=[], metavar="GROUP", help="these groups")
-    p.add_argument("--match", default="", help="cases whose name has this text")
+    p.add_argument("--match", default="", help="cases in whose name this regular expression is found")
     p.add_argument("--peers", nargs="*", default=[], help="these peers: torch openvino onnxruntime jax ggml rust")
     p.add_argument("--threads", help="such as 1,2; default: all, then 1")
     p.add_argument("--budget", help="minutes for all (default: attention 90, forward 40, sampling 10, quick 2), or for each number of "

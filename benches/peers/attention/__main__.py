@@ -4,6 +4,7 @@ import argparse
 import ctypes
 import gc
 import json
+import re
 import sys
 import time
 
@@ -151,13 +152,13 @@ def main():
     p.add_argument("--scaling", action="store_true",
                    help="also what needs to be measured with one number of threads only: the group `scaling`, flex_attention")
     p.add_argument("--only", nargs="*", default=[], help="groups")
-    p.add_argument("--match", default="", help="part of a case's name")
+    p.add_argument("--match", default="", help="a regular expression found in a case's name")
     p.add_argument("--peers", nargs="*", default=[])
     args = p.parse_args()
     groups = args.only or CHILD_GROUPS
     cases = [c for c in all_cases() if c.group in groups and c.group in CHILD_GROUPS
              and (args.scaling or c.group != "scaling") and (c.quick or not args.quick)
-             and args.match in c.title + " " + c.storage]
+             and re.search(args.match, c.title + " " + c.storage)]
     try:
         done = {json.loads(text)["key"] for text in open(args.rows)}
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 
 import torch
 
@@ -29,7 +30,7 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     engine, probe = Engine(args.threads), Probe(args.cache, args.threads, args.gate)
-    cases = [c for c in CASES if (not args.only or c[1] in args.only) and args.match in c[0]]
+    cases = [c for c in CASES if (not args.only or c[1] in args.only) and re.search(args.match, c[0])]
     with torch.inference_mode(), open(args.rows, "a") as f:
         for name, group, make, check, most in cases:
             error = check(engine)
