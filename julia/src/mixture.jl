@@ -8,7 +8,8 @@ The density `p(x0) = sum_k weights[k] N(x0; means[:, k], diag(variances[:, k]))`
 one for all dimensions, or is `D × K`; none is negative.
 
 A mixture is a model of [`sample`](@ref DGMKernels.sample) and [`sample!`](@ref DGMKernels.sample!), where the engine
-carries every block of rows to its end by itself. Called, `mixture(x; prediction = :score, alpha = 1, sigma = 0,
+carries every block of rows to its end by itself, in one call that an interrupt does not stop (with a `callback` it
+goes step by step). Called, `mixture(x; prediction = :score, alpha = 1, sigma = 0,
 sigma_data = 0.5)` is the expectation of the target of any prediction but `:consistency` at a noise level, `x` and the
 answer being `D × B`; see also [`log_density`](@ref DGMKernels.log_density) and [`predict`](@ref DGMKernels.predict).
 

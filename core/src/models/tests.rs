@@ -234,7 +234,7 @@ fn distance(fixture: &Fixture, model: &Dit) -> f64 {
     for image in 0..7 {
         let want = fixture.oracle(model.config(), &x, image, t[image], labels[image] as usize);
         for (got, want) in out.slice(s![image, .., .., ..]).iter().zip(want) {
-            error += (f64::from(*got) - want).powi(2);
+            error += (f64::from(*got) - want) * (f64::from(*got) - want);
             whole += want * want;
         }
     }

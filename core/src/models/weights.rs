@@ -112,7 +112,9 @@ impl<R: Read + Seek> Weights<R> {
         for (name, source) in sources {
             let (file, header) = WeightFile::new(source, name)?;
             all.files.push(file);
-            for (tensor, info) in header.tensors() {
+            // In order, so that the same fault is named in every run.
+            let tensors: BTreeMap<_, _> = header.tensors().into_iter().collect();
+            for (tensor, info) in tensors {
                 let place = Place { file: all.files.len() - 1, info: info.clone() };
                 if let Some(other) = all.tensors.insert(tensor.clone(), place) {
                     let [a, b] = [other.file, all.files.len() - 1].map(|i| &all.files[i].name);
@@ -131,14 +133,15 @@ impl<R: Read + Seek> Weights<R> {
     /// The `__metadata__` strings, sorted by key.
     pub(crate) fn metadata(&self) -> Result<BTreeMap<String, String>> {
         let mut all = BTreeMap::<String, String>::new();
-        for (key, value) in self.files.iter().flat_map(|file| &file.metadata) {
-            match all.get(key) {
-                Some(other) if other != value => {
+        let sorted = |file: &WeightFile<R>| file.metadata.clone().into_iter().collect::<BTreeMap<_, _>>();
+        for (key, value) in self.files.iter().flat_map(sorted) {
+            match all.get(&key) {
+                Some(other) if *other != value => {
                     let message =
                         format!("metadata {key} is {other:?} and {value:?}, expected one in all shards");
                     return Err(self.error(message));
                 }
-                _ => drop(all.insert(key.clone(), value.clone())),
+                _ => drop(all.insert(key, value)),
             }
         }
         Ok(all)

@@ -6,7 +6,7 @@
 use super::driver::drive_with;
 use super::plan::Plan;
 use super::run::{Counters, Request, Run};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, zeros};
 use crate::threads;
 
 /// A model that answers every row by itself, from any thread.
@@ -71,7 +71,8 @@ const COST: u64 = 100;
 /// # Errors
 /// Those of the model, naming the rows; [`Error::State`] and [`Error::Shape`] as of
 /// [`drive`](super::drive); [`Error::Argument`] for plans with `per_row`, whose rows wait for each other. Run and state
-/// are untouched on error.
+/// are untouched on error, so the call holds a second copy of the state; [`Error::Overflow`] where there is no memory
+/// for it.
 pub fn drive_rows<M: RowModel>(plan: &Plan, run: &mut Run, state: &mut [f32], model: &M) -> Result<()> {
     run.check(plan, state.len())?;
     if plan.options().per_row {
@@ -132,8 +133,10 @@ impl Block {
     fn walk<M: RowModel>(&mut self, plan: &Plan, whole: &[f32], rows: usize, model: &M) -> Result<Vec<f32>> {
         let (elements, len) = (self.run.elements, self.run.rows() * self.run.elements);
         let slots = whole.chunks_exact(rows * elements);
-        let mut state: Vec<f32> =
-            slots.flat_map(|slot| &slot[self.first * elements..][..len]).copied().collect();
+        let mut state = zeros("state", slots.len() * len)?;
+        for (to, slot) in state.chunks_exact_mut(len).zip(slots) {
+            to.copy_from_slice(&slot[self.first * elements..][..len]);
+        }
         let mut scratch = M::Scratch::default();
         drive_with(plan, &mut self.run, &mut state, |request, x, t, y, numbers| {
             model.predict(plan, request, x, t, y, numbers, &mut scratch)

@@ -7,7 +7,8 @@ use crate::error::Result;
 /// Carries a run (fresh, forked or imported) to its end with `model`.
 ///
 /// `model(request, x, t, y)` reads x `[rows, elements]` and a model time for each row, and fills
-/// y `[rows, elements]` (`[rows, 2, elements]` where the plan has two outputs). An error of the model stops the walk and leaves the run where it was,
+/// y `[rows, elements]` (`[rows, 2, elements]` where the plan has two outputs). Outputs of guidance are told together, see
+/// [`Run::tell`]. An error of the model stops the walk and leaves the run where it was,
 /// ready to be driven on.
 ///
 /// # Errors

@@ -55,7 +55,7 @@ impl Plan {
         let steps = segments.iter().map(|s| s.len() - 1).sum();
         let mut builder = Builder::new(options, &levels, steps);
         restart::build(options, &mut builder, &segments)?;
-        let mut table = builder.finish(&grid[grid.len() - 1]);
+        let table = builder.finish(&grid[grid.len() - 1]);
         if let Some(term) = table.terms.iter().find(|t| !(t.coefficient as f32).is_finite()) {
             let got = format!("a walk with the coefficient {}", term.coefficient);
             return Err(Error::range("times", got, "levels whose coefficients f32 can hold"));
@@ -68,10 +68,11 @@ impl Plan {
         let eval_rows = Plan::eval_positions(&table.rows);
         let evals = if options.solver.is_adaptive() { options.max_evals } else { eval_rows.len() };
         let hash = codec::fnv1a(&codec::plan_bytes(options));
-        if !options.per_row {
-            table.join(&eval_rows);
+        let mut plan = Plan { options: options.clone(), levels, grid, steps, table, eval_rows, evals, hash };
+        // Rows at places of their own, and numbers told beside outputs, go one evaluation at a time.
+        if !options.per_row && plan.numbers() == 0 {
+            plan.table.join(&plan.eval_rows);
         }
-        let plan = Plan { options: options.clone(), levels, grid, steps, table, eval_rows, evals, hash };
         if options.per_row {
             plan.check_per_row()?;
         }

@@ -176,7 +176,7 @@ impl Run {
         self.check_plan(plan)?;
         let Some(eval) = plan.eval_at(self.position) else { return Ok(Ask::Done) };
         if plan.is_adaptive() {
-            self.check_progress(plan)?;
+            self.check_progress(plan, u64::from(eval.roles.count_ones()))?;
         }
         self.check_selection(plan)?;
         let active = self.active(plan);
@@ -205,8 +205,9 @@ impl Run {
         }))
     }
 
-    fn check_progress(&self, plan: &Plan) -> Result<()> {
-        if self.counters.evals >= plan.max_evals() as u64 {
+    /// Refuses to go on without budget for the next `evals` evaluations, which may be told at once.
+    fn check_progress(&self, plan: &Plan, evals: u64) -> Result<()> {
+        if self.counters.evals + evals > plan.max_evals() as u64 {
             let (left, row) = (self.control.iter().filter(|c| !c.done).count(), self.first_active());
             return Err(Error::State(format!(
                 "max_evals of {} is used up with {left} rows unfinished, row {row} at t = {}",

@@ -92,7 +92,7 @@ impl Run {
         let most = self.awaited(plan, eval_id)?.roles.count_ones() as usize;
         let len = self.elements * plan.outputs();
         let outputs = y.len() / (self.rows() * len);
-        if y.len() % (self.rows() * len) != 0 || !(1..=most).contains(&outputs) {
+        if !y.len().is_multiple_of(self.rows() * len) || !(1..=most).contains(&outputs) {
             let several = match most {
                 1 => String::new(),
                 _ => format!(", or of up to {most} outputs one after the other"),

@@ -6,7 +6,8 @@ defmodule DGM.GaussianMixture do
   model that a diffusion or a flow would have to learn.
 
   A mixture is a model of `DGM.Sampler.sample/5`, `DGM.Sampler.finish/2` and `DGM.Sampler.stream/5`; the
-  first two carry every block of rows to its end inside the engine.
+  first two carry every block of rows to its end inside the engine, in one call that goes on when the process
+  dies.
 
       iex> mixture = DGM.GaussianMixture.new([0.3, 0.7], [[-2, 0], [2, 1]], [0.1, 0.2])
       iex> plan = DGM.Plan.compile(process: :target, prediction: :score, solver: :ula, steps: 50)

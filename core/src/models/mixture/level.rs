@@ -20,7 +20,8 @@ pub(super) struct Part {
 /// The coefficients of a level; empty before the first.
 #[derive(Debug, Default)]
 pub(super) struct Level {
-    key: Option<(Prediction, [u64; 3])>,
+    /// Mixture, prediction, level.
+    key: Option<(u64, Prediction, [u64; 3])>,
     pub dims: usize,
     /// Base-2 logarithms of the components' greatest densities, less the greatest of them, `[K]`.
     pub heights: Vec<f32>,
@@ -42,7 +43,7 @@ impl Level {
         sigma: f64,
         sigma_data: f64,
     ) -> Result<()> {
-        let key = Some((prediction, [alpha, sigma, sigma_data].map(f64::to_bits)));
+        let key = Some((mixture.id, prediction, [alpha, sigma, sigma_data].map(f64::to_bits)));
         if self.key == key {
             return Ok(());
         }
@@ -75,7 +76,8 @@ impl Level {
                     slope: ((w.data * alpha * v + w.slope) / variance / w.input) as f32,
                     offset: (w.data * mean) as f32,
                 };
-                if ![part.mean, part.scale, part.slope, part.offset].iter().all(|p| p.is_finite()) {
+                let rounded = [part.mean, part.scale, part.slope, part.offset];
+                if !variance.is_finite() || !rounded.iter().all(|p| p.is_finite()) {
                     let got = format!(
                         "{v} of component {k} at dimension {d}, with alpha {alpha} and sigma {sigma}"
                     );

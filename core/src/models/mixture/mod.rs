@@ -10,6 +10,8 @@ mod level;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use crate::error::{Error, Result, check_shape};
@@ -36,6 +38,8 @@ use level::Level;
 /// ```
 #[derive(Debug, Clone)]
 pub struct GaussianMixture {
+    /// What tells it from others; a copy has the same.
+    id: u64,
     dims: usize,
     /// Natural logarithms of the normalised weights, `[K]`.
     log_weights: Vec<f64>,
@@ -45,8 +49,11 @@ pub struct GaussianMixture {
     variances: Vec<f64>,
 }
 
-/// Largest number of components times dimensions.
+/// Largest number of components times dimensions, and of components: an evaluation has scratch for their shares.
 const MOST: usize = 1 << 24;
+const MOST_COMPONENTS: usize = 1 << 20;
+/// How many were made.
+static CREATED: AtomicU64 = AtomicU64::new(0);
 /// Rows an evaluation takes at a time.
 const ROWS: usize = 256;
 
@@ -64,6 +71,9 @@ impl GaussianMixture {
         let count = weights.len();
         if count == 0 {
             return Err(Error::shape("weights", &[0], "[K], at least one"));
+        }
+        if count > MOST_COMPONENTS {
+            return Err(Error::shape("weights", &[count], format!("[K], at most {MOST_COMPONENTS}")));
         }
         if means.is_empty() || !means.len().is_multiple_of(count) || means.len() > MOST {
             let expected = format!("[{count}, D], D at least 1, at most {MOST} numbers");
@@ -84,6 +94,7 @@ impl GaussianMixture {
         let log_sum = libm::log(sum);
         let each = means.len() / variances.len();
         Ok(GaussianMixture {
+            id: CREATED.fetch_add(1, Ordering::Relaxed),
             dims,
             log_weights: weights.iter().map(|w| libm::log(*w) - log_sum).collect(),
             means: means.to_vec(),
@@ -207,12 +218,6 @@ impl GaussianMixture {
         y: &mut [f32],
         numbers: &mut [f64],
     ) -> Result<()> {
-        let rows = request.rows;
-        self.check(plan, request.elements)?;
-        check_shape("x", &[x.len()], &[rows * self.dims])?;
-        check_shape("t", &[t.len()], &[rows])?;
-        check_shape("y", &[y.len()], &[rows * self.dims])?;
-        check_shape("numbers", &[numbers.len()], &[rows * plan.numbers()])?;
         RowModel::predict(self, plan, request, x, t, y, numbers, &mut Scratch::default())
     }
 }
@@ -267,6 +272,12 @@ impl RowModel for GaussianMixture {
         numbers: &mut [f64],
         scratch: &mut Scratch,
     ) -> Result<()> {
+        let rows = request.rows;
+        self.check(plan, request.elements)?;
+        check_shape("x", &[x.len()], &[rows * self.dims])?;
+        check_shape("t", &[t.len()], &[rows])?;
+        check_shape("y", &[y.len()], &[rows * self.dims])?;
+        check_shape("numbers", &[numbers.len()], &[rows * plan.numbers()])?;
         let Scratch { level, kernels } = scratch;
         let o = plan.options();
         if o.solver.is_adaptive() {

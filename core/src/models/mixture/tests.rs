@@ -1,6 +1,6 @@
 //! Against an oracle in f64, and whole walks against the callback driver.
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, array};
 
 use super::GaussianMixture;
 use crate::error::Error;
@@ -449,5 +449,43 @@ fn samples_are_the_mixtures() {
         let (left, a, b) = walk(o.clone());
         let near = |got: f64, want: f64| (got - want).abs() < 0.06;
         assert!(near(left, 0.3) && near(a, 0.1) && near(b, 0.7), "{}: {left} {a} {b}", o.solver.name());
+    }
+}
+
+#[test]
+fn a_level_beyond_the_numbers_is_refused() {
+    let mixture = GaussianMixture::new(&[1.0], &[0.0], &[1.0]).unwrap();
+    let (x, mut out) = (array![[0.5f32]], array![[7.0f32]]);
+    let error = mixture.score(1.0, 1e200, x.view(), out.view_mut()).unwrap_err();
+    assert!(error.to_string().contains("variances"), "{error}");
+    assert!(mixture.log_density(1e200, 0.0, x.view(), &mut [0.0]).is_err());
+    assert_eq!(out, array![[7.0]]);
+    let many = vec![1.0; (1 << 20) + 1];
+    let error = GaussianMixture::new(&many, &many, &many).unwrap_err().to_string();
+    assert!(error.contains("weights") && error.contains("1048576"), "{error}");
+}
+
+#[test]
+fn scratch_of_one_mixture_serves_another() {
+    use crate::sampling::RowModel;
+    let plan = Plan::compile(&PlanOptions {
+        process: Process::Target,
+        prediction: Prediction::Score,
+        solver: Solver::Ula,
+        steps: 1,
+        ..Default::default()
+    })
+    .unwrap();
+    let mut state = vec![0.0; plan.state_len(1, 1).unwrap()];
+    let run = Run::start(&plan, &[1], 1, Some(&[1.0]), &mut state).unwrap();
+    let Ask::Eval(request) = run.ask(&plan).unwrap() else { panic!("nothing asked") };
+    let mut scratch = Default::default();
+    for mean in [0.0, 5.0] {
+        let mixture = GaussianMixture::new(&[1.0], &[mean], &[1.0]).unwrap();
+        let mut y = [0.0];
+        RowModel::predict(&mixture, &plan, &request, &[1.0], &[0.0], &mut y, &mut [], &mut scratch).unwrap();
+        assert_eq!(y, [mean as f32 - 1.0]);
+        let wrong = RowModel::predict(&mixture, &plan, &request, &[], &[0.0], &mut y, &mut [], &mut scratch);
+        assert!(wrong.unwrap_err().to_string().contains("x has shape [0]"));
     }
 }

@@ -131,6 +131,7 @@ fn is_flat(run: &Run, plan: &Plan, ops: &[Row], active: &[bool]) -> bool {
 }
 
 /// One task of at most `N` operations.
+#[allow(clippy::too_many_arguments)]
 fn work<const N: usize, const S: usize>(
     plan: &Plan,
     ops: &[Row],

@@ -10,7 +10,10 @@ const SEEDS: [u64; ROWS] = [5, 6, 7];
 /// A model that contracts, and depends on its role.
 fn output(request: &Request, x: &[f32], y: &mut [f32]) {
     let shift = [0.3, -0.2, 0.1][request.role as usize];
-    y.iter_mut().zip(x).enumerate().for_each(|(i, (y, x))| *y = 0.4 * (x + shift).sin() - 0.01 * i as f32);
+    y.iter_mut()
+        .zip(x)
+        .enumerate()
+        .for_each(|(i, (y, x))| *y = 0.4 * libm::sinf(x + shift) - 0.01 * i as f32);
 }
 
 fn request(plan: &Plan, run: &Run) -> Option<Request> {
@@ -151,6 +154,69 @@ fn wrong_outputs_are_refused() {
     let mut state = vec![0.0; plan.state_len(ROWS, N).unwrap()];
     let run = Run::start(&plan, &SEEDS, N, None, &mut state).unwrap();
     assert_eq!(request(&plan, &run).unwrap().together().count(), 1);
+}
+
+#[test]
+fn numbers_are_told_one_output_at_a_time() {
+    for solver in [Solver::Rk4, Solver::Dopri5] {
+        let options = PlanOptions {
+            process: Process::Ode,
+            solver,
+            steps: 3,
+            likelihood: Likelihood::Exact,
+            guidance: 3.0,
+            ..Default::default()
+        };
+        let plan = compile(options);
+        let mut state = vec![0.0; plan.state_len(ROWS, N).unwrap()];
+        let mut run = Run::start(&plan, &SEEDS, N, None, &mut state).unwrap();
+        assert_eq!(request(&plan, &run).unwrap().together().count(), 1);
+        // Velocities a x: the divergence is a N, and guided (3 * 0.5 - 2 * 0.25) N.
+        drive_with(&plan, &mut run, &mut state, |request, x, _, y, numbers| {
+            let a = if request.role == Role::Cond { 0.5 } else { 0.25 };
+            y.iter_mut().zip(x).for_each(|(y, x)| *y = a * x);
+            numbers.fill(f64::from(a) * N as f64);
+            Ok(())
+        })
+        .unwrap();
+        let mut divergence = [0.0; ROWS];
+        run.divergence(&plan, &mut divergence).unwrap();
+        let (from, to) = (plan.start().t, plan.end().t);
+        for found in divergence {
+            assert!((found - (to - from) * N as f64).abs() < 1e-9, "{solver:?}: {found}");
+        }
+    }
+}
+
+#[test]
+fn the_budget_of_evaluations_is_the_same_either_way() {
+    for max_evals in 12..40 {
+        let options = PlanOptions {
+            solver: Solver::Dopri5,
+            guidance: 2.0,
+            max_evals,
+            rtol: 1e-2,
+            atol: 1e-2,
+            ..Default::default()
+        };
+        let plan = compile(options);
+        let ends = [1, 2].map(|most| {
+            let mut state = vec![0.0; plan.state_len(ROWS, N).unwrap()];
+            let mut run = Run::start(&plan, &SEEDS, N, None, &mut state).unwrap();
+            loop {
+                let first = match run.ask(&plan) {
+                    Ok(Ask::Eval(first)) => first,
+                    end => break (end.is_ok(), run.counters().evals),
+                };
+                let mut y = vec![0.0; most.min(first.together().count()) * ROWS * N];
+                for (request, y) in first.together().zip(y.chunks_exact_mut(ROWS * N)) {
+                    output(&request, run.input(&plan, &state).unwrap(), y);
+                }
+                run.tell(&plan, &mut state, first.eval_id, &y).unwrap();
+            }
+        });
+        assert_eq!(ends[0], ends[1], "{max_evals}");
+    }
 }
 
 #[test]

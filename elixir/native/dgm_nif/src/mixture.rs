@@ -102,7 +102,7 @@ fn answer(
     run.row_times(plan, &mut t)?;
     let mut numbers = vec![0.0; run.rows() * plan.numbers()];
     mixture.predict(plan, &request, run.input(plan, state)?, &t, y, &mut numbers)?;
-    // The VM holds no infinity; a density as small as this is rejected all the same.
+    // The VM holds no infinity; told, this becomes one again.
     numbers.iter_mut().filter(|v| !v.is_finite()).for_each(|v| *v = f64::MIN);
     Ok(numbers)
 }
