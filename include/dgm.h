@@ -3228,7 +3228,7 @@ int32_t dgm_mixture_predict(const dgm_mixture *mixture,
 /**
  * Carries a started run to its end with a mixture as its model, with the same bits as telling it what
  * dgm_mixture_predict() answers: every block of rows on its own, on all threads. On failure run and state are
- * unchanged.
+ * unchanged. The call holds a second copy of the state and cannot be stopped; dgm_mixture_predict() goes step by step.
  *
  * @param run       of dgm_run_start() or any later state
  * @param run_size  its size

@@ -195,10 +195,11 @@ fn run_tell_with<'a>(
     state: Binary<'a>,
     eval_id: u64,
     y: Binary<'a>,
-    mut numbers: Vec<f64>,
+    numbers: Vec<f64>,
 ) -> Reply<(Binary<'a>, Binary<'a>)> {
     let _fp = FpEnv::enter();
-    // What stands for the log density 0 has in a VM without infinities.
+    let mut numbers = numbers;
+    // What stands for the logarithm of 0 in a VM without infinities.
     numbers.iter_mut().filter(|v| **v == f64::MIN).for_each(|v| *v = f64::NEG_INFINITY);
     let mut run = Run::decode(&plan.0, header.as_slice())?;
     let y = floats("y", y.as_slice())?;
