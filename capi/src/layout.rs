@@ -159,7 +159,7 @@ fn structs_lie_as_c_sees_them() {
             elements,
             active_rows,
             uniform_t,
-            reserved,
+            roles,
             t_to
         }
     );

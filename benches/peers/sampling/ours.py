@@ -31,7 +31,7 @@ class Request(ctypes.Structure):
                 ("eval_id", ctypes.c_uint64), ("step", ctypes.c_int64), ("stage", ctypes.c_int64),
                 ("slot", ctypes.c_int64), ("t", ctypes.c_double), ("sigma", ctypes.c_double),
                 ("alpha", ctypes.c_double), ("rows", ctypes.c_int64), ("elements", ctypes.c_int64),
-                ("active_rows", ctypes.c_int64), ("uniform_t", ctypes.c_int32), ("reserved", ctypes.c_int32)]
+                ("active_rows", ctypes.c_int64), ("uniform_t", ctypes.c_int32), ("roles", ctypes.c_uint32)]
 
 
 class Run:
