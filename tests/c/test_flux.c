@@ -24,8 +24,10 @@ static void schnell(void)
     dgm_tensor to = f32_tensor(plain, 3, want.shape);
     const float *times = (const float *)t.data;
     dgm_flux *model = NULL;
-    dgm_flux_info info = {.struct_size = sizeof info};
+    dgm_flux_info info;
     size_t len = 0;
+    memset(&info, 0, sizeof info);
+    info.struct_size = sizeof info;
     OK(dgm_flux_load("tests/golden/tiny_flux", &model));
     OK(dgm_flux_get_info(model, &info));
     CHECK(info.channels == 16 && info.out_channels == 16 && info.depth == 2 && info.single_depth == 3 && !info.guidance);
