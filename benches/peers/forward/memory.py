@@ -178,8 +178,8 @@ def _make(engine, probe, compile_too, shapes, out_shape, make, dtype):
     if compile_too:
         compiled = torch.compile(f, dynamic=False)
         timed.append(Timed("torch compile", lambda: first(compiled(*ins))))
-    # The mix of what is read and written: of a gather, the rows that are read.
-    reads = [torch.empty_like(out) for _ in ins]
+    # The mix of what is read and written: of a gather, the rows that are read. Pages never written would all be one.
+    reads = [torch.ones_like(out) for _ in ins]
     writes = [torch.empty_like(out) for _ in range(2 if isinstance(f(*ins), tuple) else 1)]
     streams = [Timed(f"limit mix {kind}", probe.mix(reads, writes, streaming))
                for kind, streaming in (("cached", False), ("streaming", True))]

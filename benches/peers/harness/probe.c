@@ -131,7 +131,7 @@ static void mix_once(struct job *j) {
         if (j->streaming) mix(j, I, O, 1);                               \
         else mix(j, I, O, 0);                                            \
     }
-    CASE(0, 1) CASE(1, 1) CASE(2, 1) CASE(3, 1) CASE(3, 2) CASE(4, 1) CASE(4, 2)
+    CASE(0, 1) CASE(1, 1) CASE(2, 1) CASE(2, 2) CASE(3, 1) CASE(3, 2) CASE(4, 1) CASE(4, 2)
 #undef CASE
 }
 
