@@ -2,8 +2,10 @@
 
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, Ix4, s};
 
+use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
 use crate::linalg::check_strides;
+use crate::linalg::rows::{narrow, widen};
 use crate::tensor::{Element, Floats, FloatsMut, each};
 use crate::threads;
 
@@ -37,13 +39,96 @@ impl Rope<'_> {
 
     /// Turns a row that stands at `position`.
     pub(crate) fn turn(&self, row: &mut [f32], position: usize) {
+        dispatch(Turn { tables: self, row, position });
+    }
+
+    /// Pairs that lie in whole vectors; returns how many pairs that was.
+    #[inline(always)]
+    fn turn_vectors<S: Simd>(&self, s: S, row: &mut [f32], position: usize) -> usize {
+        let (cos, sin) = (self.cos.row(position), self.sin.row(position));
+        let (Some(cos), Some(sin)) = (cos.as_slice(), sin.as_slice()) else { return 0 };
+        let half = cos.len();
+        let mut i = 0;
+        if self.interleaved {
+            while i + S::LANES <= half {
+                let both = turned(s, s.load_twos(&row[2 * i..]), &cos[i..], &sin[i..]);
+                s.store_twos(both, &mut row[2 * i..]);
+                i += S::LANES;
+            }
+        } else {
+            let (low, high) = row.split_at_mut(half);
+            while i + S::LANES <= half {
+                let [a, b] = turned(s, [s.load(&low[i..]), s.load(&high[i..])], &cos[i..], &sin[i..]);
+                s.store(a, &mut low[i..]);
+                s.store(b, &mut high[i..]);
+                i += S::LANES;
+            }
+        }
+        i
+    }
+
+    #[inline(always)]
+    fn turn_row<S: Simd>(&self, s: S, row: &mut [f32], position: usize) {
+        let done = self.turn_vectors(s, row, position);
         let half = self.cos.ncols();
         let (step, apart) = if self.interleaved { (2, 1) } else { (1, half) };
-        let tables = self.cos.row(position).into_iter().zip(self.sin.row(position));
-        for (i, (&cos, &sin)) in tables.enumerate() {
+        for i in done..half {
+            let (cos, sin) = (self.cos[[position, i]], self.sin[[position, i]]);
             let (a, b) = (row[step * i], row[step * i + apart]);
             row[step * i] = a * cos - b * sin;
             row[step * i + apart] = b * cos + a * sin;
+        }
+    }
+}
+
+/// Pairs turned: every product and every sum rounded.
+#[inline(always)]
+fn turned<S: Simd>(s: S, [a, b]: [S::F; 2], cos: &[f32], sin: &[f32]) -> [S::F; 2] {
+    let (cos, sin) = (s.load(cos), s.load(sin));
+    [s.sub(s.mul(a, cos), s.mul(b, sin)), s.add(s.mul(b, cos), s.mul(a, sin))]
+}
+
+/// One row.
+struct Turn<'a, 'b> {
+    tables: &'b Rope<'a>,
+    row: &'b mut [f32],
+    position: usize,
+}
+
+impl Kernel for Turn<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        self.tables.turn_row(s, self.row, self.position);
+    }
+}
+
+/// The tokens of a head, from position `first` on.
+struct Head<'a, 'b, 'x, 'y, X, Y> {
+    tables: &'b Rope<'a>,
+    first: usize,
+    x: ArrayView2<'x, X>,
+    out: ArrayViewMut2<'y, Y>,
+    row: &'b mut [f32],
+}
+
+impl<X: Element, Y: Element> Kernel for Head<'_, '_, '_, '_, X, Y> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Head { tables, first, x, mut out, row } = self;
+        for (i, (from, mut to)) in x.outer_iter().zip(out.outer_iter_mut()).enumerate() {
+            match from.as_slice() {
+                Some(from) => widen(s, X::row(from), row),
+                None => row.iter_mut().zip(from).for_each(|(to, x)| *to = x.to_f32()),
+            }
+            tables.turn_row(s, row, first + i);
+            match to.as_slice_mut() {
+                Some(to) => narrow(s, row, Y::row_mut(to)),
+                None => to.iter_mut().zip(&*row).for_each(|(to, x)| *to = Y::from_f32(*x)),
+            }
         }
     }
 }
@@ -217,14 +302,8 @@ pub fn rope<'a>(
     let work = 8 * x.shape()[1..].iter().product::<usize>() as u64;
     each!(Floats, &x, x => each!(FloatsMut, &mut out, out => {
         for ((x, mut out), &first) in x.outer_iter().zip(out.outer_iter_mut()).zip(first) {
-            threads::for_each(x.outer_iter().zip(out.outer_iter_mut()), work, |(x, mut out)| {
-                threads::with_scratch(dim, |row| {
-                    for (i, (from, mut to)) in x.outer_iter().zip(out.outer_iter_mut()).enumerate() {
-                        row.iter_mut().zip(from).for_each(|(to, x)| *to = Element::to_f32(*x));
-                        tables.turn(row, first + i);
-                        to.iter_mut().zip(&*row).for_each(|(to, &x)| *to = Element::from_f32(x));
-                    }
-                });
+            threads::for_each(x.outer_iter().zip(out.outer_iter_mut()), work, |(x, out)| {
+                threads::with_scratch(dim, |row| dispatch(Head { tables, first, x, out, row }));
             });
         }
     }));
