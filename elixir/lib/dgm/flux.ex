@@ -27,35 +27,7 @@ defmodule DGM.Flux do
   """
   @type t :: %__MODULE__{resource: reference, config: %{atom => term}}
 
-  @doc """
-  Loads `config.json` and `diffusion_pytorch_model.safetensors`, or the shards of its index, of a folder.
-  """
-  @spec load(Path.t()) :: {:ok, t} | {:error, DGM.Error.t()}
-  def load(folder) do
-    with {:ok, parts} <- Network.load(:flux, folder, "folder", &Native.flux_load/1),
-         do: {:ok, new(parts)}
-  end
-
-  @doc """
-  Like `load/1`, but raises `DGM.Error`.
-  """
-  @spec load!(Path.t()) :: t
-  def load!(folder), do: Native.bang!(load(folder))
-
-  @doc """
-  The model in the bytes of a file of weights and the text of its `config.json`.
-  """
-  @spec from_binary(binary, String.t()) :: {:ok, t} | {:error, DGM.Error.t()}
-  def from_binary(weights, config) do
-    with {:ok, parts} <- Network.from_binary(weights, config, &Native.flux_from_binary/2),
-         do: {:ok, new(parts)}
-  end
-
-  @doc """
-  Like `from_binary/2`, but raises `DGM.Error`.
-  """
-  @spec from_binary!(binary, String.t()) :: t
-  def from_binary!(weights, config), do: Native.bang!(from_binary(weights, config))
+  use Network, event: :flux, weights: "diffusion_pytorch_model.safetensors"
 
   @doc """
   The network's output `{batch, tokens, out_channels}`, the velocity of the flow, of the kind of `x`.
@@ -102,8 +74,6 @@ defmodule DGM.Flux do
 
   defp listed(numbers) when is_list(numbers), do: Tensor.new(numbers)
   defp listed(other), do: other
-
-  defp new({resource, config}), do: %__MODULE__{resource: resource, config: config}
 
   defimpl Inspect do
     def inspect(%{config: c}, _opts) do

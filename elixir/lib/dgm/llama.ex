@@ -28,35 +28,7 @@ defmodule DGM.Llama do
   """
   @type t :: %__MODULE__{resource: reference, config: %{atom => non_neg_integer}}
 
-  @doc """
-  Loads `config.json` and `model.safetensors` of a folder. Weights of f32, f16 and bf16 stay what they are.
-  """
-  @spec load(Path.t()) :: {:ok, t} | {:error, DGM.Error.t()}
-  def load(folder) do
-    with {:ok, parts} <- Network.load(:llama, folder, "folder", &Native.llama_load/1),
-         do: {:ok, new(parts)}
-  end
-
-  @doc """
-  Like `load/1`, but raises `DGM.Error`.
-  """
-  @spec load!(Path.t()) :: t
-  def load!(folder), do: Native.bang!(load(folder))
-
-  @doc """
-  The model in the bytes of a `model.safetensors` and the text of its `config.json`.
-  """
-  @spec from_binary(binary, String.t()) :: {:ok, t} | {:error, DGM.Error.t()}
-  def from_binary(weights, config) do
-    with {:ok, parts} <- Network.from_binary(weights, config, &Native.llama_from_binary/2),
-         do: {:ok, new(parts)}
-  end
-
-  @doc """
-  Like `from_binary/2`, but raises `DGM.Error`.
-  """
-  @spec from_binary!(binary, String.t()) :: t
-  def from_binary!(weights, config), do: Native.bang!(from_binary(weights, config))
+  use Network, event: :llama, weights: "model.safetensors"
 
   @doc """
   An empty cache for `:batch` sequences (default 1) of up to `:tokens` tokens.
@@ -107,8 +79,6 @@ defmodule DGM.Llama do
   end
 
   defp check(model), do: Check.handle(model, __MODULE__, "model")
-
-  defp new({resource, config}), do: %__MODULE__{resource: resource, config: config}
 
   defimpl Inspect do
     def inspect(%{config: c}, _opts) do

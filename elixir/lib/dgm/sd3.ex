@@ -24,35 +24,7 @@ defmodule DGM.SD3 do
   """
   @type t :: %__MODULE__{resource: reference, config: %{atom => non_neg_integer}}
 
-  @doc """
-  Loads `config.json` and `diffusion_pytorch_model.safetensors` of a folder.
-  """
-  @spec load(Path.t()) :: {:ok, t} | {:error, DGM.Error.t()}
-  def load(folder) do
-    with {:ok, parts} <- Network.load(:sd3, folder, "folder", &Native.sd3_load/1),
-         do: {:ok, new(parts)}
-  end
-
-  @doc """
-  Like `load/1`, but raises `DGM.Error`.
-  """
-  @spec load!(Path.t()) :: t
-  def load!(folder), do: Native.bang!(load(folder))
-
-  @doc """
-  The model in the bytes of a file of weights and the text of its `config.json`.
-  """
-  @spec from_binary(binary, String.t()) :: {:ok, t} | {:error, DGM.Error.t()}
-  def from_binary(weights, config) do
-    with {:ok, parts} <- Network.from_binary(weights, config, &Native.sd3_from_binary/2),
-         do: {:ok, new(parts)}
-  end
-
-  @doc """
-  Like `from_binary/2`, but raises `DGM.Error`.
-  """
-  @spec from_binary!(binary, String.t()) :: t
-  def from_binary!(weights, config), do: Native.bang!(from_binary(weights, config))
+  use Network, event: :sd3, weights: "diffusion_pytorch_model.safetensors"
 
   @doc """
   The network's output `{batch, out_channels, height, width}`, of the kind of `x`.
@@ -77,8 +49,6 @@ defmodule DGM.SD3 do
       Telemetry.span([:sd3, :forward], %{batch: batch}, call)
     )
   end
-
-  defp new({resource, config}), do: %__MODULE__{resource: resource, config: config}
 
   defimpl Inspect do
     def inspect(%{config: c}, _opts) do
