@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Golden, close, folder};
+use common::{Golden, Saved, close, folder};
 use dgm_core::Error;
 use dgm_core::arch::{available_levels, level, set_level};
 use dgm_core::models::{Flux, FluxInputs};
@@ -204,16 +204,9 @@ fn wrong_arguments_are_named_and_leave_the_output_alone() {
 
 #[test]
 fn hostile_files_are_refused() {
-    let folder = folder().join("tiny_flux");
-    let weights = std::fs::read(folder.join("diffusion_pytorch_model.safetensors")).unwrap();
-    let config = std::fs::read_to_string(folder.join("config.json")).unwrap();
-    let refuse = |key: &str, value: &str, text: &str| {
-        let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
-        config[key] = serde_json::from_str(value).unwrap();
-        let e = Flux::from_bytes(&weights, &config.to_string()).unwrap_err();
-        assert!(e.to_string().contains(text), "{key} {value}: {e} lacks {text}");
-    };
-    assert!(Flux::from_bytes(&weights, &config).is_ok());
+    let saved = Saved::open("tiny_flux");
+    let refuse = |key: &str, value: &str, text: &str| saved.refuse(Flux::from_bytes, [key, value, text]);
+    assert!(Flux::from_bytes(&saved.weights, &saved.config).is_ok());
     refuse("_class_name", "\"SD3Transformer2DModel\"", "_class_name is \"SD3Transformer2DModel\"");
     refuse("patch_size", "2", "patch_size is 2, expected 1");
     refuse("guidance_embeds", "true", "time_text_embed.guidance_embedder.linear_1.weight is missing");
@@ -251,6 +244,6 @@ fn hostile_files_are_refused() {
     for key in ["in_channels", "out_channels", "joint_attention_dim", "pooled_projection_dim"] {
         refuse(key, "9", "has shape");
     }
-    assert!(matches!(Flux::from_bytes(&weights[..999], &config), Err(Error::Format { .. })));
+    assert!(matches!(Flux::from_bytes(&saved.weights[..999], &saved.config), Err(Error::Format { .. })));
     assert!(matches!(Flux::load("no/such/folder".as_ref()), Err(Error::Io { .. })));
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Golden, close, folder};
+use common::{Golden, Saved, close, folder};
 use dgm_core::Error;
 use dgm_core::arch::{available_levels, level, set_level};
 use dgm_core::models::Sd3;
@@ -120,16 +120,9 @@ fn wrong_arguments_are_named_and_leave_the_output_alone() {
 
 #[test]
 fn hostile_files_are_refused() {
-    let folder = folder().join("tiny_sd3");
-    let weights = std::fs::read(folder.join("diffusion_pytorch_model.safetensors")).unwrap();
-    let config = std::fs::read_to_string(folder.join("config.json")).unwrap();
-    let refuse = |key: &str, value: &str, text: &str| {
-        let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
-        config[key] = serde_json::from_str(value).unwrap();
-        let e = Sd3::from_bytes(&weights, &config.to_string()).unwrap_err();
-        assert!(e.to_string().contains(text), "{e} lacks {text}");
-    };
-    assert!(Sd3::from_bytes(&weights, &config).is_ok());
+    let saved = Saved::open("tiny_sd3");
+    let refuse = |key: &str, value: &str, text: &str| saved.refuse(Sd3::from_bytes, [key, value, text]);
+    assert!(Sd3::from_bytes(&saved.weights, &saved.config).is_ok());
     refuse("_class_name", "\"FluxTransformer2DModel\"", "_class_name is \"FluxTransformer2DModel\"");
     refuse("dual_attention_layers", "[0]", "dual_attention_layers is [0], expected []");
     refuse("qk_norm", "\"layer_norm\"", "qk_norm is \"layer_norm\", expected rms_norm");
@@ -147,6 +140,6 @@ fn hostile_files_are_refused() {
         refuse(key, "9", "has shape");
         refuse(key, "18446744073709551615", "");
     }
-    assert!(matches!(Sd3::from_bytes(&weights[..999], &config), Err(Error::Format { .. })));
+    assert!(matches!(Sd3::from_bytes(&saved.weights[..999], &saved.config), Err(Error::Format { .. })));
     assert!(matches!(Sd3::load("no/such/folder".as_ref()), Err(Error::Io { .. })));
 }

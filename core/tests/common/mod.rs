@@ -14,6 +14,32 @@ pub struct Golden {
     pub index: HashMap<String, (String, Vec<usize>, usize)>,
 }
 
+/// A network as diffusers saves it.
+pub struct Saved {
+    pub weights: Vec<u8>,
+    pub config: String,
+}
+
+impl Saved {
+    pub fn open(name: &str) -> Self {
+        let file = |name: &str, file| std::fs::read(folder().join(name).join(file)).unwrap();
+        let config = String::from_utf8(file(name, "config.json")).unwrap();
+        Saved { weights: file(name, "diffusion_pytorch_model.safetensors"), config }
+    }
+
+    /// Checks that it is refused once a setting is changed, with a message that has `text` in it.
+    pub fn refuse<T: std::fmt::Debug>(
+        &self,
+        load: impl Fn(&[u8], &str) -> dgm_core::Result<T>,
+        [key, value, text]: [&str; 3],
+    ) {
+        let mut config: serde_json::Value = serde_json::from_str(&self.config).unwrap();
+        config[key] = serde_json::from_str(value).unwrap();
+        let e = load(&self.weights, &config.to_string()).unwrap_err().to_string();
+        assert!(e.contains(text), "{key} {value}: {e} lacks {text}");
+    }
+}
+
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden")
 }
