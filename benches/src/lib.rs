@@ -163,9 +163,8 @@ where
     shapes.iter().map(case).collect()
 }
 
-/// Five products of a pair of tiles are necessary, whatever the schedule does.
 fn backward_cases() -> Vec<Case> {
-    [
+    let shapes = [
         (8, 64, 64, false),
         (8, 256, 64, false),
         (2, 1024, 64, false),
@@ -173,23 +172,38 @@ fn backward_cases() -> Vec<Case> {
         (2, 1024, 72, false),
         (2, 1024, 128, false),
         (1, 1024, 64, false),
-    ]
-    .into_iter()
-    .map(|(heads, tokens, dim, causal)| {
+    ];
+    let mut cases = backward_of::<f32>("f32", &shapes, |x| x);
+    cases.extend(backward_of("bf16", &shapes[2..], bf16::from_f32));
+    cases
+}
+
+/// Five products of a pair of tiles are necessary, whatever the schedule does.
+fn backward_of<T: Copy + Default + 'static>(
+    dtype: &'static str,
+    shapes: &[(usize, usize, usize, bool)],
+    number: fn(f32) -> T,
+) -> Vec<Case>
+where
+    for<'a> ArrayView4<'a, T>: Into<Floats<'a, Ix4>>,
+    for<'a> ArrayViewMut4<'a, T>: Into<FloatsMut<'a, Ix4>>,
+{
+    let case = |&(heads, tokens, dim, causal): &(usize, usize, usize, bool)| {
         let shape = (1, heads, tokens, dim);
         let tensor = |seed: usize| {
-            Array4::from_shape_fn(shape, |(_, h, l, d)| wave(seed + (h * tokens + l) * dim + d))
+            Array4::from_shape_fn(shape, |(_, h, l, d)| number(wave(seed + (h * tokens + l) * dim + d)))
         };
         let (q, k, v, dout) = (tensor(1), tensor(2), tensor(3), tensor(4));
-        let (mut out, mut lse) = (Array4::<f32>::zeros(shape), Array3::zeros((1, heads, tokens)));
+        let zeros = || Array4::from_elem(shape, T::default());
+        let (mut out, mut lse) = (zeros(), Array3::zeros((1, heads, tokens)));
         let options = AttentionOptions { causal, ..Default::default() };
         attention(q.view(), k.view(), v.view(), &options, out.view_mut(), Some(lse.view_mut()))
             .expect("valid");
-        let [mut dq, mut dk, mut dv] = [(); 3].map(|()| Array4::<f32>::zeros(shape));
+        let (mut dq, mut dk, mut dv) = (zeros(), zeros(), zeros());
         let pairs = if causal { tokens * (tokens + 1) / 2 } else { tokens * tokens };
         Case {
             kernel: "attention_backward",
-            dtype: "f32",
+            dtype,
             name: format!("h{heads} l{tokens} d{dim}{}", if causal { " causal" } else { "" }),
             work: (10 * heads * pairs * dim) as u64,
             bytes: None,
@@ -210,8 +224,8 @@ fn backward_cases() -> Vec<Case> {
                 .expect("valid");
             }),
         }
-    })
-    .collect()
+    };
+    shapes.iter().map(case).collect()
 }
 
 fn linear_cases() -> Vec<Case> {

@@ -86,14 +86,14 @@ defmodule DGM.ConformanceTest do
   end
 
   # The three gradients of each batch entry one after the other.
-  defp call(%{call: "attention_backward", out: [batch, _] = dims} = case, x) do
+  defp call(%{call: "attention_backward", args: args, out: [batch, _] = dims} = case, x) do
     opts = options(case)
-    [q, k, v] = for name <- ~w(q k v), do: x[name]
+    [q, k, v, dout] = for name <- ~w(q k v dout), do: stored(x[name], args["storage"])
     {out, lse} = DGM.attention(q, k, v, [lse: true] ++ opts)
-    gradients = DGM.attention_backward(q, k, v, out, lse, x["dout"], opts) |> Tuple.to_list()
+    gradients = DGM.attention_backward(q, k, v, out, lse, dout, opts) |> Tuple.to_list()
 
     data =
-      for b <- 0..(batch - 1), %{data: data} <- gradients, into: <<>> do
+      for b <- 0..(batch - 1), %{data: data} <- Enum.map(gradients, &widened/1), into: <<>> do
         size = div(byte_size(data), batch)
         binary_part(data, b * size, size)
       end

@@ -138,10 +138,10 @@ const CALLS = Dict(
                                      D.Rope(x("cos"), x("sin"); interleaved = number(c, "interleaved") != 0)),
     # The three gradients of each batch item one after the other.
     "attention_backward" => (out, c, x) -> begin
-        q, k, v, options = x("q"), x("k"), x("v"), attention_options(c)
+        q, k, v, options = own(c, "q"), own(c, "k"), own(c, "v"), attention_options(c)
         y, lse = attention(q, k, v; lse = true, options...)
-        gradients = attention_backward(q, k, v, y, lse, x("dout"); options...)
-        out .= vcat(map(g -> reshape(g, :, size(out, 2)), gradients)...)
+        gradients = attention_backward(q, k, v, y, lse, own(c, "dout"); options...)
+        out .= vcat(map(g -> reshape(Float32.(g), :, size(out, 2)), gradients)...)
     end,
     # Weights lie in memory as [out, in].
     "linear" => (out, c, x) -> begin

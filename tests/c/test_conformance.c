@@ -402,9 +402,10 @@ static int32_t call_attention_backward(conformance_case *c, dgm_tensor *out)
 {
     option_memory owned;
     dgm_attention_options o = options(c, &owned);
-    const dgm_tensor *q = in(c, "q"), *k = in(c, "k"), *v = in(c, "v"), *dout = in(c, "dout");
-    const dgm_tensor *of[3] = {q, k, v};
-    int64_t y_shape[4] = {q->shape[0], q->shape[1], q->shape[2], v->shape[3]}, len[3];
+    const dgm_tensor *of[3] = {in(c, "q"), in(c, "k"), in(c, "v")};
+    const char *own = arg(c, "storage", "f32");
+    dgm_tensor q = stored(of[0], own), k = stored(of[1], own), v = stored(of[2], own), dout = stored(in(c, "dout"), own);
+    int64_t y_shape[4] = {q.shape[0], q.shape[1], q.shape[2], v.shape[3]}, len[3];
     int64_t rows = y_shape[0] * y_shape[1] * y_shape[2], all = rows * (y_shape[3] + 1);
     for (int i = 0; i < 3; i++) {
         len[i] = of[i]->shape[1] * of[i]->shape[2] * of[i]->shape[3];
@@ -413,17 +414,25 @@ static int32_t call_attention_backward(conformance_case *c, dgm_tensor *out)
     float *memory = (float *)malloc((size_t)all * sizeof *memory), *at = memory;
     if (memory == NULL)
         die("no memory", c->name);
-    dgm_tensor y = f32_tensor(at, 4, y_shape), lse = f32_tensor(at += rows * y_shape[3], 3, y_shape), to[3];
+    memset(memory, 0, (size_t)all * sizeof *memory);
+    dgm_tensor wide_y = f32_tensor(at, 4, y_shape), lse = f32_tensor(at += rows * y_shape[3], 3, y_shape), to[3];
+    dgm_tensor y = stored(&wide_y, own), narrow[3];
     at += rows;
     for (int i = 0; i < 3; i++) {
         to[i] = f32_tensor(at, 4, of[i]->shape);
+        narrow[i] = stored(&to[i], own);
         at += of[i]->shape[0] * len[i];
     }
-    int32_t status = dgm_attention(q, k, v, &o, &y, &lse);
+    int32_t status = dgm_attention(&q, &k, &v, &o, &y, &lse);
     if (status == DGM_OK)
-        status = dgm_attention_backward(q, k, v, &y, &lse, dout, &o, &to[0], &to[1], &to[2], NULL);
+        status = dgm_attention_backward(&q, &k, &v, &y, &lse, &dout, &o, &narrow[0], &narrow[1], &narrow[2], NULL);
+    dgm_tensor *const inputs[5] = {&q, &k, &v, &dout, &y};
+    for (int i = 0; i < 5; i++)
+        widen(status, inputs[i], NULL);
+    for (int i = 0; i < 3; i++)
+        widen(status, &narrow[i], &to[i]);
     float *next = (float *)out->data;
-    for (int64_t b = 0; status == DGM_OK && b < q->shape[0]; b++)
+    for (int64_t b = 0; status == DGM_OK && b < of[0]->shape[0]; b++)
         for (int i = 0; i < 3; next += len[i++])
             memcpy(next, (float *)to[i].data + b * len[i], (size_t)len[i] * sizeof *next);
     free(memory);

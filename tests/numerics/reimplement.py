@@ -444,6 +444,9 @@ def rope(x, cos, sin, a):
 
 def attention_backward(a, q, k, v, dout):
     """The gradients of q, k and v, one after the other for each batch entry."""
+    own = a.get("storage", "f32")
+    q, k, v, dout = map(STORAGE[own], (q, k, v, dout))
+    pairs = own == "bf16"
     batch, heads, queries, dim = q.shape
     keys, group = k.shape[2], heads // k.shape[1]
     number, per_head, left, right = options(a)
@@ -459,36 +462,51 @@ def attention_backward(a, q, k, v, dout):
             position = i + n - queries
             seen = visible(position - np.arange(n), left, right)
             out, lse = attention_row(
-                q[b, h, i], key[:n], value[:n], position, seen, soft_cap=cap, slope=slope,
+                q[b, h, i], key[:n], value[:n], position, seen, soft_cap=cap, slope=slope, pairs=pairs,
             )
-            s, dp, delta, turn = np.zeros(n, F), np.zeros(n, F), F(0), F(1)
-            for d in range(dim):
-                s = fma(key[:n, d], q[b, h, i, d] * factor, s)
+            out = STORAGE[own](out)
+            delta, turn = F(0), F(1)
+            query, score = (q[b, h, i], factor) if pairs else (q[b, h, i] * factor, F(1))
+            s = chain(key[:n].T, query, pairs) * score
             if cap is not None:
                 t = tanh(s)
                 s, turn = t * F(cap * LOG2E), fma(-t, t, F(1))
             s = alibi(s, slope, position)
             for e in range(len(out)):
                 delta = fma(dout[b, h, i, e], out[e], delta)
-                dp = fma(value[:n, e], dout[b, h, i, e], dp)
-            p[i, :n] = np.where(seen, exp2(fma(lse, -F(LOG2E), s)), F(0)) if lse > -np.inf else F(0)
+            dp = chain(value[:n].T, dout[b, h, i], pairs)
+            at = fma(lse, -F(LOG2E), s)
+            seen = seen & (at >= -64) if pairs else seen
+            p[i, :n] = np.where(seen, exp2(at), F(0)) if lse > -np.inf else F(0)
             ds[i, :n] = np.where(p[i, :n] == 0, F(0), p[i, :n] * (dp - delta)) * turn
-            for tile in range(0, n, 128):
-                part = np.zeros(dim, F)
-                for j in range(tile, min(n, tile + 128)):
-                    if p[i, j] != 0:
-                        part = fma(key[j], ds[i, j], part)
-                dq[b, h, i] = dq[b, h, i] + part
-            dq[b, h, i] = dq[b, h, i] * scale + F(0)
+        none = p == 0
+        p, ds = STORAGE[own](p), STORAGE[own](ds)
+        for tile in range(0, keys, 128):
+            part = slice(tile, tile + 128)
+            for i in range(queries):
+                dq[b, h, i] = dq[b, h, i] + chain(key[part], ds[i, part], pairs, none[i, part])
+        dq[b, h] = dq[b, h] * scale + F(0)
         for tile in range(0, queries, 64):
+            part = slice(tile, tile + 64)
             for weights, rows, total in ((ds, q, dk), (p, dout, dv)):
-                part = np.zeros_like(total[b, h // group])
-                for i in range(tile, min(queries, tile + 64)):
-                    step = fma(weights[i][:, None], rows[b, h, i][None], part)
-                    part = np.where(p[i][:, None] == 0, part, step)
-                total[b, h // group] = total[b, h // group] + part
+                # Every key beside every number of a row.
+                terms = [np.broadcast_to(x, total[b, h // group].shape) for x in rows[b, h, part]]
+                sums = chain(np.array(terms), weights[part][:, :, None], pairs, none[part][:, :, None])
+                total[b, h // group] = total[b, h // group] + sums
     dk = dk * scale + F(0)
-    return np.concatenate([x.reshape(batch, -1) for x in (dq, dk, dv)], 1).astype(F)
+    gradients = (STORAGE[own](x.reshape(batch, -1)) for x in (dq, dk, dv))
+    return np.concatenate(list(gradients), 1).astype(F)
+
+
+def chain(a, b, pairs, none=None):
+    """Steps along the first axis, from 0; where `none` holds they are left out. Of pairs the second comes first."""
+    none = np.zeros((len(a), 1), bool) if none is None else none
+    acc = np.zeros(np.broadcast_shapes(a[0].shape, np.shape(b[0])), F)
+    for n in range(len(a) + len(a) % 2):
+        step = n ^ 1 if pairs else n
+        if step < len(a):
+            acc = np.where(none[step], acc, fma(a[step], b[step], acc))
+    return acc
 
 
 def attention_varlen_backward(a, q, k, v, dout):

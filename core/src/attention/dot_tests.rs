@@ -30,14 +30,14 @@ fn attend(x: &Inputs, o: &AttentionOptions) -> (Array4<f32>, Array3<f32>) {
     (out, lse)
 }
 
-fn exp2(x: f32) -> f32 {
+pub(super) fn exp2(x: f32) -> f32 {
     let mut y = [0.0];
     math::slice::exp2(&[x], &mut y).unwrap();
     y[0]
 }
 
 /// A chain of pairs `(lower, upper)`, the upper product first.
-fn dot(pairs: impl Iterator<Item = [(f32, f32); 2]>) -> f32 {
+pub(super) fn dot(pairs: impl Iterator<Item = [(f32, f32); 2]>) -> f32 {
     pairs.fold(0.0, |acc, [lower, upper]| lower.0.mul_add(lower.1, upper.0.mul_add(upper.1, acc)))
 }
 

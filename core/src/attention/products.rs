@@ -217,19 +217,25 @@ impl Products for Dots {
             Some(hidden) if !hidden.values_are_finite(s, v) => {
                 hidden.leave_out(s, width, v.cols(), true, sink, OfPairs { v, p, width })
             }
-            _ => multiply_lanes(s, interleaved(s, v, room).transposed(), p, width, lanes, sink),
+            _ => multiply_lanes(s, interleaved(s, v, room, v.cols()).transposed(), p, width, lanes, sink),
         }
     }
 }
 
-/// Pairs of rows: `[row / 2][column]` of `m`, a row of zeros after an odd end.
+/// Pairs of rows: `[row / 2][column]` of `m`, rows `stride` apart with zeros behind the last column, and a row
+/// of zeros after an odd end.
 #[inline(always)]
-fn interleaved<'a, S: Simd>(s: S, m: Matrix<bf16>, room: &'a mut [f32]) -> Pairs<'a> {
+pub(super) fn interleaved<'a, S: Simd>(
+    s: S,
+    m: Matrix<bf16>,
+    room: &'a mut [f32],
+    stride: usize,
+) -> Pairs<'a> {
     const ZEROS: [u16; 16] = [0; 16];
     let cols = m.cols();
     let pairs = m.rows().div_ceil(2);
     for i in 0..pairs {
-        let to = &mut room[i * cols..(i + 1) * cols];
+        let to = &mut room[i * stride..(i + 1) * stride];
         let odd = (2 * i + 1 < m.rows()).then_some(2 * i + 1);
         let mut d = 0;
         if let (Some(Row::Bf16(lower)), upper) = (m.row(2 * i).map(bf16::row), odd.map(|j| m.row(j))) {
@@ -249,6 +255,7 @@ fn interleaved<'a, S: Simd>(s: S, m: Matrix<bf16>, room: &'a mut [f32]) -> Pairs
             to[d] = f32::from_bits(u32::from(m.get(2 * i, d).to_bits()) | upper << 16);
             d += 1;
         }
+        to[cols..].fill(0.0);
     }
-    Pairs::from_bits(room, pairs, cols)
+    Pairs::from_bits(room, pairs, stride)
 }

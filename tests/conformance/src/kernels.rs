@@ -68,17 +68,33 @@ pub(crate) fn seen(x: f64) -> bool {
 
 /// The gradients of the attention of `[q, k, v, dout]`, one after the other for each batch entry.
 fn gradients(x: &[ArrayViewD<f32>], a: &Args, out: ArrayViewMutD<f32>) -> Result<()> {
-    with_options(a, |options| gradients_with(x, &options, out))
+    with_options(a, |options| gradients_with(x, a, &options, out))
 }
 
-fn gradients_with(x: &[ArrayViewD<f32>], options: &AttentionOptions, out: ArrayViewMutD<f32>) -> Result<()> {
+fn gradients_with(
+    x: &[ArrayViewD<f32>],
+    a: &Args,
+    options: &AttentionOptions,
+    out: ArrayViewMutD<f32>,
+) -> Result<()> {
+    let own = a.text_or("storage", "f32");
     let [q, k, v, dout] = [0, 1, 2, 3].map(|i| view::<Ix4>(&x[i]));
     let (b, h, l, _) = q.dim();
     let (mut y, mut lse) = (Array4::<f32>::zeros((b, h, l, v.dim().3)), Array3::zeros((b, h, l)));
-    attention(q, k, v, options, y.view_mut(), Some(lse.view_mut()))?;
     let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| Array4::<f32>::zeros(x.dim()));
-    let to = (dq.view_mut(), dk.view_mut(), dv.view_mut());
-    attention_backward(q, k, v, y.view(), lse.view(), dout, options, to.0, to.1, to.2, None)?;
+    {
+        let [q, k, v, dout] = [q, k, v, dout].map(|x| Stored::new(x, own));
+        let mut narrow = Output::new(y.view_mut(), own);
+        let lse_of = Some(lse.view_mut());
+        attention(q.view(), k.view(), v.view(), options, narrow.view_mut(), lse_of)?;
+        narrow.widen();
+        let y = Stored::new(y.view(), own);
+        let mut to = [&mut dq, &mut dk, &mut dv].map(|x| Output::new(x.view_mut(), own));
+        let [dq, dk, dv] = to.each_mut().map(Output::view_mut);
+        let (q, k, v, y, dout) = (q.view(), k.view(), v.view(), y.view(), dout.view());
+        attention_backward(q, k, v, y, lse.view(), dout, options, dq, dk, dv, None)?;
+        to.into_iter().for_each(Output::widen);
+    }
     for (b, mut out) in target::<Ix2>(out).outer_iter_mut().enumerate() {
         let all = [&dq, &dk, &dv].into_iter().flat_map(|x| x.index_axis(Axis(0), b).to_owned());
         out.iter_mut().zip(all).for_each(|(to, x)| *to = x);
@@ -447,6 +463,14 @@ pub const KERNELS: &[Kernel] = &[
             ),
         ],
         bound: 1e-5,
+        oracle: oracle::attention_backward,
+        run: gradients,
+    },
+    Kernel {
+        call: "attention_backward",
+        signature: "q[B,H,L,D] k[B,G,S,D] v[B,G,S,E] dout[B,H,L,E] -> out[B,K]",
+        cases: &[case("bf16", "B=1 H=2 G=1 L=69 S=151 D=13 E=20 K=6777", "causal=1 storage=bf16")],
+        bound: NARROW,
         oracle: oracle::attention_backward,
         run: gradients,
     },

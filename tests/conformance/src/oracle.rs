@@ -180,6 +180,7 @@ pub fn rope(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
 }
 
 pub fn attention_backward(x: &[ArrayD<f64>], a: &Args, _: &[usize]) -> Vec<f64> {
+    let x: Vec<_> = x.iter().map(|x| x.mapv(|v| rounded(v, a.text_or("storage", "f32")))).collect();
     let (q, k, v, dout) = (&x[0], &x[1], &x[2], &x[3]);
     let [batch, heads, queries, dim] = *q.shape() else { panic!("four axes") };
     let (group, value_dim) = (heads / k.shape()[1], v.shape()[3]);

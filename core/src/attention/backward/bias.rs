@@ -6,6 +6,8 @@ use ndarray::{ArrayViewMut4, Axis, s};
 
 use super::super::KEY_TILE;
 use super::super::cut::MAX_ROWS;
+use super::super::products::{Dots, Wide};
+use super::products::Arithmetic;
 use super::tile::{Call, QueryTile};
 use crate::threads;
 
@@ -38,10 +40,16 @@ pub(super) fn run(call: &Call, dbias: ArrayViewMut4<f32>, work: u64) {
     for (axis, step) in [(0, 1), (1, 1), (2, MAX_ROWS), (3, 8 * KEY_TILE)] {
         blocks = cut(blocks, axis, step);
     }
-    threads::for_each(blocks.into_iter(), work, |block| one(call, block));
+    threads::for_each(blocks.into_iter(), work, |block| {
+        if call.is_of_pairs() {
+            one::<Dots>(call, block);
+        } else {
+            one::<Wide<f32>>(call, block);
+        }
+    });
 }
 
-fn one(call: &Call, Block { start, mut to }: Block) {
+fn one<A: Arithmetic>(call: &Call, Block { start, mut to }: Block) {
     let full = call.full();
     let group = full[1].checked_div(call.problem.k.shape()[1]).unwrap_or(1).max(1);
     let repeats: [bool; 4] = std::array::from_fn(|axis| call.repeats(axis));
@@ -59,7 +67,7 @@ fn one(call: &Call, Block { start, mut to }: Block) {
             let mut first = queries.start;
             while first < queries.end {
                 let rows = first..queries.end.min(first + MAX_ROWS);
-                let tile = QueryTile::new(call, b, h, rows.clone(), &mut work);
+                let tile = QueryTile::<A>::new(call, b, h, rows.clone(), &mut work);
                 let mut over_keys = [0.0f32; MAX_ROWS];
                 tile.each_key_tile(
                     call,
@@ -67,7 +75,7 @@ fn one(call: &Call, Block { start, mut to }: Block) {
                     keys.clone(),
                     &mut work,
                     &mut wide,
-                    |key_tile, _, work| {
+                    |key_tile, _, _, work| {
                         let ds = work.ds.chunks_exact(work.width).take(key_tile.len);
                         for (j, ds) in (key_tile.first..).zip(ds) {
                             let ds = &ds[..rows.len()];

@@ -21,11 +21,15 @@
 //! * Results end with +0 in the place of -0.
 
 mod bias;
+#[cfg(test)]
+mod dot_tests;
 mod kernel;
 #[cfg(test)]
 mod oracle;
+mod products;
 #[cfg(test)]
 mod promise_tests;
+mod skipping;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -60,8 +64,9 @@ pub use varlen::attention_varlen_backward;
 /// | `dbias` | the shape of the bias, which must be there; summed where the bias repeats |
 ///
 /// Each of them is f32, f16 or bf16 (`lse` and `dbias` f32, `v` as `k`): 16-bit numbers are widened
-/// exactly, everything is computed in f32, and results are rounded once. Strides are free but not
-/// negative.
+/// exactly, everything is computed in f32, and results are rounded once. Where `q`, `k`, `v` and `dout` are all
+/// bf16, probabilities and gradients of scores are rounded to bf16 and products are of pairs, summed in f32, as
+/// in [`attention`](super::attention). Strides are free but not negative.
 ///
 /// Queries without a key, and elements that are hidden, add nothing, whatever `k`, `v`, `q` and
 /// `dout` hold there. The bits depend neither on the number of threads nor on the rest of the batch.

@@ -11,8 +11,9 @@ use ndarray::{ArrayViewMut4, Axis, Ix4, s};
 
 use super::super::KEY_TILE;
 use super::super::cut::MAX_ROWS;
+use super::super::products::{Dots, Wide};
 use super::super::rows::Unpack;
-use super::kernel::Products;
+use super::products::{Arithmetic, Sums};
 use super::tile::{Call, QueryTile};
 use super::work::Scale;
 use crate::arch::{MatrixMut, dispatch};
@@ -166,34 +167,34 @@ fn is_rows(x: &FloatsMut<Ix4>) -> bool {
 }
 
 /// Where the gradients of keys or values are summed: where they are wanted if that is possible.
-enum Sums<'s, 'a> {
+enum Target<'s, 'a> {
     InPlace(MatrixMut<'s>),
     Apart(MatrixMut<'s>, FloatsMut<'a, Ix4>),
 }
 
-impl<'s, 'a: 's> Sums<'s, 'a> {
+impl<'s, 'a: 's> Target<'s, 'a> {
     fn scratch(to: &FloatsMut<Ix4>) -> usize {
         if is_rows(to) { 0 } else { to.shape()[2] * to.shape()[3] }
     }
 
-    /// Zeros for `to`, in as much of `scratch` as [`scratch`](Sums::scratch) says.
+    /// Zeros for `to`, in as much of `scratch` as [`scratch`](Target::scratch) says.
     fn new(to: FloatsMut<'a, Ix4>, scratch: &'s mut [f32]) -> Self {
         match to {
             FloatsMut::F32(mut x) if x.strides()[3] == 1 => {
                 x.fill(0.0);
                 let x = x.index_axis_move(Axis(0), 0).index_axis_move(Axis(0), 0);
-                Sums::InPlace(MatrixMut::new(x))
+                Target::InPlace(MatrixMut::new(x))
             }
             to => {
                 scratch.fill(0.0);
-                Sums::Apart(MatrixMut::from_slice(scratch, to.shape()[2], to.shape()[3]), to)
+                Target::Apart(MatrixMut::from_slice(scratch, to.shape()[2], to.shape()[3]), to)
             }
         }
     }
 
     fn matrix(&mut self) -> &mut MatrixMut<'s> {
         match self {
-            Sums::InPlace(x) | Sums::Apart(x, _) => x,
+            Target::InPlace(x) | Target::Apart(x, _) => x,
         }
     }
 
@@ -205,7 +206,7 @@ impl<'s, 'a: 's> Sums<'s, 'a> {
                 dispatch(Scale { x: sums.row(j).unwrap_or_default(), factor });
             }
         }
-        if let Sums::Apart(from, mut to) = self {
+        if let Target::Apart(from, mut to) = self {
             each!(FloatsMut, &mut to, to => copy(&from, MatrixMut::new(to.slice_mut(s![0, 0, .., ..]))));
         }
     }
@@ -221,8 +222,16 @@ fn copy<T: Element>(from: &MatrixMut, mut to: MatrixMut<T>) {
 
 /// Computes one task.
 pub(super) fn run(call: &Call, task: Task) {
+    if call.is_of_pairs() {
+        run_with::<Dots>(call, task);
+    } else {
+        run_with::<Wide<f32>>(call, task);
+    }
+}
+
+fn run_with<A: Arithmetic>(call: &Call, task: Task) {
     let Task { part, queries: mut to_queries, keys: to_keys } = task;
-    let sums = to_keys.as_ref().map_or([0; 2], |(dk, dv)| [dk, dv].map(Sums::scratch));
+    let sums = to_keys.as_ref().map_or([0; 2], |(dk, dv)| [dk, dv].map(Target::scratch));
     if let Some((_, Some(dbias))) = &mut to_queries {
         // Hidden tiles are not visited.
         dbias.fill(0.0);
@@ -231,13 +240,14 @@ pub(super) fn run(call: &Call, task: Task) {
     threads::with_scratch(sizes.scratch() + sums[0] + sums[1], |scratch| {
         let (mut work, mut wide, rest) = sizes.split(scratch);
         let (rest_k, rest_v) = rest.split_at_mut(sums[0]);
-        let mut sums = to_keys.map(|(dk, dv)| (Sums::new(dk, rest_k), Sums::new(dv, &mut rest_v[..sums[1]])));
+        let mut sums =
+            to_keys.map(|(dk, dv)| (Target::new(dk, rest_k), Target::new(dv, &mut rest_v[..sums[1]])));
         for h in part.heads.clone() {
             let mut first = part.queries.start;
             while first < part.queries.end {
                 let rows = first..part.queries.end.min(first + MAX_ROWS);
                 first = rows.end;
-                let tile = QueryTile::new(call, part.batch, h, rows.clone(), &mut work);
+                let tile = QueryTile::<A>::new(call, part.batch, h, rows.clone(), &mut work);
                 let at = (h - part.heads.start, rows.start - part.queries.start);
                 work.dq.fill(0.0);
                 tile.each_key_tile(
@@ -246,7 +256,7 @@ pub(super) fn run(call: &Call, task: Task) {
                     part.keys.clone(),
                     &mut work,
                     &mut wide,
-                    |key_tile, k, work| {
+                    |key_tile, k, room, work| {
                         if let Some((_, Some(dbias))) = &mut to_queries {
                             let to = dbias.slice_mut(s![0, at.0, at.1..at.1 + rows.len(), ..]);
                             put_bias(work.ds, work.width, key_tile.first, key_tile.len, MatrixMut::new(to));
@@ -255,10 +265,11 @@ pub(super) fn run(call: &Call, task: Task) {
                             .as_mut()
                             .map(|(dk, dv)| (dk.matrix(), dv.matrix(), key_tile.first - part.keys.start));
                         let queries = to_queries.is_some();
-                        dispatch(Products {
+                        dispatch(Sums::<A> {
                             k,
                             capped: tile.is_capped(),
                             finite: tile.finite,
+                            room,
                             work,
                             keys,
                             queries,

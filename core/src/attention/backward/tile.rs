@@ -1,5 +1,6 @@
 //! One query tile: what is prepared once for all its key tiles, and the walk over them.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use ndarray::{ArrayView3, ArrayView4, Ix4, s};
@@ -10,6 +11,7 @@ use super::super::rows::Pack;
 use super::super::scores::{Change, KeyTile, Load, Ranges};
 use super::super::tiles::{Problem, change};
 use super::kernel::Differences;
+use super::products::Arithmetic;
 use super::work::{Copy, Finite, RowDots, Sizes, Wide, Work};
 use crate::arch::{Matrix, dispatch};
 use crate::tensor::{Dtype, Element, Floats, each};
@@ -31,6 +33,12 @@ impl Call<'_, '_, '_> {
         [q[0], q[1], q[2], k[2]]
     }
 
+    /// Whether everything that is multiplied is stored in bfloat16.
+    pub(super) fn is_of_pairs(&self) -> bool {
+        let p = &self.problem;
+        [&p.q, &p.k, &p.v, &self.dout].into_iter().all(|x| x.dtype() == Dtype::Bf16)
+    }
+
     pub(super) fn sizes(&self) -> Sizes {
         let (p, o) = (&self.problem, self.problem.options);
         Sizes {
@@ -39,6 +47,7 @@ impl Call<'_, '_, '_> {
             with_cap: p.cap.is_some(),
             with_bias: o.bias.is_some() || o.mask.is_some(),
             narrow: p.k.dtype() != Dtype::F32,
+            pairs: self.is_of_pairs(),
         }
     }
 
@@ -54,7 +63,8 @@ impl Call<'_, '_, '_> {
 }
 
 /// Consecutive queries of one head.
-pub(super) struct QueryTile<'c> {
+pub(super) struct QueryTile<'c, A> {
+    arithmetic: PhantomData<A>,
     batch: usize,
     ranges: Ranges,
     change: Change<'c>,
@@ -63,7 +73,7 @@ pub(super) struct QueryTile<'c> {
     pub finite: bool,
 }
 
-impl<'c> QueryTile<'c> {
+impl<'c, A: Arithmetic> QueryTile<'c, A> {
     /// Prepares everything in `work` that does not depend on the keys.
     pub(super) fn new(call: &'c Call, batch: usize, h: usize, rows: Range<usize>, work: &mut Work) -> Self {
         let p = &call.problem;
@@ -89,16 +99,24 @@ impl<'c> QueryTile<'c> {
         }
         let width = lanes.width();
         let lanes_of = s![batch, h..h + 1, rows.clone(), ..];
+        let factor = |by: f32| (!A::PAIRS).then_some(by);
         each!(Floats, &p.q, x => {
-            let (q, columns, factor) = (x.slice(lanes_of), p.q.shape()[3], Some(p.factor));
+            let (q, columns, factor) = (x.slice(lanes_of), p.q.shape()[3], factor(p.factor));
             dispatch(Pack { q, columns, factor, width, to: work.q_lanes });
         });
         each!(Floats, &call.dout, x => {
-            let (q, columns) = (x.slice(lanes_of), p.v.shape()[3]);
-            dispatch(Pack { q, columns, factor: Some(1.0), width, to: work.dout_lanes });
+            let (q, columns, factor) = (x.slice(lanes_of), p.v.shape()[3], factor(1.0));
+            dispatch(Pack { q, columns, factor, width, to: work.dout_lanes });
         });
         let finite = |x: &[f32], stride: usize| dispatch(Finite(&x[..rows.len() * stride]));
+        let finite = finite(work.q, work.q_stride) && finite(work.dout, work.dout_stride);
+        for (from, to, stride) in
+            [(&p.q, &mut *work.q, work.q_stride), (&call.dout, &mut *work.dout, work.dout_stride)]
+        {
+            A::pack_rows(from, [batch, h], rows.clone(), to, stride);
+        }
         QueryTile {
+            arithmetic: PhantomData,
             batch,
             ranges: Ranges::new(rows.clone().map(|i| p.range(batch, i))),
             change: change(
@@ -110,7 +128,7 @@ impl<'c> QueryTile<'c> {
                 p.keys(batch),
             ),
             lanes,
-            finite: finite(work.q, work.q_stride) && finite(work.dout, work.dout_stride),
+            finite,
         }
     }
 
@@ -128,11 +146,14 @@ impl<'c> QueryTile<'c> {
         keys: Range<usize>,
         work: &mut Work<'w>,
         wide: &mut Wide,
-        mut f: impl FnMut(KeyTile, Matrix, &mut Work<'w>),
+        mut f: impl FnMut(KeyTile, Matrix<A::Stored>, &mut [f32], &mut Work<'w>),
     ) {
         let any = self.ranges.any_lane();
         // Keys that no lane sees are left out: they would change nothing.
-        let used = any.start.max(keys.start)..any.end.min(keys.end);
+        let mut used = any.start.max(keys.start)..any.end.min(keys.end);
+        if A::PAIRS {
+            used.start -= used.start % 2;
+        }
         let mut origin = used.start / KEY_TILE * KEY_TILE;
         while origin < used.end {
             let first = origin.max(used.start);
@@ -144,10 +165,11 @@ impl<'c> QueryTile<'c> {
                 continue;
             }
             let problem = &call.problem;
-            let k = rows_of(&problem.k, [self.batch, kv_head], first, len, wide.k);
-            let v = rows_of(&problem.v, [self.batch, kv_head], first, len, wide.v);
-            dispatch(Differences { k, v, tile, change: &self.change, work });
-            f(tile, k, work);
+            let (k, room) = A::rows(&problem.k, [self.batch, kv_head], first, len, wide.k);
+            let (v, _) = A::rows(&problem.v, [self.batch, kv_head], first, len, wide.v);
+            let (change, factor) = (&self.change, problem.factor);
+            dispatch(Differences::<A> { k, v, tile, change, factor, room: &mut *room, work });
+            f(tile, k, room, work);
         }
     }
 }
@@ -157,7 +179,7 @@ fn copy<T: Element>(from: ndarray::ArrayView2<T>, to: &mut [f32], stride: usize)
 }
 
 /// Rows `first .. first + len` of a head as f32: themselves, or copies in `wide`.
-fn rows_of<'m>(
+pub(super) fn rows_of<'m>(
     x: &'m Floats<Ix4>,
     [batch, head]: [usize; 2],
     first: usize,

@@ -12,15 +12,16 @@ pub(super) struct Work<'a> {
     pub width: usize,
     /// Queries of the present tile, a lane each.
     pub rows: usize,
-    /// Queries as they are, one row of `q_stride` floats after the other, 0 behind the last column.
+    /// Queries as they are, one row of `q_stride` floats after the other, 0 behind the last column; in pairs of
+    /// bfloat16 two rows in one.
     pub q: &'a mut [f32],
     pub q_stride: usize,
     /// Gradients of the output, likewise.
     pub dout: &'a mut [f32],
     pub dout_stride: usize,
-    /// Queries times the factor, `[D]`.
+    /// Queries times the factor, `[D]`; pairs as they are, `[D / 2]`.
     pub q_lanes: &'a mut [f32],
-    /// Gradients of the output, `[Dv]`.
+    /// Gradients of the output, `[Dv]`; pairs of them, `[Dv / 2]`.
     pub dout_lanes: &'a mut [f32],
     /// Gradients of the queries, `[D]`.
     pub dq: &'a mut [f32],
@@ -28,6 +29,9 @@ pub(super) struct Work<'a> {
     pub p: &'a mut [f32],
     /// Gradients of the scores, `[KEY_TILE]`.
     pub ds: &'a mut [f32],
+    /// Both rounded to bfloat16, two lanes in one element; empty without pairs.
+    pub p_halves: &'a mut [f32],
+    pub ds_halves: &'a mut [f32],
     /// Derivatives of the soft-cap, `[KEY_TILE]`; empty without one.
     pub slope: &'a mut [f32],
     /// Bias, -inf where the mask hides the element, `[KEY_TILE]`; empty without either.
@@ -40,7 +44,7 @@ pub(super) struct Work<'a> {
     pub next: &'a mut [f32],
 }
 
-/// Keys and values of a tile as f32, where they are stored in 16 bits.
+/// Keys and values of a tile in another form, where they are stored in 16 bits; pairs need one room for both.
 pub(super) struct Wide<'a> {
     pub k: &'a mut [f32],
     pub v: &'a mut [f32],
@@ -55,6 +59,8 @@ pub(super) struct Sizes {
     pub with_bias: bool,
     /// Keys and values are stored in 16 bits.
     pub narrow: bool,
+    /// The products are of pairs of bfloat16.
+    pub pairs: bool,
 }
 
 /// Columns rounded up to what a product takes as lanes.
@@ -63,11 +69,17 @@ fn stride(cols: usize) -> usize {
 }
 
 impl Sizes {
-    fn parts(self) -> [usize; 14] {
+    fn parts(self) -> [usize; 16] {
         let Sizes { dim, value_dim, .. } = self;
         let w = MAX_ROWS;
         let scores = KEY_TILE * w;
         let when = |yes: bool, n: usize| if yes { n } else { 0 };
+        let [wide_k, wide_v] = match (self.narrow, self.pairs) {
+            (false, _) => [0, 0],
+            (true, false) => [KEY_TILE * dim, KEY_TILE * value_dim],
+            // One after the other.
+            (true, true) => [KEY_TILE * dim.max(value_dim).div_ceil(2), 0],
+        };
         [
             w * stride(dim),
             w * stride(value_dim),
@@ -77,10 +89,12 @@ impl Sizes {
             w * dim,
             scores,
             scores,
+            when(self.pairs, scores / 2),
+            when(self.pairs, scores / 2),
             when(self.with_cap, scores),
             when(self.with_bias, scores),
-            when(self.narrow, KEY_TILE * dim),
-            when(self.narrow, KEY_TILE * value_dim),
+            wide_k,
+            wide_v,
             w,
             w,
             w,
@@ -99,8 +113,9 @@ impl Sizes {
             scratch = rest;
             part
         });
-        let [q, dout, q_lanes, dout_lanes, dq, p, ds, slope, bias, wide_k, wide_v, lse, delta, next] =
+        let [q, dout, q_lanes, dout_lanes, dq, p, ds, p_halves, ds_halves, rest @ ..] =
             parts.each_mut().map(std::mem::take);
+        let [slope, bias, wide_k, wide_v, lse, delta, next] = rest;
         let work = Work {
             width: MAX_ROWS,
             rows: 0,
@@ -113,6 +128,8 @@ impl Sizes {
             dq,
             p,
             ds,
+            p_halves,
+            ds_halves,
             slope,
             bias,
             lse,
