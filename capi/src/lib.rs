@@ -57,6 +57,8 @@ pub mod sample;
 
 pub mod mixture;
 
+pub mod rbm;
+
 pub mod model;
 
 pub mod llama;

@@ -30,6 +30,8 @@ pub const DGM_PURPOSE_BROWNIAN: u32 = 8;
 pub const DGM_PURPOSE_USER: u32 = 9;
 /// Stream of the probes of stochastic traces.
 pub const DGM_PURPOSE_PROBE: u32 = 10;
+/// Stream of the exchanges between neighbouring temperatures.
+pub const DGM_PURPOSE_EXCHANGE: u32 = 11;
 
 type Fill = fn(&[u64], u32, u32, ArrayViewMut2<'_, f32>) -> Result<()>;
 

@@ -16,7 +16,7 @@ number of threads, any batch and in any of the languages that share the engine.
 - Sampling: `DGMKernels.Plan`, `DGMKernels.sample` with any callable as the model, or
   `DGMKernels.start` and a loop over [`ask`](@ref) and [`tell!`](@ref). `DGMKernels.operations` lists the scalars of
   a plan, for arrays on a GPU.
-- Models: `DGMKernels.GaussianMixture`, known exactly; [`DiT`](@ref), `DGMKernels.generate`; `DGMKernels.SD3`, `DGMKernels.FluxTransformer`; `DGMKernels.Llama` with a `DGMKernels.KVCache`; `DGMKernels.Grid` shows images in a notebook.
+- Models: `DGMKernels.GaussianMixture`, known exactly; `DGMKernels.Rbm`, restricted Boltzmann machines; [`DiT`](@ref), `DGMKernels.generate`; `DGMKernels.SD3`, `DGMKernels.FluxTransformer`; `DGMKernels.Llama` with a `DGMKernels.KVCache`; `DGMKernels.Grid` shows images in a notebook.
 
 Names that other packages also have are not exported; write `DGMKernels.sample`.
 """
@@ -44,6 +44,7 @@ include("rows.jl")
 include("density.jl")
 include("chains.jl")
 include("mixture.jl")
+include("rbm.jl")
 include("operations.jl")
 include("network.jl")
 include("dit.jl")
@@ -75,7 +76,8 @@ const PUBLIC = (:DetachedRun, :FluxTransformer, :Grid, :KVCache, :Linear, :Llama
                 :CompatRNG, :NumpyPCG64, :NumpyPhilox, :NumpyRandomState, :TorchCPU, :TorchCUDA, :brownian!, :export_rng, :import_rng,
                 :jax_fold_in, :jax_key, :jax_normal!, :jax_split, :jax_uniform!,
                 :saved, :probe, :divergence, :log_density, :bits_per_dimension, :accepted, :step_sizes, :split_r_hat, :effective_sample_size,
-                :GaussianMixture, :predict)
+                :GaussianMixture, :predict,
+                :Rbm, :cd_gradient, :energy, :free_energy, :gibbs, :gibbs!, :hidden_probabilities, :replica_exchange!, :visible_probabilities)
 @static if VERSION >= v"1.11"
     eval(Expr(:public, PUBLIC...))
 end

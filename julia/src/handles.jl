@@ -5,6 +5,7 @@ for (Owner, object, free) in (
     (:LinearHandle, :dgm_linear, :dgm_linear_free),
     (:PlanHandle, :dgm_plan, :dgm_plan_free),
     (:MixtureHandle, :dgm_mixture, :dgm_mixture_free),
+    (:RbmHandle, :dgm_rbm, :dgm_rbm_free),
     (:ModelHandle, :dgm_model, :dgm_model_free),
     (:LlamaHandle, :dgm_llama, :dgm_llama_free),
     (:SD3Handle, :dgm_sd3, :dgm_sd3_free),

@@ -46,6 +46,7 @@ counts = try
         include("test_random.jl")
         include("test_sampling.jl")
         include("test_mixture.jl")
+        include("test_rbm.jl")
         include("test_dit.jl")
         include("test_llama.jl")
         include("test_sd3.jl")

@@ -15,6 +15,13 @@ fn times_sigmoid<S: Simd>(s: S, x: S::F, z: S::F) -> S::F {
     s.div(numerator, s.add(s.splat(1.0), e))
 }
 
+/// The logistic function `1 / (1 + e^-x)`, for negative `x` as `e^x / (1 + e^x)`: 0 and 1 at the infinities, NaN for
+/// NaN; never above 1.
+#[inline(always)]
+pub(crate) fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
+    times_sigmoid(s, s.splat(1.0), x)
+}
+
 /// SiLU (swish), `x / (1 + e^-x)`: at most 3.2 ULP, or an absolute 1e-43 where `e^x` is
 /// subnormal (x < -87); -infinity gives -0.
 ///

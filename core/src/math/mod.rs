@@ -15,7 +15,7 @@ pub mod slice;
 mod tests;
 mod trig;
 
-pub(crate) use activation::{gelu_erf, gelu_tanh, silu};
+pub(crate) use activation::{gelu_erf, gelu_tanh, sigmoid, silu};
 pub(crate) use exp::{exp, exp2, exp2_above};
 pub(crate) use hyper::{erf, tanh};
 pub(crate) use log::log;

@@ -1,4 +1,5 @@
-//! Networks: weights from safetensors, packed at load, and their forward passes; and mixtures, known exactly.
+//! Networks: weights from safetensors, packed at load, and their forward passes; and mixtures
+//! and restricted Boltzmann machines.
 
 mod config;
 mod dit;
@@ -8,6 +9,7 @@ mod json;
 mod llama;
 mod mixture;
 mod mmdit;
+mod rbm;
 mod sd3;
 mod shards;
 mod views;
@@ -22,4 +24,5 @@ pub use flux::{Flux, FluxConfig, FluxInputs};
 pub use generate::generate;
 pub use llama::{Llama, LlamaConfig, RopeScaling};
 pub use mixture::GaussianMixture;
+pub use rbm::Rbm;
 pub use sd3::{Sd3, Sd3Config};

@@ -20,7 +20,7 @@ use crate::threads;
 
 pub use categorical::categorical;
 use lanes::{Distribution, Normal, Uniform};
-pub(crate) use lanes::{SHORT, normal_chunk, normal_rows};
+pub(crate) use lanes::{SHORT, normal_chunk, normal_rows, uniform_chunk, uniform_rows};
 use philox::Stream;
 pub use philox::philox4x32_10;
 
@@ -50,10 +50,12 @@ pub enum Purpose {
     User = 9,
     /// Probe vectors of stochastic traces.
     Probe = 10,
+    /// Exchanges between neighbouring temperatures.
+    Exchange = 11,
 }
 
 /// Largest number of elements in a row: block indices are 32-bit.
-const MAX_ELEMENTS: u64 = 1 << 34;
+pub(crate) const MAX_ELEMENTS: u64 = 1 << 34;
 
 /// Elements a task fills at a time; a multiple of four.
 const CHUNK: usize = 16 * 1024;
@@ -130,7 +132,7 @@ fn splitmix64_finaliser(z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-fn check_seeds(seeds: &[u64], rows: usize) -> Result<()> {
+pub(crate) fn check_seeds(seeds: &[u64], rows: usize) -> Result<()> {
     if seeds.len() == rows {
         return Ok(());
     }

@@ -19,6 +19,7 @@
 //! | `rows` | rows at times of their own |
 //! | `density` | log densities along an ode |
 //! | `chain`, `diagnostics` | tests of Markov chains, and how well these have mixed |
+//! | `exchange` | chains at neighbouring temperatures |
 //! | `operations` | the table as data, for tensors on other devices |
 //! | `exec`, `lanes`, `measure`, `adaptive`, `dense` | the interpreter, its arithmetic, numbers of whole rows, step-size control, x between steps |
 //! | `catalogue`, `presets` | the page that lists all methods, options by model |
@@ -42,6 +43,7 @@ mod dense;
 mod density;
 mod diagnostics;
 mod driver;
+mod exchange;
 mod exec;
 mod fields;
 mod gits;
@@ -74,6 +76,8 @@ pub use combine::cfg_combine;
 pub use density::{bits_per_dimension, normal_log_density};
 pub use diagnostics::{effective_sample_size, split_r_hat};
 pub use driver::{drive, drive_with, sample};
+pub(crate) use exchange::check_inverse_temperatures;
+pub use exchange::replica_exchange;
 pub use fields::Value as OptionValue;
 pub use operations::{Operation, OperationTerm, Source, Target};
 pub use options::{

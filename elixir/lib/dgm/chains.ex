@@ -17,7 +17,7 @@ defmodule DGM.Chains do
       true
   """
 
-  alias DGM.{Check, Native, Plan, Run}
+  alias DGM.{Check, Native, Plan, Run, Tensor}
 
   @doc """
   Proposals that every chain of `:mala` or `:hmc` has accepted since the warmup.
@@ -47,6 +47,48 @@ defmodule DGM.Chains do
   """
   @spec effective_sample_size([[number]]) :: float | nil
   def effective_sample_size(chains), do: diagnose(chains, &Native.effective_sample_size/2)
+
+  @doc """
+  One round of exchanges of parallel tempering between rows of any chains: `{x, log_density, accepted}`.
+
+  Rows `t` and `t + 1` of a ladder change places with the probability
+  `min(1, exp((beta_t - beta_(t + 1)) (l_(t + 1) - l_t)))`; at an even `step` the pairs of even `t` are tried, at an
+  odd one those of odd `t`.
+
+    * `x` - `{ladders * T, ...}`
+    * `log_density` - `ln p` of every row at inverse temperature 1, up to a constant
+    * `inverse_temperatures` - the `T` of every ladder, not negative
+    * `seeds` - one a row; a pair is decided by that of its first row and the step
+
+  `accepted` is a list a ladder of whether each pair has changed places.
+
+      iex> x = DGM.Tensor.new([[1], [2]])
+      iex> {x, log_density, accepted} = DGM.Chains.replica_exchange(x, [-3, -1], [1, 0.1], [5, 6], 0)
+      iex> {DGM.Tensor.to_list(x), log_density, accepted}
+      {[[2.0], [1.0]], [-1.0, -3.0], [[true]]}
+  """
+  @spec replica_exchange(
+          Tensor.input(),
+          [number],
+          [number],
+          [non_neg_integer],
+          non_neg_integer
+        ) :: {Tensor.t(), [float], [[boolean]]}
+  def replica_exchange(x, log_density, inverse_temperatures, seeds, step) do
+    log_density = Check.numbers(log_density, "log_density")
+    betas = Check.numbers(inverse_temperatures, "inverse_temperatures")
+    {native, seeds, step} = {Tensor.native(x, "x"), Check.seeds(seeds), Check.u32(step, "step")}
+    answer = Native.replica_exchange(native, log_density, betas, seeds, step)
+    {exchanged, log_density, accepted} = Native.value!(answer)
+
+    accepted =
+      case betas do
+        [_] -> Enum.map(seeds, fn _ -> [] end)
+        _ -> Enum.chunk_every(accepted, length(betas) - 1)
+      end
+
+    {Tensor.like(x, exchanged), log_density, accepted}
+  end
 
   defp look(%Run{plan: %Plan{} = plan, header: header}, nif) when is_binary(header),
     do: Native.value!(nif.(plan.resource, header))

@@ -8,7 +8,7 @@ defmodule DGM.Random do
 
     * `:purpose` - separates streams: `:user` (default), or one of the engine's own `:initial`,
       `:step`, `:churn`, `:inpaint`, `:accept`, `:gumbel`, `:draft`, `:residual`, `:brownian`,
-      `:probe`
+      `:probe`, `:exchange`
     * `:draw` - index of the draw, default 0
   """
 

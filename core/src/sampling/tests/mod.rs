@@ -7,6 +7,7 @@ mod density;
 mod distribution;
 mod edits;
 mod every;
+mod exchange;
 mod grids;
 mod guidance;
 mod invariance;

@@ -19,6 +19,7 @@ mod nn;
 mod operations;
 mod plan;
 mod random;
+mod rbm;
 mod run;
 mod sd3;
 mod spare;

@@ -78,9 +78,10 @@ fn parse(name: &str) -> Result<u32> {
         "brownian" => Purpose::Brownian,
         "user" => Purpose::User,
         "probe" => Purpose::Probe,
+        "exchange" => Purpose::Exchange,
         other => {
             let expected =
-                "initial, step, churn, inpaint, accept, gumbel, draft, residual, brownian, user or probe";
+                "initial, step, churn, inpaint, accept, gumbel, draft, residual, brownian, user, probe or exchange";
             return Err(Error::argument("purpose", other, expected));
         }
     };

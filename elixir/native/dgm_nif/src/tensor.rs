@@ -67,6 +67,11 @@ impl<'a> Tensor<'a> {
         &self.dims
     }
 
+    /// The elements in row-major order.
+    pub fn floats(&self) -> &[f32] {
+        &self.data
+    }
+
     /// A view of fixed rank; `expected` describes the dimensions wanted.
     pub fn view<D: Dimension>(&self, expected: &str) -> Result<ArrayView<'_, f32, D>> {
         self.dynamic()?.into_dimensionality().map_err(|_| Error::shape(self.arg, &self.dims, expected))
@@ -158,6 +163,11 @@ impl Output {
     /// A tensor of numbers of any value, all of which the caller overwrites.
     pub fn stale(arg: &'static str, dims: &[usize]) -> Result<Self> {
         Ok(Output { data: Memory::stale(arg, len(arg, dims)?)?, dims: dims.to_vec() })
+    }
+
+    /// The elements in row-major order.
+    pub fn floats(&mut self) -> Result<&mut [f32]> {
+        self.data.floats()
     }
 
     /// A view of rank `D`, which must be the rank it was made with.
