@@ -116,9 +116,10 @@ pub unsafe extern "C" fn dgm_replica_exchange(
     entry(|| unsafe {
         let x = Tensor::read("x", x, Some(2), "[rows, elements]")?;
         separate("accepted", accepted, accepted_len, "log_density", log_density, rows)?;
-        for (arg, array, len) in
-            [("log_density", log_density.cast::<u8>(), rows.saturating_mul(8)), ("accepted", accepted, accepted_len)]
-        {
+        for (arg, array, len) in [
+            ("log_density", log_density.cast::<u8>(), rows.saturating_mul(8)),
+            ("accepted", accepted, accepted_len),
+        ] {
             separate(arg, array, len, "seeds", seeds, rows)?;
             separate(arg, array, len, "inverse_temperatures", inverse_temperatures, temperatures)?;
         }

@@ -36,7 +36,9 @@ defmodule DGM.Rbm do
     visible_bias = Tensor.native(visible_bias, "visible_bias")
     hidden_bias = Tensor.native(hidden_bias, "hidden_bias")
 
-    {resource, visible, hidden} = Native.value!(Native.rbm_new(weights, visible_bias, hidden_bias))
+    {resource, visible, hidden} =
+      Native.value!(Native.rbm_new(weights, visible_bias, hidden_bias))
+
     %__MODULE__{resource: resource, visible: visible, hidden: hidden}
   end
 

@@ -140,20 +140,20 @@ fn with_exact_samples_it_is_the_gradient_of_the_likelihood() {
 /// Learning by chains that are kept (PCD) raises the exact likelihood.
 #[test]
 fn learning_raises_the_likelihood() {
-    let mut known = machine(VISIBLE, 4, 0.01);
+    let mut known = machine(VISIBLE, 4, 0.3);
     // Three units that agree, and three that agree.
     let data = Array2::from_shape_fn((64, VISIBLE), |(r, i)| (if i < 3 { r & 1 } else { r >> 1 & 1 }) as f32);
     let before = log_likelihood(&known, data.view());
     let (seeds, mut chains) = (row_seeds(5, 64), data.clone());
-    for step in 0..400 {
+    for step in 0..1500 {
         let rbm = super::Rbm::new(known.w.view(), &known.b, &known.c).unwrap();
         rbm.gibbs(chains.view_mut(), &seeds, step, 1, &[], None).unwrap();
         let (dw, db, dc) = gradient(&rbm, data.view(), chains.view());
-        known.w.scaled_add(0.2, &dw);
-        known.b.iter_mut().zip(db).for_each(|(b, d)| *b += 0.2 * d);
-        known.c.iter_mut().zip(dc).for_each(|(c, d)| *c += 0.2 * d);
+        known.w.scaled_add(0.1, &dw);
+        known.b.iter_mut().zip(db).for_each(|(b, d)| *b += 0.1 * d);
+        known.c.iter_mut().zip(dc).for_each(|(c, d)| *c += 0.1 * d);
     }
     let after = log_likelihood(&known, data.view());
     // Four states of the same probability: nothing is above ln 1/4.
-    assert!(before < -4.1 && after > -1.9 && after < -1.386, "{before} {after}");
+    assert!(before < -3.8 && after > -2.2 && after < -1.386, "{before} {after}");
 }

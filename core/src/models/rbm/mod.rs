@@ -242,7 +242,7 @@ fn probabilities(
 /// Rows a task takes through all that is done with them.
 fn block_rows(rows: usize) -> usize {
     const MOST: usize = 96;
-    rows.div_ceil(2 * threads::num_threads()).next_multiple_of(12).min(MOST).max(1)
+    rows.div_ceil(2 * threads::num_threads()).next_multiple_of(12).clamp(1, MOST)
 }
 
 /// Blocks of `rows` go to the threads; those of a single one to the layers that it meets.

@@ -1,7 +1,7 @@
 //! Markov chains: what they accepted, their steps, how well they have mixed.
 
-use dgm_core::arch::FpEnv;
 use dgm_core::Error;
+use dgm_core::arch::FpEnv;
 use dgm_core::sampling::{self, Run};
 use rustler::{Binary, Env, Term};
 
@@ -49,13 +49,13 @@ fn effective_sample_size(draws: Vec<f64>, chains: usize) -> Reply<Option<f64>> {
 fn replica_exchange<'a>(
     env: Env<'a>,
     x: Input<'a>,
-    mut log_density: Vec<f64>,
+    log_density: Vec<f64>,
     inverse_temperatures: Vec<f64>,
     seeds: Vec<u64>,
     step: u32,
 ) -> Reply<(Term<'a>, Vec<f64>, Vec<bool>)> {
     let _fp = FpEnv::enter();
-    let x = Tensor::new("x", &x)?;
+    let (x, mut log_density) = (Tensor::new("x", &x)?, log_density);
     if x.dims().is_empty() {
         return Err(Error::shape("x", &[], "{rows, ...}").into());
     }

@@ -13,7 +13,7 @@ mod atoms {
     rustler::atoms! {
         state, register, output, noise,
         combine, rescale, project, adaptive, langevin, threshold, learned_noise,
-        initial, step, churn, inpaint, accept, gumbel, draft, residual, brownian, user, probe,
+        initial, step, churn, inpaint, accept, gumbel, draft, residual, brownian, user, probe, exchange,
     }
 }
 
@@ -42,6 +42,7 @@ fn purpose(purpose: Purpose) -> Atom {
         Purpose::Brownian => atoms::brownian(),
         Purpose::User => atoms::user(),
         Purpose::Probe => atoms::probe(),
+        Purpose::Exchange => atoms::exchange(),
     }
 }
 

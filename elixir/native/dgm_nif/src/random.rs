@@ -80,8 +80,7 @@ fn parse(name: &str) -> Result<u32> {
         "probe" => Purpose::Probe,
         "exchange" => Purpose::Exchange,
         other => {
-            let expected =
-                "initial, step, churn, inpaint, accept, gumbel, draft, residual, brownian, user, probe or exchange";
+            let expected = "initial, step, churn, inpaint, accept, gumbel, draft, residual, brownian, user, probe or exchange";
             return Err(Error::argument("purpose", other, expected));
         }
     };
