@@ -7,8 +7,8 @@
  *    dgm_last_error() then says which argument was wrong, what it was and what it should be.
  *    On failure outputs are left untouched and handles are set to NULL, unless said otherwise.
  *  - All memory belongs to the caller and is used only during the call. The only objects with a
- *    lifetime are dgm_linear, dgm_plan, dgm_mixture, dgm_model, dgm_llama, dgm_sd3 and dgm_flux:
- *    immutable, usable from any number of threads at once, each released once by its _free function
+ *    lifetime are dgm_linear, dgm_plan, dgm_mixture, dgm_rbm, dgm_model, dgm_llama, dgm_sd3 and
+ *    dgm_flux: immutable, usable from any number of threads at once, each released once by its _free function
  *    (NULL is allowed).
  *  - Functions may be called from any thread, at the same time, on different outputs.
  *  - Option structs begin with struct_size; their _init functions fill it and the defaults. Structs
@@ -215,6 +215,11 @@
  * Stream of the probes of stochastic traces.
  */
 #define DGM_PURPOSE_PROBE 10
+
+/**
+ * Stream of the exchanges between neighbouring temperatures.
+ */
+#define DGM_PURPOSE_EXCHANGE 11
 
 /**
  * Bytes of the state of a generator: numbers in the caller's memory, the same on every machine, to be kept,
@@ -971,6 +976,11 @@ typedef struct dgm_model dgm_model;
  * A compiled sampler. Immutable.
  */
 typedef struct dgm_plan dgm_plan;
+
+/**
+ * A restricted Boltzmann machine of units that are 0 or 1, packed for both directions. Immutable.
+ */
+typedef struct dgm_rbm dgm_rbm;
 
 /**
  * A multimodal diffusion transformer (Stable Diffusion 3) with its weights packed. Immutable.
@@ -3057,6 +3067,32 @@ int32_t dgm_split_r_hat(const double *draws,
 int32_t dgm_effective_sample_size(const double *draws, size_t len, size_t chains, double *size);
 
 /**
+ * One round of exchanges of parallel tempering: rows t and t + 1 of a ladder change places with the probability
+ * min(1, exp((beta_t - beta_(t+1)) (l_(t+1) - l_t))), at an even step those of even t, at an odd step those of odd t.
+ * The chains are of any kind; a pair is decided by the seed of its first row and the step.
+ *
+ * @param x                    [ladders * temperatures, elements], in place
+ * @param log_density          [ladders * temperatures], ln p at inverse temperature 1 up to a constant, finite or
+ *                             -infinity; changes places with its row
+ * @param inverse_temperatures those of every ladder, not negative
+ * @param temperatures         how many, at least 1; divides rows
+ * @param seeds                one 64-bit seed for each row
+ * @param rows                 how many rows, log densities and seeds
+ * @param step                 number of the round
+ * @param accepted             receives [ladders, temperatures - 1], 1 for the pairs that have changed places, else 0
+ * @param accepted_len         how many
+ */
+int32_t dgm_replica_exchange(dgm_tensor *x,
+                             double *log_density,
+                             const double *inverse_temperatures,
+                             size_t temperatures,
+                             const uint64_t *seeds,
+                             size_t rows,
+                             uint32_t step,
+                             uint8_t *accepted,
+                             size_t accepted_len);
+
+/**
  * Coefficients mode: what dgm_run_tell() does with the output of an evaluation, as scalars and keys of
  * noise, so that the tensors may stay on another device. The lists depend on nothing but the plan; the
  * run beside them is that of dgm_run_start_detached(). Solvers with adaptive steps have
@@ -3241,6 +3277,117 @@ int32_t dgm_mixture_sample(const dgm_mixture *mixture,
                            size_t run_size,
                            float *state,
                            size_t state_len);
+
+/**
+ * Makes the machine with the energy E(v, h) = -b v - c h - v W h.
+ *
+ * @param weights      W, [visible, hidden]
+ * @param visible_bias b, [visible]
+ * @param visible      its floats
+ * @param hidden_bias  c, [hidden]
+ * @param hidden       its floats
+ * @param out          receives the machine (NULL on failure); release with dgm_rbm_free()
+ */
+int32_t dgm_rbm_create(const dgm_tensor *weights,
+                       const float *visible_bias,
+                       size_t visible,
+                       const float *hidden_bias,
+                       size_t hidden,
+                       dgm_rbm **out);
+
+/**
+ * Releases a machine; NULL does nothing.
+ */
+void dgm_rbm_free(dgm_rbm *rbm);
+
+/**
+ * The probabilities that hidden units are on, p(h = 1 | v).
+ *
+ * @param v   [rows, visible], numbers from 0 to 1, contiguous
+ * @param out [rows, hidden], contiguous
+ */
+int32_t dgm_rbm_hidden_probabilities(const dgm_rbm *rbm, const dgm_tensor *v, dgm_tensor *out);
+
+/**
+ * The probabilities that visible units are on, p(v = 1 | h).
+ *
+ * @param h   [rows, hidden], numbers from 0 to 1, contiguous
+ * @param out [rows, visible], contiguous
+ */
+int32_t dgm_rbm_visible_probabilities(const dgm_rbm *rbm, const dgm_tensor *h, dgm_tensor *out);
+
+/**
+ * The free energy F(v) of every row: p(v) is in proportion to exp(-F(v)).
+ *
+ * @param v           [rows, visible], numbers from 0 to 1, contiguous
+ * @param free_energy receives a number a row
+ * @param len         rows
+ */
+int32_t dgm_rbm_free_energy(const dgm_rbm *rbm,
+                            const dgm_tensor *v,
+                            double *free_energy,
+                            size_t len);
+
+/**
+ * The energy E(v, h) of every row; its negative is the log density that dgm_replica_exchange() reads.
+ *
+ * @param v      [rows, visible], numbers from 0 to 1, contiguous
+ * @param h      [rows, hidden], numbers from 0 to 1, contiguous
+ * @param energy receives a number a row
+ * @param len    rows
+ */
+int32_t dgm_rbm_energy(const dgm_rbm *rbm,
+                       const dgm_tensor *v,
+                       const dgm_tensor *h,
+                       double *energy,
+                       size_t len);
+
+/**
+ * Walks Gibbs chains in place: a step draws h given v, then v given h. Step n of a row is a function of its seed, n,
+ * its v and its temperature alone, so 3 and then 4 steps are 7. CD-k takes k steps from the data, PCD goes on with
+ * the chains of the last update, at the next steps.
+ *
+ * @param v                    [rows, visible], 0 or 1, contiguous; a chain a row
+ * @param seeds                one 64-bit seed for each row
+ * @param rows                 number of seeds
+ * @param first_step           number of the first step
+ * @param steps                how many; they end at 2^31 at most
+ * @param inverse_temperatures not negative: row r is drawn from p^beta, beta that at r mod temperatures, which scales
+ *                             weights and both biases; NULL for 1 everywhere
+ * @param temperatures         how many, a divisor of rows; 0 for none
+ * @param hidden               [rows, hidden], contiguous, receives the h from which the last v was drawn; NULL for none
+ */
+int32_t dgm_rbm_gibbs(const dgm_rbm *rbm,
+                      dgm_tensor *v,
+                      const uint64_t *seeds,
+                      size_t rows,
+                      uint32_t first_step,
+                      uint32_t steps,
+                      const double *inverse_temperatures,
+                      size_t temperatures,
+                      dgm_tensor *hidden);
+
+/**
+ * The gradient of the mean log likelihood of the data, the expectations under the machine being those of chains:
+ * mean of v p(h | v) over the data less that over the chains, and of v and of p for the biases. Adding it, times a
+ * learning rate, raises the likelihood.
+ *
+ * @param v_data       [rows, visible], numbers from 0 to 1, contiguous, at least one row
+ * @param v_chain      [rows, visible], as many rows or not
+ * @param weights      [visible, hidden], contiguous, receives the gradient
+ * @param visible_bias receives [visible]
+ * @param visible      its floats
+ * @param hidden_bias  receives [hidden]
+ * @param hidden       its floats
+ */
+int32_t dgm_rbm_cd_gradient(const dgm_rbm *rbm,
+                            const dgm_tensor *v_data,
+                            const dgm_tensor *v_chain,
+                            dgm_tensor *weights,
+                            float *visible_bias,
+                            size_t visible,
+                            float *hidden_bias,
+                            size_t hidden);
 
 /**
  * Reads and packs the weights of a DiT from a safetensors file, or from the shards that path.index.json names

@@ -75,12 +75,13 @@ DGMKernels.replica_exchange!([5, 6], x, log_density; inverse_temperatures = [1, 
 x    # [2 1]: what is likelier goes to the colder item, always
 ```
 """
-function replica_exchange!(source, x, log_density::Vector{Float64}; inverse_temperatures::AbstractVector{<:Real},
-                           step::Integer)
+function replica_exchange!(source, x, log_density; inverse_temperatures, step::Integer)
     check_array("x", x)
     ndims(x) >= 1 || wrong_size("x", x, "(..., B)")
     is_dense(x) || throw(ArgumentError("x is a $(typeof(x)), expected elements that lie side by side"))
-    rows, betas = size(x, ndims(x)), collect(Float64, inverse_temperatures)
+    rows, betas = size(x, ndims(x)), betas_of(inverse_temperatures)
+    log_density isa Vector{Float64} ||
+        throw(ArgumentError("log_density is a $(typeof(log_density)), expected a Vector{Float64}"))
     length(log_density) == rows ||
         throw(DimensionMismatch("log_density has length $(length(log_density)), expected the batch size $rows"))
     0 <= step <= typemax(UInt32) || throw(ArgumentError("step is $step, expected an integer of 32 bits, not negative"))
@@ -94,3 +95,8 @@ function replica_exchange!(source, x, log_density::Vector{Float64}; inverse_temp
     return accepted .== 1
 end
 replica_exchange!(x, log_density; options...) = replica_exchange!(Random.default_rng(), x, log_density; options...)
+
+"Inverse temperatures as the engine reads them."
+betas_of(betas) =
+    betas isa AbstractVector && all(b -> b isa Real, betas) ? collect(Float64, betas) :
+    throw(ArgumentError("inverse_temperatures is a $(typeof(betas)), expected a vector of numbers"))

@@ -126,14 +126,14 @@ gibbs(rbm::Rbm, v; options...) = gibbs(Random.default_rng(), rbm, v; options...)
 
 "See [`DGMKernels.gibbs`](@ref)."
 function gibbs!(source, rbm::Rbm, v; first_step::Integer = 0, steps::Integer = 1,
-                inverse_temperatures::AbstractVector{<:Real} = Float64[], hidden = nothing)
+                inverse_temperatures = Float64[], hidden = nothing)
     check_units("v", v, rbm.visible)
     columns = size(v, 2)
     hidden === nothing || check_size("hidden", hidden, (rbm.hidden, columns))
     for (name, n) in (("first_step", first_step), ("steps", steps))
         0 <= n <= typemax(UInt32) || throw(ArgumentError("$name is $n, expected an integer of 32 bits, not negative"))
     end
-    seeds, betas = seeds_of(source, columns), collect(Float64, inverse_temperatures)
+    seeds, betas = seeds_of(source, columns), betas_of(inverse_temperatures)
     check(LibDGM.dgm_rbm_gibbs(rbm.handle, Tensor(v), seeds, columns, first_step, steps, betas, length(betas),
                                optional(hidden)))
     return v

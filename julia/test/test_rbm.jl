@@ -72,14 +72,16 @@
                         "steps is 0" => () -> D.gibbs(1, small, few; steps = 0, hidden = zeros(Float32, 2, 4)),
                         "inverse_temperatures" => () -> D.gibbs(1, small, few; inverse_temperatures = [1, 1, 1]),
                         "inverse_temperatures" => () -> D.gibbs(1, small, few; inverse_temperatures = [-1]),
+                        "inverse_temperatures" => () -> D.gibbs(1, small, few; inverse_temperatures = :a),
                         "v_data" => () -> D.cd_gradient(small, zeros(Float32, 3, 0), few),
                         "v_chain" => () -> D.cd_gradient(small, few, zeros(Float32, 3, 0)),
                         "source of randomness" => () -> D.gibbs(:a, small, few),
                         "inverse_temperatures" => () -> D.replica_exchange!(1, few, zeros(4); inverse_temperatures = [], step = 0),
+                        "log_density is a" => () -> D.replica_exchange!(1, few, zeros(Float32, 4); inverse_temperatures = [1, 0.5], step = 0),
                         "log_density" => () -> D.replica_exchange!(1, few, fill(NaN, 4); inverse_temperatures = [1, 0.5], step = 0),
                         "step" => () -> D.replica_exchange!(1, few, zeros(4); inverse_temperatures = [1, 0.5], step = -1))
         error = thrown(bad)
-        @test error isa Union{ArgumentError,DGMError}
+        @test error isa Union{ArgumentError,DimensionMismatch,DGMError}
         @test occursin(name, sprint(showerror, error))
     end
 end
