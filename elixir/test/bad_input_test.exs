@@ -29,6 +29,7 @@ defmodule DGM.BadInputTest do
     DGM.Plan,
     DGM.Sampler,
     DGM.Chains,
+    DGM.Rbm,
     DGM.Scheduler,
     DGM.Dit,
     DGM.Llama,
@@ -57,6 +58,8 @@ defmodule DGM.BadInputTest do
     run = Sampler.start(plan, [1, 2], 3)
     model = Dit.load!(@model)
     llama = Llama.load!(@llama)
+    machine = handle("rbm", DGM.Rbm.new(zeros({3, 2}), zeros({3}), zeros({2})))
+
     folders = {"folder", @llama, [nil, 1, {:a}, [:a], <<255, 254>>, [1 | 2]]}
 
     [weights, config] =
@@ -329,6 +332,43 @@ defmodule DGM.BadInputTest do
       {DGM.Chains, :step_sizes, [walkers]},
       {DGM.Chains, :split_r_hat, [chains]},
       {DGM.Chains, :effective_sample_size, [chains]},
+      {DGM.Chains, :replica_exchange,
+       [
+         any_tensor("x", zeros({2, 3})),
+         {"log_density", [0.0, 0.0], [nil, 1, [:a], [nil, 0.0], [0.0], [1 | 2]]},
+         {"inverse_temperatures", [1, 0.5], [nil, 1, [], [:a], [1, 1, 1], [-1, 1], [1 | 2]]},
+         integers("seeds", [1, 2], [[1], [-1, 1]]),
+         count("step", 0, [huge()])
+       ]},
+      {DGM.Rbm, :new,
+       [
+         tensor("weights", zeros({3, 2}), [{4, 2}, {3, 1}]),
+         tensor("visible_bias", zeros({3}), [{4}]),
+         tensor("hidden_bias", zeros({2}), [{1}])
+       ]},
+      {DGM.Rbm, :hidden_probabilities, [machine, tensor("v", zeros({2, 3}), [{2, 2}])]},
+      {DGM.Rbm, :visible_probabilities, [machine, tensor("h", zeros({2, 2}), [{2, 3}])]},
+      {DGM.Rbm, :free_energy, [machine, tensor("v", zeros({2, 3}), [{2, 2}])]},
+      {DGM.Rbm, :energy,
+       [machine, tensor("v", zeros({2, 3}), [{3, 3}]), tensor("h", zeros({2, 2}), [{3, 2}])]},
+      {DGM.Rbm, :gibbs,
+       [
+         machine,
+         tensor("v", zeros({2, 3}), [{3, 3}]),
+         integers("seeds", [1, 2], [[1], [-1, 1]]),
+         options([
+           {:first_step, [nil, -1, 1.5, huge()]},
+           {:steps, [nil, -1, 1.5, huge()]},
+           {:inverse_temperatures, [nil, 1, [:a], [1, 1, 1], [-1], [1 | 2]]},
+           {:hidden, [nil, 1, "true"]}
+         ])
+       ]},
+      {DGM.Rbm, :cd_gradient,
+       [
+         machine,
+         tensor("v_data", zeros({2, 3}), [{2, 2}, {0, 3}]),
+         tensor("v_chain", zeros({2, 3}), [{2, 2}, {0, 3}])
+       ]},
       {Sampler, :row_active, [runs]},
       {Sampler, :start,
        [handle("plan", plan), seeds, count("elements", 3, [0, huge()]), start_options]},
