@@ -121,7 +121,10 @@ for step in 0:19
 end
 ```
 """
-gibbs(source, rbm::Rbm, v; options...) = gibbs!(source, rbm, copy(v); options...)
+function gibbs(source, rbm::Rbm, v; options...)
+    check_units("v", v, rbm.visible)
+    return gibbs!(source, rbm, copy(v); options...)
+end
 gibbs(rbm::Rbm, v; options...) = gibbs(Random.default_rng(), rbm, v; options...)
 
 "See [`DGMKernels.gibbs`](@ref)."

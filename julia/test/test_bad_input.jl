@@ -3,6 +3,7 @@
 
 f32(dims...) = ones(Float32, dims...)
 const LAYER = D.Linear(f32(3, 4))
+const MACHINE = D.Rbm(f32(2, 3), f32(3), f32(2))
 const PLAN = D.Plan(steps = 2)
 
 # name, function of the array arguments, (name => good array)...
@@ -78,6 +79,14 @@ const ARRAY_FUNCTIONS = (
     ("jax_normal!", o -> D.jax_normal!([1, 2], o), "out" => f32(4, 2)),
     ("jax_uniform!", o -> D.jax_uniform!([1, 2], o), "out" => f32(4, 2)),
     ("uniform!", o -> D.uniform!(1, o), "out" => f32(4, 2)),
+    ("Rbm", D.Rbm, "weights" => f32(2, 3), "visible_bias" => f32(3), "hidden_bias" => f32(2)),
+    ("hidden_probabilities", v -> D.hidden_probabilities(MACHINE, v), "v" => f32(3, 2)),
+    ("visible_probabilities", h -> D.visible_probabilities(MACHINE, h), "h" => f32(2, 2)),
+    ("free_energy", v -> D.free_energy(MACHINE, v), "v" => f32(3, 2)),
+    ("energy", (v, h) -> D.energy(MACHINE, v, h), "v" => f32(3, 2), "h" => f32(2, 2)),
+    ("gibbs", v -> D.gibbs(1, MACHINE, v), "v" => f32(3, 2)),
+    ("gibbs!", (v, h) -> D.gibbs!(1, MACHINE, v; hidden = h), "v" => f32(3, 2), "hidden" => f32(2, 2)),
+    ("cd_gradient", (v, c) -> D.cd_gradient(MACHINE, v, c), "v_data" => f32(3, 2), "v_chain" => f32(3, 2)),
     ("categorical", l -> D.categorical(1, l), "logits" => f32(4, 2)),
 )
 

@@ -77,6 +77,8 @@
                         "v_chain" => () -> D.cd_gradient(small, few, zeros(Float32, 3, 0)),
                         "source of randomness" => () -> D.gibbs(:a, small, few),
                         "inverse_temperatures" => () -> D.replica_exchange!(1, few, zeros(4); inverse_temperatures = [], step = 0),
+                        "x has element type" => () -> D.replica_exchange!(1, zeros(2, 4), zeros(4); inverse_temperatures = [1, 0.5], step = 0),
+                        "x is a" => () -> D.replica_exchange!(1, view(few, 1:2, :), zeros(4); inverse_temperatures = [1, 0.5], step = 0),
                         "log_density is a" => () -> D.replica_exchange!(1, few, zeros(Float32, 4); inverse_temperatures = [1, 0.5], step = 0),
                         "log_density" => () -> D.replica_exchange!(1, few, fill(NaN, 4); inverse_temperatures = [1, 0.5], step = 0),
                         "step" => () -> D.replica_exchange!(1, few, zeros(4); inverse_temperatures = [1, 0.5], step = -1))
