@@ -104,6 +104,12 @@ defmodule DGM.GaussianMixtureTest do
           {"mixture", fn -> GaussianMixture.evaluate(:a, x) end},
           {"x", fn -> GaussianMixture.evaluate(mixture(), Tensor.new([[1.0]])) end},
           {"x", fn -> GaussianMixture.log_density(mixture(), "x") end},
+          # Rows without end of nothing take no memory.
+          {"x",
+           fn ->
+             nothing = %Tensor{data: "", shape: {Bitwise.bsl(1, 60), 0}}
+             GaussianMixture.log_density(mixture(), nothing)
+           end},
           {"prediction",
            fn -> GaussianMixture.evaluate(mixture(), x, prediction: :consistency) end},
           {"prediction", fn -> GaussianMixture.evaluate(mixture(), x, prediction: :nothing) end},

@@ -65,7 +65,8 @@ fn mixture_log_density(
     let _fp = FpEnv::enter();
     let x = Tensor::new("x", &x)?;
     let x = x.view::<Ix2>("{rows, dims}")?;
-    let mut out = vec![0.0; x.nrows()];
+    // As many as there is data for, however many rows of nothing `x` claims.
+    let mut out = vec![0.0; x.len() / mixture.0.dims()];
     mixture.0.log_density(alpha, sigma, x, &mut out)?;
     Ok(out.into_iter().map(|v| v.is_finite().then_some(v)).collect())
 }
