@@ -16,6 +16,20 @@ impl Avx2 {
             && is_x86_feature_detected!("f16c");
         ok.then_some(Avx2(()))
     }
+
+    /// Numbers rounded to bfloat16 (nearest, ties to even; NaN quieted), in the lower halves of lanes.
+    #[inline(always)]
+    fn rounded_bf16(self, v: __m256) -> __m256i {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let bits = _mm256_castps_si256(v);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+            _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan))
+        }
+    }
 }
 /// Runs `kernel` compiled for this level.
 #[inline]
@@ -226,17 +240,7 @@ impl Simd for Avx2 {
     fn store_bf16(self, v: Self::F, s: &mut [u16]) {
         let p = s[..N].as_mut_ptr();
         // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
-        unsafe {
-            let bits = _mm256_castps_si256(v);
-            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
-            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
-            let bits = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan));
-            // Packs within halves of 128 bits.
-            let packed = _mm256_permute4x64_epi64::<0b00_00_10_00>(_mm256_packus_epi32(bits, bits));
-            _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(packed));
-        }
+        unsafe { _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(self.pack_bf16([v, v]))) }
     }
 
     #[inline(always)]
@@ -244,6 +248,61 @@ impl Simd for Avx2 {
         let p = s[..N].as_mut_ptr();
         // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
         unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
+    }
+
+    #[inline(always)]
+    fn pack_bf16(self, [a, b]: [Self::F; 2]) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            // Packs within halves of 128 bits.
+            let packed = _mm256_packus_epi32(self.rounded_bf16(a), self.rounded_bf16(b));
+            _mm256_permute4x64_epi64::<0b11_01_10_00>(packed)
+        }
+    }
+
+    #[inline(always)]
+    fn pack_f16(self, [a, b]: [Self::F; 2]) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let (a, b) = (
+                _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a),
+                _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(b),
+            );
+            _mm256_set_m128i(b, a)
+        }
+    }
+
+    #[inline(always)]
+    fn store_pairs(self, v: Self::I, s: &mut [u16]) {
+        let p = s[..2 * N].as_mut_ptr();
+        // SAFETY: the slice has 2 N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm256_storeu_si256(p.cast(), v) }
+    }
+
+    #[inline(always)]
+    fn stream(self, v: Self::F, s: &mut [f32]) {
+        let p = s[..N].as_mut_ptr();
+        if p.addr() % 32 != 0 {
+            return self.store(v, s);
+        }
+        // SAFETY: the slice has N elements (checked), aligned as the instruction needs; the token proves it.
+        unsafe { _mm256_stream_ps(p, v) }
+    }
+
+    #[inline(always)]
+    fn stream_pairs(self, v: Self::I, s: &mut [u16]) {
+        let p = s[..2 * N].as_mut_ptr();
+        if p.addr() % 32 != 0 {
+            return self.store_pairs(v, s);
+        }
+        // SAFETY: the slice has 2 N elements (checked), aligned as the instruction needs; the token proves it.
+        unsafe { _mm256_stream_si256(p.cast(), v) }
+    }
+
+    #[inline(always)]
+    fn settle(self) {
+        // SAFETY: every processor of this architecture has the instruction.
+        unsafe { _mm_sfence() }
     }
 
     #[inline(always)]

@@ -22,6 +22,20 @@ impl<const DOT: bool> Avx512<DOT> {
             && is_x86_feature_detected!("fma");
         ok.then_some(Avx512(()))
     }
+
+    /// Lanes whose upper half is the number rounded to bfloat16 (nearest, ties to even; NaN quieted).
+    #[inline(always)]
+    fn rounded_bf16(self, v: __m512) -> __m512i {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let bits = _mm512_castps_si512(v);
+            let odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x1_0000));
+            let up = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+            let rounded = _mm512_mask_add_epi32(up, odd, bits, _mm512_set1_epi32(0x8000));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+            _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000))
+        }
+    }
 }
 /// Runs `kernel` compiled for this level.
 #[inline]
@@ -49,6 +63,20 @@ pub(super) fn run_dot<K: Kernel>(kernel: K) -> K::Output {
         None => run(kernel),
     }
 }
+/// The place of the upper word of every lane of two vectors.
+#[repr(align(64))]
+struct Words([u16; 2 * N]);
+
+static UPPER: Words = {
+    let mut words = [0; 2 * N];
+    let mut i = 0;
+    while i < 2 * N {
+        words[i] = 2 * i as u16 + 1;
+        i += 1;
+    }
+    Words(words)
+};
+
 impl<const DOT: bool> Simd for Avx512<DOT> {
     const LANES: usize = N;
     type F = __m512;
@@ -175,6 +203,12 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     }
 
     #[inline(always)]
+    fn scale(self, x: Self::F, n: Self::F) -> Self::F {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm512_scalef_ps(x, n) }
+    }
+
+    #[inline(always)]
     fn lt(self, a: Self::F, b: Self::F) -> Self::M {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
@@ -286,15 +320,7 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     fn store_bf16(self, v: Self::F, s: &mut [u16]) {
         let p = s[..N].as_mut_ptr();
         // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
-        unsafe {
-            let bits = _mm512_castps_si512(v);
-            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
-            let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40_0000));
-            let bits = _mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(nan, rounded, quiet));
-            _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(bits));
-        }
+        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(self.ishr::<16>(self.rounded_bf16(v)))) }
     }
 
     #[inline(always)]
@@ -302,6 +328,78 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
         let p = s[..N].as_mut_ptr();
         // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
         unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
+    }
+
+    #[inline(always)]
+    fn store_bf16_partial(self, v: Self::F, s: &mut [u16]) {
+        let mask = u16::MAX.checked_shr((N - s.len().min(N)) as u32).unwrap_or(0);
+        // SAFETY: only the elements of the slice are written; the token proves the instructions.
+        unsafe {
+            let words = _mm512_cvtepi32_epi16(self.ishr::<16>(self.rounded_bf16(v)));
+            _mm256_mask_storeu_epi16(s.as_mut_ptr().cast(), mask, words);
+        }
+    }
+
+    #[inline(always)]
+    fn store_f16_partial(self, v: Self::F, s: &mut [u16]) {
+        let mask = u16::MAX.checked_shr((N - s.len().min(N)) as u32).unwrap_or(0);
+        // SAFETY: only the elements of the slice are written; the token proves the instructions.
+        unsafe {
+            let words = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
+            _mm256_mask_storeu_epi16(s.as_mut_ptr().cast(), mask, words);
+        }
+    }
+
+    #[inline(always)]
+    fn pack_bf16(self, [a, b]: [Self::F; 2]) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            // The upper word of every lane of both.
+            let upper = _mm512_load_si512(UPPER.0.as_ptr().cast());
+            _mm512_permutex2var_epi16(self.rounded_bf16(a), upper, self.rounded_bf16(b))
+        }
+    }
+
+    #[inline(always)]
+    fn pack_f16(self, [a, b]: [Self::F; 2]) -> Self::I {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let a = _mm512_castsi256_si512(_mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a));
+            _mm512_inserti64x4::<1>(a, _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(b))
+        }
+    }
+
+    #[inline(always)]
+    fn store_pairs(self, v: Self::I, s: &mut [u16]) {
+        let p = s[..2 * N].as_mut_ptr();
+        // SAFETY: the slice has 2 N elements (checked), the token proves the instructions; unaligned is allowed.
+        unsafe { _mm512_storeu_si512(p.cast(), v) }
+    }
+
+    #[inline(always)]
+    fn stream(self, v: Self::F, s: &mut [f32]) {
+        let p = s[..N].as_mut_ptr();
+        if p.addr() % 64 != 0 {
+            return self.store(v, s);
+        }
+        // SAFETY: the slice has N elements (checked), aligned as the instruction needs; the token proves it.
+        unsafe { _mm512_stream_ps(p, v) }
+    }
+
+    #[inline(always)]
+    fn stream_pairs(self, v: Self::I, s: &mut [u16]) {
+        let p = s[..2 * N].as_mut_ptr();
+        if p.addr() % 64 != 0 {
+            return self.store_pairs(v, s);
+        }
+        // SAFETY: the slice has 2 N elements (checked), aligned as the instruction needs; the token proves it.
+        unsafe { _mm512_stream_si512(p.cast(), v) }
+    }
+
+    #[inline(always)]
+    fn settle(self) {
+        // SAFETY: every processor of this architecture has the instruction.
+        unsafe { _mm_sfence() }
     }
 
     #[inline(always)]

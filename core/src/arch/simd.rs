@@ -83,6 +83,20 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// f32 to signed integer, round to nearest even. Lanes outside i32 are unspecified.
     fn to_i32(self, a: Self::F) -> Self::I;
 
+    /// `x * 2^n` for whole `n` in [-150, 128] and `x` about 1, rounded once, into the subnormals too; NaN for NaN.
+    #[inline(always)]
+    fn scale(self, x: Self::F, n: Self::F) -> Self::F {
+        let n = self.to_i32(n);
+        let half = self.isar::<1>(n);
+        self.mul(self.mul(x, self.power_of_two(half)), self.power_of_two(self.isub(n, half)))
+    }
+
+    /// `2^k` of normal numbers.
+    #[inline(always)]
+    fn power_of_two(self, k: Self::I) -> Self::F {
+        self.bits_to_f32(self.ishl::<23>(self.iadd(k, self.isplat(127))))
+    }
+
     /// Writes the first lanes of the four vectors, then their second lanes, and so on: `4 * LANES` elements
     /// of `s`; panics when there are fewer.
     #[inline(always)]
@@ -236,6 +250,53 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
+    /// Two vectors rounded to bfloat16, one after the other, as [`load_pairs`](Simd::load_pairs) reads them.
+    #[inline(always)]
+    fn pack_bf16(self, v: [Self::F; 2]) -> Self::I {
+        let mut words = [0u16; 32];
+        self.store_bf16(v[0], &mut words);
+        self.store_bf16(v[1], &mut words[Self::LANES..]);
+        self.load_pairs(&words)
+    }
+
+    /// Two vectors rounded to half precision, one after the other, as [`load_pairs`](Simd::load_pairs) reads
+    /// them.
+    #[inline(always)]
+    fn pack_f16(self, v: [Self::F; 2]) -> Self::I {
+        let mut words = [0u16; 32];
+        self.store_f16(v[0], &mut words);
+        self.store_f16(v[1], &mut words[Self::LANES..]);
+        self.load_pairs(&words)
+    }
+
+    /// Writes what [`load_pairs`](Simd::load_pairs) reads; panics when `s` has fewer elements.
+    #[inline(always)]
+    fn store_pairs(self, v: Self::I, s: &mut [u16]) {
+        let mut pairs = [0.0f32; 16];
+        self.store(self.bits_to_f32(v), &mut pairs);
+        for (to, pair) in s[..2 * Self::LANES].chunks_exact_mut(2).zip(pairs) {
+            let bits = pair.to_bits();
+            to.copy_from_slice(&[bits as u16, (bits >> 16) as u16]);
+        }
+    }
+
+    /// Like [`store`](Simd::store), but past the caches where the processor can and the address is a multiple of
+    /// 64: for what nobody reads soon. Before another thread does, [`settle`](Simd::settle).
+    #[inline(always)]
+    fn stream(self, v: Self::F, s: &mut [f32]) {
+        self.store(v, s);
+    }
+
+    /// [`store_pairs`](Simd::store_pairs) as [`stream`](Simd::stream) does it.
+    #[inline(always)]
+    fn stream_pairs(self, v: Self::I, s: &mut [u16]) {
+        self.store_pairs(v, s);
+    }
+
+    /// Lets what was written past the caches be seen before what is written from now on.
+    #[inline(always)]
+    fn settle(self) {}
+
     /// Like [`load`](Simd::load) for a slice shorter than a vector; missing lanes are `fill`.
     #[inline(always)]
     fn load_partial(self, s: &[f32], fill: f32) -> Self::F {
@@ -256,6 +317,22 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         let mut tmp = [0.0; 16];
         self.store(v, &mut tmp);
         s.copy_from_slice(&tmp[..s.len()]);
+    }
+
+    /// Like [`store_bf16`](Simd::store_bf16) for a slice no longer than a vector.
+    #[inline(always)]
+    fn store_bf16_partial(self, v: Self::F, s: &mut [u16]) {
+        let mut words = [0u16; 16];
+        self.store_bf16(v, &mut words);
+        s.copy_from_slice(&words[..s.len()]);
+    }
+
+    /// Like [`store_f16`](Simd::store_f16) for a slice no longer than a vector.
+    #[inline(always)]
+    fn store_f16_partial(self, v: Self::F, s: &mut [u16]) {
+        let mut words = [0u16; 16];
+        self.store_f16(v, &mut words);
+        s.copy_from_slice(&words[..s.len()]);
     }
 
     /// Absolute value (clears the sign bit).

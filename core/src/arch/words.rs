@@ -41,13 +41,19 @@ impl Lend for f32 {
     }
 }
 
-impl Lend for bf16 {
-    fn lend(room: &mut [f32]) -> &mut [bf16] {
-        // SAFETY: a transparent u16, of which two take the place of an f32; every pattern of bits is a number of both
-        // types, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), 2 * room.len()) }
-    }
+macro_rules! lend {
+    ($($T:ty),+) => {$(
+        impl Lend for $T {
+            fn lend(room: &mut [f32]) -> &mut [$T] {
+                // SAFETY: a transparent u16, of which two take the place of an f32; every pattern of bits is a number
+                // of both types, and the borrow is exclusive.
+                unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), 2 * room.len()) }
+            }
+        }
+    )+};
 }
+
+lend!(f16, bf16);
 
 #[cfg(test)]
 mod tests {

@@ -36,19 +36,6 @@ pub(crate) fn exp2_above<S: Simd>(s: S, x: S::F, least: f32) -> S::F {
     s.select(s.lt(x, s.splat(least)), s.splat(0.0), y)
 }
 
-/// Multiplies by `2^n` for `n` in [-150, 128] with one rounding, into the subnormals.
-#[inline(always)]
-fn scale_by_power<S: Simd>(s: S, p: S::F, n: S::I) -> S::F {
-    let half = s.isar::<1>(n);
-    s.mul(s.mul(p, power_of_two(s, half)), power_of_two(s, s.isub(n, half)))
-}
-
-/// `2^k` of normal numbers.
-#[inline(always)]
-fn power_of_two<S: Simd>(s: S, k: S::I) -> S::F {
-    s.bits_to_f32(s.ishl::<23>(s.iadd(k, s.isplat(127))))
-}
-
 /// `e^x`: at most 0.90 ULP everywhere, subnormal results included; overflow gives infinity,
 /// underflow 0, NaN gives NaN. `e^0` is exactly 1.
 ///
@@ -67,7 +54,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     let q = s.fma(q, r, s.splat(1.6666521e-1));
     let q = s.fma(q, r, s.splat(4.9999994e-1));
     let q = s.fma(q, r, s.splat(1.0));
-    scale_by_power(s, s.fma(q, r, s.splat(1.0)), s.to_i32(n))
+    s.scale(s.fma(q, r, s.splat(1.0)), n)
 }
 
 /// `ln 2` rounded to f32.

@@ -2,7 +2,8 @@
 
 use ndarray::Dimension;
 
-use super::rows::{Operands, Row, RowOp, fill, for_rows, lend, load};
+use super::lanes::Lanes;
+use super::rows::{for_elements, lend};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
 use crate::math::slice::{Function, GeluErf, GeluTanh, Silu};
@@ -227,14 +228,13 @@ pub fn geglu_onto_up<'o, D: Dimension>(
 
 /// `f(x)`
 #[derive(Clone, Copy)]
-struct Each<U>(U);
+struct Plain<U>(U);
 
-impl<U: Function> RowOp for Each<U> {
+impl<U: Function> Lanes<1> for Plain<U> {
     const COST: u64 = U::COST;
-    const ELEMENTWISE: bool = true;
     #[inline(always)]
-    fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        fill!(s, out, |at| self.0.eval(s, load(s, row.x, out, at)));
+    fn eval<S: Simd>(self, s: S, [x]: [S::F; 1]) -> S::F {
+        self.0.eval(s, x)
     }
 }
 
@@ -242,23 +242,21 @@ impl<U: Function> RowOp for Each<U> {
 #[derive(Clone, Copy)]
 struct Gated<U>(U);
 
-impl<U: Function> RowOp for Gated<U> {
+impl<U: Function> Lanes<2> for Gated<U> {
     const COST: u64 = U::COST + 1;
-    const OPERANDS: usize = 2;
-    const ELEMENTWISE: bool = true;
     #[inline(always)]
-    fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        fill!(s, out, |at| s.mul(self.0.eval(s, load(s, row.x, out, at)), load(s, row.y, out, at)));
+    fn eval<S: Simd>(self, s: S, [x, y]: [S::F; 2]) -> S::F {
+        s.mul(self.0.eval(s, x), y)
     }
 }
 
 fn in_place<U: Function, D: Dimension>(f: U, x: FloatsMut<D>) -> Result<()> {
-    for_rows(Each(f), Operands::new(None::<Floats<D>>), x.into_dyn())
+    for_elements(Plain(f), [None], x.into_dyn())
 }
 
 fn apart<U: Function, D: Dimension>(f: U, x: Floats<D>, out: FloatsMut<D>) -> Result<()> {
     check_shape("out", out.shape(), x.shape())?;
-    for_rows(Each(f), Operands::new(Some(x)), out.into_dyn())
+    for_elements(Plain(f), [lend(x)], out.into_dyn())
 }
 
 /// Where an operand is missing, `out` holds it.
@@ -280,6 +278,5 @@ fn gated<U: Function, D: Dimension>(
         }
         None => check("up", out.shape(), shape)?,
     }
-    let operands = Operands { y: up.and_then(lend), ..Operands::new(gate.map(Floats::reborrow)) };
-    for_rows(Gated(f), operands, out.into_dyn())
+    for_elements(Gated(f), [gate.and_then(lend), up.and_then(lend)], out.into_dyn())
 }

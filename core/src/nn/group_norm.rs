@@ -2,11 +2,12 @@
 
 use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Dimension, Ix1};
 
-use super::norm::{check_eps, shape_of};
-use super::sum::{BLOCK, Plain, Squares, block_sum};
+use super::lanes::{Lanes, Operand, Target, fill};
+use super::norm::{Affine, check_eps, shape_of};
+use super::rows::goes_past;
+use super::sum::{Plain, Squares, row_sum};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
-use crate::linalg::rows::{narrow, widen};
 use crate::math::silu;
 use crate::tensor::{Element, Floats, FloatsMut, Row, RowMut, each};
 use crate::threads;
@@ -64,10 +65,11 @@ pub fn group_norm<'a, 'o, D: Dimension>(
     }
     let mut out = out;
     let (weight, bias) = (weight.map(Floats::reborrow), bias.map(Floats::reborrow));
+    let past = goes_past(&out);
     let options = Options { channels: channels / groups, weight, bias, eps, silu };
     each!(Floats, &x, x => each!(FloatsMut, &mut out, out => {
         if !x.is_empty() {
-            run(x.view(), &options, out.view_mut());
+            run(x.view(), &options, out.view_mut(), past);
         }
     }));
     Ok(())
@@ -83,7 +85,7 @@ struct Options<'a> {
 }
 
 /// Every group of a tensor that is not empty.
-fn run<T: Element, U: Element>(x: ArrayViewD<T>, o: &Options, mut out: ArrayViewMutD<U>) {
+fn run<T: Element, U: Element>(x: ArrayViewD<T>, o: &Options, mut out: ArrayViewMutD<U>, past: bool) {
     let work = 12 * x.len() as u64 * if o.silu { 4 } else { 1 };
     let n = o.channels * x.shape()[2..].iter().product::<usize>();
     let mut images = x.outer_iter().zip(out.outer_iter_mut());
@@ -100,21 +102,26 @@ fn run<T: Element, U: Element>(x: ArrayViewD<T>, o: &Options, mut out: ArrayView
     });
     threads::for_each(tasks, work, |(first, x, mut out)| {
         let x = x.slice_axis_move(Axis(0), (first..first + o.channels).into());
-        // Two blocks and the parameters, or the whole group where its elements lie apart.
-        let blocks = if x.is_standard_layout() && out.is_standard_layout() { BLOCK } else { n };
-        threads::with_scratch(2 * blocks + 2 * o.channels, |scratch| {
-            let (from, rest) = scratch.split_at_mut(blocks);
-            let (to, parameters) = rest.split_at_mut(blocks);
+        // The parameters, and a copy of the group where its elements lie apart.
+        let copied = !(x.is_standard_layout() && out.is_standard_layout());
+        let copies = if copied { n.next_multiple_of(16) } else { 0 };
+        threads::with_scratch(2 * copies + 2 * o.channels, |scratch| {
+            let (from, rest) = scratch.split_at_mut(copies);
+            let (to, parameters) = rest.split_at_mut(copies);
             let (weight, bias) = parameters.split_at_mut(o.channels);
             let weight = parameter(&o.weight, first, weight);
             let bias = parameter(&o.bias, first, bias);
             let group = Group { space: n / o.channels, weight, bias, eps: o.eps, silu: o.silu };
             match (x.to_slice(), out.as_slice_mut()) {
-                (Some(x), Some(out)) => dispatch(Run { group, x: T::row(x), out: U::row_mut(out), from, to }),
+                (Some(x), Some(out)) => {
+                    let out = Target { row: U::row_mut(out), past };
+                    dispatch(Run { group, x: T::row(x), out });
+                }
                 _ => {
+                    let (from, to) = (&mut from[..n], &mut to[..n]);
                     from.iter_mut().zip(&x).for_each(|(to, x)| *to = x.to_f32());
-                    let (x, target) = (Row::F32(from), RowMut::F32(to));
-                    dispatch(Run { group, x, out: target, from: &mut [], to: &mut [] });
+                    let target = Target { row: RowMut::F32(to), past: false };
+                    dispatch(Run { group, x: Row::F32(from), out: target });
                     out.iter_mut().zip(&*to).for_each(|(out, &y)| *out = U::from_f32(y));
                 }
             }
@@ -139,88 +146,49 @@ struct Group<'a> {
     silu: bool,
 }
 
-/// One group; 16-bit elements are widened to `from`, and rounded from `to`, a block at a time.
+/// One group.
 struct Run<'a> {
     group: Group<'a>,
     x: Row<'a>,
-    out: RowMut<'a>,
-    from: &'a mut [f32],
-    to: &'a mut [f32],
-}
-
-/// `len` elements from `at` on as f32.
-#[inline(always)]
-fn block<'b, S: Simd>(s: S, x: Row<'b>, at: usize, len: usize, room: &'b mut [f32]) -> &'b [f32] {
-    let part = match x {
-        Row::F32(x) => return &x[at..at + len],
-        Row::F16(x) => Row::F16(&x[at..at + len]),
-        Row::Bf16(x) => Row::Bf16(&x[at..at + len]),
-    };
-    widen(s, part, &mut room[..len]);
-    &room[..len]
+    out: Target<'a>,
 }
 
 impl Kernel for Run<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Run { group, x, mut out, from, to } = self;
-        let n = match x {
-            Row::F32(x) => x.len(),
-            Row::F16(x) | Row::Bf16(x) => x.len(),
-        };
-        let (mut total, mut squares) = (0.0, 0.0);
-        for at in (0..n).step_by(BLOCK) {
-            let x = block(s, x, at, BLOCK.min(n - at), from);
-            total += block_sum(s, x, Plain);
-        }
-        let mean = total / n as f32;
-        let center = s.splat(mean);
-        for at in (0..n).step_by(BLOCK) {
-            let x = block(s, x, at, BLOCK.min(n - at), from);
-            squares += block_sum(s, x, Squares(mean));
-        }
-        let inverse = s.splat(1.0 / (squares / n as f32 + group.eps).sqrt());
-        for at in (0..n).step_by(BLOCK) {
-            let len = BLOCK.min(n - at);
-            let x = block(s, x, at, len, from);
-            match &mut out {
-                RowMut::F32(out) => group.finish(s, x, at, center, inverse, &mut out[at..at + len]),
-                RowMut::F16(out) => {
-                    group.finish(s, x, at, center, inverse, &mut to[..len]);
-                    narrow(s, &to[..len], RowMut::F16(&mut out[at..at + len]));
-                }
-                RowMut::Bf16(out) => {
-                    group.finish(s, x, at, center, inverse, &mut to[..len]);
-                    narrow(s, &to[..len], RowMut::Bf16(&mut out[at..at + len]));
-                }
+        let Run { group, x, mut out } = self;
+        let n = x.len() as f32;
+        let mean = row_sum(s, x, Plain) / n;
+        let inverse = 1.0 / (row_sum(s, x, Squares(mean)) / n + group.eps).sqrt();
+        let affine = Affine { mean, inverse, one: 0.0 };
+        for channel in 0..x.len() / group.space {
+            let at = channel * group.space;
+            let (x, mut out) = (Operand::Row(x.slice(at, group.space)), out.slice(at, group.space));
+            // What is missing changes no bit: 1 as a factor, -0 as a summand.
+            let weight = group.weight.map_or(1.0, |w| w[channel]);
+            let bias = group.bias.map_or(-0.0, |b| b[channel]);
+            let from = [x, Operand::Same(weight), Operand::Same(bias)];
+            if group.silu {
+                fill(s, AffineSilu(affine), from, &mut out)
+            } else {
+                fill(s, affine, from, &mut out)
             }
+        }
+        if out.past {
+            s.settle();
         }
     }
 }
 
-impl Group<'_> {
-    /// The elements of a block that begins `at` inside the group.
+/// SiLU of [`Affine`].
+#[derive(Clone, Copy)]
+struct AffineSilu(Affine);
+
+impl Lanes<3> for AffineSilu {
+    const COST: u64 = 44;
     #[inline(always)]
-    fn finish<S: Simd>(self, s: S, x: &[f32], at: usize, center: S::F, inverse: S::F, out: &mut [f32]) {
-        let mut from = 0;
-        while from < x.len() {
-            let channel = (at + from) / self.space;
-            let end = x.len().min((channel + 1) * self.space - at);
-            let weight = self.weight.map(|w| w[channel]);
-            let bias = self.bias.map(|b| b[channel]);
-            let parts = x[from..end].chunks(S::LANES).zip(out[from..end].chunks_mut(S::LANES));
-            for (x, out) in parts {
-                let y = s.mul(s.sub(s.load_partial(x, 0.0), center), inverse);
-                let y = match (weight, bias) {
-                    (Some(w), Some(b)) => s.fma(y, s.splat(w), s.splat(b)),
-                    (Some(w), None) => s.mul(y, s.splat(w)),
-                    (None, Some(b)) => s.add(y, s.splat(b)),
-                    (None, None) => y,
-                };
-                s.store_partial(if self.silu { silu(s, y) } else { y }, out);
-            }
-            from = end;
-        }
+    fn eval<S: Simd>(self, s: S, x: [S::F; 3]) -> S::F {
+        silu(s, self.0.eval(s, x))
     }
 }

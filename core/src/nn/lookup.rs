@@ -2,7 +2,8 @@
 
 use ndarray::{Ix2, Ix4};
 
-use super::rows::{PART, TASK};
+use super::lanes::{Lanes, Operand, Target, fill};
+use super::rows::{PART, TASK, goes_past};
 use super::stored::{Rows, RowsMut};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
@@ -42,6 +43,7 @@ pub fn embedding<'a, 'o>(
     }
     let table = table.insert_axis().insert_axis();
     let out = out.insert_axis().insert_axis();
+    let past = goes_past(&out);
     let count = (TASK / d).max(1);
     let work = 2 * (indices.len() * d) as u64;
     let mut rest = Some((indices, out));
@@ -52,7 +54,7 @@ pub fn embedding<'a, 'o>(
         rest = (!later.is_empty()).then_some((later, after));
         Some((now, to))
     });
-    threads::for_each(tasks, work, |(indices, out)| dispatch(Copy { table: &table, indices, out }));
+    threads::for_each(tasks, work, |(indices, out)| dispatch(Copy { table: &table, indices, out, past }));
     Ok(())
 }
 
@@ -60,25 +62,44 @@ struct Copy<'r, 'a, 'o> {
     table: &'r Floats<'a, Ix4>,
     indices: &'r [i64],
     out: FloatsMut<'o, Ix4>,
+    past: bool,
+}
+
+/// The number itself.
+#[derive(Clone, Copy)]
+struct Same;
+
+impl Lanes<1> for Same {
+    const COST: u64 = 1;
+    #[inline(always)]
+    fn eval<S: Simd>(self, _: S, [x]: [S::F; 1]) -> S::F {
+        x
+    }
 }
 
 impl Kernel for Copy<'_, '_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Copy { table, indices, mut out } = self;
+        let Copy { table, indices, mut out, past } = self;
         let d = table.shape()[3];
+        let copied = table.strides()[3] != 1 || out.strides()[3] != 1;
         let (table, mut out) = (Rows::new(table, [0, 0]), RowsMut::new(&mut out, [0, 0]));
-        let mut room = [0.0; PART];
+        let (mut room, mut for_out) = ([0.0; PART], [0.0; PART]);
+        let part = if copied { PART.min(d) } else { d };
         for (n, &index) in indices.iter().enumerate() {
             let mut from = 0;
             while from < d {
-                let len = PART.min(d - from);
+                let len = part.min(d - from);
                 // The index was checked.
-                let numbers = table.fetch(s, (index as usize, from, len), &mut room, false);
-                out.write(s, n, from, numbers);
+                let numbers = Operand::Row(table.row((index as usize, from, len), &mut room, false));
+                fill(s, Same, [numbers], &mut Target { row: out.row((n, from, len), &mut for_out), past });
+                out.put_back((n, from, len), &mut for_out);
                 from += len;
             }
+        }
+        if past {
+            s.settle();
         }
     }
 }

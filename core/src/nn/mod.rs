@@ -3,12 +3,13 @@
 //!
 //! Every function takes views with any strides and writes the caller's output. Each array is f32, f16 or
 //! bf16 for itself: inputs are widened exactly, everything is computed in f32, and a result is rounded once,
-//! in one pass over memory. Rows whose elements lie side by side as f32 are computed in place, others through
-//! scratch, with the same bits. A row never depends on the other rows.
+//! in registers, in one pass over memory. Rows whose elements lie apart are computed from a copy, with the same
+//! bits. A row never depends on the other rows.
 
 mod activation;
 mod embedding;
 mod group_norm;
+pub(crate) mod lanes;
 mod lookup;
 mod modulate;
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Modulation and gated residuals of adaptive layer norm (W. Peebles and S. Xie, arXiv:2212.09748).
 
-use ndarray::{Ix2, Ix3, IxDyn};
+use ndarray::{Ix2, Ix3};
 
-use super::rows::{Operands, Row, RowOp, fill, for_rows, lend, load};
+use super::lanes::Lanes;
+use super::rows::{Input, for_elements, lend};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
 use crate::tensor::{Floats, FloatsMut};
@@ -20,7 +21,7 @@ pub(super) fn check_modulation(
 }
 
 /// `[B, d]` as `[B, 1, d]`, which every token of a batch entry repeats.
-pub(super) fn by_batch<'a, 'b: 'a>(parameter: Floats<'b, Ix2>) -> Option<Floats<'a, IxDyn>> {
+pub(super) fn by_batch<'a, 'b: 'a>(parameter: Floats<'b, Ix2>) -> Input<'a> {
     lend(parameter.insert_axis_at(1))
 }
 
@@ -28,15 +29,11 @@ pub(super) fn by_batch<'a, 'b: 'a>(parameter: Floats<'b, Ix2>) -> Option<Floats<
 #[derive(Clone, Copy)]
 struct Modulate;
 
-impl RowOp for Modulate {
+impl Lanes<3> for Modulate {
     const COST: u64 = 4;
-    const ELEMENTWISE: bool = true;
     #[inline(always)]
-    fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        fill!(s, out, |at| {
-            let scale = s.add(s.splat(1.0), load(s, row.scale, out, at));
-            s.fma(load(s, row.x, out, at), scale, load(s, row.shift, out, at))
-        });
+    fn eval<S: Simd>(self, s: S, [x, scale, shift]: [S::F; 3]) -> S::F {
+        s.fma(x, s.add(s.splat(1.0), scale), shift)
     }
 }
 
@@ -72,9 +69,7 @@ fn modulated(
     out: FloatsMut<Ix3>,
 ) -> Result<()> {
     check_modulation(&shape, &[("shift", shift.shape()), ("scale", scale.shape())], out.shape())?;
-    let (scale, shift) = (by_batch(scale), by_batch(shift));
-    let operands = Operands { scale, shift, ..Operands::new(x.map(Floats::reborrow)) };
-    for_rows(Modulate, operands, out.into_dyn())
+    for_elements(Modulate, [x.and_then(lend), by_batch(scale), by_batch(shift)], out.into_dyn())
 }
 
 /// [`modulate`] in place, with the same bits.
@@ -102,15 +97,11 @@ pub fn modulate_inplace<'a, 'o>(
 #[derive(Clone, Copy)]
 struct GateResidual;
 
-impl RowOp for GateResidual {
+impl Lanes<3> for GateResidual {
     const COST: u64 = 4;
-    const OPERANDS: usize = 2;
-    const ELEMENTWISE: bool = true;
     #[inline(always)]
-    fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        fill!(s, out, |at| {
-            s.fma(load(s, row.scale, out, at), load(s, row.y, out, at), load(s, row.x, out, at))
-        });
+    fn eval<S: Simd>(self, s: S, [x, y, gate]: [S::F; 3]) -> S::F {
+        s.fma(gate, y, x)
     }
 }
 
@@ -146,9 +137,8 @@ fn gated(
     gate: Floats<Ix2>,
     out: FloatsMut<Ix3>,
 ) -> Result<()> {
-    let (y, scale) = (y.and_then(lend), by_batch(gate));
-    let operands = Operands { y, scale, ..Operands::new(residual.map(Floats::reborrow)) };
-    for_rows(GateResidual, operands, out.into_dyn())
+    let inputs = [residual.and_then(lend), y.and_then(lend), by_batch(gate)];
+    for_elements(GateResidual, inputs, out.into_dyn())
 }
 
 /// [`gate_residual`] onto the residual itself, with the same bits.

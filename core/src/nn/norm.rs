@@ -2,8 +2,9 @@
 
 use ndarray::{Dimension, Ix1, Ix2, Ix3};
 
+use super::lanes::{Lanes, Operand, Target, fill};
 use super::modulate::{by_batch, check_modulation};
-use super::rows::{Operands, Row, RowOp, fill, for_rows, lend, load};
+use super::rows::{RowOp, for_rows, lend};
 use super::sum::{Plain, Squares, row_sum};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
@@ -27,32 +28,64 @@ struct Norm {
     one_plus: bool,
 }
 
-impl RowOp for Norm {
+/// `x`, scale, shift and what is added to `x` where there is a sum.
+impl RowOp<4> for Norm {
     const COST: u64 = 8;
     #[inline(always)]
-    fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        let n = out.len() as f32;
-        let x = row.x.unwrap_or(out);
+    fn run<S: Simd>(
+        self,
+        s: S,
+        [x, scale, shift, residual]: [Operand; 4],
+        mut sum: Option<Target>,
+        mut out: Target,
+        _: &mut [f32],
+    ) {
+        if let Some(sum) = &mut sum {
+            fill(s, Add, [x, residual], sum);
+        }
+        let x = match (&sum, x) {
+            (Some(sum), _) => sum.row.read(),
+            (None, Operand::Row(x)) => x,
+            _ => unreachable!("norms are not in place"),
+        };
+        let n = x.len() as f32;
         let mean = match self.statistics {
             Statistics::Layer => row_sum(s, x, Plain) / n,
             Statistics::Rms => 0.0,
         };
-        let center = s.splat(mean);
-        let squares = row_sum(s, x, Squares(mean));
-        let inverse = s.splat(1.0 / (squares / n + self.eps).sqrt());
-        let one = s.splat(if self.one_plus { 1.0 } else { 0.0 });
-        fill!(s, out, |at| {
-            let y = s.mul(s.sub(load(s, row.x, out, at), center), inverse);
-            // Not by `map`: a closure would be compiled without the instruction set.
-            match (row.scale, row.shift) {
-                (Some(w), None) => s.mul(y, s.add(one, load(s, Some(w), out, at))),
-                (Some(w), Some(b)) => {
-                    s.fma(y, s.add(one, load(s, Some(w), out, at)), load(s, Some(b), out, at))
-                }
-                (None, Some(b)) => s.add(y, load(s, Some(b), out, at)),
-                (None, None) => y,
-            }
-        });
+        let inverse = 1.0 / (row_sum(s, x, Squares(mean)) / n + self.eps).sqrt();
+        let (one, scale) = if self.one_plus { (1.0, scale.or(0.0)) } else { (0.0, scale.or(1.0)) };
+        // What is missing changes no bit: 1 as a factor, -0 as a summand.
+        fill(s, Affine { mean, inverse, one }, [Operand::Row(x), scale, shift.or(-0.0)], &mut out);
+    }
+}
+
+/// `x + y`
+#[derive(Clone, Copy)]
+struct Add;
+
+impl Lanes<2> for Add {
+    const COST: u64 = 1;
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, [x, y]: [S::F; 2]) -> S::F {
+        s.add(x, y)
+    }
+}
+
+/// `(x - mean) * inverse * (one + scale) + shift`
+#[derive(Clone, Copy)]
+pub(super) struct Affine {
+    pub mean: f32,
+    pub inverse: f32,
+    pub one: f32,
+}
+
+impl Lanes<3> for Affine {
+    const COST: u64 = 4;
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, [x, scale, shift]: [S::F; 3]) -> S::F {
+        let y = s.mul(s.sub(x, s.splat(self.mean)), s.splat(self.inverse));
+        s.fma(y, s.add(s.splat(self.one), scale), shift)
     }
 }
 
@@ -126,9 +159,8 @@ pub fn layer_norm<'a, 'o, D: Dimension>(
         eps,
         &[("out", out.shape())],
     )?;
-    let (scale, shift) = (weight.and_then(lend), bias.and_then(lend));
-    let operands = Operands { scale, shift, ..Operands::new(Some(x.reborrow())) };
-    for_rows(Norm { statistics: Statistics::Layer, eps, one_plus: false }, operands, out.into_dyn())
+    let inputs = [lend(x), weight.and_then(lend), bias.and_then(lend), None];
+    for_rows(Norm { statistics: Statistics::Layer, eps, one_plus: false }, inputs, None, out.into_dyn())
 }
 
 /// RMS norm over the last axis of `x` `[..., d]`: `x / sqrt(mean(x^2) + eps) * weight`, weight `[d]`
@@ -156,8 +188,8 @@ pub fn rms_norm<'a, 'o, D: Dimension>(
 ) -> Result<()> {
     let (x, out) = (x.into(), out.into());
     check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &[("out", out.shape())])?;
-    let operands = Operands { scale: weight.and_then(lend), ..Operands::new(Some(x.reborrow())) };
-    for_rows(Norm { statistics: Statistics::Rms, eps, one_plus: false }, operands, out.into_dyn())
+    let inputs = [lend(x), weight.and_then(lend), None, None];
+    for_rows(Norm { statistics: Statistics::Rms, eps, one_plus: false }, inputs, None, out.into_dyn())
 }
 
 /// The end of a residual branch and the norm before the next one, in one pass: `sum = x + residual`, then
@@ -189,13 +221,9 @@ pub fn rms_norm_residual<'a, 'o, D: Dimension>(
     check_shape("residual", residual.shape(), x.shape())?;
     let outputs = [("sum", sum.shape()), ("out", out.shape())];
     check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &outputs)?;
-    let operands = Operands {
-        y: lend(residual),
-        scale: weight.and_then(lend),
-        sum: Some(sum.into_dyn().reborrow()),
-        ..Operands::new(Some(x.reborrow()))
-    };
-    for_rows(Norm { statistics: Statistics::Rms, eps, one_plus: false }, operands, out.into_dyn())
+    let inputs = [lend(x), weight.and_then(lend), None, lend(residual)];
+    let norm = Norm { statistics: Statistics::Rms, eps, one_plus: false };
+    for_rows(norm, inputs, Some(sum.into_dyn()), out.into_dyn())
 }
 
 /// [`rms_norm_residual`] whose sum replaces the residual, with the same bits.
@@ -221,12 +249,9 @@ pub fn rms_norm_residual_inplace<'a, 'o, D: Dimension>(
     let (x, sum, out) = (x.into(), residual.into(), out.into());
     let outputs = [("residual", sum.shape()), ("out", out.shape())];
     check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &outputs)?;
-    let operands = Operands {
-        scale: weight.and_then(lend),
-        sum: Some(sum.into_dyn().reborrow()),
-        ..Operands::new(Some(x.reborrow()))
-    };
-    for_rows(Norm { statistics: Statistics::Rms, eps, one_plus: false }, operands, out.into_dyn())
+    let inputs = [lend(x), weight.and_then(lend), None, None];
+    let norm = Norm { statistics: Statistics::Rms, eps, one_plus: false };
+    for_rows(norm, inputs, Some(sum.into_dyn()), out.into_dyn())
 }
 
 /// [`layer_norm`] without an affine map, then [`modulate`](super::modulate()): the same bits in one pass.
@@ -257,7 +282,6 @@ pub fn layer_norm_modulate<'a, 'o>(
     check_eps(eps)?;
     let (x, shift, scale, out) = (x.into(), shift.into(), scale.into(), out.into());
     check_modulation(x.shape(), &[("shift", shift.shape()), ("scale", scale.shape())], out.shape())?;
-    let (scale, shift) = (by_batch(scale), by_batch(shift));
-    let operands = Operands { scale, shift, ..Operands::new(Some(x.reborrow())) };
-    for_rows(Norm { statistics: Statistics::Layer, eps, one_plus: true }, operands, out.into_dyn())
+    let inputs = [lend(x), by_batch(scale), by_batch(shift), None];
+    for_rows(Norm { statistics: Statistics::Layer, eps, one_plus: true }, inputs, None, out.into_dyn())
 }

@@ -1,85 +1,43 @@
-//! Running an operation over the rows of arrays: tasks, strides, widening and rounding.
+//! Running an operation over the rows of arrays: tasks, strides, and which way the output goes to memory.
 
 use std::cmp::Reverse;
 
 use ndarray::{Dimension, Ix4, IxDyn};
 
+use super::lanes::{Lanes, Operand, Target, fill};
 use super::stored::{Rows, RowsMut};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result};
-use crate::tensor::{Dtype, Floats, FloatsMut};
+use crate::tensor::{Floats, FloatsMut};
 use crate::threads;
 
-/// The inputs of one row or of a part of it, as adjacent f32.
-#[derive(Clone, Copy)]
-pub(crate) struct Row<'a> {
-    /// The first operand; without it that is what `out` holds.
-    pub x: Option<&'a [f32]>,
-    /// The second operand; without it that is what `out` holds.
-    pub y: Option<&'a [f32]>,
-    /// What multiplies: weight, scale or gate.
-    pub scale: Option<&'a [f32]>,
-    /// What is added: bias or shift.
-    pub shift: Option<&'a [f32]>,
-}
-
-/// An operation from the inputs of a row to a row.
-pub(crate) trait RowOp: Copy + Send + Sync {
+/// An operation from `N` operands of a row to a row.
+pub(crate) trait RowOp<const N: usize>: Copy + Send + Sync {
     /// Roughly how many operations an element costs.
     const COST: u64;
-    /// How many operands (`x`, then `y`) it reads.
-    const OPERANDS: usize = 1;
     /// Whether an element depends on what lies at its place alone: then rows may be cut.
     const ELEMENTWISE: bool = false;
-    /// Fills `out`, which holds the operand that is missing. Implementations are `#[inline(always)]`.
-    fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]);
+    /// Whether it needs room for a row of f32.
+    const ROOM: bool = false;
+    /// Fills `out`, and `sum` where the call has one. Implementations are `#[inline(always)]`.
+    fn run<S: Simd>(self, s: S, from: [Operand; N], sum: Option<Target>, out: Target, room: &mut [f32]);
 }
 
-/// A vector of an operand, or of the output where that is the operand.
-#[inline(always)]
-pub(crate) fn load<S: Simd>(s: S, operand: Option<&[f32]>, out: &[f32], at: usize) -> S::F {
-    let row = operand.unwrap_or(out);
-    s.load_partial(&row[at..row.len().min(at + S::LANES)], 0.0)
-}
+/// [`Lanes`] on whole rows.
+#[derive(Clone, Copy)]
+struct Each<L>(L);
 
-/// `fill!(s, out, |at| value)`: `out[at..]` becomes `value`, a vector at a time; `value` may read what `out`
-/// held. A function of a closure would be compiled without the instruction set wherever it is not inlined.
-macro_rules! fill {
-    ($s:expr, $out:expr, |$at:ident| $value:expr) => {{
-        let mut $at = 0;
-        while $at < $out.len() {
-            let y = $value;
-            let end = $out.len().min($at + S::LANES);
-            $s.store_partial(y, &mut $out[$at..end]);
-            $at = end;
-        }
-    }};
-}
-pub(crate) use fill;
-
-const INPUTS: usize = 4;
-
-/// The arrays of a call. The inputs may have axes of one element, or lack leading axes, where the
-/// output repeats them.
-pub(crate) struct Operands<'a> {
-    /// The first operand.
-    pub x: Option<Floats<'a, IxDyn>>,
-    /// The second operand.
-    pub y: Option<Floats<'a, IxDyn>>,
-    /// What multiplies.
-    pub scale: Option<Floats<'a, IxDyn>>,
-    /// What is added.
-    pub shift: Option<Floats<'a, IxDyn>>,
-    /// Where `x + y` goes, rounded to its type; then that is the operand `x`.
-    pub sum: Option<FloatsMut<'a, IxDyn>>,
-}
-
-impl<'a> Operands<'a> {
-    /// One operand.
-    pub fn new<D: Dimension>(x: Option<Floats<'a, D>>) -> Self {
-        Operands { x: x.map(Floats::into_dyn), y: None, scale: None, shift: None, sum: None }
+impl<L: Lanes<N>, const N: usize> RowOp<N> for Each<L> {
+    const COST: u64 = L::COST;
+    const ELEMENTWISE: bool = true;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S, from: [Operand; N], _: Option<Target>, mut out: Target, _: &mut [f32]) {
+        fill(s, self.0, from, &mut out);
     }
 }
+
+/// An input of a call; without it, it is what the output holds.
+pub(crate) type Input<'a> = Option<Floats<'a, IxDyn>>;
 
 /// An operand, for as long as the call.
 pub(crate) fn lend<'a, 'b: 'a, D: Dimension>(x: Floats<'b, D>) -> Option<Floats<'a, IxDyn>> {
@@ -89,38 +47,60 @@ pub(crate) fn lend<'a, 'b: 'a, D: Dimension>(x: Floats<'b, D>) -> Option<Floats<
 /// Elements of a task: enough to hide the hand-out.
 pub(crate) const TASK: usize = 16 * 1024;
 
-/// Elements of a row that are widened at a time where it may be cut: they stay in the first cache.
+/// Elements of a row that are copied at a time where they lie apart and it may be cut: they stay in the first cache.
 pub(crate) const PART: usize = 1024;
 
-/// Applies `op` to every row (the last axis) of `out`. The caller has checked the shapes.
-pub(crate) fn for_rows<O: RowOp>(op: O, operands: Operands, out: FloatsMut<IxDyn>) -> Result<()> {
+/// Bytes of an output from which it is written past the caches: it would not fit the last one.
+const PAST: usize = 32 << 20;
+
+/// Whether an output goes past the caches.
+pub(crate) fn goes_past<D: Dimension>(out: &FloatsMut<D>) -> bool {
+    out.shape().iter().product::<usize>() * out.dtype().size() >= PAST
+}
+
+/// Applies `op` to every element of `out`. The caller has checked the shapes; inputs may have axes of one element, or
+/// lack leading axes, where the output repeats them.
+pub(crate) fn for_elements<const N: usize>(
+    op: impl Lanes<N>,
+    inputs: [Input; N],
+    out: FloatsMut<IxDyn>,
+) -> Result<()> {
+    for_rows(Each(op), inputs, None, out)
+}
+
+/// Applies `op` to every row (the last axis) of `out`, and of `sum` where there is one; as [`for_elements`].
+pub(crate) fn for_rows<O: RowOp<N>, const N: usize>(
+    op: O,
+    inputs: [Input; N],
+    sum: Option<FloatsMut<IxDyn>>,
+    out: FloatsMut<IxDyn>,
+) -> Result<()> {
     if out.shape().contains(&0) {
         return Ok(());
     }
     let shape = out.shape();
-    let mut inputs = [const { None }; INPUTS];
-    for (input, given) in inputs.iter_mut().zip([&operands.x, &operands.y, &operands.scale, &operands.shift])
-    {
-        if let Some(x) = given {
-            let fitting = x.broadcast(shape);
+    let mut fitting = [const { None }; N];
+    for (to, input) in fitting.iter_mut().zip(&inputs) {
+        if let Some(x) = input {
             let unfit = || Error::Internal(format!("{:?} does not repeat to {shape:?}", x.shape()));
-            *input = Some(fitting.ok_or_else(unfit)?);
+            *to = Some(x.broadcast(shape).ok_or_else(unfit)?);
         }
     }
     let work = O::COST.saturating_mul(shape.iter().product::<usize>() as u64);
-    let (out, sum) = (out.reborrow(), operands.sum.map(FloatsMut::reborrow));
-    All { inputs, out, sum }.arranged(O::ELEMENTWISE).run(op, work);
+    let past = goes_past(&out);
+    let (out, sum) = (out.reborrow(), sum.map(FloatsMut::reborrow));
+    All { inputs: fitting, out, sum }.arranged(O::ELEMENTWISE).run(op, work, past);
     Ok(())
 }
 
 /// Arrays of one shape.
-struct All<'a> {
-    inputs: [Option<Floats<'a, IxDyn>>; INPUTS],
+struct All<'a, const N: usize> {
+    inputs: [Input<'a>; N],
     out: FloatsMut<'a, IxDyn>,
     sum: Option<FloatsMut<'a, IxDyn>>,
 }
 
-impl<'a> All<'a> {
+impl<const N: usize> All<'_, N> {
     /// With as few axes as the strides allow, in the order of memory. Only elementwise operations may
     /// see their last axis changed.
     fn arranged(mut self, elementwise: bool) -> Self {
@@ -169,7 +149,7 @@ impl<'a> All<'a> {
                 && self.sum.as_ref().is_none_or(|x| fits(x.strides())))
     }
 
-    fn run<O: RowOp>(mut self, op: O, work: u64) {
+    fn run<O: RowOp<N>>(mut self, op: O, work: u64, past: bool) {
         if self.out.shape().len() > 4 {
             // Rare: five axes that no common step joins.
             let work = work / self.out.shape()[0] as u64;
@@ -178,7 +158,8 @@ impl<'a> All<'a> {
                 let (sum, sums) = self.sum.map(|x| x.split_at(0, 1)).unzip();
                 let inputs = self.inputs.each_ref();
                 let inputs = inputs.map(|x| x.clone().map(|x| x.split_at(0, i).1.remove_axis(0)));
-                All { inputs, out: first.remove_axis(0), sum: sum.map(|x| x.remove_axis(0)) }.run(op, work);
+                let part = All { inputs, out: first.remove_axis(0), sum: sum.map(|x| x.remove_axis(0)) };
+                part.run(op, work, past);
                 (self.out, self.sum) = (rest, sums);
             }
             return;
@@ -188,20 +169,27 @@ impl<'a> All<'a> {
             unreachable!("four axes were made")
         };
         let width = out.shape()[3];
-        let plain = |dtype, strides: &[isize]| dtype == Dtype::F32 && strides[3] == 1;
-        let direct = inputs.iter().flatten().all(|x| plain(x.dtype(), x.strides()))
-            && plain(out.dtype(), out.strides())
-            && sum.as_ref().is_none_or(|x| plain(x.dtype(), x.strides()));
-        let part = if O::ELEMENTWISE && !direct { width.min(PART) } else { width };
-        let scratch = if direct { 0 } else { (INPUTS + 2) * part };
+        let apart = |strides: &[isize]| strides[3] != 1;
+        let copied = inputs.iter().flatten().any(|x| apart(x.strides()))
+            || apart(out.strides())
+            || sum.as_ref().is_some_and(|x| apart(x.strides()));
+        let part = if O::ELEMENTWISE && copied { width.min(PART) } else { width };
+        let copies = if copied { N + 2 } else { 0 };
         let whole = Piece { at: [0; 4], out, sum };
         let axes = if O::ELEMENTWISE { 4 } else { 3 };
         let tasks = Tasks { stack: [Some(whole), None, None, None], axes };
         let inputs = &inputs;
         threads::for_each(tasks, work, |piece| {
-            threads::with_scratch(scratch, |scratch| dispatch(Run { op, inputs, piece, part, scratch }));
+            threads::with_scratch((copies + usize::from(O::ROOM)) * line(part), |scratch| {
+                dispatch(Run { op, inputs, piece, part, past, scratch });
+            });
         });
     }
+}
+
+/// Numbers that fill whole lines of a cache.
+fn line(len: usize) -> usize {
+    len.next_multiple_of(16)
 }
 
 /// A box of the output that begins at `at`.
@@ -243,91 +231,65 @@ impl<'a> Iterator for Tasks<'a> {
     }
 }
 
-struct Run<'r, 'a, 'b, O> {
+struct Run<'r, 'a, 'b, O, const N: usize> {
     op: O,
-    inputs: &'r [Option<Floats<'a, Ix4>>; INPUTS],
+    inputs: &'r [Option<Floats<'a, Ix4>>; N],
     piece: Piece<'b>,
     /// Elements of a row at a time.
     part: usize,
-    /// A part for each input, the output and the sum, or nothing where all rows are adjacent f32.
+    /// Whether the output goes past the caches.
+    past: bool,
+    /// A part for the operation where it needs it; for the output, the sum and each input where elements lie apart.
     scratch: &'r mut [f32],
 }
 
-impl<O: RowOp> Kernel for Run<'_, '_, '_, O> {
+impl<O: RowOp<N>, const N: usize> Kernel for Run<'_, '_, '_, O, N> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Run { op, inputs, piece, part, scratch } = self;
+        let Run { op, inputs, piece, part, past, scratch } = self;
         let Piece { at, mut out, mut sum } = piece;
         let [outer, inner, rows, width] = *out.shape() else { unreachable!("four axes") };
-        let mut buffers = scratch.chunks_exact_mut(part);
-        let mut buffer = || buffers.next().unwrap_or_default();
-        let (bx, by, bscale, bshift, bout, bsum) =
-            (buffer(), buffer(), buffer(), buffer(), buffer(), buffer());
+        let mut rooms = scratch.chunks_exact_mut(line(part));
+        let mut room = || rooms.next().unwrap_or_default();
+        let for_op = if O::ROOM { room() } else { Default::default() };
+        let (for_out, for_sum) = (room(), room());
+        let mut copies: [&mut [f32]; N] = std::array::from_fn(|_| room());
         let whole = part >= width;
         let repeats = inputs.each_ref().map(|x| whole && x.as_ref().is_some_and(|x| x.strides()[2] == 0));
-        // What `out` holds counts where an operand is missing.
-        let in_place = inputs[..O::OPERANDS].iter().any(Option::is_none);
         for (i, j) in (0..outer).flat_map(|i| (0..inner).map(move |j| (i, j))) {
-            let [x, y, scale, shift] =
-                inputs.each_ref().map(|x| x.as_ref().map(|x| Rows::new(x, [at[0] + i, at[1] + j])));
+            let inputs = inputs.each_ref().map(|x| x.as_ref().map(|x| Rows::new(x, [at[0] + i, at[1] + j])));
             let mut out = RowsMut::new(&mut out, [i, j]);
             let mut sum = sum.as_mut().map(|sum| RowsMut::new(sum, [i, j]));
             for row in 0..rows {
                 let mut from = 0;
                 while from < width {
                     let len = part.min(width - from);
-                    let here = (at[2] + row, at[3] + from, len);
-                    let kept = repeats.map(|r| r && row > 0);
-                    let mut numbers = Row {
-                        x: x.as_ref().map(|x| x.fetch(s, here, bx, kept[0])),
-                        y: y.as_ref().map(|y| y.fetch(s, here, by, kept[1])),
-                        scale: scale.as_ref().map(|x| x.fetch(s, here, bscale, kept[2])),
-                        shift: shift.as_ref().map(|x| x.fetch(s, here, bshift, kept[3])),
-                    };
-                    let there = (row, from, len);
-                    if let Some(sum) = &mut sum {
-                        numbers.x = Some(add(s, numbers, sum, there, bsum));
-                    }
-                    match out.direct(there) {
-                        Some(out) => op.run(s, numbers, out),
-                        None => {
-                            let to = &mut bout[..len];
-                            if in_place {
-                                out.read(s, row, from, to);
-                            }
-                            op.run(s, numbers, to);
-                            out.write(s, row, from, to);
+                    let mut operands = [Operand::Held; N];
+                    for (k, copy) in copies.iter_mut().enumerate() {
+                        if let Some(x) = &inputs[k] {
+                            let there = (at[2] + row, at[3] + from, len);
+                            operands[k] = Operand::Row(x.row(there, copy, repeats[k] && row > 0));
                         }
+                    }
+                    let there = (row, from, len);
+                    // What follows reads the sum, so it does not go past the caches.
+                    let into_sum = match &mut sum {
+                        Some(sum) => Some(Target { row: sum.row(there, for_sum), past: false }),
+                        None => None,
+                    };
+                    let into = Target { row: out.row(there, for_out), past };
+                    op.run(s, operands, into_sum, into, for_op);
+                    out.put_back(there, for_out);
+                    if let Some(sum) = &mut sum {
+                        sum.put_back(there, for_sum);
                     }
                     from += len;
                 }
             }
         }
+        if past {
+            s.settle();
+        }
     }
-}
-
-/// Writes `x + y` and returns what was written.
-#[inline(always)]
-fn add<'a, S: Simd>(
-    s: S,
-    numbers: Row,
-    sum: &'a mut RowsMut,
-    there: (usize, usize, usize),
-    buffer: &'a mut [f32],
-) -> &'a [f32] {
-    let (row, from, len) = there;
-    if matches!(sum, RowsMut::F32(_)) && sum.direct(there).is_some() {
-        let to = sum.direct(there).unwrap_or_default();
-        fill!(s, to, |at| s.add(load(s, numbers.x, to, at), load(s, numbers.y, to, at)));
-        return to;
-    }
-    let to = &mut buffer[..len];
-    if numbers.x.is_none() || numbers.y.is_none() {
-        sum.read(s, row, from, to);
-    }
-    fill!(s, to, |at| s.add(load(s, numbers.x, to, at), load(s, numbers.y, to, at)));
-    sum.write(s, row, from, to);
-    sum.read(s, row, from, to);
-    to
 }

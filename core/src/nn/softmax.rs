@@ -2,12 +2,13 @@
 
 use ndarray::Dimension;
 
-use super::rows::{Operands, Row, RowOp, fill, for_rows, load};
+use super::lanes::{Lanes, Operand, Target, fill, part, two};
+use super::rows::{RowOp, for_rows, lend};
 use super::sum::{Plain, Term, row_sum};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
 use crate::math::{exp, log};
-use crate::tensor::{Floats, FloatsMut};
+use crate::tensor::{Floats, FloatsMut, Row, RowMut};
 
 #[derive(Clone, Copy)]
 struct Softmax {
@@ -15,26 +16,65 @@ struct Softmax {
     log: bool,
 }
 
-impl RowOp for Softmax {
+impl RowOp<1> for Softmax {
     const COST: u64 = 50;
+    const ROOM: bool = true;
     #[inline(always)]
-    fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        let x = row.x.unwrap_or(out);
+    fn run<S: Simd>(self, s: S, [x]: [Operand; 1], _: Option<Target>, mut out: Target, room: &mut [f32]) {
+        let Operand::Row(x) = x else { unreachable!("softmax is not in place") };
         let largest = largest(s, x);
         // A row of -infinity alone has nothing to subtract.
         let base = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
         if self.log {
             let sum = row_sum(s, x, Exps(base));
-            let base = s.splat(base);
-            let log = if sum == 0.0 { s.splat(0.0) } else { log(s, s.splat(sum)) };
-            fill!(s, out, |at| s.sub(s.sub(load(s, row.x, out, at), base), log));
+            let mut logs = [0.0; 16];
+            if sum != 0.0 {
+                s.store(log(s, s.splat(sum)), &mut logs);
+            }
+            fill(s, Below(base, logs[0]), [Operand::Row(x)], &mut out);
         } else {
-            let base = s.splat(base);
-            fill!(s, out, |at| exp(s, s.sub(load(s, row.x, out, at), base)));
-            let sum = row_sum(s, out, Plain);
-            let inverse = s.splat(if sum == 0.0 { 0.0 } else { 1.0 / sum });
-            fill!(s, out, |at| s.mul(load(s, None, out, at), inverse));
+            let room = &mut room[..x.len()];
+            fill(s, Exp(base), [Operand::Row(x)], &mut Target { row: RowMut::F32(room), past: false });
+            let sum = row_sum(s, Row::F32(room), Plain);
+            let inverse = if sum == 0.0 { 0.0 } else { 1.0 / sum };
+            fill(s, Times(inverse), [Operand::Row(Row::F32(room))], &mut out);
         }
+    }
+}
+
+/// `e^(x - base)`
+#[derive(Clone, Copy)]
+struct Exp(f32);
+
+impl Lanes<1> for Exp {
+    const COST: u64 = 24;
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, [x]: [S::F; 1]) -> S::F {
+        exp(s, s.sub(x, s.splat(self.0)))
+    }
+}
+
+/// `x` times a number.
+#[derive(Clone, Copy)]
+struct Times(f32);
+
+impl Lanes<1> for Times {
+    const COST: u64 = 1;
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, [x]: [S::F; 1]) -> S::F {
+        s.mul(x, s.splat(self.0))
+    }
+}
+
+/// `x` less a number, and then another.
+#[derive(Clone, Copy)]
+struct Below(f32, f32);
+
+impl Lanes<1> for Below {
+    const COST: u64 = 2;
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, [x]: [S::F; 1]) -> S::F {
+        s.sub(s.sub(x, s.splat(self.0)), s.splat(self.1))
     }
 }
 
@@ -55,14 +95,22 @@ impl Term for Exps {
 
 /// The largest element that is not NaN.
 #[inline(always)]
-fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
-    let mut most = s.splat(f32::NEG_INFINITY);
-    for part in x.chunks(S::LANES) {
+fn largest<S: Simd>(s: S, x: Row) -> f32 {
+    let mut most = [s.splat(f32::NEG_INFINITY); 2];
+    let mut at = 0;
+    while at + 2 * S::LANES <= x.len() {
+        let [a, b] = two(s, x, at);
         // The second operand wins over NaN.
-        most = s.max(s.load_partial(part, f32::NEG_INFINITY), most);
+        most = [s.max(a, most[0]), s.max(b, most[1])];
+        at += 2 * S::LANES;
+    }
+    while at < x.len() {
+        let count = S::LANES.min(x.len() - at);
+        most[0] = s.max(part(s, x, at, count, f32::NEG_INFINITY), most[0]);
+        at += count;
     }
     let mut lanes = [f32::NEG_INFINITY; 16];
-    s.store(most, &mut lanes);
+    s.store(s.max(most[0], most[1]), &mut lanes);
     lanes.into_iter().fold(f32::NEG_INFINITY, |most, x| if x > most { x } else { most })
 }
 
@@ -71,7 +119,7 @@ fn apply<D: Dimension>(log: bool, x: Floats<D>, out: FloatsMut<D>) -> Result<()>
         return Err(Error::shape("x", x.shape(), "at least one axis"));
     }
     check_shape("out", out.shape(), x.shape())?;
-    for_rows(Softmax { log }, Operands::new(Some(x)), out.into_dyn())
+    for_rows(Softmax { log }, [lend(x)], None, out.into_dyn())
 }
 
 /// `e^x / sum e^x` over the last axis of `x`; `x` and `out` are f32, f16 or bf16 each.

@@ -1,10 +1,9 @@
-//! Rows of any of the three types to f32 and back.
+//! Rows of any of the three types, side by side: where they lie, or copied from and to where they lie apart.
 
 use ndarray::{Axis, Ix4};
 
-use crate::arch::{Matrix, MatrixMut, Simd};
-use crate::linalg::rows::{narrow, widen};
-use crate::tensor::{Element, Floats, FloatsMut, bf16, f16};
+use crate::arch::{Lend, Matrix, MatrixMut, Words};
+use crate::tensor::{Floats, FloatsMut, Row, RowMut, bf16, f16};
 
 /// Rows of one of the types.
 #[derive(Clone, Copy)]
@@ -29,48 +28,38 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// `len` elements of a row from `from` on where they lie side by side as f32, else widened in
-    /// `buffer`; as they are there already where `kept`.
+    /// `len` elements of a row from `from` on; those that lie apart are copied to `room`, unless they are there
+    /// already (`kept`).
     #[inline(always)]
-    pub(super) fn fetch<'b, S: Simd>(
-        &self,
-        s: S,
-        (row, from, len): (usize, usize, usize),
-        buffer: &'b mut [f32],
-        kept: bool,
-    ) -> &'b [f32]
+    pub(super) fn row<'b>(&self, there: (usize, usize, usize), room: &'b mut [f32], kept: bool) -> Row<'b>
     where
         'a: 'b,
     {
-        if let Rows::F32(x) = self
-            && let Some(x) = x.row(row)
-        {
-            return &x[from..from + len];
+        match self {
+            Rows::F32(x) => Row::F32(adjacent(*x, there, room, kept)),
+            Rows::F16(x) => Row::F16(adjacent(*x, there, room, kept).words()),
+            Rows::Bf16(x) => Row::Bf16(adjacent(*x, there, room, kept).words()),
         }
-        let buffer = &mut buffer[..len];
-        if !kept {
-            match self {
-                Rows::F32(x) => gather(*x, row, from, buffer),
-                Rows::F16(x) => bring(s, *x, row, from, buffer),
-                Rows::Bf16(x) => bring(s, *x, row, from, buffer),
-            }
-        }
-        buffer
     }
 }
 
 #[inline(always)]
-fn bring<S: Simd, T: Element>(s: S, x: Matrix<T>, row: usize, from: usize, to: &mut [f32]) {
-    match x.row(row) {
-        Some(x) => widen(s, T::row(&x[from..from + to.len()]), to),
-        None => gather(x, row, from, to),
+fn adjacent<'a: 'b, 'b, T: Lend + Copy>(
+    x: Matrix<'a, T>,
+    (row, from, len): (usize, usize, usize),
+    room: &'b mut [f32],
+    kept: bool,
+) -> &'b [T] {
+    if let Some(x) = x.row(row) {
+        return &x[from..from + len];
     }
-}
-
-fn gather<T: Element>(x: Matrix<T>, row: usize, from: usize, to: &mut [f32]) {
-    for (i, to) in to.iter_mut().enumerate() {
-        *to = x.get(row, from + i).to_f32();
+    let to = &mut T::lend(room)[..len];
+    if !kept {
+        for (i, to) in to.iter_mut().enumerate() {
+            *to = x.get(row, from + i);
+        }
     }
+    to
 }
 
 /// [`Rows`], to write.
@@ -95,46 +84,50 @@ impl<'a> RowsMut<'a> {
         }
     }
 
-    /// `len` elements of a row from `from` on, where they lie side by side as f32.
+    /// `len` elements of a row from `from` on; those that lie apart as a copy in `room`, for
+    /// [`put_back`](RowsMut::put_back).
     #[inline(always)]
-    pub(super) fn direct(&mut self, (row, from, len): (usize, usize, usize)) -> Option<&mut [f32]> {
+    pub(super) fn row<'b>(&'b mut self, there: (usize, usize, usize), room: &'b mut [f32]) -> RowMut<'b> {
         match self {
-            RowsMut::F32(x) => x.row(row).map(|x| &mut x[from..from + len]),
-            _ => None,
+            RowsMut::F32(x) => RowMut::F32(adjacent_mut(x, there, room)),
+            RowsMut::F16(x) => RowMut::F16(adjacent_mut(x, there, room).words_mut()),
+            RowsMut::Bf16(x) => RowMut::Bf16(adjacent_mut(x, there, room).words_mut()),
         }
     }
 
-    /// Widens the elements of a row from `from` on.
+    /// Writes the elements that were copied to `room` where they belong.
     #[inline(always)]
-    pub(super) fn read<S: Simd>(&mut self, s: S, row: usize, from: usize, to: &mut [f32]) {
-        #[inline(always)]
-        fn one<S: Simd, T: Element>(s: S, x: &mut MatrixMut<T>, row: usize, from: usize, to: &mut [f32]) {
-            match x.row(row) {
-                Some(x) => widen(s, T::row(&x[from..from + to.len()]), to),
-                None => to.iter_mut().enumerate().for_each(|(i, to)| *to = x.get(row, from + i).to_f32()),
-            }
-        }
+    pub(super) fn put_back(&mut self, there: (usize, usize, usize), room: &mut [f32]) {
         match self {
-            RowsMut::F32(x) => one(s, x, row, from, to),
-            RowsMut::F16(x) => one(s, x, row, from, to),
-            RowsMut::Bf16(x) => one(s, x, row, from, to),
+            RowsMut::F32(x) => spread(x, there, room),
+            RowsMut::F16(x) => spread(x, there, room),
+            RowsMut::Bf16(x) => spread(x, there, room),
         }
     }
+}
 
-    /// Rounds numbers to the elements of a row from `from` on.
-    #[inline(always)]
-    pub(super) fn write<S: Simd>(&mut self, s: S, row: usize, from: usize, numbers: &[f32]) {
-        #[inline(always)]
-        fn one<S: Simd, T: Element>(s: S, x: &mut MatrixMut<T>, row: usize, from: usize, numbers: &[f32]) {
-            match x.row(row) {
-                Some(x) => narrow(s, numbers, T::row_mut(&mut x[from..from + numbers.len()])),
-                None => numbers.iter().enumerate().for_each(|(i, &n)| x.set(row, from + i, T::from_f32(n))),
-            }
+#[inline(always)]
+fn adjacent_mut<'b, T: Lend + Copy>(
+    x: &'b mut MatrixMut<T>,
+    (row, from, len): (usize, usize, usize),
+    room: &'b mut [f32],
+) -> &'b mut [T] {
+    if x.row(row).is_none() {
+        let to = &mut T::lend(room)[..len];
+        for (i, to) in to.iter_mut().enumerate() {
+            *to = x.get(row, from + i);
         }
-        match self {
-            RowsMut::F32(x) => one(s, x, row, from, numbers),
-            RowsMut::F16(x) => one(s, x, row, from, numbers),
-            RowsMut::Bf16(x) => one(s, x, row, from, numbers),
-        }
+        return to;
+    }
+    x.row(row).map(|x| &mut x[from..from + len]).unwrap_or_default()
+}
+
+#[inline(always)]
+fn spread<T: Lend + Copy>(x: &mut MatrixMut<T>, (row, from, len): (usize, usize, usize), room: &mut [f32]) {
+    if x.row(row).is_some() {
+        return;
+    }
+    for (i, &from_room) in T::lend(room)[..len].iter().enumerate() {
+        x.set(row, from + i, from_room);
     }
 }

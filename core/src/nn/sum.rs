@@ -1,12 +1,14 @@
 //! The sum over a row, in an order that is part of the definition.
 
+use super::lanes::{part, two};
 use crate::arch::Simd;
+use crate::tensor::Row;
 
 /// Virtual lanes of a row sum: a multiple of every vector width.
 const LANES: usize = 32;
 
 /// Elements summed before the lanes are combined.
-pub(super) const BLOCK: usize = 4096;
+const BLOCK: usize = 4096;
 
 /// What an element adds to a sum. Implementations are `#[inline(always)]`, which a closure could not be.
 pub(super) trait Term: Copy {
@@ -51,27 +53,35 @@ impl Term for Squares {
 /// lane `i % 32`; a block of 4096 elements combines its lanes by halving (lane `i` += lane `i + 16`, then
 /// 8, 4, 2, 1); block sums are added in order.
 #[inline(always)]
-pub(super) fn row_sum<S: Simd>(s: S, x: &[f32], term: impl Term) -> f32 {
-    let mut total = 0.0;
-    for block in x.chunks(BLOCK) {
-        total += block_sum(s, block, term);
+pub(super) fn row_sum<S: Simd>(s: S, x: Row, term: impl Term) -> f32 {
+    let (mut total, mut at) = (0.0, 0);
+    while at < x.len() {
+        let end = x.len().min(at + BLOCK);
+        total += block_sum(s, x, at, end, term);
+        at = end;
     }
     total
 }
 
-/// The sum of one block.
+/// The sum of one block, the elements from `at` to `end`.
 #[inline(always)]
-pub(super) fn block_sum<S: Simd>(s: S, block: &[f32], term: impl Term) -> f32 {
+fn block_sum<S: Simd>(s: S, x: Row, mut at: usize, end: usize, term: impl Term) -> f32 {
     // LANES / S::LANES of them are used; four lanes is the narrowest vector.
     let mut sums = [s.splat(0.0); LANES / 4];
-    let mut groups = block.chunks_exact(LANES);
-    for group in &mut groups {
-        for v in 0..LANES / S::LANES {
-            sums[v] = term.add(s, sums[v], s.load(&group[v * S::LANES..]));
+    while at + LANES <= end {
+        for v in (0..LANES / S::LANES).step_by(2) {
+            let [a, b] = two(s, x, at + v * S::LANES);
+            sums[v] = term.add(s, sums[v], a);
+            sums[v + 1] = term.add(s, sums[v + 1], b);
         }
+        at += LANES;
     }
-    for (sum, rest) in sums.iter_mut().zip(groups.remainder().chunks(S::LANES)) {
-        *sum = term.add(s, *sum, s.load_partial(rest, term.neutral()));
+    for v in 0..LANES / S::LANES {
+        if at < end {
+            let count = S::LANES.min(end - at);
+            sums[v] = term.add(s, sums[v], part(s, x, at, count, term.neutral()));
+            at += count;
+        }
     }
     let mut lanes = [0.0f32; LANES];
     for v in 0..LANES / S::LANES {

@@ -7,7 +7,8 @@ use super::table::Measure;
 use super::validate::within;
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape, zeros};
-use crate::nn::rows::{Operands, Row, RowOp, fill, for_rows, lend, load};
+use crate::nn::lanes::Lanes;
+use crate::nn::rows::{for_elements, lend};
 use crate::tensor::{Element, Floats, FloatsMut, each};
 
 /// `fma(y, b, fma(x, a, +0))`; a coefficient that is absent has no term.
@@ -17,22 +18,18 @@ struct Combine {
     b: Option<f32>,
 }
 
-impl RowOp for Combine {
+impl Lanes<2> for Combine {
     const COST: u64 = 4;
-    const OPERANDS: usize = 2;
-    const ELEMENTWISE: bool = true;
     #[inline(always)]
-    fn run<S: Simd>(self, s: S, row: Row, out: &mut [f32]) {
-        fill!(s, out, |at| {
-            let mut sum = s.splat(0.0);
-            if let Some(a) = self.a {
-                sum = s.fma(load(s, row.x, out, at), s.splat(a), sum);
-            }
-            if let Some(b) = self.b {
-                sum = s.fma(load(s, row.y, out, at), s.splat(b), sum);
-            }
-            sum
-        });
+    fn eval<S: Simd>(self, s: S, [x, y]: [S::F; 2]) -> S::F {
+        let mut sum = s.splat(0.0);
+        if let Some(a) = self.a {
+            sum = s.fma(x, s.splat(a), sum);
+        }
+        if let Some(b) = self.b {
+            sum = s.fma(y, s.splat(b), sum);
+        }
+        sum
     }
 }
 
@@ -95,7 +92,7 @@ fn combine(
     // As in a plan's table: a term without a coefficient is not there.
     let rounded = |c: f64| (c != 0.0).then_some((c * factor) as f32);
     let op = Combine { a: rounded(scale), b: rounded(1.0 - scale) };
-    for_rows(op, Operands { y: lend(uncond), ..Operands::new(Some(cond.reborrow())) }, out)
+    for_elements(op, [lend(cond), lend(uncond)], out)
 }
 
 /// The numbers of every row; 16-bit elements and those that lie apart are copied first.

@@ -21,6 +21,55 @@ pub(crate) enum RowMut<'a> {
     Bf16(&'a mut [u16]),
 }
 
+impl Row<'_> {
+    /// `len` elements from `at` on.
+    #[inline(always)]
+    pub(crate) fn slice(self, at: usize, len: usize) -> Self {
+        match self {
+            Row::F32(x) => Row::F32(&x[at..at + len]),
+            Row::F16(x) => Row::F16(&x[at..at + len]),
+            Row::Bf16(x) => Row::Bf16(&x[at..at + len]),
+        }
+    }
+
+    /// How many elements.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Row::F32(x) => x.len(),
+            Row::F16(x) | Row::Bf16(x) => x.len(),
+        }
+    }
+}
+
+impl<'a> RowMut<'a> {
+    /// The same, to read.
+    #[inline(always)]
+    pub(crate) fn read(&self) -> Row<'_> {
+        match self {
+            RowMut::F32(x) => Row::F32(x),
+            RowMut::F16(x) => Row::F16(x),
+            RowMut::Bf16(x) => Row::Bf16(x),
+        }
+    }
+
+    /// How many elements.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.read().len()
+    }
+
+    /// How many elements lie before the first line of a cache that begins with one; none where no line does.
+    #[inline(always)]
+    pub(crate) fn before_a_line(&self) -> usize {
+        let (address, size) = match self {
+            RowMut::F32(x) => (x.as_ptr().addr(), size_of::<f32>()),
+            RowMut::F16(x) | RowMut::Bf16(x) => (x.as_ptr().addr(), size_of::<u16>()),
+        };
+        (address.wrapping_neg() % 64 / size).min(self.len())
+    }
+}
+
 /// One element of [`Floats`].
 pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// Exact.

@@ -1,0 +1,159 @@
+//! Loops over rows of any of the three types: numbers are widened, computed with and rounded in registers.
+
+use crate::arch::Simd;
+use crate::tensor::{Row, RowMut};
+
+/// Where an operation finds the numbers of an operand.
+#[derive(Clone, Copy)]
+pub(crate) enum Operand<'a> {
+    /// One number at every place.
+    Same(f32),
+    /// What the output holds.
+    Held,
+    /// Elements that lie side by side, as many as the output has.
+    Row(Row<'a>),
+}
+
+impl Operand<'_> {
+    /// One number at every place where the operand is missing.
+    #[inline(always)]
+    pub fn or(self, x: f32) -> Self {
+        match self {
+            Operand::Held => Operand::Same(x),
+            operand => operand,
+        }
+    }
+}
+
+/// A row to write.
+pub(crate) struct Target<'a> {
+    pub row: RowMut<'a>,
+    /// Whether it goes past the caches, because nobody reads it soon.
+    pub past: bool,
+}
+
+impl Target<'_> {
+    /// `len` elements from `at` on.
+    #[inline(always)]
+    pub fn slice(&mut self, at: usize, len: usize) -> Target<'_> {
+        let row = match &mut self.row {
+            RowMut::F32(x) => RowMut::F32(&mut x[at..at + len]),
+            RowMut::F16(x) => RowMut::F16(&mut x[at..at + len]),
+            RowMut::Bf16(x) => RowMut::Bf16(&mut x[at..at + len]),
+        };
+        Target { row, past: self.past }
+    }
+}
+
+/// An operation from the numbers at one place of `N` operands to the one at that place of the output.
+pub(crate) trait Lanes<const N: usize>: Copy + Send + Sync {
+    /// Roughly how many operations an element costs.
+    const COST: u64;
+    /// The operation. Implementations are `#[inline(always)]`, which a closure could not be.
+    fn eval<S: Simd>(self, s: S, x: [S::F; N]) -> S::F;
+}
+
+/// Every element of `out` becomes what `op` gives: two vectors at a time, so that 16-bit numbers fill one where they
+/// are written, and parts of a vector at the ends.
+#[inline(always)]
+pub(crate) fn fill<S: Simd, const N: usize>(s: S, op: impl Lanes<N>, from: [Operand; N], out: &mut Target) {
+    let len = out.row.len();
+    let head = if out.past { out.row.before_a_line() } else { 0 };
+    let mut at = head;
+    while at + 2 * S::LANES <= len {
+        let (mut a, mut b) = ([s.splat(0.0); N], [s.splat(0.0); N]);
+        for i in 0..N {
+            [a[i], b[i]] = match from[i] {
+                Operand::Same(x) => [s.splat(x); 2],
+                Operand::Held => two(s, out.row.read(), at),
+                Operand::Row(row) => two(s, row, at),
+            };
+        }
+        put_two(s, [op.eval(s, a), op.eval(s, b)], out, at);
+        at += 2 * S::LANES;
+    }
+    for (mut at, end) in [(0, head), (at, len)] {
+        while at < end {
+            let count = S::LANES.min(end - at);
+            let mut x = [s.splat(0.0); N];
+            for i in 0..N {
+                x[i] = match from[i] {
+                    Operand::Same(x) => s.splat(x),
+                    Operand::Held => part(s, out.row.read(), at, count, 0.0),
+                    Operand::Row(row) => part(s, row, at, count, 0.0),
+                };
+            }
+            put_part(s, op.eval(s, x), &mut out.row, at, count);
+            at += count;
+        }
+    }
+}
+
+/// Two vectors of elements from `at` on.
+#[inline(always)]
+pub(super) fn two<S: Simd>(s: S, row: Row, at: usize) -> [S::F; 2] {
+    let (middle, end) = (S::LANES, at + 2 * S::LANES);
+    match row {
+        Row::F32(x) => {
+            let x = &x[at..end];
+            [s.load(x), s.load(&x[middle..])]
+        }
+        Row::F16(x) => {
+            let x = &x[at..end];
+            [s.load_f16(x), s.load_f16(&x[middle..])]
+        }
+        Row::Bf16(x) => {
+            let x = &x[at..end];
+            [s.load_bf16(x), s.load_bf16(&x[middle..])]
+        }
+    }
+}
+
+/// `count` elements from `at` on, at most a vector; missing lanes are `fill`.
+#[inline(always)]
+pub(super) fn part<S: Simd>(s: S, row: Row, at: usize, count: usize, fill: f32) -> S::F {
+    let x = match row {
+        Row::F32(x) => return s.load_partial(&x[at..at + count], fill),
+        Row::F16(x) => s.load_f16_partial(&x[at..at + count]),
+        Row::Bf16(x) => s.load_bf16_partial(&x[at..at + count]),
+    };
+    if fill == 0.0 {
+        return x;
+    }
+    let mut lanes = [fill; 16];
+    s.store_partial(x, &mut lanes[..count]);
+    s.load(&lanes)
+}
+
+#[inline(always)]
+fn put_two<S: Simd>(s: S, v: [S::F; 2], out: &mut Target, at: usize) {
+    let (middle, end) = (S::LANES, at + 2 * S::LANES);
+    let pairs = match &mut out.row {
+        RowMut::F32(to) => {
+            let to = &mut to[at..end];
+            if out.past {
+                s.stream(v[0], to);
+                s.stream(v[1], &mut to[middle..]);
+            } else {
+                s.store(v[0], to);
+                s.store(v[1], &mut to[middle..]);
+            }
+            return;
+        }
+        RowMut::F16(_) => s.pack_f16(v),
+        RowMut::Bf16(_) => s.pack_bf16(v),
+    };
+    if let RowMut::F16(to) | RowMut::Bf16(to) = &mut out.row {
+        let to = &mut to[at..end];
+        if out.past { s.stream_pairs(pairs, to) } else { s.store_pairs(pairs, to) }
+    }
+}
+
+#[inline(always)]
+fn put_part<S: Simd>(s: S, v: S::F, out: &mut RowMut, at: usize, count: usize) {
+    match out {
+        RowMut::F32(to) => s.store_partial(v, &mut to[at..at + count]),
+        RowMut::F16(to) => s.store_f16_partial(v, &mut to[at..at + count]),
+        RowMut::Bf16(to) => s.store_bf16_partial(v, &mut to[at..at + count]),
+    }
+}
