@@ -1,7 +1,13 @@
 //! Images to sequences of patches and back (A. Dosovitskiy et al., arXiv:2010.11929).
 
-use ndarray::{ArrayView3, ArrayView4, ArrayViewMut3, ArrayViewMut4, Axis, Ix3, Ix4};
+use std::any::Any;
 
+use ndarray::{
+    ArrayView2, ArrayView3, ArrayView4, ArrayViewMut, ArrayViewMut2, ArrayViewMut3, ArrayViewMut4, Axis,
+    Dimension, Ix3, Ix4, s,
+};
+
+use super::rows::TASK;
 use crate::error::{Error, Result, check_shape};
 use crate::tensor::{Element, Floats, FloatsMut, each};
 use crate::threads;
@@ -55,21 +61,97 @@ pub fn patchify<'a, 'o>(
     Ok(())
 }
 
+/// `f::<P>(..)` for the largest `P`, known when it is compiled, of which the patch size is a multiple.
+macro_rules! sized {
+    ($patch:expr, $f:ident($($argument:expr),*)) => {
+        match $patch {
+            p if p % 16 == 0 => $f::<_, _, 16>($($argument),*),
+            p if p % 8 == 0 => $f::<_, _, 8>($($argument),*),
+            p if p % 4 == 0 => $f::<_, _, 4>($($argument),*),
+            p if p % 2 == 0 => $f::<_, _, 2>($($argument),*),
+            _ => $f::<_, _, 1>($($argument),*),
+        }
+    };
+}
+
+/// The outputs of images cut along an axis: the number of the image, where the part begins, and the part.
+fn parts<'a, T: 'a, D: Dimension>(
+    mut images: impl Iterator<Item = ArrayViewMut<'a, T, D>>,
+    axis: Axis,
+    size: usize,
+) -> impl Iterator<Item = (usize, usize, ArrayViewMut<'a, T, D>)> {
+    let (mut count, mut rest) = (0, None);
+    std::iter::from_fn(move || {
+        let (image, first, out) = match rest.take() {
+            Some(rest) => rest,
+            None => {
+                count += 1;
+                (count - 1, 0, images.next()?)
+            }
+        };
+        let size = size.min(out.len_of(axis));
+        let (part, after) = out.split_at(axis, size);
+        rest = (!after.is_empty()).then_some((image, first + size, after));
+        Some((image, first, part))
+    })
+}
+
+/// Numbers of one type as numbers of another, or copied where that is the same.
+#[inline(always)]
+fn convert<T: Element, U: Element, const N: usize>(from: &[T; N], to: &mut [U; N]) {
+    match (from as &dyn Any).downcast_ref() {
+        Some(same) => *to = *same,
+        None => to.iter_mut().zip(from).for_each(|(to, x)| *to = U::from_f32(x.to_f32())),
+    }
+}
+
 fn cut<T: Element, U: Element>(x: &ArrayView4<T>, columns: usize, patch: usize, out: &mut ArrayViewMut3<U>) {
     if out.is_empty() {
         return; // the other dimensions may be anything
     }
     let work = 4 * out.len() as u64;
-    threads::for_each(x.outer_iter().zip(out.axis_iter_mut(Axis(0))), work, |(x, mut out)| {
-        for (c, channel) in x.outer_iter().enumerate() {
-            for (i, row) in channel.outer_iter().enumerate() {
-                let first = c * patch * patch + i % patch * patch;
-                for (j, &v) in row.iter().enumerate() {
-                    out[[i / patch * columns + j / patch, first + j % patch]] = U::from_f32(v.to_f32());
+    let rows = (TASK / (columns * out.len_of(Axis(2)))).max(1);
+    let tasks = parts(out.outer_iter_mut(), Axis(0), rows * columns);
+    threads::for_each(tasks, work, |(image, first, out)| {
+        let x = x.index_axis(Axis(0), image);
+        sized!(patch, cut_rows(x.slice(s![.., first / columns * patch.., ..]), columns, patch, out));
+    });
+}
+
+/// Rows of patches from the beginning of an image on.
+fn cut_rows<T: Element, U: Element, const P: usize>(
+    x: ArrayView3<T>,
+    columns: usize,
+    patch: usize,
+    mut out: ArrayViewMut2<U>,
+) {
+    let side_by_side = x.strides()[2] == 1 && out.is_standard_layout();
+    let runs = patch / P;
+    for (i, mut tokens) in out.axis_chunks_iter_mut(Axis(0), columns).enumerate() {
+        let rows = i * patch..(i + 1) * patch;
+        let x = x.slice_axis(Axis(1), rows.into());
+        if let (true, Some(tokens)) = (side_by_side, tokens.as_slice_mut()) {
+            // A token has as many numbers of every line, each time from the same place.
+            let lines: Vec<&[[T; P]]> =
+                x.rows().into_iter().filter_map(|row| Some(row.to_slice()?.as_chunks().0)).collect();
+            let tokens = tokens.as_chunks_mut::<P>().0.chunks_exact_mut(runs * lines.len());
+            for (j, token) in tokens.enumerate() {
+                if runs == 1 {
+                    token.iter_mut().zip(&lines).for_each(|(to, line)| convert(&line[j], to));
+                    continue;
+                }
+                for (to, line) in token.chunks_exact_mut(runs).zip(&lines) {
+                    to.iter_mut().zip(&line[j * runs..]).for_each(|(to, x)| convert(x, to));
                 }
             }
+            continue;
         }
-    });
+        for (k, row) in x.rows().into_iter().enumerate() {
+            for (j, x) in row.iter().enumerate() {
+                tokens[[j / patch, k * patch + j % patch]] = U::from_f32(x.to_f32());
+            }
+        }
+    }
 }
 
 /// Puts patches `x` `[B, T, p*p*C]` together to images `out` `[B, C, H, W]`.
@@ -106,15 +188,41 @@ fn join<T: Element, U: Element>(x: &ArrayView3<T>, columns: usize, patch: usize,
         return; // the other dimensions may be anything
     }
     let work = 4 * out.len() as u64;
-    let channels = out.len_of(Axis(1));
-    threads::for_each(x.outer_iter().zip(out.axis_iter_mut(Axis(0))), work, |(x, mut out)| {
+    let rows = (TASK / (columns * x.len_of(Axis(2)))).max(1);
+    let tasks = parts(out.outer_iter_mut(), Axis(1), rows * patch);
+    threads::for_each(tasks, work, |(image, first, out)| {
+        let x = x.index_axis(Axis(0), image);
+        sized!(patch, join_rows(x.slice(s![first / patch * columns.., ..]), columns, patch, out));
+    });
+}
+
+/// Rows of patches from the beginning of a sequence on.
+fn join_rows<T: Element, U: Element, const P: usize>(
+    x: ArrayView2<T>,
+    columns: usize,
+    patch: usize,
+    mut out: ArrayViewMut3<U>,
+) {
+    let (channels, features, runs) = (out.len_of(Axis(0)), x.ncols(), patch / P);
+    for (i, mut out) in out.axis_chunks_iter_mut(Axis(1), patch).enumerate() {
+        let x = x.slice(s![i * columns..(i + 1) * columns, ..]);
         for (c, mut channel) in out.outer_iter_mut().enumerate() {
-            for (i, mut row) in channel.outer_iter_mut().enumerate() {
-                for (j, v) in row.iter_mut().enumerate() {
-                    let feature = (i % patch * patch + j % patch) * channels + c;
-                    *v = U::from_f32(x[[i / patch * columns + j / patch, feature]].to_f32());
+            for (k, mut row) in channel.outer_iter_mut().enumerate() {
+                let first = k * patch * channels + c;
+                if let (Some(tokens), Some(row)) = (x.to_slice(), row.as_slice_mut()) {
+                    let row = row.as_chunks_mut::<P>().0.chunks_exact_mut(runs);
+                    for (row, token) in row.zip(tokens.chunks_exact(features)) {
+                        for (r, to) in row.iter_mut().enumerate() {
+                            let first = first + r * P * channels;
+                            convert(&std::array::from_fn(|q| token[first + q * channels]), to);
+                        }
+                    }
+                    continue;
+                }
+                for (j, to) in row.iter_mut().enumerate() {
+                    *to = U::from_f32(x[[j / patch, first + j % patch * channels]].to_f32());
                 }
             }
         }
-    });
+    }
 }
