@@ -58,9 +58,16 @@ pub(crate) trait Lanes<const N: usize>: Copy + Send + Sync {
 #[inline(always)]
 pub(crate) fn fill<S: Simd, const N: usize>(s: S, op: impl Lanes<N>, from: [Operand; N], out: &mut Target) {
     let len = out.row.len();
+    // As long as the output, so that one comparison serves all.
+    let mut from = from;
+    for operand in &mut from {
+        if let Operand::Row(row) = operand {
+            *row = row.slice(0, len);
+        }
+    }
     let head = if out.past { out.row.before_a_line() } else { 0 };
     let mut at = head;
-    while at + 2 * S::LANES <= len {
+    while len - at >= 2 * S::LANES {
         let (mut a, mut b) = ([s.splat(0.0); N], [s.splat(0.0); N]);
         for i in 0..N {
             [a[i], b[i]] = match from[i] {
@@ -89,21 +96,33 @@ pub(crate) fn fill<S: Simd, const N: usize>(s: S, op: impl Lanes<N>, from: [Oper
     }
 }
 
+/// Asks for a row that is read soon.
+#[inline(always)]
+pub(super) fn ask<S: Simd>(s: S, row: Row) {
+    let (address, size) = match row {
+        Row::F32(x) => (x.as_ptr().addr(), size_of_val(x)),
+        Row::F16(x) | Row::Bf16(x) => (x.as_ptr().addr(), size_of_val(x)),
+    };
+    for line in (address..address + size).step_by(64) {
+        s.prefetch_later_at(line);
+    }
+}
+
 /// Two vectors of elements from `at` on.
 #[inline(always)]
 pub(super) fn two<S: Simd>(s: S, row: Row, at: usize) -> [S::F; 2] {
-    let (middle, end) = (S::LANES, at + 2 * S::LANES);
+    let (middle, count) = (S::LANES, 2 * S::LANES);
     match row {
         Row::F32(x) => {
-            let x = &x[at..end];
+            let x = &x[at..][..count];
             [s.load(x), s.load(&x[middle..])]
         }
         Row::F16(x) => {
-            let x = &x[at..end];
+            let x = &x[at..][..count];
             [s.load_f16(x), s.load_f16(&x[middle..])]
         }
         Row::Bf16(x) => {
-            let x = &x[at..end];
+            let x = &x[at..][..count];
             [s.load_bf16(x), s.load_bf16(&x[middle..])]
         }
     }
@@ -127,10 +146,10 @@ pub(super) fn part<S: Simd>(s: S, row: Row, at: usize, count: usize, fill: f32) 
 
 #[inline(always)]
 fn put_two<S: Simd>(s: S, v: [S::F; 2], out: &mut Target, at: usize) {
-    let (middle, end) = (S::LANES, at + 2 * S::LANES);
+    let (middle, count) = (S::LANES, 2 * S::LANES);
     let pairs = match &mut out.row {
         RowMut::F32(to) => {
-            let to = &mut to[at..end];
+            let to = &mut to[at..][..count];
             if out.past {
                 s.stream(v[0], to);
                 s.stream(v[1], &mut to[middle..]);
@@ -144,7 +163,7 @@ fn put_two<S: Simd>(s: S, v: [S::F; 2], out: &mut Target, at: usize) {
         RowMut::Bf16(_) => s.pack_bf16(v),
     };
     if let RowMut::F16(to) | RowMut::Bf16(to) = &mut out.row {
-        let to = &mut to[at..end];
+        let to = &mut to[at..][..count];
         if out.past { s.stream_pairs(pairs, to) } else { s.store_pairs(pairs, to) }
     }
 }

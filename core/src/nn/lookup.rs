@@ -2,8 +2,8 @@
 
 use ndarray::{Ix2, Ix4};
 
-use super::lanes::{Lanes, Operand, Target, fill};
-use super::rows::{PART, TASK, goes_past};
+use super::lanes::{Lanes, Operand, Target, ask, fill};
+use super::rows::{PART, goes_past, task_size};
 use super::stored::{Rows, RowsMut};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
@@ -44,7 +44,7 @@ pub fn embedding<'a, 'o>(
     let table = table.insert_axis().insert_axis();
     let out = out.insert_axis().insert_axis();
     let past = goes_past(&out);
-    let count = (TASK / d).max(1);
+    let count = (task_size(past) / d).max(1);
     let work = 2 * (indices.len() * d) as u64;
     let mut rest = Some((indices, out));
     let tasks = std::iter::from_fn(|| {
@@ -57,6 +57,9 @@ pub fn embedding<'a, 'o>(
     threads::for_each(tasks, work, |(indices, out)| dispatch(Copy { table: &table, indices, out, past }));
     Ok(())
 }
+
+/// Rows between the one that is copied and the one that is asked for: they may lie anywhere.
+const AHEAD: usize = 2;
 
 struct Copy<'r, 'a, 'o> {
     table: &'r Floats<'a, Ix4>,
@@ -88,6 +91,9 @@ impl Kernel for Copy<'_, '_, '_> {
         let (mut room, mut for_out) = ([0.0; PART], [0.0; PART]);
         let part = if copied { PART.min(d) } else { d };
         for (n, &index) in indices.iter().enumerate() {
+            if let (false, Some(&next)) = (copied, indices.get(n + AHEAD)) {
+                ask(s, table.row((next as usize, 0, d), &mut [], false));
+            }
             let mut from = 0;
             while from < d {
                 let len = part.min(d - from);

@@ -47,6 +47,9 @@ pub(crate) fn lend<'a, 'b: 'a, D: Dimension>(x: Floats<'b, D>) -> Option<Floats<
 /// Elements of a task: enough to hide the hand-out.
 pub(crate) const TASK: usize = 16 * 1024;
 
+/// Elements of a task whose output goes past the caches: every beginning of a stream is slow.
+const LONG_TASK: usize = 64 * 1024;
+
 /// Elements of a row that are copied at a time where they lie apart and it may be cut: they stay in the first cache.
 pub(crate) const PART: usize = 1024;
 
@@ -56,6 +59,11 @@ const PAST: usize = 32 << 20;
 /// Whether an output goes past the caches.
 pub(crate) fn goes_past<D: Dimension>(out: &FloatsMut<D>) -> bool {
     out.shape().iter().product::<usize>() * out.dtype().size() >= PAST
+}
+
+/// Elements of a task of such an output, or of another.
+pub(crate) fn task_size(past: bool) -> usize {
+    if past { LONG_TASK } else { TASK }
 }
 
 /// Applies `op` to every element of `out`. The caller has checked the shapes; inputs may have axes of one element, or
@@ -177,7 +185,7 @@ impl<const N: usize> All<'_, N> {
         let copies = if copied { N + 2 } else { 0 };
         let whole = Piece { at: [0; 4], out, sum };
         let axes = if O::ELEMENTWISE { 4 } else { 3 };
-        let tasks = Tasks { stack: [Some(whole), None, None, None], axes };
+        let tasks = Tasks { stack: [Some(whole), None, None, None], axes, size: task_size(past) };
         let inputs = &inputs;
         threads::for_each(tasks, work, |piece| {
             threads::with_scratch((copies + usize::from(O::ROOM)) * line(part), |scratch| {
@@ -199,11 +207,12 @@ struct Piece<'a> {
     sum: Option<FloatsMut<'a, Ix4>>,
 }
 
-/// Cuts a box along its first `axes` axes into boxes of at most [`TASK`] elements, in order.
+/// Cuts a box along its first `axes` axes into boxes of at most `size` elements, in order.
 struct Tasks<'a> {
     /// What is left, the next on top: at most one for each axis.
     stack: [Option<Piece<'a>>; 4],
     axes: usize,
+    size: usize,
 }
 
 impl<'a> Iterator for Tasks<'a> {
@@ -215,7 +224,7 @@ impl<'a> Iterator for Tasks<'a> {
         let mut free = top;
         for axis in 0..self.axes {
             let shape = piece.out.shape();
-            let keep = (TASK / shape[axis + 1..].iter().product::<usize>()).max(1);
+            let keep = (self.size / shape[axis + 1..].iter().product::<usize>()).max(1);
             if shape[axis] <= keep {
                 continue;
             }
