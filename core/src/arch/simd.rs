@@ -539,6 +539,56 @@ mod tests {
                 let got = get(s.bits_to_f32(s.load_pairs_partial(&whole[..len])));
                 assert_eq!(got.map(f32::to_bits), want.map(f32::to_bits));
             }
+            // Numbers that round up, down and to even, subnormal ones, and some that are none.
+            let edges = [1.003_906_3, 1.011_718_8, -1e-41, 3e-8, 65_519.9, 3e38, f32::NAN, f32::NEG_INFINITY];
+            let numbers: [f32; 32] = std::array::from_fn(|i| edges[i % 8] * (1.0 + (i / 8) as f32));
+            let both = [s.load(&numbers), s.load(&numbers[n..])];
+            let packed = |pairs: S::I, one: fn(f32) -> u16| {
+                let (mut words, mut streamed) = ([7u16; 34], [7u16; 34]);
+                s.store_pairs(pairs, &mut words[1..]);
+                s.stream_pairs(pairs, &mut streamed[1..]);
+                s.settle();
+                assert_eq!(words, streamed);
+                assert!(words[0] == 7 && words[2 * n + 1..].iter().all(|x| *x == 7));
+                for (x, &w) in numbers[..2 * n].iter().zip(&words[1..]) {
+                    assert!(one(*x) == w, "{x} {w:#x}");
+                }
+            };
+            packed(s.pack_bf16(both), |x| half::bf16::from_f32(x).to_bits());
+            packed(s.pack_f16(both), |x| half::f16::from_f32(x).to_bits());
+            for len in 0..=n {
+                let (mut b, mut h) = ([7u16; 17], [7u16; 17]);
+                s.store_bf16_partial(both[0], &mut b[..len]);
+                s.store_f16_partial(both[0], &mut h[..len]);
+                for i in 0..17 {
+                    let (x, inside) = (numbers[i], i < len);
+                    assert_eq!(b[i], if inside { half::bf16::from_f32(x).to_bits() } else { 7 });
+                    assert_eq!(h[i], if inside { half::f16::from_f32(x).to_bits() } else { 7 });
+                }
+            }
+            #[repr(align(64))]
+            struct Lines([f32; 33]);
+            for at in 0..2 {
+                let mut lines = Lines([7.0; 33]);
+                s.stream(both[1], &mut lines.0[at..]);
+                s.settle();
+                assert_eq!(
+                    lines.0[at..at + n].iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+                    numbers[n..2 * n].iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+                );
+                assert!(lines.0[at + n..].iter().all(|x| *x == 7.0));
+            }
+            for power in -150..=128 {
+                for x in [1.0f32, 0.707_106_8, 1.414_213_5, 1.000_000_1] {
+                    let exact = f64::from(x) * libm::exp2(f64::from(power));
+                    assert_eq!(
+                        get(s.scale(s.splat(x), s.splat(power as f32)))[0],
+                        exact as f32,
+                        "{x} {power}"
+                    );
+                }
+            }
+            assert!(get(s.scale(s.splat(f32::NAN), s.splat(f32::NAN)))[0].is_nan());
             s.prefetch::<f32>(&[]);
             s.prefetch_later_at(1);
         }

@@ -292,3 +292,50 @@ fn rounding_is_that_of_the_crate_at_every_level() {
     }
     set_level(best).unwrap();
 }
+
+/// Outputs that go past the caches, from the middle of a line on, against the same rows a few at a time.
+fn past_the_caches<T: Element>()
+where
+    for<'a> Floats<'a, ndarray::Ix3>: From<ArrayView3<'a, T>>,
+    for<'a> FloatsMut<'a, ndarray::Ix3>: From<ndarray::ArrayViewMut3<'a, T>>,
+{
+    const WIDTH: usize = 1003;
+    let rows = (32 << 20) / size_of::<T>() / WIDTH + 1;
+    let period: Vec<T> = noise(&[10_007], 1).iter().map(|&x| T::from_f32(x)).collect();
+    let mut x: Vec<T> = Vec::with_capacity(rows * WIDTH);
+    x.extend(period.iter().cycle().take(rows * WIDTH));
+    let x = ArrayView3::from_shape((1, rows, WIDTH), &x).unwrap();
+    let (scale, shift) = (noise2([1, WIDTH], 2), noise2([1, WIDTH], 3));
+    let weight = scale.row(0);
+    let mut memory = vec![T::from_f32(7.0); rows * WIDTH + 2];
+    let mut few = Array3::from_elem((1, 64, WIDTH), T::from_f32(0.0));
+    let best = level();
+    for l in available_levels() {
+        set_level(l).unwrap();
+        for norm in [false, true] {
+            let call = |x: ArrayView3<T>, out: ndarray::ArrayViewMut3<T>| match norm {
+                true => rms_norm(x, Some(weight.into()), 1e-6, out).unwrap(),
+                false => modulate(x, shift.view(), scale.view(), out).unwrap(),
+            };
+            let inner = &mut memory[1..=rows * WIDTH];
+            let mut out = ndarray::ArrayViewMut3::from_shape((1, rows, WIDTH), inner).unwrap();
+            call(x, out.view_mut());
+            for (x, out) in x.axis_chunks_iter(Axis(1), 64).zip(out.axis_chunks_iter(Axis(1), 64)) {
+                let mut few = few.slice_mut(s![.., ..x.len_of(Axis(1)), ..]);
+                call(x, few.view_mut());
+                assert!(
+                    few.iter().zip(&out).all(|(a, b)| a.to_f32().to_bits() == b.to_f32().to_bits()),
+                    "{l:?}"
+                );
+            }
+            assert!([memory[0], memory[rows * WIDTH + 1]].iter().all(|x| x.to_f32() == 7.0));
+        }
+    }
+    set_level(best).unwrap();
+}
+
+#[test]
+fn outputs_past_the_caches_have_the_same_bits() {
+    past_the_caches::<f32>();
+    past_the_caches::<bf16>();
+}

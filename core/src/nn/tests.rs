@@ -352,17 +352,31 @@ fn embedding_follows_its_formula() {
 
 #[test]
 fn patches_follow_their_index_formulas() {
-    let (b, c, h, w, p) = (2, 3, 6, 4, 2);
-    let x: Array4<f32> = noise(&[b, c, h, w], 17).into_dimensionality().unwrap();
-    let mut tokens = Array3::<f32>::zeros((b, 6, c * p * p));
-    patchify(x.view(), p, tokens.view_mut()).unwrap();
-    let patches = noise3([b, 6, p * p * c], 18);
-    let mut image = Array4::<f32>::zeros((b, c, h, w));
-    unpatchify(patches.view(), p, image.view_mut()).unwrap();
-    for ((n, ch, i, j), &v) in x.indexed_iter() {
-        let (t, ph, pw) = ((i / p) * (w / p) + j / p, i % p, j % p);
-        assert_eq!(tokens[[n, t, (ch * p + ph) * p + pw]], v);
-        assert_eq!(image[[n, ch, i, j]], patches[[n, t, (ph * p + pw) * c + ch]]);
+    for (b, c, h, w, p) in
+        [(2, 3, 6, 4, 2), (1, 4, 5, 3, 1), (2, 1, 6, 9, 3), (1, 3, 28, 14, 14), (3, 2, 16, 48, 16)]
+    {
+        let x: Array4<f32> = noise(&[b, c, h, w], 17).into_dimensionality().unwrap();
+        let tokens_of = (h / p) * (w / p);
+        let mut tokens = Array3::<f32>::zeros((b, tokens_of, c * p * p));
+        patchify(x.view(), p, tokens.view_mut()).unwrap();
+        let patches = noise3([b, tokens_of, p * p * c], 18);
+        let mut image = Array4::<f32>::zeros((b, c, h, w));
+        unpatchify(patches.view(), p, image.view_mut()).unwrap();
+        for ((n, ch, i, j), &v) in x.indexed_iter() {
+            let (t, ph, pw) = ((i / p) * (w / p) + j / p, i % p, j % p);
+            assert_eq!(tokens[[n, t, (ch * p + ph) * p + pw]], v);
+            assert_eq!(image[[n, ch, i, j]], patches[[n, t, (ph * p + pw) * c + ch]]);
+        }
+        // Elements apart, and an image with its channels last.
+        let mut last = Array4::<f32>::zeros((b, h, w, c)).permuted_axes([0, 3, 1, 2]);
+        last.assign(&x);
+        let mut wide = Array3::from_elem((b, tokens_of, 2 * c * p * p), 7.0f32);
+        patchify(last.view(), p, wide.slice_mut(s![.., .., ..;2])).unwrap();
+        assert_eq!(wide.slice(s![.., .., ..;2]), tokens);
+        assert!(wide.slice(s![.., .., 1..;2]).iter().all(|x| *x == 7.0));
+        wide.slice_mut(s![.., .., ..;2]).assign(&patches);
+        unpatchify(wide.slice(s![.., .., ..;2]), p, last.view_mut()).unwrap();
+        assert_eq!(last, image);
     }
 }
 
