@@ -282,7 +282,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn stream(self, v: Self::F, s: &mut [f32]) {
         let p = s[..N].as_mut_ptr();
-        if p.addr() % 32 != 0 {
+        if !p.addr().is_multiple_of(32) {
             return self.store(v, s);
         }
         // SAFETY: the slice has N elements (checked), aligned as the instruction needs; the token proves it.
@@ -292,7 +292,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn stream_pairs(self, v: Self::I, s: &mut [u16]) {
         let p = s[..2 * N].as_mut_ptr();
-        if p.addr() % 32 != 0 {
+        if !p.addr().is_multiple_of(32) {
             return self.store_pairs(v, s);
         }
         // SAFETY: the slice has 2 N elements (checked), aligned as the instruction needs; the token proves it.

@@ -379,7 +379,7 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     #[inline(always)]
     fn stream(self, v: Self::F, s: &mut [f32]) {
         let p = s[..N].as_mut_ptr();
-        if p.addr() % 64 != 0 {
+        if !p.addr().is_multiple_of(64) {
             return self.store(v, s);
         }
         // SAFETY: the slice has N elements (checked), aligned as the instruction needs; the token proves it.
@@ -389,7 +389,7 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     #[inline(always)]
     fn stream_pairs(self, v: Self::I, s: &mut [u16]) {
         let p = s[..2 * N].as_mut_ptr();
-        if p.addr() % 64 != 0 {
+        if !p.addr().is_multiple_of(64) {
             return self.store_pairs(v, s);
         }
         // SAFETY: the slice has 2 N elements (checked), aligned as the instruction needs; the token proves it.

@@ -283,10 +283,8 @@ impl<O: RowOp<N>, const N: usize> Kernel for Run<'_, '_, '_, O, N> {
                     }
                     let there = (row, from, len);
                     // What follows reads the sum, so it does not go past the caches.
-                    let into_sum = match &mut sum {
-                        Some(sum) => Some(Target { row: sum.row(there, for_sum), past: false }),
-                        None => None,
-                    };
+                    let sum_row = sum.as_mut().map(|sum| sum.row(there, for_sum));
+                    let into_sum = sum_row.map(|row| Target { row, past: false });
                     let into = Target { row: out.row(there, for_out), past };
                     op.run(s, operands, into_sum, into, for_op);
                     out.put_back(there, for_out);
