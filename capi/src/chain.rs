@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 
+use dgm_core::Error;
 use dgm_core::sampling::{effective_sample_size, replica_exchange, split_r_hat};
 use ndarray::Ix2;
 
@@ -131,7 +132,11 @@ pub unsafe extern "C" fn dgm_replica_exchange(
         x.check_separate("inverse_temperatures", betas)?;
         x.check_separate("seeds", seeds)?;
         x.check_separate("accepted", accepted)?;
-        let mut taken = vec![false; accepted.len()];
+        if accepted_len > rows {
+            let expected = "[ladders, temperatures - 1], fewer than the rows";
+            return Err(Error::shape("accepted", &[accepted_len], expected));
+        }
+        let mut taken = vec![false; accepted_len];
         replica_exchange(x.output::<Ix2>(&[])?, log_density, betas, seeds, step, &mut taken)?;
         accepted.iter_mut().zip(taken).for_each(|(to, taken)| *to = u8::from(taken));
         Ok(())

@@ -82,7 +82,7 @@ defmodule DGM do
   `{batch, kv_heads, keys, value_dim}`; the result is `{batch, heads, queries, value_dim}`.
   `heads` must be a multiple of `kv_heads` (grouped queries). A query without a key to attend
   to gives 0. `q` and the pair `k`, `v` may be of type `{:f, 16}` or `{:bf, 16}`: computed in f32, rounded
-  once to the type of `q`.
+  once to the type of `q` (all of `{:bf, 16}`: probabilities too, products of pairs summed in f32).
 
   ## Options
 

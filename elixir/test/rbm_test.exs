@@ -94,6 +94,7 @@ defmodule DGM.RbmTest do
     half = Tensor.new([[1, 0.5, 1], [0, 0, 1]])
     nan = Tensor.new(<<0, 0, 0xC0, 0x7F>>, {1, 1})
     none = Tensor.new(<<>>, {0, 3})
+    nothing = Tensor.new(<<>>, {1_000_000_000_000_000, 0})
 
     for {words, call} <- [
           {"weights", fn -> Rbm.new(:a, b, c) end},
@@ -110,8 +111,11 @@ defmodule DGM.RbmTest do
           {"h is -1", fn -> Rbm.visible_probabilities(rbm, Tensor.new([[0, -1]])) end},
           {"v", fn -> Rbm.free_energy(rbm, "v") end},
           {"v has shape", fn -> Rbm.free_energy(rbm, h) end},
-          {"v has shape",
-           fn -> Rbm.free_energy(rbm, Tensor.new(<<>>, {1_000_000_000_000_000, 0})) end},
+          # Rows without end of nothing take no memory.
+          {"v has shape", fn -> Rbm.free_energy(rbm, nothing) end},
+          {"v has shape", fn -> Rbm.hidden_probabilities(rbm, nothing) end},
+          {"h has shape", fn -> Rbm.visible_probabilities(rbm, nothing) end},
+          {"v has shape", fn -> Rbm.gibbs(rbm, nothing, [1], hidden: true) end},
           {"h has shape", fn -> Rbm.energy(rbm, v, Tensor.new([[1, 0]])) end},
           {"v is 0.5 at row 0, unit 1", fn -> Rbm.gibbs(rbm, half, [1, 2]) end},
           {"seeds", fn -> Rbm.gibbs(rbm, v, [1]) end},

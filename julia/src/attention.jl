@@ -28,7 +28,7 @@ last query stands at the last key.
 
 Returns `out`, `(Dv, Lq, H, B)`, or `(out, lse)`. A query without any key gives 0 and `-Inf`.
 `q`, `out` and the pair `k`, `v` are each `Float32`, `Float16` or [`DGMKernels.BF16`](@ref): computed in
-`Float32`, rounded once; `out` of `attention` has the type of `q`. Arrays have any strides, so heads between `D` and `L` are
+`Float32`, rounded once (all of `BF16`: probabilities too, and products of pairs are summed in `Float32`); `out` of `attention` has the type of `q`. Arrays have any strides, so heads between `D` and `L` are
 `PermutedDimsArray(x, (1, 3, 2, 4))`. The result has the same bits for any number of threads.
 
 # Examples
@@ -75,7 +75,8 @@ those with respect to `q`, `k` and `v`.
   `attention_backward!` takes the array to fill.
 
 Returns `(dq, dk, dv)`, of the sizes and element types of `q`, `k` and `v`, or `(dq, dk, dv, dbias)`. Elements
-that are hidden and queries without a key add nothing. The result has the same bits for any number of threads.
+that are hidden and queries without a key add nothing. Of 16-bit arrays it computes in `Float32` (where `q`, `k`, `v` and
+`dout` are `BF16`: in products of pairs, of probabilities and gradients of scores rounded to it). The result has the same bits for any number of threads.
 
 With ChainRulesCore loaded (Julia 1.9 and newer) this is what automatic differentiation uses for `attention`.
 

@@ -217,6 +217,7 @@ static void bad_chains(void)
     FAILS(DGM_ERROR_RANGE, "inverse_temperatures", dgm_replica_exchange(&tx, logs, bad, 2, seeds, 4, 0, accepted, 2));
     FAILS(DGM_ERROR_SHAPE, "log_density", dgm_replica_exchange(&tx, logs, betas, 2, seeds, 3, 0, accepted, 2));
     FAILS(DGM_ERROR_SHAPE, "accepted", dgm_replica_exchange(&tx, logs, betas, 2, seeds, 4, 0, accepted, 1));
+    FAILS(DGM_ERROR_SHAPE, "accepted", dgm_replica_exchange(&tx, logs, betas, 2, seeds, 4, 0, accepted, 5));
     STATUS(DGM_ERROR_ALIAS, dgm_replica_exchange(&tx, logs, betas, 2, seeds, 4, 0, (uint8_t *)logs, 2));
     STATUS(DGM_ERROR_ALIAS, dgm_replica_exchange(&tx, logs, logs, 2, seeds, 4, 0, accepted, 2));
     STATUS(DGM_ERROR_ALIAS, dgm_replica_exchange(&tx, logs, betas, 2, seeds, 4, 0, (uint8_t *)x, 2));

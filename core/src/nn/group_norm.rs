@@ -161,7 +161,8 @@ impl Kernel for Run<'_> {
         let n = x.len() as f32;
         let mean = row_sum(s, x, Plain) / n;
         let inverse = 1.0 / (row_sum(s, x, Squares(mean)) / n + group.eps).sqrt();
-        let affine = Affine { mean, inverse, one: 0.0 };
+        // -0 added to a weight is the weight, of either sign of 0.
+        let affine = Affine { mean, inverse, one: -0.0 };
         for channel in 0..x.len() / group.space {
             let at = channel * group.space;
             let (x, mut out) = (Operand::Row(x.slice(at, group.space)), out.slice(at, group.space));

@@ -54,7 +54,7 @@ impl RowOp<4> for Norm {
             Statistics::Rms => 0.0,
         };
         let inverse = 1.0 / (row_sum(s, x, Squares(mean)) / n + self.eps).sqrt();
-        let (one, scale) = if self.one_plus { (1.0, scale.or(0.0)) } else { (0.0, scale.or(1.0)) };
+        let (one, scale) = if self.one_plus { (1.0, scale.or(0.0)) } else { (-0.0, scale.or(1.0)) };
         // What is missing changes no bit: 1 as a factor, -0 as a summand.
         fill(s, Affine { mean, inverse, one }, [Operand::Row(x), scale, shift.or(-0.0)], &mut out);
     }

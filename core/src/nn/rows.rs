@@ -8,7 +8,7 @@ use super::lanes::{Lanes, Operand, Target, fill};
 use super::stored::{Rows, RowsMut};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result};
-use crate::tensor::{Floats, FloatsMut};
+use crate::tensor::{Dtype, Floats, FloatsMut};
 use crate::threads;
 
 /// An operation from `N` operands of a row to a row.
@@ -17,8 +17,10 @@ pub(crate) trait RowOp<const N: usize>: Copy + Send + Sync {
     const COST: u64;
     /// Whether an element depends on what lies at its place alone: then rows may be cut.
     const ELEMENTWISE: bool = false;
-    /// Whether it needs room for a row of f32.
-    const ROOM: bool = false;
+    /// Whether it needs room for a row of f32 where the output has this type.
+    fn needs_room(self, _: Dtype) -> bool {
+        false
+    }
     /// Fills `out`, and `sum` where the call has one. Implementations are `#[inline(always)]`.
     fn run<S: Simd>(self, s: S, from: [Operand; N], sum: Option<Target>, out: Target, room: &mut [f32]);
 }
@@ -183,12 +185,13 @@ impl<const N: usize> All<'_, N> {
             || sum.as_ref().is_some_and(|x| apart(x.strides()));
         let part = if O::ELEMENTWISE && copied { width.min(PART) } else { width };
         let copies = if copied { N + 2 } else { 0 };
+        let rooms = copies + usize::from(op.needs_room(out.dtype()));
         let whole = Piece { at: [0; 4], out, sum };
         let axes = if O::ELEMENTWISE { 4 } else { 3 };
         let tasks = Tasks { stack: [Some(whole), None, None, None], axes, size: task_size(past) };
         let inputs = &inputs;
         threads::for_each(tasks, work, |piece| {
-            threads::with_scratch((copies + usize::from(O::ROOM)) * line(part), |scratch| {
+            threads::with_scratch(rooms * line(part), |scratch| {
                 dispatch(Run { op, inputs, piece, part, past, scratch });
             });
         });
@@ -258,10 +261,13 @@ impl<O: RowOp<N>, const N: usize> Kernel for Run<'_, '_, '_, O, N> {
     fn run<S: Simd>(self, s: S) {
         let Run { op, inputs, piece, part, past, scratch } = self;
         let Piece { at, mut out, mut sum } = piece;
+        // A copy of what lies apart is read again at once.
+        let past = past && out.strides()[3] == 1;
+        let for_op = op.needs_room(out.dtype());
         let [outer, inner, rows, width] = *out.shape() else { unreachable!("four axes") };
         let mut rooms = scratch.chunks_exact_mut(line(part));
         let mut room = || rooms.next().unwrap_or_default();
-        let for_op = if O::ROOM { room() } else { Default::default() };
+        let for_op = if for_op { room() } else { Default::default() };
         let (for_out, for_sum) = (room(), room());
         let mut copies: [&mut [f32]; N] = std::array::from_fn(|_| room());
         let whole = part >= width;

@@ -8,7 +8,7 @@ use super::sum::{Plain, Term, row_sum};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
 use crate::math::{exp, log};
-use crate::tensor::{Floats, FloatsMut, Row, RowMut};
+use crate::tensor::{Dtype, Floats, FloatsMut, Row, RowMut};
 
 #[derive(Clone, Copy)]
 struct Softmax {
@@ -18,7 +18,9 @@ struct Softmax {
 
 impl RowOp<1> for Softmax {
     const COST: u64 = 50;
-    const ROOM: bool = true;
+    fn needs_room(self, out: Dtype) -> bool {
+        !self.log && out != Dtype::F32
+    }
     #[inline(always)]
     fn run<S: Simd>(self, s: S, [x]: [Operand; 1], _: Option<Target>, mut out: Target, room: &mut [f32]) {
         let Operand::Row(x) = x else { unreachable!("softmax is not in place") };
@@ -32,14 +34,25 @@ impl RowOp<1> for Softmax {
                 s.store(log(s, s.splat(sum)), &mut logs);
             }
             fill(s, Below(base, logs[0]), [Operand::Row(x)], &mut out);
+        } else if let RowMut::F32(exps) = &mut out.row {
+            // Exponentials take the place of the result, which is read again at once.
+            out.past = false;
+            fill(s, Exp(base), [Operand::Row(x)], &mut Target { row: RowMut::F32(exps), past: false });
+            let sum = row_sum(s, Row::F32(exps), Plain);
+            fill(s, Times(inverse(sum)), [Operand::Held], &mut out);
         } else {
             let room = &mut room[..x.len()];
             fill(s, Exp(base), [Operand::Row(x)], &mut Target { row: RowMut::F32(room), past: false });
             let sum = row_sum(s, Row::F32(room), Plain);
-            let inverse = if sum == 0.0 { 0.0 } else { 1.0 / sum };
-            fill(s, Times(inverse), [Operand::Row(Row::F32(room))], &mut out);
+            fill(s, Times(inverse(sum)), [Operand::Row(Row::F32(room))], &mut out);
         }
     }
+}
+
+/// What exponentials are multiplied by; 0 where there is none.
+#[inline(always)]
+fn inverse(sum: f32) -> f32 {
+    if sum == 0.0 { 0.0 } else { 1.0 / sum }
 }
 
 /// `e^(x - base)`

@@ -215,6 +215,7 @@ fn bits_are_those_of_the_definition_at_every_level_thread_count_and_schedule() {
 fn every_gradient_is_within_its_bound_of_f64() {
     let slopes = [0.5, 0.25, 0.0, -0.1];
     let bias = super::super::option_tests::bias(7, [1, 4, 70, 260]);
+    let every = super::super::option_tests::bias(8, [2, 4, 70, 260]);
     for shape in [[2, 4, 2, 70, 260, 64, 40], [1, 4, 4, 40, 77, 128, 128]] {
         let x = halves(shape);
         for (n, o) in [
@@ -222,11 +223,12 @@ fn every_gradient_is_within_its_bound_of_f64() {
             AttentionOptions { causal: true, soft_cap: Some(3.0), ..Default::default() },
             AttentionOptions { alibi_slopes: Some(&slopes), window_right: Some(5), ..Default::default() },
             AttentionOptions { bias: Some(bias.view()), ..Default::default() },
+            AttentionOptions { bias: Some(every.view()), ..Default::default() },
         ]
         .into_iter()
         .enumerate()
         {
-            if n == 3 && shape[3] != 70 {
+            if n >= 3 && shape[3] != 70 {
                 continue;
             }
             let [b, h, _, lq, lk, ..] = x.shape();
@@ -267,4 +269,34 @@ fn every_gradient_is_within_its_bound_of_f64() {
             }
         }
     }
+}
+
+/// One of the four in another type: no pairs, the bits of numbers that were widened before.
+#[test]
+fn another_type_among_the_four_is_computed_in_f32() {
+    let x = halves([2, 4, 2, 70, 130, 17, 24]);
+    let o = AttentionOptions { causal: true, ..Default::default() };
+    let (out, lse) = forward(&x, &o);
+    let want = super::tests::scheduled(&x, out.view(), &lse, &o, None);
+    let [q, k, v] = [&x.q, &x.k, &x.v].map(|x| x.mapv(bf16::from_f32));
+    let [mut dq, mut dk, mut dv] = [&x.q, &x.k, &x.v].map(|x| Array4::from_elem(x.dim(), f32::NAN));
+    let arguments = Arguments {
+        q: q.view().into(),
+        k: k.view().into(),
+        v: v.view().into(),
+        out: out.view().into(),
+        lse: lse.view(),
+        dout: x.dout.view().into(),
+        options: &o,
+        dq: dq.view_mut().into(),
+        dk: dk.view_mut().into(),
+        dv: dv.view_mut().into(),
+        dbias: None,
+    };
+    arguments.run(None).unwrap();
+    for (got, want) in [(&dq, &want.dq), (&dk, &want.dk), (&dv, &want.dv)] {
+        assert_eq!(bits(got), bits(want));
+    }
+    let pairs = backward(&x, &(out, lse), &o, None);
+    assert!(bits(&pairs.dq) != bits(&dq) && bits(&pairs.dk) != bits(&dk) && bits(&pairs.dv) != bits(&dv));
 }

@@ -90,7 +90,8 @@ impl Rbm {
             [] => vec![1.0],
             all => all.iter().map(|b| *b as f32).collect(),
         };
-        let (size, units) = (block_rows(rows), self.hidden());
+        let units = self.hidden();
+        let size = block_rows(rows, units);
         let mut all_hidden = hidden.map(|h| h.chunks_mut(size * units));
         let blocks = v.chunks_mut(size * self.visible()).zip(seeds.chunks(size));
         let blocks = blocks.map(|(v, seeds)| {
@@ -101,7 +102,7 @@ impl Rbm {
             .saturating_mul(4 * self.visible() as u64 + 64)
             .saturating_mul(units as u64)
             .saturating_mul(u64::from(steps));
-        share(rows, blocks.enumerate(), work, |(block, Block { v, seeds, hidden })| {
+        share(rows <= size, blocks.enumerate(), work, |(block, Block { v, seeds, hidden })| {
             let first = block * size % ladder.len();
             match hidden {
                 Some(h) => self.walk(v, h, seeds, first_step, steps, &ladder, first),

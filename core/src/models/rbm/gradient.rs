@@ -13,8 +13,9 @@ use crate::threads;
 const TILE: usize = 256;
 /// Hidden units are padded to this many.
 const LANES: usize = 32;
-/// Visible units a task.
+/// Visible units a task, and the numbers of scratch memory (4 MiB) that make it fewer.
 const STRIP: usize = 24;
+const MOST_SCRATCH: usize = 1 << 20;
 
 /// Rows of data or of chains: some of them, with the probabilities of their hidden units.
 struct Side {
@@ -83,10 +84,11 @@ impl Rbm {
             }
             let sides = &sides;
             let work = 4 * weights.len() as u64 * tiles[0].nrows().max(tiles[1].nrows()) as u64;
-            let strips = weights.chunks_mut(STRIP * hidden).enumerate();
+            let size = (MOST_SCRATCH / 2 / padded).clamp(1, STRIP);
+            let strips = weights.chunks_mut(size * hidden).enumerate();
             threads::for_each(strips, work, |(strip, out)| {
-                threads::with_scratch(2 * STRIP * padded, |room| {
-                    dispatch(Products { tiles, sides, first: strip * STRIP, hidden, padded, out, room });
+                threads::with_scratch(2 * size * padded, |room| {
+                    dispatch(Products { tiles, sides, first: strip * size, hidden, padded, out, room });
                 });
             });
         }
@@ -127,7 +129,7 @@ struct Products<'a> {
     padded: usize,
     /// `[strip, hidden]`
     out: &'a mut [f32],
-    /// Twice `[STRIP, padded]`.
+    /// Twice `[strip, padded]`.
     room: &'a mut [f32],
 }
 
@@ -138,7 +140,7 @@ impl Kernel for Products<'_> {
     fn run<S: Simd>(self, s: S) {
         let Products { tiles, sides, first, hidden, padded, out, room } = self;
         let strip = out.len() / hidden;
-        let (data, chain) = room.split_at_mut(STRIP * padded);
+        let (data, chain) = room.split_at_mut(room.len() / 2);
         product(s, tiles[0], &sides[0], first, strip, padded, data);
         product(s, tiles[1], &sides[1], first, strip, padded, chain);
         let rows = data.chunks_exact(padded).zip(chain.chunks_exact(padded));

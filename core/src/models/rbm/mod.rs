@@ -203,11 +203,11 @@ impl Rbm {
     /// `out = f(row, v, what the hidden units sum up)` of every row.
     fn sums(&self, v: &[f32], out: &mut [f64], f: impl Fn(usize, &[f32], &[f32]) -> f64 + Sync) {
         let (visible, hidden, rows) = (self.visible(), self.hidden(), out.len());
-        let size = block_rows(rows);
+        let size = block_rows(rows, hidden);
         // A logarithm and an exponential in f64 a unit.
         let work = rows as u64 * hidden as u64 * (2 * visible as u64 + 100);
         let blocks = v.chunks(size * visible).zip(out.chunks_mut(size)).enumerate();
-        share(rows, blocks, work, |(block, (v, out))| {
+        share(rows <= size, blocks, work, |(block, (v, out))| {
             threads::with_scratch(out.len() * hidden, |sums| {
                 linear_rows(v, out.len(), &self.up, Activation::None, sums);
                 let rows = v.chunks_exact(visible).zip(sums.chunks_exact(hidden)).zip(out);
@@ -230,24 +230,27 @@ fn probabilities(
     check_shape("out", out.shape(), &[rows, to])?;
     let out = out.as_slice_mut().ok_or_else(|| apart("out"))?;
     check_units(arg, x, from, Units::Any)?;
-    let size = block_rows(rows);
+    let size = block_rows(rows, to);
     let work = out.len() as u64 * (2 * from as u64 + 40);
-    share(rows, x.chunks(size * from).zip(out.chunks_mut(size * to)), work, |(x, out)| {
+    share(rows <= size, x.chunks(size * from).zip(out.chunks_mut(size * to)), work, |(x, out)| {
         linear_rows(x, out.len() / to, layer, Activation::None, out);
         dispatch(Probabilities(out));
     });
     Ok(())
 }
 
-/// Rows a task takes through all that is done with them.
-fn block_rows(rows: usize) -> usize {
+/// Rows a task takes through all that is done with them, and through `width` numbers of scratch memory each.
+fn block_rows(rows: usize, width: usize) -> usize {
     const MOST: usize = 96;
-    rows.div_ceil(2 * threads::num_threads()).next_multiple_of(12).clamp(1, MOST)
+    /// 4 MiB.
+    const MOST_SCRATCH: usize = 1 << 20;
+    let most = (MOST_SCRATCH / width).clamp(1, MOST);
+    rows.div_ceil(2 * threads::num_threads()).next_multiple_of(12).clamp(1, most)
 }
 
-/// Blocks of `rows` go to the threads; those of a single one to the layers that it meets.
-fn share<T: Send>(rows: usize, blocks: impl Iterator<Item = T> + Send, work: u64, f: impl Fn(T) + Sync) {
-    if rows <= block_rows(rows) {
+/// Blocks of rows go to the threads; a `single` one to the layers that it meets.
+fn share<T: Send>(single: bool, blocks: impl Iterator<Item = T> + Send, work: u64, f: impl Fn(T) + Sync) {
+    if single {
         return blocks.for_each(f);
     }
     threads::for_each(blocks, work, f);

@@ -43,7 +43,7 @@ fn rbm_hidden_probabilities<'a>(env: Env<'a>, rbm: Handle<RbmRef>, v: Input<'a>)
     let _fp = FpEnv::enter();
     let v = Tensor::new("v", &v)?;
     let v = v.view::<Ix2>(VISIBLE)?;
-    let mut out = Output::new("out", &[v.nrows(), rbm.0.hidden()])?;
+    let mut out = Output::new("out", &[v.len() / rbm.0.visible(), rbm.0.hidden()])?;
     rbm.0.hidden_probabilities(v, out.view::<Ix2>()?)?;
     Ok(out.into_term(env))
 }
@@ -53,7 +53,7 @@ fn rbm_visible_probabilities<'a>(env: Env<'a>, rbm: Handle<RbmRef>, h: Input<'a>
     let _fp = FpEnv::enter();
     let h = Tensor::new("h", &h)?;
     let h = h.view::<Ix2>(HIDDEN)?;
-    let mut out = Output::new("out", &[h.nrows(), rbm.0.visible()])?;
+    let mut out = Output::new("out", &[h.len() / rbm.0.hidden(), rbm.0.visible()])?;
     rbm.0.visible_probabilities(h, out.view::<Ix2>()?)?;
     Ok(out.into_term(env))
 }
@@ -97,7 +97,7 @@ fn rbm_gibbs<'a>(
     let mut v = Output::stale("v", &[start.nrows(), start.ncols()])?;
     v.view::<Ix2>()?.assign(&start);
     let mut h = match hidden {
-        true => Some(Output::new("hidden", &[start.nrows(), rbm.0.hidden()])?),
+        true => Some(Output::new("hidden", &[start.len() / rbm.0.visible(), rbm.0.hidden()])?),
         false => None,
     };
     let to = h.as_mut().map(Output::view::<Ix2>).transpose()?;
