@@ -24,7 +24,7 @@ CACHE = os.path.join(VENV, "dgm")  # what is compiled here: the probe, the Rust 
 PYTHON = os.path.join(VENV, "bin", "python")
 # Compiled for this machine, where a wheel is compiled for any.
 NATIVE = {"libggml-python": "0.20.2.post1"}
-GROUPS = {"sampling": ["step", "noise", "chains", "door"],
+GROUPS = {"sampling": ["step", "noise", "chains", "ode", "door"],
           "forward": ["gemm", "gemv", "tiny", "memory", "dit", "digits"],
           "attention": ["prefill", "causal", "small", "cross", "tiny", "headsize", "decode", "option",
                         "backward", "scaling", "memory"]}

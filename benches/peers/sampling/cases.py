@@ -10,6 +10,7 @@ import torch
 
 from harness.measure import Timed
 
+from . import ode
 from .chains import chains, check_chains
 from .ours import Run
 
@@ -183,4 +184,7 @@ CASES = [
     ("DPM++2M step", "step", multistep, check_multistep, 1e-5),
     ("normals", "noise", normals, check_normals, 1e-2),
     ("ULA, 10,000 chains, 1,000 steps", "chains", chains, check_chains, 0.1),
+    # torchdiffeq has no Tsit5: its best of that order stands beside it.
+    *((f"{name}, 1,000 points in the plane", "ode", ode.case(solver, method), ode.check(solver), 1e-4)
+      for name, solver, method in [("Bosh3", "bosh3", "bosh3"), ("Dopri5", "dopri5", "dopri5"), ("Tsit5", "tsit5", "dopri5")]),
 ]

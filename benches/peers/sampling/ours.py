@@ -4,9 +4,9 @@ import ctypes
 
 import torch
 
-PROCESS = {"flow": 0, "vp": 1, "target": 15}
+PROCESS = {"flow": 0, "vp": 1, "ode": 12, "target": 15}
 PREDICTION = {"epsilon": 0, "x0": 1, "velocity": 3, "score": 4}
-SOLVER = {"euler": 0, "dpmpp_2m": 6, "ula": 52}
+SOLVER = {"euler": 0, "dpmpp_2m": 6, "bosh3": 8, "dopri5": 44, "tsit5": 45, "ula": 52}
 NON_FINITE = {"refuse": 0, "propagate": 1}
 
 
@@ -37,13 +37,15 @@ class Request(ctypes.Structure):
 class Run:
     """A run over one row of `elements` numbers that starts again where it ends."""
 
-    def __init__(self, engine, x, steps, process, prediction, solver, guidance=1.0, non_finite="refuse"):
+    def __init__(self, engine, x, steps, process, prediction, solver, non_finite="refuse", **fields):
         self.engine, elements = engine, x.numel()
         options = PlanOptions()
         engine.plan_options_init(options, ctypes.c_size_t(ctypes.sizeof(options)))
         options.process, options.prediction = PROCESS[process], PREDICTION[prediction]
-        options.solver, options.steps, options.guidance = SOLVER[solver], steps, guidance
+        options.solver, options.steps = SOLVER[solver], steps
         options.non_finite = NON_FINITE[non_finite]
+        for name, value in fields.items():
+            setattr(options, name, value)
         self.plan = ctypes.c_void_p()
         engine.plan_compile(ctypes.byref(options), ctypes.byref(self.plan))
         floats, size = ctypes.c_size_t(), ctypes.c_size_t()
@@ -52,9 +54,11 @@ class Run:
         engine.plan_run_size(self.plan, one, ctypes.byref(size))
         self.state = torch.zeros(floats.value)
         self.run = ctypes.create_string_buffer(size.value)
-        seed = ctypes.c_uint64(7)
-        engine.run_start(self.plan, ctypes.byref(seed), one, n, ctypes.c_void_p(x.data_ptr()), self.run, size,
-                         ctypes.c_void_p(self.state.data_ptr()), floats)
+        seed = (ctypes.c_uint64 * 1)(7)
+        self.first = x.clone()  # what a run starts from stays where it is
+        self.start = engine.bind("run_start", self.plan, seed, one, n, ctypes.c_void_p(self.first.data_ptr()), self.run,
+                                 size, ctypes.c_void_p(self.state.data_ptr()), floats)
+        self.start()
         self.begin = bytes(self.run)
         self.request = Request(ctypes.sizeof(Request))
         self.x = self.state[:elements]
