@@ -718,6 +718,16 @@
 #define DGM_SOLVER_ANNEALED_LANGEVIN 55
 
 /**
+ * DPM-Solver-12 in lambda with step-size control and rejection for each row: the step of order 2, its error against order 1; from the noisiest to the least noisy level (Lu 2022a; k-diffusion's DPM adaptive of order 2).
+ */
+#define DGM_SOLVER_DPM_12 56
+
+/**
+ * DPM-Solver-23 likewise: the step of order 3, its error against order 2 (k-diffusion's DPM adaptive).
+ */
+#define DGM_SOLVER_DPM_23 57
+
+/**
  * As uniform without rounding; flow: from the first level to sigma_min, then 0.
  */
 #define DGM_SPACING_LINSPACE 3
@@ -1259,7 +1269,7 @@ typedef struct {
      */
     double atol;
     /**
-     * Adaptive solvers: first step size in model time; 0 (default) chooses: Bosh3 a twentieth of the span, the others from the first slopes.
+     * Adaptive solvers: first step size in model time; 0 (default) chooses: Bosh3 a twentieth of the span, the others from the first slopes; Dpm12, Dpm23: in lambda, 0 is 0.05.
      */
     double h_init;
     /**
@@ -1463,7 +1473,7 @@ typedef struct {
      */
     double t_end;
     /**
-     * Adaptive solvers: one to three exponents p of step-size control, a step growing by 0.9 e^(-p1/k) e1^(-p2/k) e2^(-p3/k) with the errors of the last three accepted steps and k the order of the error, 3 or 5 (Soderlind 2003). 1 is I control, 0.7 -0.4 PI, 0.25 0.5 0.25 the filter H312. NULL (default): PI for Bosh3, I for the others.
+     * Adaptive solvers: one to three exponents p of step-size control, a step growing by 0.9 e^(-p1/k) e1^(-p2/k) e2^(-p3/k) with the errors of the last three accepted steps and k the order of the error, 3 or 5 (Soderlind 2003). 1 is I control, 0.7 -0.4 PI, 0.25 0.5 0.25 the filter H312. NULL (default): PI for Bosh3, I for the others. Dpm12, Dpm23: k 2 and 3, and the step grows by 1 + atan(p - 1) with p the product without its 0.9.
      */
     const double *controller;
     /**
@@ -1502,6 +1512,14 @@ typedef struct {
      * What adaptation aims at, 0.01 to 0.99; 0 is 0.574 for mala, 0.8 for hmc. Default 0.
      */
     double target_accept;
+    /**
+     * Adaptive solvers: up to 1000 times inside the walk, in its order, at which steps end, because the model jumps there: a step towards one is cut short, its last evaluation is asked for just before (the f32 next to the time), the next step begins with one just after. NULL (default) for none. Copied.
+     */
+    const double *stop_at;
+    /**
+     * Number of stop_at.
+     */
+    size_t stop_at_len;
 } dgm_plan_options;
 
 /**

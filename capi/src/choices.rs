@@ -188,6 +188,10 @@ pub const DGM_SOLVER_MALA: i32 = 53;
 pub const DGM_SOLVER_HMC: i32 = 54;
 /// Annealed Langevin: corrector_steps steps at every noise level of step_size sigma^2 (Song & Ermon 2019).
 pub const DGM_SOLVER_ANNEALED_LANGEVIN: i32 = 55;
+/// DPM-Solver-12 in lambda with step-size control and rejection for each row: the step of order 2, its error against order 1; from the noisiest to the least noisy level (Lu 2022a; k-diffusion's DPM adaptive of order 2).
+pub const DGM_SOLVER_DPM_12: i32 = 56;
+/// DPM-Solver-23 likewise: the step of order 3, its error against order 2 (k-diffusion's DPM adaptive).
+pub const DGM_SOLVER_DPM_23: i32 = 57;
 
 /// As uniform without rounding; flow: from the first level to sigma_min, then 0.
 pub const DGM_SPACING_LINSPACE: i32 = 3;

@@ -139,7 +139,9 @@ fn structs_lie_as_c_sees_them() {
             step_size,
             leapfrog,
             warmup,
-            target_accept
+            target_accept,
+            stop_at,
+            stop_at_len
         }
     );
     layout!(

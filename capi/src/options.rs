@@ -43,7 +43,7 @@ pub struct dgm_plan_options {
     pub rtol: f64,
     /// Adaptive solvers: absolute tolerance; default 1e-4.
     pub atol: f64,
-    /// Adaptive solvers: first step size in model time; 0 (default) chooses: Bosh3 a twentieth of the span, the others from the first slopes.
+    /// Adaptive solvers: first step size in model time; 0 (default) chooses: Bosh3 a twentieth of the span, the others from the first slopes; Dpm12, Dpm23: in lambda, 0 is 0.05.
     pub h_init: f64,
     /// Model times instead of a spacing, strictly descending; NULL (default) for none. Copied.
     pub times: *const f64,
@@ -145,7 +145,7 @@ pub struct dgm_plan_options {
     pub t_start: f64,
     /// Ode and Sde: where it ends, before or after t_start. Default 1.
     pub t_end: f64,
-    /// Adaptive solvers: one to three exponents p of step-size control, a step growing by 0.9 e^(-p1/k) e1^(-p2/k) e2^(-p3/k) with the errors of the last three accepted steps and k the order of the error, 3 or 5 (Soderlind 2003). 1 is I control, 0.7 -0.4 PI, 0.25 0.5 0.25 the filter H312. NULL (default): PI for Bosh3, I for the others.
+    /// Adaptive solvers: one to three exponents p of step-size control, a step growing by 0.9 e^(-p1/k) e1^(-p2/k) e2^(-p3/k) with the errors of the last three accepted steps and k the order of the error, 3 or 5 (Soderlind 2003). 1 is I control, 0.7 -0.4 PI, 0.25 0.5 0.25 the filter H312. NULL (default): PI for Bosh3, I for the others. Dpm12, Dpm23: k 2 and 3, and the step grows by 1 + atan(p - 1) with p the product without its 0.9.
     pub controller: *const f64,
     /// Number of controller.
     pub controller_len: usize,
@@ -165,6 +165,10 @@ pub struct dgm_plan_options {
     pub warmup: i64,
     /// What adaptation aims at, 0.01 to 0.99; 0 is 0.574 for mala, 0.8 for hmc. Default 0.
     pub target_accept: f64,
+    /// Adaptive solvers: up to 1000 times inside the walk, in its order, at which steps end, because the model jumps there: a step towards one is cut short, its last evaluation is asked for just before (the f32 next to the time), the next step begins with one just after. NULL (default) for none. Copied.
+    pub stop_at: *const f64,
+    /// Number of stop_at.
+    pub stop_at_len: usize,
 }
 
 // SAFETY: repr(C), the size first, no padding, any bits are a value (the pointer is not followed
@@ -251,6 +255,8 @@ impl From<&PlanOptions> for dgm_plan_options {
             leapfrog: o.leapfrog as i64,
             warmup: o.warmup as i64,
             target_accept: o.target_accept,
+            stop_at: std::ptr::null(),
+            stop_at_len: 0,
         }
     }
 }
@@ -358,5 +364,7 @@ pub(crate) unsafe fn convert(o: &dgm_plan_options) -> Result<PlanOptions> {
         leapfrog: count("leapfrog", o.leapfrog)?,
         warmup: count("warmup", o.warmup)?,
         target_accept: o.target_accept,
+        // SAFETY: as above.
+        stop_at: unsafe { list("stop_at", o.stop_at, o.stop_at_len) }?,
     })
 }

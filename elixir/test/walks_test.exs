@@ -50,7 +50,7 @@ defmodule DGM.WalksTest do
     plan = Plan.compile(opts)
     seeds = for row <- 0..2, do: hd(Random.row_seeds(7 + row, 1))
     run = Sampler.start(plan, seeds, elements)
-    {run, seen} = steps(run, opts[:solver] in [:bosh3, :dopri5, :tsit5], [])
+    {run, seen} = steps(run, opts[:solver] in [:bosh3, :dopri5, :tsit5, :dpm_12, :dpm_23], [])
     seen = Enum.reverse([Sampler.result(run).data | seen])
     size = 4 * elements
 
@@ -72,6 +72,14 @@ defmodule DGM.WalksTest do
     end
   end
 
+  # Where one number, 1 at first, comes to.
+  defp told(plan, f) do
+    run = Sampler.start(plan, [1], 1, x: Tensor.new([[1.0]]))
+    run = Sampler.finish(run, fn request, _x, _times -> Tensor.new([[f.(request.t)]]) end)
+    [[x]] = Tensor.to_list(Sampler.result(run))
+    x
+  end
+
   defp two_outputs?(run), do: Plan.options(run.plan)[:process] == :sde
 
   defp with_second(x, y, elements) do
@@ -90,7 +98,7 @@ defmodule DGM.WalksTest do
   defp value(:clip, _default, text), do: number(text)
 
   defp value(key, _default, text)
-       when key in [:times, :sigmas, :betas, :restart, :controller, :save_at],
+       when key in [:times, :sigmas, :betas, :restart, :controller, :save_at, :stop_at],
        do: text |> String.split(",") |> Enum.map(&number/1)
 
   defp value(_key, default, text) when is_boolean(default), do: text == "true"
@@ -150,11 +158,26 @@ defmodule DGM.WalksTest do
 
     assert Sampler.saved(Sampler.start(Plan.compile(), [1], 3)).shape == {0, 1, 3}
 
+    # Steps end where the slope jumps.
+    for solver <- [:bosh3, :dopri5, :tsit5] do
+      plan = Plan.compile(process: :ode, solver: solver, stop_at: [0.25, 0.75])
+      jump = fn t -> if t < 0.25, do: 1.0, else: if(t < 0.75, do: -2.0, else: 3.0) end
+      assert_in_delta told(plan, jump), 1.0, 1.0e-6
+    end
+
+    for solver <- [:dpm_12, :dpm_23] do
+      plan = Plan.compile(process: :ve, prediction: :x0, solver: solver)
+      assert_in_delta told(plan, fn _t -> 0.0 end), 0.01 / 50, 1.0e-6
+    end
+
     for {bad, name} <- [
           {[solver: :ddim], "solver"},
           {[t_end: 0.0], "t_end"},
           {[solver: :tsit5, save_at: [2.0]], "save_at"},
-          {[solver: :tsit5, controller: [0.0]], "controller"}
+          {[solver: :tsit5, controller: [0.0]], "controller"},
+          {[solver: :tsit5, stop_at: [1.0]], "stop_at"},
+          {[solver: :heun, stop_at: [0.5]], "stop_at"},
+          {[solver: :dpm_23], "solver"}
         ] do
       assert_raise ArgumentError, ~r/#{name}/, fn -> Plan.compile([process: :ode] ++ bad) end
     end

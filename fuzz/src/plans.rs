@@ -15,7 +15,7 @@ pub fn options(b: &mut Bytes) -> PlanOptions {
         ..Default::default()
     };
     for _ in 0..b.below(4) {
-        match b.below(26) {
+        match b.below(27) {
             0 => o.steps = b.number() as usize,
             1 => o.shift = b.float(),
             2 => o.eta = b.float(),
@@ -47,6 +47,7 @@ pub fn options(b: &mut Bytes) -> PlanOptions {
                 let all = dgm_core::sampling::Likelihood::ALL;
                 o.likelihood = all[b.below(all.len())];
             }
+            25 => o.stop_at = Some((1..b.below(4)).map(|i| 1.0 - i as f64 * f64::from(b.u8()) / 512.0).collect()),
             24 => o.non_finite = dgm_core::sampling::NonFinite::Propagate,
             22 => (o.leapfrog, o.warmup) = (b.below(9), b.below(9)),
             23 => (o.step_size, o.target_accept) = (b.float(), b.float()),

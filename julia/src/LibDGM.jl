@@ -143,6 +143,8 @@ const DGM_SOLVER_ULA = 52
 const DGM_SOLVER_MALA = 53
 const DGM_SOLVER_HMC = 54
 const DGM_SOLVER_ANNEALED_LANGEVIN = 55
+const DGM_SOLVER_DPM_12 = 56
+const DGM_SOLVER_DPM_23 = 57
 const DGM_SPACING_LINSPACE = 3
 const DGM_SPACING_KARRAS = 4
 const DGM_SPACING_EXPONENTIAL = 5
@@ -337,6 +339,8 @@ struct dgm_plan_options
     leapfrog::Int64
     warmup::Int64
     target_accept::Float64
+    stop_at::Ptr{Float64}
+    stop_at_len::Csize_t
 end
 
 struct dgm_request

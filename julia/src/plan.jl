@@ -50,9 +50,11 @@ a published model is sampled with (`docs/SAMPLERS.md` lists them).
 - `per_row`: rows at times of their own, see [`select!`](@ref DGMKernels.select!).
 - `beta_start`, `beta_end`, `betas`, `train_steps`: of the VP processes.
 - `original_steps`, `time_scale`: of LCM and TCD.
-- `rtol`, `atol`, `h_init`, `max_evals`: error control, first step and limit of `:bosh3`, `:dopri5`, `:tsit5`;
+- `rtol`, `atol`, `h_init`, `max_evals`: error control, first step and limit of `:bosh3`, `:dopri5`, `:tsit5`,
+  `:dpm_12`, `:dpm_23` (the last two step in lambda);
   `controller`: exponents of their step sizes, `[1]`, `[0.7, -0.4]` ...; `save_at`: times at which they keep the
-  sample, see [`saved`](@ref DGMKernels.saved).
+  sample, see [`saved`](@ref DGMKernels.saved) (not `:dpm_12`, `:dpm_23`); `stop_at`: times at which their steps end,
+  because the model jumps there.
 - `t_start`, `t_end`: of `process = :ode`, where the model is `dx/dt`, and `:sde`, where it is drift and diffusion,
   one after the other in the last dimension but one; `times` may ascend there.
 - `likelihood`: `$(join(map(repr, keys(LIKELIHOODS)), "`, `"))`, see [`log_density`](@ref DGMKernels.log_density).
@@ -90,7 +92,7 @@ Plan(; changes...) = Plan(default_options(LibDGM.dgm_plan_options_init, LibDGM.d
 const CHOICES = (process = PROCESSES, prediction = PREDICTIONS, solver = SOLVERS, spacing = SPACINGS,
                  final_sigma = FINAL_SIGMAS, shift_type = SHIFT_TYPES, guidance_mode = GUIDANCE_MODES,
                  likelihood = LIKELIHOODS, non_finite = NON_FINITES, noise = NOISES, variance = VARIANCES, compat = COMPATS)
-const LISTS = (:times, :sigmas, :betas, :restart, :controller, :save_at)
+const LISTS = (:times, :sigmas, :betas, :restart, :controller, :save_at, :stop_at)
 const FLAGS = (:zero_snr, :inpaint, :per_row)
 
 function compile(options; changes...)

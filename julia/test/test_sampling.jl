@@ -275,6 +275,20 @@ end
     @test_throws ArgumentError D.Plan(process = :ode, solver = :ddim)
     @test_throws ArgumentError D.Plan(t_end = 2)
     @test_throws ArgumentError D.Plan(process = :ode, solver = :dopri5, save_at = [2.0])
+    # Steps end where the slope jumps.
+    jump(x, t, request) = fill!(similar(x), t[1] < 0.25 ? 1 : t[1] < 0.75 ? -2 : 3)
+    for solver in (:bosh3, :dopri5, :tsit5)
+        plan = D.Plan(process = :ode, solver = solver, stop_at = [0.25, 0.75])
+        @test D.sample(1, jump, plan, (1, 1); x = zeros(Float32, 1, 1))[1] ≈ 0 atol = 1e-6
+    end
+    @test_throws ArgumentError D.Plan(process = :ode, solver = :dopri5, stop_at = [1.0])
+    @test_throws ArgumentError D.Plan(process = :ode, solver = :heun, stop_at = [0.5])
+    for solver in (:dpm_12, :dpm_23)
+        plan = D.Plan(process = :ve, prediction = :x0, solver = solver)
+        x = D.sample(1, (x, t, request) -> zero(x), plan, (1, 1); x = ones(Float32, 1, 1))
+        @test x[1] ≈ 0.01 / 50 atol = 1e-6
+        @test_throws ArgumentError D.Plan(process = :ode, solver = solver)
+    end
 end
 
 @testset "equations with noise" begin

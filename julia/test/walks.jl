@@ -36,7 +36,7 @@ function walk_hash(elements, options)
     seen = [Float32[] for _ in 1:3]
     keep(x) = foreach(r -> append!(seen[r], view(x, :, r)), 1:3)
     while (request = ask(run)) !== nothing
-        get(options, :solver, :euler) in (:bosh3, :dopri5, :tsit5) || keep(request.x)
+        get(options, :solver, :euler) in (:bosh3, :dopri5, :tsit5, :dpm_12, :dpm_23) || keep(request.x)
         y = halved(request.x, request.role)
         if plan.outputs == 2
             y = vcat(y, 0.25f0 .* request.x .+ 0.5f0)

@@ -69,9 +69,12 @@ pub fn walk(plan: &Plan, seeds: &[u64], dims: usize) -> Result<Vec<Path>> {
         let x = run.input(plan, &state)?;
         let model = if o.guidance != 1.0 && r.role == Role::Cond { &first } else { &all };
         for ((y, x), t) in y.chunks_mut(dims).zip(x.chunks(dims)).zip(&t) {
-            // Only adaptive flows have rows at different times.
-            let flow = o.process == Process::Flow && !r.uniform_t;
-            let (alpha, sigma) = if flow { (1.0 - f64::from(*t), f64::from(*t)) } else { (r.alpha, r.sigma) };
+            let (alpha, sigma) = if r.uniform_t {
+                (r.alpha, r.sigma)
+            } else {
+                let node = plan.level(f64::from(*t));
+                (node.alpha, node.sigma)
+            };
             let (x, y) = (ArrayView2::from_shape((1, dims), x)?, ArrayViewMut2::from_shape((1, dims), y)?);
             model.evaluate(o.prediction, alpha, sigma, o.sigma_data, x, y)?;
         }

@@ -301,6 +301,89 @@ static void two_guidances(void)
     dgm_plan_free(plan);
 }
 
+/* Asks and tells until the run is done, with the slope of `f`. */
+static void walk_with(dgm_plan *plan, const float *start, double (*f)(double t, double x))
+{
+    OK(dgm_plan_run_size(plan, ROWS, &run_size));
+    OK(dgm_plan_state_len(plan, ROWS, N, &state_len));
+    CHECK(run_size <= sizeof run && state_len <= COUNT(state));
+    OK(dgm_run_start(plan, seeds, ROWS, N, start, run, run_size, state, state_len));
+    for (int calls = 0; calls < 2000; calls++) {
+        dgm_request r = new_request();
+        float *in = NULL;
+        OK(dgm_run_ask(plan, run, run_size, &r));
+        if (r.done)
+            return;
+        OK(dgm_run_input(plan, run, run_size, state, state_len, &in));
+        for (size_t k = 0; k < ROWS * N; k++)
+            y[k] = (float)f(r.t, in[k]);
+        OK(dgm_run_tell(plan, run, run_size, state, state_len, r.eval_id, y, ROWS * N));
+    }
+    CHECK(!"the run came to its end");
+}
+
+static double jump(double t, double x)
+{
+    (void)x;
+    CHECK((float)t != 0.25f && (float)t != 0.75f);
+    return t < 0.25 ? 1 : t < 0.75 ? -2 : 3;
+}
+
+static double no_data(double t, double x)
+{
+    (void)t;
+    (void)x;
+    return 0;
+}
+
+/* Steps that end where the slope jumps integrate it exactly; DPM-Solver takes x along its noise. */
+static void stops_and_lambda(void)
+{
+    static const double stops[] = {0.25, 0.75};
+    static const int32_t pairs[] = {DGM_SOLVER_BOSH3, DGM_SOLVER_DOPRI5, DGM_SOLVER_TSIT5},
+                         lambda[] = {DGM_SOLVER_DPM_12, DGM_SOLVER_DPM_23};
+    float start[ROWS * N];
+    const float *x = NULL;
+    dgm_plan_options o;
+    dgm_plan *plan = NULL;
+    for (size_t i = 0; i < ROWS * N; i++)
+        start[i] = 0.5f;
+    for (size_t s = 0; s < COUNT(pairs); s++) {
+        OK(dgm_plan_options_init(&o, sizeof o));
+        CHECK(!o.stop_at && o.stop_at_len == 0);
+        o.process = DGM_PROCESS_ODE;
+        o.solver = pairs[s];
+        o.stop_at = stops;
+        o.stop_at_len = COUNT(stops);
+        OK(dgm_plan_compile(&o, &plan));
+        walk_with(plan, start, jump);
+        OK(dgm_run_result(plan, run, run_size, state, state_len, &x));
+        for (size_t k = 0; k < ROWS * N; k++)
+            CHECK(fabs(x[k] - 0.5) < 1e-6);
+        dgm_plan_free(plan);
+        o.solver = DGM_SOLVER_HEUN;
+        FAILS(DGM_ERROR_ARGUMENT, "stop_at", dgm_plan_compile(&o, &plan));
+        o.solver = pairs[s];
+        o.stop_at_len = 0;
+        FAILS(DGM_ERROR_SHAPE, "stop_at", dgm_plan_compile(&o, &plan));
+    }
+    for (size_t s = 0; s < COUNT(lambda); s++) {
+        OK(dgm_plan_options_init(&o, sizeof o));
+        o.process = DGM_PROCESS_VE;
+        o.prediction = DGM_PREDICTION_X0;
+        o.solver = lambda[s];
+        OK(dgm_plan_compile(&o, &plan));
+        walk_with(plan, start, no_data);
+        OK(dgm_run_result(plan, run, run_size, state, state_len, &x));
+        for (size_t k = 0; k < ROWS * N; k++)
+            CHECK(fabs(x[k] - 0.5 * 0.01 / 50) < 1e-6);
+        dgm_plan_free(plan);
+        o.process = DGM_PROCESS_ODE;
+        o.prediction = DGM_PREDICTION_VELOCITY;
+        FAILS(DGM_ERROR_ARGUMENT, "solver", dgm_plan_compile(&o, &plan));
+    }
+}
+
 /* dx/dt = -x over three time units, kept on the way and at the end. */
 static void ode(void)
 {
@@ -738,6 +821,7 @@ int main(void)
     ode();
     sde();
     non_finite();
+    stops_and_lambda();
     log_density();
     chains();
     checkpoint();

@@ -5,9 +5,11 @@
 //! `h * clip(0.9 err^(-p1/k) err_1^(-p2/k) err_2^(-p3/k), 0.2, grow)` with the errors of the accepted
 //! steps before and an error of order k (Hairer & Wanner, Solving ODEs II, IV.2; Soderlind 2003), no
 //! growth right after a rejection; a rejected row retries with `h * clip(0.9 err^(-1/k), 0.2, 1)`.
-//! Time runs down, or up for an ode.
+//! Time runs down, or up for an ode. DPM-Solvers have a rule of their own, see [`Rule::limited`].
 
+use super::options::Solver;
 use super::plan::Plan;
+use super::solvers::pairs::Pair;
 
 const SAFETY: f64 = 0.9;
 const SHRINK: f64 = 0.2;
@@ -15,20 +17,24 @@ const SHRINK: f64 = 0.2;
 const LEAST_STEP: f64 = 1e-12;
 /// An error this small says nothing about its order.
 const LEAST_ERROR: f64 = 1e-8;
+/// A limited factor from which a step is accepted.
+const ACCEPTED: f64 = 0.81;
 /// Errors that are remembered.
 pub(super) const ERRORS: usize = 2;
 
 /// The controller of one row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Control {
-    /// Current time.
+    /// Current time, in lambda for the solvers that walk it.
     pub t: f64,
-    /// Size of the step being tried, positive, never past the end.
+    /// Size of the step being tried, positive, never past the end; cut short where a stop is nearer.
     pub h: f64,
-    /// Errors of the last accepted steps, newest first; 1 where there was none.
+    /// Errors of the last accepted steps, newest first; 1 where there was none (limited factors: 0).
     pub errors: [f64; ERRORS],
     /// Time at which the row finishes.
     pub end: f64,
+    /// The next stop, or the end: the step tried ends there at the latest.
+    pub goal: f64,
     /// The last try was rejected.
     pub rejected: bool,
     /// The row has arrived; nothing touches it any more.
@@ -41,18 +47,29 @@ pub(super) struct Rule {
     exponents: [f64; 3],
     order: f64,
     grow: f64,
+    /// Of DPM-Solvers: the factor is `1 + atan(p - 1)` with `p = err^(-p1/k) err_1^(-p2/k) err_2^(-p3/k)`, without
+    /// history that of the first try; a step is accepted where it is at least 0.81 (the form of k-diffusion).
+    limited: bool,
 }
 
 impl Plan {
     /// How this plan controls steps.
     pub(super) fn control(&self) -> Rule {
-        let pair = self.pair();
-        let mut exponents = pair.exponents;
+        let mut rule = match self.options().solver {
+            Solver::Dpm12 | Solver::Dpm23 => {
+                let order = if self.options().solver == Solver::Dpm12 { 2.0 } else { 3.0 };
+                Rule { exponents: [1.0, 0.0, 0.0], order, grow: f64::INFINITY, limited: true }
+            }
+            _ => {
+                let Pair { exponents, order, grow, .. } = *self.pair();
+                Rule { exponents, order, grow, limited: false }
+            }
+        };
         if let Some(own) = &self.options().controller {
-            exponents = [0.0; 3];
-            exponents.iter_mut().zip(own).for_each(|(e, own)| *e = *own);
+            rule.exponents = [0.0; 3];
+            rule.exponents.iter_mut().zip(own).for_each(|(e, own)| *e = *own);
         }
-        Rule { exponents, order: pair.order, grow: pair.grow }
+        rule
     }
 
     /// Whether more than one error is remembered.
@@ -61,18 +78,60 @@ impl Plan {
     }
 }
 
+impl Rule {
+    /// `error^(-p/k)`
+    fn power(&self, error: f64, p: f64) -> f64 {
+        if p == 0.0 { 1.0 } else { libm::pow(error, -p / self.order) }
+    }
+
+    /// A number times the powers of the last errors.
+    fn product(&self, scale: f64, error: f64, before: &[f64; ERRORS]) -> f64 {
+        let [p, p1, p2] = self.exponents;
+        scale * self.power(error, p) * self.power(before[0], p1) * self.power(before[1], p2)
+    }
+
+    /// An error as it is remembered: finite, and large enough to mean something.
+    fn measured(&self, error: f64) -> f64 {
+        match error.is_finite() {
+            // A NaN or infinite error comes from a step far too long.
+            false => f64::MAX,
+            true if self.limited => error + LEAST_ERROR,
+            true => error.max(LEAST_ERROR),
+        }
+    }
+
+    /// Whether an error can be one that was accepted.
+    pub(super) fn remembers(&self, error: f64) -> bool {
+        if self.limited { error >= 0.0 && error.is_finite() } else { (0.0..=1.0).contains(&error) }
+    }
+}
+
 impl Control {
     pub(super) fn new(plan: &Plan) -> Control {
-        let (t, end) = (plan.start().t, plan.end().t);
+        let (t, end) = plan.ends();
         let span = (t - end).abs();
-        let h = plan.options().h_init;
+        let h = plan.first_step();
         let h = if h > 0.0 { h } else { span / 20.0 };
-        Control { t, h: h.min(span), errors: [1.0; ERRORS], end, rejected: false, done: false }
+        let none = if plan.control().limited { 0.0 } else { 1.0 };
+        let errors = [none, if plan.remembers() { none } else { 1.0 }];
+        let mut control = Control { t, h: h.min(span), errors, end, goal: end, rejected: false, done: false };
+        control.aim(&plan.stops());
+        control
+    }
+
+    /// Finds the next stop.
+    pub(super) fn aim(&mut self, stops: &[f64]) {
+        let ahead = |stop: f64| self.direction() * (stop - self.t) > 0.0;
+        self.goal = stops.iter().copied().find(|&stop| ahead(stop)).unwrap_or(self.end);
     }
 
     /// The time a fraction of the way through the step; exactly the end when it is reached, and from then on.
     pub(super) fn time(&self, fraction: f64) -> f64 {
-        if fraction == 1.0 || self.done { self.next() } else { self.t + self.direction() * fraction * self.h }
+        if fraction == 1.0 || self.done {
+            self.next()
+        } else {
+            self.t + self.direction() * fraction * self.h.min(self.left())
+        }
     }
 
     fn direction(&self) -> f64 {
@@ -80,11 +139,16 @@ impl Control {
     }
 
     fn left(&self) -> f64 {
-        (self.t - self.end).abs()
+        (self.t - self.goal).abs()
     }
 
     pub(super) fn next(&self) -> f64 {
-        if self.h >= self.left() { self.end } else { self.t + self.direction() * self.h }
+        if self.h >= self.left() { self.goal } else { self.t + self.direction() * self.h }
+    }
+
+    /// Whether the step tried ends at a stop.
+    pub(super) fn meets_stop(&self) -> bool {
+        self.goal != self.end && self.h >= self.left()
     }
 
     /// The step as the solver sees it, next time less this one.
@@ -110,35 +174,39 @@ impl Control {
             if most <= 1e-15 { (before * 1e-3).max(1e-6) } else { libm::pow(0.01 / most, 1.0 / rule.order) };
         // A slope that is no number asks for the shortest step; the test of the step decides.
         let h = if h.is_finite() { h } else { before };
-        self.h = h.min(100.0 * before).min(self.left());
+        self.h = h.min(100.0 * before).min((self.t - self.end).abs());
     }
 
     /// Takes the error of the step tried; returns whether it is accepted.
-    pub(super) fn judge(&mut self, error: f64, rule: &Rule) -> bool {
-        // A NaN or infinite error comes from a step far too long.
-        let error = if error.is_finite() { error.max(LEAST_ERROR) } else { f64::MAX };
-        let accepted = error <= 1.0;
-        let tried = self.signed_step().abs();
-        let power = |error: f64, p: f64| if p == 0.0 { 1.0 } else { libm::pow(error, -p / rule.order) };
-        let factor = if accepted {
+    pub(super) fn judge(&mut self, error: f64, rule: &Rule, stops: &[f64]) -> bool {
+        let error = rule.measured(error);
+        let (accepted, factor) = if rule.limited {
+            if self.errors[0] == 0.0 {
+                self.errors = self.errors.map(|e| if e == 0.0 { error } else { e });
+            }
+            let factor = 1.0 + libm::atan(rule.product(1.0, error, &self.errors) - 1.0);
+            (factor >= ACCEPTED, factor)
+        } else if error <= 1.0 {
             let most = if self.rejected { 1.0 } else { rule.grow };
-            let [p, p1, p2] = rule.exponents;
-            let product = SAFETY * power(error, p) * power(self.errors[0], p1) * power(self.errors[1], p2);
-            product.clamp(SHRINK, most)
+            (true, rule.product(SAFETY, error, &self.errors).clamp(SHRINK, most))
         } else {
-            (SAFETY * power(error, 1.0)).clamp(SHRINK, 1.0)
+            (false, (SAFETY * rule.power(error, 1.0)).clamp(SHRINK, 1.0))
         };
+        let (tried, wanted) = (self.signed_step().abs(), self.h);
+        // A step that a stop cut short says little about the next one: what was wanted then is tried again.
+        let kept = if accepted && self.meets_stop() { wanted } else { 0.0 };
         if accepted {
             self.t = self.next();
             // What no exponent reads is not carried along.
             let before = if rule.exponents[2] == 0.0 { 1.0 } else { self.errors[0] };
             self.errors = [error, before];
             self.done = self.t == self.end;
+            self.aim(stops);
         }
         self.rejected = !accepted;
-        self.h = tried * factor;
+        self.h = (tried * factor).max(kept);
         if !self.done {
-            self.h = self.h.min(self.left());
+            self.h = self.h.min((self.t - self.end).abs());
         }
         accepted
     }

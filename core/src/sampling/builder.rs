@@ -390,9 +390,24 @@ impl<'a> Builder<'a> {
         self.levels.knows(node) && self.source().derivative(node).is_defined()
     }
 
+    /// Whether eps is defined at `node`.
+    pub(super) fn has_noise(&self, node: &Node) -> bool {
+        self.levels.knows(node) && self.source().noise(node).is_defined()
+    }
+
     /// The derivative at each row's own level, for adaptive plans.
     pub(super) fn row_derivative(&mut self, x: Operand, y: Operand) -> Sum {
-        let slope = |y| Sum::default().scaled(x, 1.0, Scale::SlopeX).scaled(y, 1.0, Scale::SlopeY);
+        self.row_sum(x, y, Scale::SlopeX, Scale::SlopeY)
+    }
+
+    /// The predicted eps at each row's own level.
+    pub(super) fn row_eps(&mut self, x: Operand, y: Operand) -> Sum {
+        self.row_sum(x, y, Scale::NoiseX, Scale::NoiseY)
+    }
+
+    /// A sum of the state and of the output, or of the x0 that was clipped.
+    fn row_sum(&mut self, x: Operand, y: Operand, of_x: Scale, of_y: Scale) -> Sum {
+        let slope = |y| Sum::default().scaled(x, 1.0, of_x).scaled(y, 1.0, of_y);
         match self.options.clip {
             None => slope(y),
             Some(c) => {
@@ -409,10 +424,11 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// The maps a row of an adaptive plan uses at its own level: `(x0, derivative)`.
-pub(super) fn row_maps(options: &PlanOptions, node: &Node) -> (Map, Map) {
+/// The maps a row of an adaptive plan uses at its own level: x0, derivative, eps.
+pub(super) fn row_maps(options: &PlanOptions, node: &Node) -> [Map; 3] {
     let source = Meaning::new(options, prediction::derivative_source(options));
-    (Meaning::new(options, options.prediction).data(node), source.derivative(node))
+    let data = Meaning::new(options, options.prediction).data(node);
+    [data, source.derivative(node), source.noise(node)]
 }
 
 fn undefined(prediction: Prediction, node: &Node) -> Error {

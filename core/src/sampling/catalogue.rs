@@ -33,6 +33,7 @@ fn when(solver: Solver) -> &'static str {
         DpmPP2M => "the default for 15 to 30 steps",
         UniPC | UniPCBh1 => "5 to 20 steps",
         Bosh3 | Dopri5 | Tsit5 => "an error bound instead of a number of steps",
+        Dpm12 | Dpm23 => "an error bound (the paper's: rtol 0.05, atol 0.0078), any process",
         Lms | Ipndm | Plms | Pndm => "compatibility; smooth models",
         EulerAncestral | EulerAncestralRf | Dpm2Ancestral | DpmPP2SAncestral => {
             "noise that corrects errors; the result changes with the steps"
@@ -61,6 +62,8 @@ fn order(solver: Solver) -> &'static str {
         Sra1 | Sriw1 => "3/2",
         Rk5 | Dopri5 | Tsit5 => "5",
         Bosh3 => "3",
+        Dpm12 => "2",
+        Dpm23 => "3",
         Pndm => "4 (flow)",
         Lms | Ipndm | Deis | SaSolver => "1-4",
         Dpm | DpmPP | DpmSingle | DpmPPSingle | DpmPPInverse | ErSde => "1-3",
@@ -99,7 +102,8 @@ fn plan(solver: Solver, process: Process) -> Option<Plan> {
         Process::Flow | Process::Ode | Process::Sde => o.prediction = Prediction::Velocity,
         Process::Target => o.prediction = Prediction::Score,
         Process::VpTrained => o.betas = Some(vec![0.01; 1000]),
-        Process::TrigFlow => o.prediction = Prediction::TrigFlow,
+        // Adaptive plans read x as it is.
+        Process::TrigFlow if !solver.is_adaptive() => o.prediction = Prediction::TrigFlow,
         _ => {}
     }
     Plan::compile(&o).ok()
@@ -126,7 +130,8 @@ pub fn catalogue() -> String {
         };
         let (evals, slots) = plans.first().map_or((0, 0), |(_, p)| (p.max_evals(), p.slots()));
         let evals = match solver {
-            Solver::Bosh3 => "3 a step tried".to_string(),
+            Solver::Dpm12 => "2 a step tried".to_string(),
+            Solver::Bosh3 | Solver::Dpm23 => "3 a step tried".to_string(),
             _ if solver.is_adaptive() => "6 a step tried".to_string(),
             _ => evals.to_string(),
         };

@@ -259,6 +259,11 @@ coded! {
         Hmc = 54 "hmc",
         /// Annealed Langevin: `corrector_steps` steps at every noise level of `step_size sigma^2` (Song & Ermon 2019).
         AnnealedLangevin = 55 "annealed_langevin",
+        /// DPM-Solver-12 in lambda with step-size control and rejection for each row: the step of order 2, its error against
+        /// order 1; from the noisiest to the least noisy level (Lu 2022a; k-diffusion's DPM adaptive of order 2).
+        Dpm12 = 56 "dpm_12",
+        /// DPM-Solver-23 likewise: the step of order 3, its error against order 2 (k-diffusion's DPM adaptive).
+        Dpm23 = 57 "dpm_23",
     }
 }
 
@@ -427,13 +432,13 @@ impl Solver {
 
     /// Whether it chooses its own steps.
     pub fn is_adaptive(self) -> bool {
-        matches!(self, Solver::Bosh3 | Solver::Dopri5 | Solver::Tsit5)
+        matches!(self, Solver::Bosh3 | Solver::Dopri5 | Solver::Tsit5) || self.walks_lambda()
     }
 
     /// Whether it needs nothing but dx/dt: the solvers of [`Process::Ode`].
     pub fn solves_odes(self) -> bool {
-        use Solver::{Euler, Heun, Ipndm, Lms, Midpoint, Rk4, Rk5};
-        self.is_adaptive() || matches!(self, Euler | Midpoint | Heun | Rk4 | Rk5 | Lms | Ipndm)
+        use Solver::{Bosh3, Dopri5, Euler, Heun, Ipndm, Lms, Midpoint, Rk4, Rk5, Tsit5};
+        matches!(self, Euler | Midpoint | Heun | Rk4 | Rk5 | Lms | Ipndm | Bosh3 | Dopri5 | Tsit5)
     }
 
     /// The solvers of [`Process::Target`], and of nothing else.

@@ -322,7 +322,7 @@ impl Run {
         let seeds = seeds.iter().map(|seed| u64::from_le_bytes(*seed)).collect();
         let mut control = Vec::new();
         if plan.is_adaptive() {
-            let (start, end) = (plan.start().t, plan.end().t);
+            let ((start, end), rule, stops) = (plan.ends(), plan.control(), plan.stops());
             for row in 0..rows {
                 let (t, h, error) = (r.f64()?, r.f64()?, r.f64()?);
                 let errors = [error, if plan.remembers() { r.f64()? } else { 1.0 }];
@@ -330,12 +330,15 @@ impl Run {
                 let fits = (end.min(start)..=end.max(start)).contains(&t)
                     && h >= 0.0
                     && h.is_finite()
-                    && errors.iter().all(|e| (0.0..=1.0).contains(e))
+                    && errors.iter().all(|e| rule.remembers(*e))
                     && flags < 4;
                 if !fits {
                     return Err(bad(RUN, format!("the controller of row {row} is out of range")));
                 }
-                control.push(Control { t, h, errors, end, done: flags & 1 != 0, rejected: flags & 2 != 0 });
+                let (done, rejected) = (flags & 1 != 0, flags & 2 != 0);
+                let mut c = Control { t, h, errors, end, goal: end, done, rejected };
+                c.aim(&stops);
+                control.push(c);
             }
         }
         let mut places = Vec::new();

@@ -43,7 +43,7 @@ pub(super) fn first_step(
     change: Option<Operand>,
 ) {
     let (n, len) = (run.elements, run.rows() * run.elements);
-    let tolerance = Tolerance { rtol: plan.options().rtol, atol: plan.options().atol };
+    let tolerance = Tolerance::of(plan);
     let rule = plan.control();
     for (row, control) in run.control.iter_mut().enumerate().filter(|(row, _)| active[*row]) {
         let part = |operand| match operand {

@@ -5,7 +5,7 @@ use ndarray::ArrayViewMut2;
 use super::chain::{self, Test};
 use super::dense;
 use super::measure::{self, Numbers};
-use super::pass::{CHUNK, MAX_LINS, MAX_OUTPUTS, RowContext, Told, pass};
+use super::pass::{CHUNK, MAX_LINS, MAX_OUTPUTS, RowContext, Told, Trial, pass};
 use super::plan::Plan;
 use super::run::Run;
 use super::table::{Eval, Lin, Measure, Operand, REGISTERS, Role, Row};
@@ -26,13 +26,16 @@ struct Segment {
     /// Linear combinations that end at a barrier, one after the other.
     phases: Vec<(Vec<Row>, Barrier)>,
     lins: Vec<Row>,
-    /// Error register and proposal slot, when the segment ends a trial step.
-    accept: Option<(usize, usize)>,
+    /// The test of a trial step, when the segment ends one.
+    accept: Option<Trial>,
     /// The test of a proposal, when the segment ends one.
     test: Option<Test>,
     /// After the decision: for accepted rows, then for all unfinished rows.
     accepted: Vec<Row>,
     after: Vec<Row>,
+    /// Where it goes on if no row was accepted, and if one stands at a stop.
+    retry: Option<usize>,
+    at_stop: Option<usize>,
     next: usize,
 }
 
@@ -51,13 +54,18 @@ fn segment(plan: &Plan, from: usize) -> Segment {
             Row::Lin(_) | Row::LearnedNoise { .. } | Row::Noisy(_) => {
                 [&mut s.lins, &mut s.accepted, &mut s.after][part].push(*row);
             }
-            Row::Accept { error, proposal } => s.accept = Some((usize::from(error), usize::from(proposal))),
+            Row::Accept { error, proposal, sizes } => {
+                let [register, proposal] = [error, proposal].map(usize::from);
+                s.accept = Some(Trial { register, proposal, sizes: sizes.map(usize::from) });
+            }
             Row::Metropolis { gradient, next, p0, p, number } => {
                 let [gradient, next, p0, p] = [gradient, next, p0, p].map(usize::from);
                 s.test = Some(Test { gradient, next, p0, p, number });
             }
             Row::IfAccepted => part = 1,
             Row::Merge => part = 2,
+            Row::Retry(to) => s.retry = Some(to as usize),
+            Row::AtStop(to) => s.at_stop = Some(to as usize),
             Row::Jump(to) => at = to as usize,
             Row::Measure { what, a, b } => {
                 s.phases.push((std::mem::take(&mut s.lins), Barrier::Measure(what, a, b)));
@@ -177,24 +185,22 @@ fn advance_one(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32], told: &
             beside(run, plan, &eval, ops, rows, told);
         }
     }
-    if s.accept.is_none() {
-        return;
-    }
+    let Some(trial) = s.accept else { return };
     let mut accepted = vec![false; run.rows()];
-    let rule = plan.control();
+    let (rule, stops) = (plan.control(), plan.stops());
+    let mut stopped = false;
     let shape = (run.rows(), run.elements);
     for row in 0..run.rows() {
         if active[row] {
             // Chunk sums in rising order: the order is part of the definition.
             let sum: f64 = errors[row * chunks..(row + 1) * chunks].iter().fold(0.0, |a, e| a + e);
             let before = run.control[row];
-            let (extra, count) = extra_error(run, plan, row, s.accept, &registers);
+            let (extra, count) = extra_error(run, plan, row, &trial, &registers);
             let error = libm::sqrt((sum + extra) / (run.elements as f64 + count));
-            accepted[row] = run.control[row].judge(error, &rule);
+            accepted[row] = run.control[row].judge(error, &rule, &stops);
             if accepted[row] {
-                if let Some((_, proposal)) = s.accept {
-                    dense::save(plan, state, shape, row, &before, proposal);
-                }
+                dense::save(plan, state, shape, row, &before, trial.proposal);
+                stopped |= before.meets_stop();
                 run.counters.accepts += 1;
             } else {
                 run.counters.rejects += 1;
@@ -205,8 +211,14 @@ fn advance_one(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32], told: &
     pass(run, plan, &eval, state, y.into(), &s.accepted, &accepted, &numbers, None, &mut []);
     beside(run, plan, &eval, &s.accepted, &accepted, told);
     let active: Vec<bool> = run.control.iter().map(|c| !c.done).collect();
-    pass(run, plan, &eval, state, y.into(), &s.after, &active, &numbers, None, &mut []);
-    beside(run, plan, &eval, &s.after, &active, told);
+    let retry = s.retry.filter(|_| !accepted.contains(&true));
+    if s.retry.is_none() || retry.is_some() {
+        pass(run, plan, &eval, state, y.into(), &s.after, &active, &numbers, None, &mut []);
+        beside(run, plan, &eval, &s.after, &active, told);
+    }
+    if let Some(position) = retry.or(s.at_stop.filter(|_| stopped)) {
+        run.position = position;
+    }
     if !active.contains(&true) {
         run.position = plan.table().rows.len();
     }
@@ -286,14 +298,14 @@ fn extra_error(
     run: &Run,
     plan: &Plan,
     row: usize,
-    accept: Option<(usize, usize)>,
+    trial: &Trial,
     registers: &[[f64; REGISTERS]],
 ) -> (f64, f64) {
-    let (Some(registers), Some((error, proposal))) = (registers.get(row), accept) else { return (0.0, 0.0) };
+    let Some(registers) = registers.get(row) else { return (0.0, 0.0) };
     let numbers = &run.numbers[row * plan.kept()..];
-    let size = numbers[0].abs().max(numbers[proposal].abs());
+    let size = numbers[trial.sizes[0]].abs().max(numbers[trial.sizes[1]].abs());
     let o = plan.options();
-    let ratio = registers[error] / (o.atol + o.rtol * size).max(f64::MIN_POSITIVE);
+    let ratio = registers[trial.register] / (o.atol + o.rtol * size).max(f64::MIN_POSITIVE);
     (ratio * ratio, 1.0)
 }
 

@@ -227,5 +227,5 @@ fields! {
     original_steps = 51, time_scale = 52, compat = 53,
     sde_eta = 54, per_row = 55, snr = 56, corrector_steps = 57, guidance_weak = 58,
     t_start = 59, t_end = 60, controller = 61, save_at = 62, likelihood = 63,
-    step_size = 64, leapfrog = 65, warmup = 66, target_accept = 67, non_finite = 68,
+    step_size = 64, leapfrog = 65, warmup = 66, target_accept = 67, non_finite = 68, stop_at = 69,
 }

@@ -35,6 +35,7 @@ pub(super) fn grid(options: &PlanOptions, levels: &Levels) -> Result<Vec<Node>> 
             let time = |i: usize| if i == n { b } else { a + (b - a) * i as f64 / n as f64 };
             (0..=n).map(|i| levels.node(time(i))).collect()
         }
+        (None, None) if options.solver.walks_lambda() => ends(levels),
         (None, None) => spacing::spaced(options, levels)?,
     };
     cut(options, levels, &mut nodes)?;
@@ -42,6 +43,14 @@ pub(super) fn grid(options: &PlanOptions, levels: &Levels) -> Result<Vec<Node>> 
         nodes.reverse();
     }
     Ok(nodes)
+}
+
+/// The noisiest and the least noisy level of a process; of a flow, whose noisiest has no signal, as far from it
+/// as the other is from data.
+fn ends(levels: &Levels) -> Vec<Node> {
+    let (least, greatest) = levels.level_range();
+    let greatest = if matches!(levels, Levels::Flow { .. }) { 1.0 - least } else { greatest };
+    [greatest, least].map(|level| levels.at_level(level)).to_vec()
 }
 
 /// Strictly descending numbers in a range; the last may be `clean`.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::plan::Plan;
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::math;
 use crate::threads;
@@ -93,6 +94,15 @@ pub(super) fn clamp<S: Simd>(s: S, bound: f32, x: &mut [f32]) {
 pub(super) struct Tolerance {
     pub rtol: f64,
     pub atol: f64,
+    /// The greater of the two counts, not their sum.
+    pub greater: bool,
+}
+
+impl Tolerance {
+    pub(super) fn of(plan: &Plan) -> Tolerance {
+        let o = plan.options();
+        Tolerance { rtol: o.rtol, atol: o.atol, greater: o.solver.walks_lambda() }
+    }
 }
 
 /// `sum (e / (atol + rtol max(|x|, |x_new|)))^2` of a chunk: lane = index mod 32 in rising
@@ -102,7 +112,8 @@ pub(super) fn error_sum(error: &[f32], x: &[f32], x_new: &[f32], a: Tolerance) -
     let mut lanes = [0.0f64; LANES];
     for (i, ((&e, &x), &x_new)) in error.iter().zip(x).zip(x_new).enumerate() {
         let size = f64::from(x.abs().max(x_new.abs()));
-        let ratio = f64::from(e) / (a.atol + a.rtol * size).max(f64::MIN_POSITIVE);
+        let bound = if a.greater { a.atol.max(a.rtol * size) } else { a.atol + a.rtol * size };
+        let ratio = f64::from(e) / bound.max(f64::MIN_POSITIVE);
         lanes[i % LANES] += ratio * ratio;
     }
     let mut width = LANES / 2;

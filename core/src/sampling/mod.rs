@@ -21,7 +21,7 @@
 //! | `chain`, `diagnostics` | tests of Markov chains, and how well these have mixed |
 //! | `exchange` | chains at neighbouring temperatures |
 //! | `operations` | the table as data, for tensors on other devices |
-//! | `exec`, `lanes`, `measure`, `adaptive`, `dense` | the interpreter, its arithmetic, numbers of whole rows, step-size control, x between steps |
+//! | `exec`, `lanes`, `measure`, `adaptive`, `walk`, `dense` | the interpreter, its arithmetic, numbers of whole rows, step-size control, where steps lie and must end, x between steps |
 //! | `catalogue`, `presets` | the page that lists all methods, options by model |
 //! | `driver`, `blocks`, `combine` | the callback loop, the same a block of rows at a time, guidance for loops without a plan |
 //!
@@ -69,6 +69,7 @@ mod tell;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod walk;
 
 pub use blocks::{RowModel, drive_rows};
 pub use catalogue::catalogue;

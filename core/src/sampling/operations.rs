@@ -171,6 +171,8 @@ impl Plan {
             | Row::Accept { .. }
             | Row::IfAccepted
             | Row::Merge
+            | Row::Retry(_)
+            | Row::AtStop(_)
             | Row::Jump(_)
             | Row::FirstStep { .. } => {
                 unreachable!("{row:?} in a plan of fixed steps")

@@ -50,7 +50,8 @@ pub struct PlanOptions {
     /// Adaptive solvers: absolute tolerance, in the units of x. Default 1e-4.
     pub atol: f64,
     /// Adaptive solvers: first step size in model time; 0 chooses: bosh3 a twentieth of the span, the others from
-    /// the first slopes, with an evaluation more (Hairer, Norsett & Wanner I, II.4). Default 0.
+    /// the first slopes, with an evaluation more (Hairer, Norsett & Wanner I, II.4). [`Solver::Dpm12`],
+    /// [`Solver::Dpm23`]: in lambda, 0 is 0.05. Default 0.
     pub h_init: f64,
     /// Adaptive solvers: model evaluations after which a run gives up. Default 10,000.
     pub max_evals: usize,
@@ -156,11 +157,17 @@ pub struct PlanOptions {
     /// Adaptive solvers: one to three exponents p of step-size control, a step growing by
     /// `0.9 e^(-p1/k) e1^(-p2/k) e2^(-p3/k)` with the errors e, e1, e2 of the last three accepted steps and k the
     /// order of the error, 3 or 5 (Soderlind 2003). `[1]` is I control, `[0.7, -0.4]` PI (Hairer & Wanner),
-    /// `[0.25, 0.5, 0.25]` the digital filter H312. Default: PI for bosh3, I for the others.
+    /// `[0.25, 0.5, 0.25]` the digital filter H312. Default: PI for bosh3, I for the others. [`Solver::Dpm12`],
+    /// [`Solver::Dpm23`]: k 2 and 3, and the step grows by `1 + atan(p - 1)` with p the product without its 0.9 (k-diffusion's
+    /// PID: `[p + i + d, -p - 2 d, d]`).
     pub controller: Option<Vec<f64>>,
     /// Adaptive solvers: up to 1000 times, in the order of the walk, at which x is kept
     /// ([`Run::saved`](super::Run::saved)); steps do not end there, x is interpolated.
     pub save_at: Option<Vec<f64>>,
+    /// Adaptive solvers: up to 1000 times inside the walk, in its order, at which steps end, because the model
+    /// jumps there: a step towards one is cut short, its last evaluation is asked for just before (the f32 next to
+    /// the time), the next step begins with one just after.
+    pub stop_at: Option<Vec<f64>>,
     /// [`Process::Ode`]: integrates the divergence of f beside x, told as a number a row
     /// ([`Run::tell_with`](super::Run::tell_with)), for [`Run::log_density`](super::Run::log_density); error
     /// control counts it as one more element. Default [`Likelihood::None`].
@@ -245,6 +252,7 @@ impl Default for PlanOptions {
             t_end: 1.0,
             controller: None,
             save_at: None,
+            stop_at: None,
             likelihood: Likelihood::None,
             step_size: 0.1,
             leapfrog: 10,

@@ -51,6 +51,7 @@ impl Plan {
         let levels = Levels::new(options)?;
         let grid = grid::grid(options, &levels)?;
         options.check_save_at(grid[0].t, grid[grid.len() - 1].t)?;
+        options.check_stop_at(grid[0].t, grid[grid.len() - 1].t)?;
         let segments = restart::segments(options, &levels, &grid)?;
         let steps = segments.iter().map(|s| s.len() - 1).sum();
         let mut builder = Builder::new(options, &levels, steps);
@@ -268,11 +269,13 @@ impl fmt::Display for Plan {
             match row {
                 Row::Eval(e) => write_eval(f, e)?,
                 Row::Lin(l) => self.write_lin(f, l)?,
-                Row::Accept { error, proposal } => {
+                Row::Accept { error, proposal, .. } => {
                     write!(f, "accept if |r{error}| fits the tolerance at s{proposal}, row by row")?
                 }
                 Row::IfAccepted => write!(f, "rows accepted:")?,
                 Row::Merge => write!(f, "rows not finished:")?,
+                Row::Retry(to) => write!(f, "go to {to} if no row was accepted")?,
+                Row::AtStop(to) => write!(f, "go to {to} if a row stands at a stop")?,
                 Row::Jump(to) => write!(f, "go to {to}")?,
                 Row::FirstStep { slope, change: None } => {
                     write!(f, "h = a trial step from {}, row by row", name(*slope))?
@@ -352,6 +355,9 @@ impl Plan {
                 Scale::DataY => " data_y(t)",
                 Scale::SlopeX => " slope_x(t)",
                 Scale::SlopeY => " slope_y(t)",
+                Scale::NoiseX => " eps_x(t)",
+                Scale::NoiseY => " eps_y(t)",
+                Scale::Lambda(part, sixths) => &format!(" {part:?}({sixths}/6 h)").to_lowercase(),
                 Scale::Row(0) => " m0",
                 Scale::Row(_) => " m1",
             };

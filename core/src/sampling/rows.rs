@@ -163,7 +163,7 @@ impl Run {
         let position = self.places.get(row).map_or(self.position, |p| p.position);
         match plan.eval_at(position).map(|e| e.at) {
             Some(At::Node(node)) => node,
-            Some(At::Fraction(c)) => plan.levels().node(self.control[row].time(c)),
+            Some(At::Fraction(c)) => plan.asked_at(&self.control[row], c),
             None => plan.end(),
         }
     }

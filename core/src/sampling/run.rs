@@ -212,14 +212,15 @@ impl Run {
             return Err(Error::State(format!(
                 "max_evals of {} is used up with {left} rows unfinished, row {row} at t = {}",
                 plan.max_evals(),
-                self.control[row].t
+                plan.node_at(self.control[row].t).t
             )));
         }
         match self.control.iter().position(|c| !c.done && c.is_stuck()) {
             None => Ok(()),
             Some(row) => Err(Error::State(format!(
                 "the step size of row {row} fell to {:e} at t = {}: the model is not smooth there, or rtol and atol are too small",
-                self.control[row].h, self.control[row].t
+                self.control[row].h,
+                plan.node_at(self.control[row].t).t
             ))),
         }
     }

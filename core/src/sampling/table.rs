@@ -1,6 +1,7 @@
 //! The instruction table a plan consists of.
 
 use super::process::Node;
+use super::solvers::dpm_adaptive::Part;
 use crate::random::Purpose;
 
 /// State tensors a plan may use.
@@ -58,6 +59,11 @@ pub(super) enum Scale {
     /// The derivative from the state, from its source, at the row's level.
     SlopeX,
     SlopeY,
+    /// eps from the state, from its source, at the row's level.
+    NoiseX,
+    NoiseY,
+    /// A weight of the row's step in lambda, so many sixths of the way.
+    Lambda(Part, u8),
     /// A number measured in the row just before.
     Row(u8),
 }
@@ -171,15 +177,20 @@ pub(super) struct Noisy {
 pub(super) enum Row {
     Eval(Eval),
     Lin(Lin),
-    /// Sums `(error / (atol + rtol max(|x|, |x_new|)))^2` of each row and decides.
-    /// `error` is a register; rows that fail keep x.
+    /// Sums `(error / (atol + rtol max(|a|, |b|)))^2` of each row, a and b the tensors `sizes` (DPM-Solvers: the
+    /// greater of the two tolerances), and decides. `error` is a register; rows that fail keep x.
     Accept {
         error: u8,
         proposal: u8,
+        sizes: [u8; 2],
     },
     /// Runs `Lin`s from here for accepted rows only, until `Merge`.
     IfAccepted,
     Merge,
+    /// Goes there if no row was accepted; else what stands after `Merge` is not done.
+    Retry(u32),
+    /// Goes there if a row stands at a stop.
+    AtStop(u32),
     Jump(u32),
     /// Guesses the first step of every row: from x and its slope, then also from the change of the
     /// slope over that step (Hairer, Norsett & Wanner I, II.4).

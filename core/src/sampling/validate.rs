@@ -8,8 +8,10 @@ use crate::error::{Error, Result};
 const MOST_CORRECTIONS: usize = 100;
 /// Gradients of a whole walk of hmc.
 const MOST_LEAPS: usize = 1_000_000;
-/// Times of `save_at`.
+/// Times of `save_at` and `stop_at`.
 const MOST_SAVED: usize = 1000;
+/// Longest step in lambda.
+const LONGEST: f64 = 100.0;
 /// Greatest time of an ode.
 const FARTHEST: f64 = 1e9;
 
@@ -271,7 +273,11 @@ impl PlanOptions {
         if self.solver.is_adaptive() {
             return self.check_adaptive();
         }
-        for (arg, used) in [("controller", self.controller.is_some()), ("save_at", self.save_at.is_some())] {
+        for (arg, used) in [
+            ("controller", self.controller.is_some()),
+            ("save_at", self.save_at.is_some()),
+            ("stop_at", self.stop_at.is_some()),
+        ] {
             if used {
                 return Err(Error::argument(arg, "set", "nothing unless the solver is adaptive"));
             }
@@ -448,19 +454,20 @@ impl PlanOptions {
 
     /// The times of `save_at` against those of the walk.
     pub(super) fn check_save_at(&self, from: f64, to: f64) -> Result<()> {
-        let Some(saves) = &self.save_at else { return Ok(()) };
-        if !(1..=MOST_SAVED).contains(&saves.len()) {
-            return Err(Error::shape("save_at", &[saves.len()], format!("1 to {MOST_SAVED} times")));
-        }
-        for (i, &t) in saves.iter().enumerate() {
-            let before = if i == 0 { from } else { saves[i - 1] };
-            let (low, high) = (before.min(to), before.max(to));
-            if !(low..=high).contains(&t) || (i > 0 && t == before) {
-                let expected = format!("times in the order of the walk, from {from} to {to}");
-                return Err(Error::range("save_at", format!("{t} at index {i}"), expected));
+        check_times("save_at", self.save_at.as_deref(), from, to)
+    }
+
+    /// The times of `stop_at`, which lie inside the walk.
+    pub(super) fn check_stop_at(&self, from: f64, to: f64) -> Result<()> {
+        check_times("stop_at", self.stop_at.as_deref(), from, to)?;
+        let stops = self.stop_at.as_deref().unwrap_or_default();
+        match stops.iter().position(|t| *t == from || *t == to) {
+            None => Ok(()),
+            Some(i) => {
+                let expected = format!("times inside the walk, between {from} and {to}");
+                Err(Error::range("stop_at", format!("{} at index {i}", stops[i]), expected))
             }
         }
-        Ok(())
     }
 
     fn check_corrector(&self) -> Result<()> {
@@ -508,16 +515,27 @@ impl PlanOptions {
     }
 
     fn check_adaptive(&self) -> Result<()> {
-        if !matches!(self.process, Process::Flow | Process::Ode) {
+        let lambda = self.solver.walks_lambda();
+        if !lambda && !matches!(self.process, Process::Flow | Process::Ode) {
             let expected = format!("flow or ode for the solver {}", self.solver.name());
             return Err(Error::argument("process", self.process.name(), expected));
+        }
+        if lambda && self.save_at.is_some() {
+            let expected =
+                format!("nothing for the solver {}, whose steps have no interpolant", self.solver.name());
+            return Err(Error::argument("save_at", "set", expected));
         }
         within("rtol", self.rtol, 0.0, 1.0)?;
         within("atol", self.atol, 0.0, 1e6)?;
         if self.rtol.max(self.atol) < 1e-9 {
             return Err(Error::range("rtol", self.rtol, "rtol or atol at least 1e-9"));
         }
-        within("h_init", self.h_init, 0.0, if self.process == Process::Ode { FARTHEST } else { 1.0 })?;
+        let longest = match self.process {
+            Process::Ode => FARTHEST,
+            _ if lambda => LONGEST,
+            _ => 1.0,
+        };
+        within("h_init", self.h_init, 0.0, longest)?;
         self.check_controller()?;
         if !(4..=1_000_000_000).contains(&self.max_evals) {
             return Err(Error::range("max_evals", self.max_evals, "4 to 1000000000"));
@@ -578,6 +596,23 @@ impl PlanOptions {
         }
         Ok(())
     }
+}
+
+/// Checks times in the order of the walk.
+fn check_times(arg: &'static str, times: Option<&[f64]>, from: f64, to: f64) -> Result<()> {
+    let Some(times) = times else { return Ok(()) };
+    if !(1..=MOST_SAVED).contains(&times.len()) {
+        return Err(Error::shape(arg, &[times.len()], format!("1 to {MOST_SAVED} times")));
+    }
+    for (i, &t) in times.iter().enumerate() {
+        let before = if i == 0 { from } else { times[i - 1] };
+        let (low, high) = (before.min(to), before.max(to));
+        if !(low..=high).contains(&t) || (i > 0 && t == before) {
+            let expected = format!("times in the order of the walk, from {from} to {to}");
+            return Err(Error::range(arg, format!("{t} at index {i}"), expected));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that a number is finite and inside `[low, high]`.

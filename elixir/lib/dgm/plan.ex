@@ -67,8 +67,10 @@ defmodule DGM.Plan do
     * `:per_row` - rows at times of their own, see `DGM.Sampler.select/2`
     * `:beta_start`, `:beta_end`, `:betas`, `:train_steps` - of the VP processes
     * `:original_steps`, `:time_scale` - of `:lcm` and `:tcd`
-    * `:rtol`, `:atol`, `:h_init`, `:max_evals`, `:controller` - of the adaptive `:bosh3`, `:dopri5`, `:tsit5`;
-      `:save_at` - times at which these keep the sample, see `DGM.Sampler.saved/1`
+    * `:rtol`, `:atol`, `:h_init`, `:max_evals`, `:controller` - of the adaptive `:bosh3`, `:dopri5`, `:tsit5`,
+      `:dpm_12`, `:dpm_23` (the last two step in lambda); `:save_at` - times at which these keep the sample, see
+      `DGM.Sampler.saved/1` (not `:dpm_12`, `:dpm_23`); `:stop_at` - times at which their steps end, because the
+      model jumps there
     * `:t_start`, `:t_end` - of the processes `:ode`, whose model is `dx/dt`, and `:sde`, whose model is drift and
       diffusion, one after the other in each row; their `:times` may ascend
     * `:likelihood` - of `:ode`: `:exact`, `:hutchinson`, `:hutchinson_normal`, see

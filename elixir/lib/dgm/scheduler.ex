@@ -55,7 +55,8 @@ defmodule DGM.Scheduler do
   `init/4` decides.
 
   `ArgumentError` for what has no meaning here: guidance (it is applied to the prediction before
-  `step/4`), steps that depend on the data (`:bosh3`, `:dopri5`, `:tsit5`), networks that read a scaled sample, `:inpaint`.
+  `step/4`), steps that depend on the data (`:bosh3`, `:dopri5`, `:tsit5`,
+  `:dpm_12`, `:dpm_23`), networks that read a scaled sample, `:inpaint`.
   """
   @spec new(keyword) :: t
   def new(opts \\ []) do
@@ -66,7 +67,7 @@ defmodule DGM.Scheduler do
       if opts[key] in values, do: Check.fail(Atom.to_string(key), opts[key], why)
     end
 
-    refuse.(:solver, [:bosh3, :dopri5, :tsit5], "a solver with fixed steps")
+    refuse.(:solver, [:bosh3, :dopri5, :tsit5, :dpm_12, :dpm_23], "a solver with fixed steps")
     refuse.(:prediction, @scaled, "a prediction that reads the sample as it is")
     refuse.(:inpaint, [true], "false")
 

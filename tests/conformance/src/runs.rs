@@ -204,6 +204,15 @@ fn plans() -> Vec<(String, PlanOptions)> {
             "ode_back",
             PlanOptions { solver: Solver::Tsit5, controller: Some(vec![0.25, 0.5, 0.25]), ..ode(2.0, -1.0) },
         ),
+        (
+            "ode_stops",
+            PlanOptions { solver: Solver::Dopri5, stop_at: Some(vec![0.25, 0.5]), ..ode(0.0, 1.0) },
+        ),
+        (
+            "dpm_23_vp",
+            PlanOptions { solver: Solver::Dpm23, clip: Some(1.0), guidance: 2.0, ..vp(Process::VpLinear) },
+        ),
+        ("dpm_12_ve", PlanOptions { stop_at: Some(vec![3.0]), solver: Solver::Dpm12, ..vp(Process::Ve) }),
         ("ode_rk4", PlanOptions { solver: Solver::Rk4, steps: 3, ..ode(-1.0, 0.5) }),
         ("unipc_order_3", PlanOptions { solver: Solver::UniPC, order: 3, ..vp(Process::VpLinear) }),
     ];

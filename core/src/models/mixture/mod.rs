@@ -204,7 +204,7 @@ impl GaussianMixture {
     /// [`drive_rows`](crate::sampling::drive_rows) does without one.
     ///
     /// The level is that of the request; for adaptive solvers, whose rows go at their own pace, that of the time of
-    /// each row, `alpha = 1 - t` and `sigma = t` of a flow.
+    /// each row, rounded to f32.
     ///
     /// # Errors
     /// [`Error::Argument`] naming the option of the plan that a mixture has no answer to, else as
@@ -283,8 +283,8 @@ impl RowModel for GaussianMixture {
         if o.solver.is_adaptive() {
             let rows = x.chunks_exact(self.dims).zip(y.chunks_exact_mut(self.dims)).zip(t);
             for ((x, y), &t) in rows {
-                let t = f64::from(t);
-                level.set(self, o.prediction, 1.0 - t, t, o.sigma_data)?;
+                let node = plan.level(f64::from(t));
+                level.set(self, o.prediction, node.alpha, node.sigma, o.sigma_data)?;
                 kernels.predict(level, x, y);
             }
             return Ok(());

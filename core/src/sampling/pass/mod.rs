@@ -47,7 +47,7 @@ pub(super) fn pass(
     ops: &[Row],
     active: &[bool],
     numbers: &[Numbers],
-    accept: Option<(usize, usize)>,
+    accept: Option<Trial>,
     errors: &mut [f64],
 ) {
     if ops.is_empty() {
@@ -69,7 +69,7 @@ fn pass_of<const S: usize>(
     ops: &[Row],
     active: &[bool],
     numbers: &[Numbers],
-    accept: Option<(usize, usize)>,
+    accept: Option<Trial>,
     errors: &mut [f64],
 ) {
     let len = run.rows() * run.elements;
@@ -97,11 +97,7 @@ fn pass_of<const S: usize>(
     for (slot, memory) in tasks.slots.iter_mut().zip(state.chunks_exact_mut(len)) {
         *slot = memory;
     }
-    let accept = accept.map(|(register, proposal)| Accept {
-        register,
-        proposal,
-        tolerance: Tolerance { rtol: plan.options().rtol, atol: plan.options().atol },
-    });
+    let accept = accept.map(|trial| Accept { trial, tolerance: Tolerance::of(plan) });
     // By reference, as all that follows: moves of the slots cost as much as a small task.
     threads::for_each(&mut tasks, (len as u64).saturating_mul(cost as u64), |mut task| {
         let row = RowContext::new(run, plan, eval, task.row, numbers);
@@ -201,11 +197,19 @@ fn cost(plan: &Plan, op: &Row) -> usize {
     2 * terms.len() + noise
 }
 
+/// The error test of a trial step: where its error is, what it proposes, and the tensors that the error is held
+/// against.
+#[derive(Clone, Copy)]
+pub(super) struct Trial {
+    pub register: usize,
+    pub proposal: usize,
+    pub sizes: [usize; 2],
+}
+
 /// The error test of a task.
 #[derive(Clone, Copy)]
 struct Accept {
-    register: usize,
-    proposal: usize,
+    trial: Trial,
     tolerance: Tolerance,
 }
 
@@ -347,9 +351,8 @@ impl Kernel for Pass<'_, '_> {
                 }
             }
             if let Some(a) = &accept {
-                let x = &slots[0][at..end];
-                errors[index] =
-                    error_sum(&registers[a.register][..n], x, &slots[a.proposal][at..end], a.tolerance);
+                let [x, new] = a.trial.sizes.map(|slot| &slots[slot][at..end]);
+                errors[index] = error_sum(&registers[a.trial.register][..n], x, new, a.tolerance);
             }
         }
     }

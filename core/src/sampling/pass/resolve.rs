@@ -9,29 +9,35 @@ use super::super::run::Run;
 use super::super::table::{At, Eval, Lin, MAX_TERMS, Noisy, Operand, Scale, Term};
 
 /// What a row's own time and step turn scales into.
-pub(in super::super) struct RowContext {
+pub(in super::super) struct RowContext<'a> {
+    plan: &'a Plan,
+    control: Option<&'a Control>,
     step: f64,
     data: Map,
     slope: Map,
+    noise: Map,
     numbers: Numbers,
 }
 
-impl RowContext {
+impl<'a> RowContext<'a> {
     pub(in super::super) fn new(
-        run: &Run,
-        plan: &Plan,
+        run: &'a Run,
+        plan: &'a Plan,
         eval: &Eval,
         row: usize,
         numbers: &[Numbers],
-    ) -> RowContext {
-        let (data, slope) = match eval.at {
+    ) -> RowContext<'a> {
+        let nothing = Map { x: 0.0, y: 0.0 };
+        let [data, slope, noise] = match eval.at {
             // Fixed plans carry finished coefficients and never look.
-            At::Node(_) => (Map { x: 0.0, y: 0.0 }, Map { x: 0.0, y: 0.0 }),
+            At::Node(_) => [nothing; 3],
             At::Fraction(_) => row_maps(plan.options(), &run.row_level(plan, row)),
         };
         let chain = run.chains.get(row).map_or(0.0, |c| c.step);
-        let step = run.control.get(row).map_or(chain, Control::signed_step);
-        RowContext { step, data, slope, numbers: numbers.get(row).copied().unwrap_or_default() }
+        let control = run.control.get(row);
+        let step = control.map_or(chain, Control::signed_step);
+        let numbers = numbers.get(row).copied().unwrap_or_default();
+        RowContext { plan, control, step, data, slope, noise, numbers }
     }
 
     pub(in super::super) fn scale(&self, term: &Term) -> f64 {
@@ -42,6 +48,12 @@ impl RowContext {
             Scale::DataY => self.data.y,
             Scale::SlopeX => self.slope.x,
             Scale::SlopeY => self.slope.y,
+            Scale::NoiseX => self.noise.x,
+            Scale::NoiseY => self.noise.y,
+            Scale::Lambda(part, sixths) => self.control.map_or(0.0, |control| {
+                let (from, to) = (control.t, control.time(f64::from(sixths) / 6.0));
+                part.weight(&self.plan.node_at(from), &self.plan.node_at(to), to - from)
+            }),
             Scale::Row(i) => self.numbers[usize::from(i)],
         }
     }

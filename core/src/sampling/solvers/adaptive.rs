@@ -66,11 +66,23 @@ pub(super) fn build(b: &mut Builder<'_>, grid: &[Node], pair: &Pair) -> Result<(
         pair.e.iter().zip(slopes).fold(Sum::default(), |sum, (&e, &k)| sum.scaled(k, e, Scale::Step));
     b.lin(Operand::Reg(error), difference);
     b.lin(k[pair.last], Sum::of(FREE, 1.0));
-    b.push(Row::Accept { error, proposal });
+    b.push(Row::Accept { error, proposal, sizes: [0, proposal] });
     b.push(Row::IfAccepted);
     b.lin(X, Sum::of(stage, 1.0));
     b.lin(k[0], Sum::of(k[pair.last], 1.0));
     b.push(Row::Merge);
+    b.lin(stage, moved(pair.a[1], &k));
+    if b.options().stop_at.is_none() {
+        b.push(Row::Jump(again));
+        return Ok(());
+    }
+    // Behind a stop the slope is another one; rows that stand elsewhere are told theirs again.
+    let behind = b.position() + 2;
+    b.push(Row::AtStop(behind));
+    b.push(Row::Jump(again));
+    let y = b.eval(At::Fraction(0.0), 0, 0, X)?;
+    let slope = b.row_derivative(X, y);
+    b.lin(k[0], slope);
     b.lin(stage, moved(pair.a[1], &k));
     b.push(Row::Jump(again));
     Ok(())

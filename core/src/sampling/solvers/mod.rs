@@ -8,6 +8,7 @@ mod common;
 mod consistency;
 mod ddim;
 mod ddpm;
+pub(super) mod dpm_adaptive;
 mod dpmpp;
 mod er_sde;
 mod exponential;
@@ -52,6 +53,8 @@ pub(super) fn build(solver: Solver, b: &mut Builder<'_>, grid: &[Node]) -> Resul
         Solver::Bosh3 => adaptive::build(b, grid, &pairs::BOSH3),
         Solver::Dopri5 => adaptive::build(b, grid, &pairs::DOPRI5),
         Solver::Tsit5 => adaptive::build(b, grid, &pairs::TSIT5),
+        Solver::Dpm12 => dpm_adaptive::build(b, grid, 2),
+        Solver::Dpm23 => dpm_adaptive::build(b, grid, 3),
         Solver::EulerMaruyama => ito::euler_maruyama(b, grid),
         Solver::Milstein => ito::milstein(b, grid),
         Solver::StochasticHeun => ito::heun(b, grid),

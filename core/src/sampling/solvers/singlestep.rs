@@ -19,7 +19,7 @@ pub(super) enum Form {
 }
 
 /// `(e^z - 1) / z - 1` for the phi functions; z is -h in x0, h in eps.
-fn phi_less(z: f64) -> f64 {
+pub(super) fn phi_less(z: f64) -> f64 {
     if z.abs() > 0.5 {
         return libm::expm1(z) / z - 1.0;
     }

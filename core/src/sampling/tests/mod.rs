@@ -5,6 +5,7 @@ mod chains;
 mod codec;
 mod density;
 mod distribution;
+mod dpm_adaptive;
 mod edits;
 mod every;
 mod exchange;
@@ -24,6 +25,7 @@ mod rows;
 mod sde_orders;
 mod together;
 mod trajectories;
+mod walks;
 
 use super::*;
 use crate::error::Result;
@@ -140,6 +142,8 @@ fn fits(solver: Solver, process: Process) -> bool {
         }
         _ if process == Process::Ode => solver.solves_odes(),
         Solver::EulerAncestralRf | Solver::FlowMap => process == Process::Flow,
+        // The raw networks of these two read a scaled state.
+        _ if solver.walks_lambda() => !matches!(process, Process::Edm | Process::TrigFlow),
         _ if solver.is_adaptive() => process == Process::Flow,
         Solver::Scm => process == Process::TrigFlow,
         _ => true,
