@@ -70,7 +70,7 @@ fn every_process_with_levels() {
 #[test]
 fn rows_and_checkpoints() {
     let start = [30.0, -20.0, 0.5, 0.1, -300.0, 200.0];
-    let model = |sigma: f32, x: f32| (f64::from(x) / (1.0 + f64::from(sigma))).sin() as f32 * 4.0;
+    let model = |sigma: f32, x: f32| (4.0 * libm::sin(f64::from(x) / (1.0 + f64::from(sigma)))) as f32;
     for controller in [None, Some(vec![0.8, -0.5]), Some(vec![1.0, -0.3, 0.2])] {
         for (solver, _) in BOTH {
             let plan = compile(PlanOptions {

@@ -127,8 +127,7 @@ fn stops_are_the_jumps_of_torchdiffeq() {
                     Ok(())
                 })
                 .unwrap();
-                let expected: Vec<f64> =
-                    case["x"].as_array().unwrap().iter().flat_map(|x| numbers(x)).collect();
+                let expected: Vec<f64> = case["x"].as_array().unwrap().iter().flat_map(numbers).collect();
                 (difference(run.saved(&plan, &state).unwrap(), &expected), run.counters())
             };
             let ((stopped, with), (blind, without)) = (walk(Some(stops.clone())), walk(None));
