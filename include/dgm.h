@@ -1971,7 +1971,8 @@ int32_t dgm_attention_options_init(dgm_attention_options *options, size_t struct
  * softmax(scale q k^T) v, fused: memory does not grow with the number of keys.
  *
  * Each of q, out and the pair k, v is f32, f16 or bf16: 16-bit numbers are widened exactly, all is
- * computed in f32, and the result is rounded once. A query without any key gives 0 and lse -inf (with
+ * computed in f32, and the result is rounded once; where q, k and v are all bf16 probabilities are rounded
+ * to bf16 and products are of pairs, summed in f32. A query without any key gives 0 and lse -inf (with
  * a sink: the sink). NaN in a key, value or query that is used gives NaN.
  *
  * @param q       [B, H, Lq, D]; any strides of q, k and v but negative ones
@@ -1993,7 +1994,8 @@ int32_t dgm_attention(const dgm_tensor *q,
  * with respect to q, k, v and the bias.
  *
  * Each tensor is f32, f16 or bf16, v as k, lse and dbias f32: 16-bit numbers are widened exactly, all
- * is computed in f32, and results are rounded once. Elements that are hidden and queries without a key
+ * is computed in f32, and results are rounded once; where q, k, v and dout are all bf16 probabilities and
+ * gradients of scores are rounded to bf16 and products are of pairs, summed in f32. Elements that are hidden and queries without a key
  * add nothing, whatever q, k, v and dout hold there.
  *
  * @param q       [B, H, Lq, D], as dgm_attention() got it
