@@ -76,8 +76,8 @@ header: ## Regenerate include/dgm.h and the Julia bindings
 plot: ## Draw a plan as SVG (KIND=grid|line|plane OUT=file PLAN="solver=heun steps=10")
 	cargo run -q --release -p dgm-plots -- $(or $(KIND),grid) $(or $(OUT),out/plot.svg) $(PLAN)
 
-gallery: ## Write docs/GALLERY.md: a dozen samplers on toy data in the plane
-	cargo run -q --release -p dgm-plots -- gallery docs
+gallery: build ## Write docs/GALLERY.md: a dozen samplers on toy data in the plane (DOOR=rust|c|julia|elixir draws them)
+	@DOOR=$(DOOR) cargo run -q --release --bin xtask -- gallery
 
 bench: ## Time the kernels with criterion
 	cargo bench -p dgm-benches

@@ -136,12 +136,55 @@ fn data(shape: &Shape, seeds: &[u64]) -> Result<Vec<f32>> {
     Ok(points)
 }
 
-/// The picture as SVG and the page as Markdown: every sampler on every shape, `rows` samples each.
+/// What a program in another language draws the samples of, a word after the other: `rows`, `seed`, the shapes
+/// (`shape COUNT DEVIATION`, then the means) and the plans (`plan COUNT`, then as many options, of choices the name
+/// and the number in C). It writes the samples of every shape of every plan, f32 `[plans, shapes, rows, 2]`.
 ///
 /// # Errors
-/// A sentence for 0 rows, and those of the engine.
-pub fn gallery(rows: usize, seed: u64) -> Result<(String, String)> {
+/// None today.
+pub fn gallery_cases(rows: usize, seed: u64) -> Result<String> {
+    let mut text = format!("rows {rows} seed {seed} shapes {}\n", shapes().len());
+    for (_, means, deviation) in shapes() {
+        let _ = writeln!(text, "shape {} {deviation:?}", means.len());
+        for [x, y] in means {
+            let _ = writeln!(text, "{x:?} {y:?}");
+        }
+    }
+    let _ = writeln!(text, "plans {}", samplers().len());
+    for (o, _) in samplers() {
+        let choices = [
+            ("process", o.process.name(), o.process.code()),
+            ("prediction", o.prediction.name(), o.prediction.code()),
+            ("solver", o.solver.name(), o.solver.code()),
+            ("spacing", o.spacing.name(), o.spacing.code()),
+        ];
+        let mut words: Vec<String> =
+            choices.iter().map(|(option, name, code)| format!("{option} {name} {code}")).collect();
+        let unset = PlanOptions::default();
+        for option in ["steps", "warmup", "corrector_steps", "sigma_min", "sigma_max", "step_size"] {
+            let value = o.get(option)?;
+            if value != unset.get(option)? {
+                words.push(format!("{option} {value} 0"));
+            }
+        }
+        let _ = writeln!(text, "plan {} {}", words.len(), words.join(" "));
+    }
+    Ok(text)
+}
+
+/// The picture as SVG and the page as Markdown: every sampler on every shape, `rows` samples each. `points` are
+/// those that another program drew of [`gallery_cases`]; without them they are drawn here.
+///
+/// # Errors
+/// A sentence for 0 rows and for points of another number, and those of the engine.
+pub fn gallery(rows: usize, seed: u64, points: Option<&[f32]>) -> Result<(String, String)> {
     let (seeds, shapes) = (row_seeds(seed, rows), shapes());
+    let expected = samplers().len() * shapes.len() * rows * 2;
+    if let Some(points) = points
+        && points.len() != expected
+    {
+        return Err(format!("points has {} numbers, expected {expected}", points.len()).into());
+    }
     let plans: Vec<(Plan, &str)> = samplers()
         .iter()
         .map(|(options, what)| Ok((Plan::compile(options)?, *what)))
@@ -181,8 +224,13 @@ pub fn gallery(rows: usize, seed: u64) -> Result<(String, String)> {
             );
         }
         for (i, shape) in shapes.iter().enumerate() {
-            let points =
-                if row == 0 { data(shape, &seeds)? } else { draw(&plans[row - 1].0, shape, &seeds)? };
+            let points = match (row.checked_sub(1), points) {
+                (None, _) => data(shape, &seeds)?,
+                (Some(plan), None) => draw(&plans[plan].0, shape, &seeds)?,
+                (Some(plan), Some(points)) => {
+                    points[(plan * shapes.len() + i) * rows * 2..][..rows * 2].to_vec()
+                }
+            };
             let (x, inner) = (label + side * i + 4, side - 8);
             let colour = if row == 0 { "#969696" } else { "#1f4e8c" };
             let _ = writeln!(

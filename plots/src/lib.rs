@@ -15,7 +15,7 @@ mod gallery;
 mod mixture;
 
 pub use draw::{grid, trajectories};
-pub use gallery::gallery;
+pub use gallery::{gallery, gallery_cases};
 pub use mixture::walk;
 
 /// Whatever goes wrong is a sentence for people.

@@ -49,7 +49,7 @@ fn run(args: &[String]) -> Result<()> {
         return Err(format!("rows is {rows}, expected 1 to 10000").into());
     }
     if kind == "gallery" {
-        let (picture, page) = gallery(rows as usize, seed)?;
+        let (picture, page) = gallery(rows as usize, seed, None)?;
         for (name, text) in [("gallery.svg", picture), ("GALLERY.md", page)] {
             write(&std::path::Path::new(file).join(name), &text)?;
         }

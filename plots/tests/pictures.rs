@@ -84,7 +84,7 @@ fn samples_arrive_at_the_data() {
 
 #[test]
 fn the_gallery_shows_every_sampler_on_every_shape() {
-    let (picture, page) = gallery(40, 1).unwrap();
+    let (picture, page) = gallery(40, 1, None).unwrap();
     let xml = roxmltree::Document::parse(&picture).expect("well-formed XML");
     let count = |name: &str| xml.descendants().filter(|n| n.has_tag_name(name)).count();
     let panels: Vec<_> = xml.descendants().filter(|n| n.has_tag_name("path")).collect();
@@ -94,9 +94,9 @@ fn the_gallery_shows_every_sampler_on_every_shape() {
         assert_eq!(panel.attribute("d").unwrap().matches('M').count(), 40);
     }
     assert!(page.contains("gallery.svg") && page.contains("`hmc`"));
-    assert_eq!(picture, gallery(40, 1).unwrap().0, "the same seed, the same picture");
-    assert_ne!(picture, gallery(40, 2).unwrap().0);
-    assert!(gallery(0, 1).is_err());
+    assert_eq!(picture, gallery(40, 1, None).unwrap().0, "the same seed, the same picture");
+    assert_ne!(picture, gallery(40, 2, None).unwrap().0);
+    assert!(gallery(0, 1, None).is_err());
 }
 
 #[test]

@@ -11,7 +11,7 @@ const RUST_FOLDERS: [&str; 5] = ["core", "capi", "elixir/native", "xtask/src", "
 
 pub(crate) fn run(root: &Path) -> Result<()> {
     type Check = fn(&Path) -> Result<()>;
-    let checks: [(&str, Check); 8] = [
+    let checks: [(&str, Check); 9] = [
         ("dgm.h, the Julia bindings and docs/SAMPLERS.md are what the source says", |root| {
             crate::generated(root, true)
         }),
@@ -21,6 +21,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         ("NUMERICS.md defines every listed kernel and this version", numerics),
         ("the C names in the documents exist", names_exist),
         ("the workspaces beside this one lock the engine's crates", lock_files_agree),
+        ("the gallery is the same from every language", crate::gallery::agrees),
         ("the programs of the README and the guides run", readme::run_blocks),
     ];
     let mut failed = 0;

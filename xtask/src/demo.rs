@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use dgm_core::models::Dit;
 use dgm_core::random::row_seeds;
@@ -11,12 +10,12 @@ use dgm_core::sampling::{Ask, Plan, Role, Run};
 use ndarray::{ArrayView4, ArrayViewMut4};
 use sha2::{Digest, Sha256};
 
+use crate::doors::{self, DOORS};
 use crate::render::{self, Digits};
 use crate::{Failure, Result};
 
 /// The step at which the resumed run changes its language.
 const HANDOVER_STEP: usize = 7;
-const DOORS: [&str; 4] = ["rust", "c", "julia", "elixir"];
 
 /// What the environment asks for: `SEED`, `STEPS`, `LABELS`, `N`, `DOORS`.
 struct Wish {
@@ -210,7 +209,7 @@ struct Args<'a> {
 
 /// Runs the example program of a door; returns what it printed.
 fn call(root: &Path, door: &str, args: &Args<'_>, extra: &[&std::ffi::OsStr]) -> Result<String> {
-    let mut command = program(root, door)?;
+    let mut command = doors::program(root, door, "digits")?;
     let labels: Vec<String> = args.wish.labels.iter().map(i64::to_string).collect();
     command
         .arg("--model")
@@ -220,63 +219,7 @@ fn call(root: &Path, door: &str, args: &Args<'_>, extra: &[&std::ffi::OsStr]) ->
         .args(["--n", &args.wish.labels.len().to_string()])
         .args(["--labels", &labels.join(",")])
         .args(extra);
-    let output = command.output().map_err(|e| missing(door, &command, e))?;
-    if !output.status.success() {
-        return Err(format!("the {door} example failed:\n{}", String::from_utf8_lossy(&output.stderr)).into());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn program(root: &Path, door: &str) -> Result<Command> {
-    let release = root.join("target/release");
-    Ok(match door {
-        "rust" => {
-            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let build = ["build", "-q", "--release", "--example", "digits"];
-            if !Command::new(cargo).args(build).current_dir(root).status()?.success() {
-                return Err("the Rust example does not build".into());
-            }
-            Command::new(release.join("examples/digits"))
-        }
-        "c" => Command::new(compile_c(root, &root.join("capi/examples/digits.c"))?),
-        "julia" => {
-            let mut c = Command::new("julia");
-            c.arg("--startup-file=no");
-            c.arg(format!("--project={}", root.join("julia").display()))
-                .arg(root.join("julia/examples/digits.jl"));
-            c
-        }
-        _ => {
-            let mut c = Command::new("mix");
-            c.args(["run", "examples/digits.exs"]).current_dir(root.join("elixir"));
-            c
-        }
-    })
-}
-
-/// Compiles a C program against the header and the shared library of this checkout.
-pub(crate) fn compile_c(root: &Path, source: &Path) -> Result<PathBuf> {
-    let stem = source.file_stem().ok_or("a C source without a name")?;
-    let program = root.join("target/c-examples").join(stem);
-    let mut command = Command::new("sh");
-    command.arg(root.join("capi/cc.sh")).arg(source).arg(&program);
-    let output = command.output().map_err(|e| missing("c", &command, e))?;
-    if !output.status.success() {
-        return Err(format!("{}: {}", source.display(), String::from_utf8_lossy(&output.stderr)).into());
-    }
-    Ok(program)
-}
-
-/// A door whose language is not installed ends the demo with status 3 and the line that helps.
-fn missing(door: &str, command: &Command, e: std::io::Error) -> Failure {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let brew = match door {
-        "julia" => "brew install julia",
-        "elixir" => "brew install elixir",
-        _ => "xcode-select --install",
-    };
-    let help = if cfg!(target_os = "macos") { brew } else { "make setup" };
-    Failure { message: format!("{program}: {e}; the {door} door needs it: {help}"), status: 3 }
+    doors::output(door, command)
 }
 
 /// One line a door: the seconds it measured itself, the hash we computed over its bytes.

@@ -1,9 +1,11 @@
 //! Generation, checks and the demo: what needs more than cargo.
 //!
-//! `cargo run -p xtask -- demo | header [--check] | check | readme`
+//! `cargo run -p xtask -- demo | gallery | header [--check] | check | readme`
 
 mod check;
 mod demo;
+mod doors;
+mod gallery;
 mod header;
 mod julia_bindings;
 mod readme;
@@ -48,11 +50,12 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match args[..] {
         ["demo"] => demo::run(&root()),
+        ["gallery"] => gallery::run(&root()),
         ["header"] => generated(&root(), false),
         ["header", "--check"] => generated(&root(), true),
         ["check"] => check::run(&root()),
         ["readme"] => readme::run_blocks(&root()),
-        _ => Err("usage: cargo run -p xtask -- demo | header [--check] | check | readme".into()),
+        _ => Err("usage: cargo run -p xtask -- demo | gallery | header [--check] | check | readme".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

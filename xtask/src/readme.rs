@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::{Failure, Result, demo};
+use crate::{Failure, Result, doors};
 
 /// A fenced block of a Markdown file.
 struct Block {
@@ -68,7 +68,7 @@ fn run_blocks_of(root: &Path, file: &str) -> Result<()> {
             "c" => {
                 let source = folder.join(format!("readme_{}.c", block.line));
                 fs::write(&source, &block.code)?;
-                Command::new(demo::compile_c(root, &source)?)
+                Command::new(doors::compile_c(root, &source)?)
             }
             "julia" => {
                 let source = folder.join("readme.jl");

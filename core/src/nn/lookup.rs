@@ -86,7 +86,7 @@ impl Kernel for Copy<'_, '_, '_> {
     fn run<S: Simd>(self, s: S) {
         let Copy { table, indices, mut out, past } = self;
         // A copy of what lies apart is read again at once.
-        let past = past && out.strides()[1] == 1;
+        let past = past && out.strides()[3] == 1;
         let d = table.shape()[3];
         let copied = table.strides()[3] != 1 || out.strides()[3] != 1;
         let (table, mut out) = (Rows::new(table, [0, 0]), RowsMut::new(&mut out, [0, 0]));

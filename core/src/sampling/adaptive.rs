@@ -121,6 +121,10 @@ impl Control {
 
     /// Finds the next stop.
     pub(super) fn aim(&mut self, stops: &[f64]) {
+        if self.t == self.end {
+            self.goal = self.end;
+            return;
+        }
         let ahead = |stop: f64| self.direction() * (stop - self.t) > 0.0;
         self.goal = stops.iter().copied().find(|&stop| ahead(stop)).unwrap_or(self.end);
     }
@@ -174,7 +178,9 @@ impl Control {
             if most <= 1e-15 { (before * 1e-3).max(1e-6) } else { libm::pow(0.01 / most, 1.0 / rule.order) };
         // A slope that is no number asks for the shortest step; the test of the step decides.
         let h = if h.is_finite() { h } else { before };
-        self.h = h.min(100.0 * before).min((self.t - self.end).abs());
+        // After a stop right behind the start, the step is still one that moves time.
+        let most = (100.0 * before).max(LEAST_STEP * self.t.abs().max(1.0));
+        self.h = h.min(most).min((self.t - self.end).abs());
     }
 
     /// Takes the error of the step tried; returns whether it is accepted.

@@ -35,7 +35,7 @@ pub(super) fn grid(options: &PlanOptions, levels: &Levels) -> Result<Vec<Node>> 
             let time = |i: usize| if i == n { b } else { a + (b - a) * i as f64 / n as f64 };
             (0..=n).map(|i| levels.node(time(i))).collect()
         }
-        (None, None) if options.solver.walks_lambda() => ends(levels),
+        (None, None) if options.solver.walks_lambda() => ends(options, levels)?,
         (None, None) => spacing::spaced(options, levels)?,
     };
     cut(options, levels, &mut nodes)?;
@@ -46,11 +46,17 @@ pub(super) fn grid(options: &PlanOptions, levels: &Levels) -> Result<Vec<Node>> 
 }
 
 /// The noisiest and the least noisy level of a process; of a flow, whose noisiest has no signal, as far from it
-/// as the other is from data.
-fn ends(levels: &Levels) -> Vec<Node> {
+/// as the other is from data. Or what `sigma_max` and `sigma_min` say.
+fn ends(options: &PlanOptions, levels: &Levels) -> Result<Vec<Node>> {
     let (least, greatest) = levels.level_range();
-    let greatest = if matches!(levels, Levels::Flow { .. }) { 1.0 - least } else { greatest };
-    [greatest, least].map(|level| levels.at_level(level)).to_vec()
+    let or = |v: f64, default: f64| if v == 0.0 { default } else { v };
+    let low = or(options.sigma_min, least);
+    let greatest = if matches!(levels, Levels::Flow { .. }) { 1.0 - low } else { greatest };
+    let high = or(options.sigma_max, greatest);
+    if low >= high {
+        return Err(Error::range("sigma_min", low, format!("less than the greatest level, {high}")));
+    }
+    Ok([high, low].map(|level| levels.at_level(level)).to_vec())
 }
 
 /// Strictly descending numbers in a range; the last may be `clean`.

@@ -159,7 +159,8 @@ pub struct PlanOptions {
     /// order of the error, 3 or 5 (Soderlind 2003). `[1]` is I control, `[0.7, -0.4]` PI (Hairer & Wanner),
     /// `[0.25, 0.5, 0.25]` the digital filter H312. Default: PI for bosh3, I for the others. [`Solver::Dpm12`],
     /// [`Solver::Dpm23`]: k 2 and 3, and the step grows by `1 + atan(p - 1)` with p the product without its 0.9 (k-diffusion's
-    /// PID: `[p + i + d, -p - 2 d, d]`).
+    /// PID: `[p + i + d, -p - 2 d, d]`; as there, the error of the first try stands for the two before it, also where it
+    /// is rejected).
     pub controller: Option<Vec<f64>>,
     /// Adaptive solvers: up to 1000 times, in the order of the walk, at which x is kept
     /// ([`Run::saved`](super::Run::saved)); steps do not end there, x is interpolated.

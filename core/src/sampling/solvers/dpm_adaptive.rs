@@ -47,11 +47,18 @@ fn weighted(mut sum: Sum, first: Operand, sixths: u8, straight: [f64; 2], bend: 
 }
 
 pub(super) fn build(b: &mut Builder<'_>, grid: &[Node], order: usize) -> Result<()> {
-    for node in [&grid[0], &grid[grid.len() - 1]] {
+    let o = b.options();
+    for (node, end) in [(&grid[0], "sigma_max"), (&grid[grid.len() - 1], "sigma_min")] {
         if !node.is_mixed() {
             let got = format!("t = {} (alpha {}, sigma {})", node.t, node.alpha, node.sigma);
-            let expected = "times between levels with some signal and some noise: lambda is infinite there";
-            return Err(Error::argument("times", got, expected));
+            let (arg, expected) = match (o.times.is_some() || o.sigmas.is_some(), o.zero_snr) {
+                (true, _) => ("times", "times"),
+                (false, true) => ("zero_snr", "false, or times"),
+                (false, false) => (end, "levels"),
+            };
+            let expected =
+                format!("{expected} between those with some signal and some noise: lambda is infinite there");
+            return Err(Error::argument(arg, got, expected));
         }
         if !b.has_noise(node) {
             return Err(b.undefined(node));

@@ -157,6 +157,44 @@ fn experts_meet_at_a_stop() {
     }
 }
 
+/// Rows that arrive early stand at the end, whatever stops the others have before them.
+#[test]
+fn rows_that_are_done_stand_at_the_end() {
+    let plan = compile(PlanOptions {
+        process: Process::Ode,
+        solver: Solver::Bosh3,
+        t_start: 1.0,
+        t_end: 0.0,
+        stop_at: Some(vec![0.75, 0.5]),
+        rtol: 1e-7,
+        atol: 1e-7,
+        ..Default::default()
+    });
+    let rates = [0.01f32, 20.0];
+    let mut state = vec![0.0; plan.state_len(2, 1).unwrap()];
+    let mut run = Run::start(&plan, &[0, 1], 1, Some(&[1.0, 1.0]), &mut state).unwrap();
+    let (mut t, mut active, mut early) = ([0.0f32; 2], [true; 2], 0);
+    while let Ask::Eval(r) = run.ask(&plan).unwrap() {
+        run.row_times(&plan, &mut t).unwrap();
+        run.row_active(&plan, &mut active).unwrap();
+        if !active[0] && active[1] && t[1] < 0.5 {
+            early += 1;
+            assert_eq!(t[0], 0.0);
+        }
+        let x = run.input(&plan, &state).unwrap();
+        let y = [rates[0] * x[0], rates[1] * x[1]];
+        run.tell(&plan, &mut state, r.eval_id, &y).unwrap();
+        // What is written and read back stands there too.
+        let block = run.export(&plan, &state).unwrap();
+        run = Run::import(&plan, &block, &mut state).unwrap();
+    }
+    assert!(early > 10, "{early}");
+    let x = run.result(&plan, &state).unwrap();
+    for (x, rate) in x.iter().zip(rates) {
+        assert!((x - libm::expf(-rate)).abs() < 1e-5, "{x} {rate}");
+    }
+}
+
 #[test]
 fn bad_plans_are_named() {
     let refused = |o: PlanOptions, name: &str| match Plan::compile(&o).expect_err(name) {
@@ -177,6 +215,16 @@ fn bad_plans_are_named() {
         },
         "times",
     );
+    let flow = || options(Solver::Dpm12, Process::Flow, 1e-3);
+    refused(PlanOptions { sigma_min: 0.6, ..flow() }, "sigma_min");
+    refused(PlanOptions { sigma_max: 1.0, ..flow() }, "sigma_max");
+    refused(PlanOptions { sigma_min: 60.0, ..o() }, "sigma_min");
+    refused(
+        PlanOptions { zero_snr: true, ..options(Solver::Dpm23, Process::VpScaledLinear, 1e-3) },
+        "zero_snr",
+    );
+    let shorter = compile(PlanOptions { sigma_max: 0.8, sigma_min: 0.1, ..flow() });
+    assert_eq!((shorter.start().t, shorter.end().t), (0.8, 0.1));
     refused(PlanOptions { save_at: Some(vec![1.0]), ..o() }, "save_at");
     refused(PlanOptions { prediction: Prediction::Edm, ..o() }, "prediction");
     refused(PlanOptions { h_init: 101.0, ..o() }, "h_init");

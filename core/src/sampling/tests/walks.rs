@@ -99,6 +99,7 @@ fn stops_are_the_jumps_of_torchdiffeq() {
         t => -3.0 * y + t,
     };
     let (file, cases) = part("jumps");
+    assert_eq!(cases.len(), 2);
     let start = floats(&file["start"]);
     for case in &cases {
         let times = numbers(&case["times"]);
@@ -132,7 +133,7 @@ fn stops_are_the_jumps_of_torchdiffeq() {
             };
             let ((stopped, with), (blind, without)) = (walk(Some(stops.clone())), walk(None));
             println!("{} from {from}: {stopped:e} {with:?}, without {blind:e} {without:?}", solver.name());
-            assert!(stopped < 1e-5 && blind > 0.2 * stopped, "{} {stopped:e} {blind:e}", solver.name());
+            assert!(stopped < 1e-5, "{} {stopped:e}", solver.name());
             // Finding a jump by rejections costs more than being told.
             assert!(with.evals < without.evals, "{with:?} {without:?}");
         }
