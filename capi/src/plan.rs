@@ -6,7 +6,7 @@ use dgm_core::sampling::{Plan, PlanOptions};
 
 use crate::fence::entry;
 use crate::memory::{
-    free_handle, handle, init_struct, put, put_handle, read_struct, text, write_struct, write_text,
+    free_handle, handle, init_struct, put, put_handle, read_struct, slice_mut, text, write_struct, write_text,
 };
 use crate::options::{convert, default_options, dgm_plan_options};
 
@@ -103,6 +103,30 @@ pub unsafe extern "C" fn dgm_plan_state_len(
 pub unsafe extern "C" fn dgm_plan_run_size(plan: *const dgm_plan, rows: usize, bytes: *mut usize) -> i32 {
     // SAFETY: the caller gives a live handle and a valid place, or NULL.
     entry(|| unsafe { put("bytes", bytes, crate::run::run_size(&handle("plan", plan)?.0, rows)?) })
+}
+
+/// The level of a model time, x = alpha x0 + sigma eps: rows of an adaptive plan stand at times of their own, between
+/// those of the grid (dgm_run_times()). Behind the noisiest it is what the formula of the process gives.
+///
+/// @param t     a model time of the process, finite
+/// @param alpha receives the weight of the data
+/// @param sigma receives the weight of the noise
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dgm_plan_level(
+    plan: *const dgm_plan,
+    t: f64,
+    alpha: *mut f64,
+    sigma: *mut f64,
+) -> i32 {
+    // SAFETY: the caller gives a live handle and valid places, or NULL.
+    entry(|| unsafe {
+        let plan = &handle("plan", plan)?.0;
+        // Neither is written unless both are.
+        let _ = slice_mut("sigma", sigma, 1)?;
+        let level = plan.level(t)?;
+        put("alpha", alpha, level.alpha)?;
+        put("sigma", sigma, level.sigma)
+    })
 }
 
 /// A number that is equal for equal plans: an exported run can only be continued with its own.

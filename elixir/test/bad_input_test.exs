@@ -298,6 +298,7 @@ defmodule DGM.BadInputTest do
       {Plan, :preset, [{"preset", :sdxl, [nil, 1, "sdxl", :sd9]}]},
       {Plan, :options, [handle("plan", plan)]},
       {Plan, :describe, [handle("plan", plan)]},
+      {Plan, :level, [handle("plan", plan), {"t", 0.5, [nil, :a, "1", [1]]}]},
       {Plan, :to_binary, [handle("plan", plan)]},
       {Plan, :from_binary, [{"bytes", Plan.to_binary(plan), [nil, 1, :a, [1], <<1::1>>]}]},
       {Plan, :from_binary!, [{"bytes", Plan.to_binary(plan), [nil, 1, :a, [1], <<1::1>>]}]},

@@ -74,7 +74,7 @@ const PUBLIC = (:DetachedRun, :FluxTransformer, :Grid, :KVCache, :Linear, :Llama
                 :metadata, :normal!, :num_threads, :numerics_version, :operations, :result, :sample, :sample!,
                 :rope, :rope!, :Rope, :SD3, :row_active, :row_steps, :select!, :set_backend!, :set_num_threads!, :silu, :silu!, :softmax, :softmax!, :start, :start_detached, :step!, :uniform!,
                 :CompatRNG, :NumpyPCG64, :NumpyPhilox, :NumpyRandomState, :TorchCPU, :TorchCUDA, :brownian!, :export_rng, :import_rng,
-                :jax_fold_in, :jax_key, :jax_normal!, :jax_split, :jax_uniform!,
+                :level, :jax_fold_in, :jax_key, :jax_normal!, :jax_split, :jax_uniform!,
                 :saved, :probe, :divergence, :log_density, :bits_per_dimension, :accepted, :step_sizes, :split_r_hat, :effective_sample_size,
                 :GaussianMixture, :predict,
                 :Rbm, :cd_gradient, :energy, :free_energy, :gibbs, :gibbs!, :hidden_probabilities, :replica_exchange!, :visible_probabilities)

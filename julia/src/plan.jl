@@ -146,6 +146,23 @@ The table of a plan: its options, its times and what each step asks and computes
 """
 describe(plan::Plan) = text((buffer, cap, needed) -> LibDGM.dgm_plan_describe(plan.handle, buffer, cap, needed))
 
+"""
+    DGMKernels.level(plan, t) -> (alpha = , sigma = )
+
+The level of a model time of the process, `x = alpha x0 + sigma eps`: rows of an adaptive plan stand at times of their
+own, between those of the grid. `t` is finite; behind the noisiest it is what the formula of the process gives.
+
+# Examples
+```julia
+DGMKernels.level(DGMKernels.Plan(), 0.25)   # a flow: (alpha = 0.75, sigma = 0.25)
+```
+"""
+function level(plan::Plan, t::Real)
+    alpha, sigma = Ref{Float64}(), Ref{Float64}()
+    check(LibDGM.dgm_plan_level(plan.handle, t, alpha, sigma))
+    return (alpha = alpha[], sigma = sigma[])
+end
+
 function plan_hash(plan::Plan)
     out = Ref{UInt64}()
     check(LibDGM.dgm_plan_hash(plan.handle, out))

@@ -166,6 +166,8 @@ end
     @test plan == D.Plan(; solver = :heun, steps = 7) && hash(plan) == hash(D.Plan(; solver = :heun, steps = 7))
     @test plan != D.Plan(; solver = :heun, steps = 8)
     @test length(split(D.describe(plan), '\n')) > 3
+    @test D.level(D.Plan(), 0.25) === (alpha = 0.75, sigma = 0.25)
+    @test occursin("t is NaN", sprint(showerror, thrown(() -> D.level(D.Plan(), NaN))))
     @test !occursin('\n', repr(plan)) && repr("text/plain", plan) == chomp(D.describe(plan))
     @test D.Plan(; solver = "heun", steps = 7) == plan
     @test_throws ArgumentError D.Plan(; solver = :best)

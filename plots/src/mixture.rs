@@ -72,7 +72,7 @@ pub fn walk(plan: &Plan, seeds: &[u64], dims: usize) -> Result<Vec<Path>> {
             let (alpha, sigma) = if r.uniform_t {
                 (r.alpha, r.sigma)
             } else {
-                let node = plan.level(f64::from(*t));
+                let node = plan.level(f64::from(*t))?;
                 (node.alpha, node.sigma)
             };
             let (x, y) = (ArrayView2::from_shape((1, dims), x)?, ArrayViewMut2::from_shape((1, dims), y)?);

@@ -205,6 +205,7 @@ static void nulls(void)
     const float *result_x = NULL;
     dgm_request r = new_request();
     void *run = now.run, *block = now.block;
+    double alpha = 7, sigma = 7;
     OK(dgm_run_start(plan, seeds, ROWS, N, NULL, run, run_size, now.state, state_len));
     remember();
 #define NULL_IS(name, call) FAILS(DGM_ERROR_NULL, name " is null", call)
@@ -218,6 +219,11 @@ static void nulls(void)
     NULL_IS("floats", dgm_plan_state_len(plan, 1, 1, NULL));
     NULL_IS("plan", dgm_plan_run_size(NULL, 1, &size));
     NULL_IS("bytes", dgm_plan_run_size(plan, 1, NULL));
+    NULL_IS("plan", dgm_plan_level(NULL, 0.5, &alpha, &sigma));
+    NULL_IS("alpha", dgm_plan_level(plan, 0.5, NULL, &sigma));
+    NULL_IS("sigma", dgm_plan_level(plan, 0.5, &alpha, NULL));
+    FAILS(DGM_ERROR_RANGE, "t is NaN", dgm_plan_level(plan, NAN, &alpha, &sigma));
+    CHECK(alpha == 7 && sigma == 7);
     NULL_IS("plan", dgm_plan_hash(NULL, &hash));
     NULL_IS("hash", dgm_plan_hash(plan, NULL));
     NULL_IS("plan", dgm_run_start(NULL, seeds, ROWS, N, NULL, run, run_size, now.state, state_len));

@@ -124,6 +124,9 @@ static void later_options(void)
     CHECK(o.sde_eta == 1 && o.rho == 7 && o.sigmas == NULL && o.guidance_end == 1);
     OK(dgm_plan_compile(&o, &plan));
     OK(dgm_plan_hash(plan, &hash));
+    double alpha, sigma;
+    OK(dgm_plan_level(plan, 0.25, &alpha, &sigma));
+    CHECK(alpha == 0.75 && sigma == 0.25);
     dgm_plan_free(plan);
     OK(dgm_plan_options_init(&o, offsetof(dgm_plan_options, order)));
     OK(dgm_plan_compile(&o, &plan));

@@ -109,6 +109,28 @@ fn plan(solver: Solver, process: Process) -> Option<Plan> {
     Plan::compile(&o).ok()
 }
 
+/// Functions for chains that no plan describes, and for the chains of plans.
+const BESIDE: [(&str, &str); 6] = [
+    (
+        "Rbm::gibbs",
+        "block Gibbs chains of a restricted Boltzmann machine, at one or several temperatures (Smolensky 1986; Hinton 2002)",
+    ),
+    (
+        "Rbm::cd_gradient",
+        "the gradient of its likelihood from data and chains: CD-k from chains of k steps from the data (Hinton 2002), PCD from chains that are kept (Tieleman 2008)",
+    ),
+    (
+        "replica_exchange",
+        "parallel tempering: neighbouring temperatures of a ladder change places, of mala, hmc or Gibbs chains (Swendsen and Wang 1986; Desjardins 2010)",
+    ),
+    (
+        "GaussianMixture",
+        "data whose score, density and prediction are known at every level: a target and a test",
+    ),
+    ("split_r_hat", "whether chains agree (Gelman 2013)"),
+    ("effective_sample_size", "how many independent draws chains are worth (Geyer 1992)"),
+];
+
 /// The page.
 ///
 /// ```
@@ -155,6 +177,7 @@ pub fn catalogue() -> String {
     table(&mut text, "Outputs that are not finite", NonFinite::ALL.iter().map(|v| (v.name(), v.about())));
     table(&mut text, "Compatibility", Compat::ALL.iter().map(|v| (v.name(), v.about())));
     table(&mut text, "Presets", presets::listed());
+    table(&mut text, "Beside plans", BESIDE.into_iter());
     text + PAPERS
 }
 

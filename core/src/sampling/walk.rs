@@ -4,6 +4,7 @@ use super::adaptive::Control;
 use super::options::Solver;
 use super::plan::Plan;
 use super::process::Node;
+use crate::error::{Error, Result};
 
 /// First step in lambda (Lu 2022a, appendix on adaptive steps).
 const FIRST_STEP: f64 = 0.05;
@@ -74,15 +75,23 @@ impl Plan {
     }
 
     /// The level at a model time: the time of a row of an adaptive plan ([`Run::row_times`](super::Run::row_times))
-    /// lies between those of the grid.
+    /// lies between those of the grid. Behind the noisiest it is what the formula of the process gives.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for a time that is no number, or whose level is none.
     ///
     /// ```
     /// use dgm_core::sampling::{Plan, PlanOptions};
     /// let plan = Plan::compile(&PlanOptions::default())?;
-    /// assert_eq!((plan.level(0.25).alpha, plan.level(0.25).sigma), (0.75, 0.25));
+    /// let level = plan.level(0.25)?; // of a flow
+    /// assert_eq!((level.alpha, level.sigma), (0.75, 0.25));
     /// # Ok::<(), dgm_core::Error>(())
     /// ```
-    pub fn level(&self, t: f64) -> Node {
-        self.levels().node(t)
+    pub fn level(&self, t: f64) -> Result<Node> {
+        let node = self.levels().node(t);
+        if [t, node.alpha, node.sigma].into_iter().all(f64::is_finite) {
+            return Ok(node);
+        }
+        Err(Error::range("t", t, "a finite time of the process"))
     }
 }

@@ -98,6 +98,7 @@ defmodule DGM.Native do
   def plan_preset(_preset), do: missing()
   def plan_options(_plan), do: missing()
   def plan_describe(_plan), do: missing()
+  def plan_level(_plan, _t), do: missing()
   def plan_to_binary(_plan), do: missing()
   def plan_from_binary(_bytes), do: missing()
   def plan_operations(_plan, _eval_id), do: missing()

@@ -125,6 +125,17 @@ defmodule DGM.Plan do
   def describe(plan), do: Native.plan_describe(resource(plan))
 
   @doc """
+  The level `{alpha, sigma}` of a model time of the process, `x = alpha x0 + sigma eps`: rows of an adaptive plan
+  stand at times of their own, between those of the grid. Behind the noisiest it is what the formula of the
+  process gives.
+
+      iex> DGM.Plan.level(DGM.Plan.compile(), 0.25)
+      {0.75, 0.25}
+  """
+  @spec level(t, number) :: {float, float}
+  def level(plan, t), do: Native.value!(Native.plan_level(resource(plan), Check.number(t, "t")))
+
+  @doc """
   What `DGM.Sampler.tell/3` does with the output of evaluation `eval_id` (as in `DGM.Request`, from 1), as
   scalars and keys of noise, so that tensors may stay on a GPU or in Nx; 0 is what comes before the
   first evaluation.

@@ -283,7 +283,7 @@ impl RowModel for GaussianMixture {
         if o.solver.is_adaptive() {
             let rows = x.chunks_exact(self.dims).zip(y.chunks_exact_mut(self.dims)).zip(t);
             for ((x, y), &t) in rows {
-                let node = plan.level(f64::from(t));
+                let node = plan.level(f64::from(t))?;
                 level.set(self, o.prediction, node.alpha, node.sigma, o.sigma_data)?;
                 kernels.predict(level, x, y);
             }

@@ -146,7 +146,7 @@ fn experts_meet_at_a_stop() {
                 let y: Vec<f32> = x.iter().map(predict).collect();
                 run.tell(&plan, &mut state, r.eval_id, &y).unwrap();
             }
-            let middle = plan.level(boundary);
+            let middle = plan.level(boundary).unwrap();
             for (x, s) in run.result(&plan, &state).unwrap().iter().zip(start) {
                 let there = GAUSSIAN.carry(&plan.start(), &middle, f64::from(s));
                 let exact = other.carry(&middle, &plan.end(), there);

@@ -57,6 +57,13 @@ fn plan_options<'a>(env: Env<'a>, plan: Handle<PlanRef>) -> Term<'a> {
     options_term(env, plan.0.options())
 }
 
+#[rustler::nif]
+fn plan_level(plan: Handle<PlanRef>, t: f64) -> Reply<(f64, f64)> {
+    let _fp = FpEnv::enter();
+    let level = plan.0.level(t)?;
+    Ok((level.alpha, level.sigma))
+}
+
 #[rustler::nif(schedule = "DirtyCpu")]
 fn plan_describe(plan: Handle<PlanRef>) -> String {
     let _fp = FpEnv::enter();
