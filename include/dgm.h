@@ -2721,6 +2721,19 @@ int32_t dgm_plan_state_len(const dgm_plan *plan, size_t rows, size_t elements, s
 int32_t dgm_plan_run_size(const dgm_plan *plan, size_t rows, size_t *bytes);
 
 /**
+ * The level of a model time, x = alpha x0 + sigma eps: rows of an adaptive plan stand at times of their own, between
+ * those of the grid (dgm_run_times()). Behind the noisiest it is what the formula of the process gives.
+ *
+ * @param t     a model time of the process, finite
+ * @param alpha receives the weight of the data
+ * @param sigma receives the weight of the noise
+ */
+int32_t dgm_plan_level(const dgm_plan *plan,
+                       double t,
+                       double *alpha,
+                       double *sigma);
+
+/**
  * A number that is equal for equal plans: an exported run can only be continued with its own.
  */
 int32_t dgm_plan_hash(const dgm_plan *plan, uint64_t *hash);
