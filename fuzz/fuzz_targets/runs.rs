@@ -5,6 +5,7 @@
 use std::ffi::c_void;
 use std::ptr::null_mut;
 
+use dgm::options::dgm_plan_options;
 use dgm::plan::*;
 use dgm::rows::*;
 use dgm::run::*;
