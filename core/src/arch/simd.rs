@@ -579,7 +579,7 @@ mod tests {
                 assert!(lines.0[at + n..].iter().all(|x| *x == 7.0));
             }
             for power in -150..=128 {
-                for x in [1.0f32, 0.707_106_8, 1.414_213_5, 1.000_000_1] {
+                for x in [1.0f32, 0.71, 1.42, 1.000_000_1] {
                     let exact = f64::from(x) * libm::exp2(f64::from(power));
                     assert_eq!(
                         get(s.scale(s.splat(x), s.splat(power as f32)))[0],
