@@ -68,6 +68,10 @@ const COST: u64 = 100;
 /// # Ok::<(), dgm_core::Error>(())
 /// ```
 ///
+/// The counters of the run are those of the batch; with [`Solver::Dpm12`](super::Solver::Dpm12) and
+/// [`Solver::Dpm23`](super::Solver::Dpm23), which keep an evaluation where no row was accepted, evaluations are those of
+/// the block that needs most.
+///
 /// # Errors
 /// Those of the model, naming the rows; [`Error::State`] and [`Error::Shape`] as of
 /// [`drive`](super::drive); [`Error::Argument`] for plans with `per_row`, whose rows wait for each other. Run and state

@@ -240,7 +240,14 @@ fn compare(o: &PlanOptions, rows: usize) -> bool {
     blocks.unwrap();
     let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&want), bits(&got), "{} {}", o.process.name(), o.solver.name());
-    assert_eq!(told, run, "{} {}", o.process.name(), o.solver.name());
+    if matches!(o.solver, Solver::Dpm12 | Solver::Dpm23) {
+        // A batch of which no row was accepted keeps an evaluation, and so does a block, which is more often.
+        let (told, run) = (told.counters(), run.counters());
+        assert_eq!((told.rounds, told.accepts, told.rejects), (run.rounds, run.accepts, run.rejects));
+        assert!(told.evals >= run.evals && told.evals - run.evals < told.rounds, "{told:?} {run:?}");
+    } else {
+        assert_eq!(told, run, "{} {}", o.process.name(), o.solver.name());
+    }
     assert!(run.is_done(&plan));
     true
 }
