@@ -87,6 +87,41 @@ pub(crate) trait Sink<S: Simd> {
     fn put<const MR: usize, const NV: usize>(&mut self, s: S, row: usize, lane: usize, acc: [[S::F; NV]; MR]);
 }
 
+/// Stores blocks in rows of `width`.
+pub(crate) struct Store<'a> {
+    pub to: &'a mut [f32],
+    pub width: usize,
+    /// What elements are multiplied by on their way.
+    pub factor: Option<f32>,
+}
+
+impl<S: Simd> Sink<S> for Store<'_> {
+    #[inline(always)]
+    fn put<const MR: usize, const NV: usize>(
+        &mut self,
+        s: S,
+        row: usize,
+        lane: usize,
+        acc: [[S::F; NV]; MR],
+    ) {
+        for r in 0..MR {
+            let to = &mut self.to[(row + r) * self.width + lane..];
+            for v in 0..NV {
+                s.store(scaled(s, acc[r][v], self.factor), &mut to[v * S::LANES..]);
+            }
+        }
+    }
+}
+
+/// `x` times a factor, if there is one.
+#[inline(always)]
+pub(crate) fn scaled<S: Simd>(s: S, x: S::F, factor: Option<f32>) -> S::F {
+    match factor {
+        Some(factor) => s.mul(x, s.splat(factor)),
+        None => x,
+    }
+}
+
 /// One block: rows `row .. row + MR` of `a`, `NV` vectors of lanes from the start of `b`, whose
 /// rows are `ldb` apart, added to `acc`.
 #[inline(always)]

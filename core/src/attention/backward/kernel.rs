@@ -6,7 +6,7 @@ use std::f32::consts::LOG2_E;
 use super::super::products::Products;
 use super::super::scores::{Change, KeyTile};
 use super::work::Work;
-use crate::arch::{Kernel, Matrix, Simd, Sink};
+use crate::arch::{Kernel, Matrix, Simd, Sink, Store, scaled};
 use crate::math;
 
 /// Probabilities `p` and the gradients `ds` of the scores after cap and bias, `[key][lane]`.
@@ -78,40 +78,6 @@ fn probabilities<S: Simd>(s: S, p: &mut [f32], lse: &[f32], width: usize, least:
             i += width;
         }
         lane += S::LANES;
-    }
-}
-
-/// `x` times a factor that is yet to come.
-#[inline(always)]
-fn scaled<S: Simd>(s: S, x: S::F, factor: Option<f32>) -> S::F {
-    match factor {
-        Some(factor) => s.mul(x, s.splat(factor)),
-        None => x,
-    }
-}
-
-/// Scores as they are.
-struct Store<'a> {
-    to: &'a mut [f32],
-    width: usize,
-    factor: Option<f32>,
-}
-
-impl<S: Simd> Sink<S> for Store<'_> {
-    #[inline(always)]
-    fn put<const MR: usize, const NV: usize>(
-        &mut self,
-        s: S,
-        row: usize,
-        lane: usize,
-        acc: [[S::F; NV]; MR],
-    ) {
-        for r in 0..MR {
-            let to = &mut self.to[(row + r) * self.width + lane..];
-            for v in 0..NV {
-                s.store(scaled(s, acc[r][v], self.factor), &mut to[v * S::LANES..]);
-            }
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::super::scores::{Change, Ranges};
 use super::soon::Soon;
 use super::stored::Stored;
 use super::tile::Tile;
-use crate::arch::{Matrix, PagedRows, Pairs, Simd, Sink, Strip, multiply_lanes};
+use crate::arch::{Matrix, PagedRows, Pairs, Simd, Store, Strip, multiply_lanes};
 use crate::math;
 
 /// Keys that are brought into lanes together: as many as give the product chains enough not to wait for
@@ -46,7 +46,7 @@ pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
             pack::<S, T, DOT>(s, k, tile, first + lane, &mut room[lane..], width, soon);
             lane += S::LANES;
         }
-        let mut to = Scores { p, first, factor };
+        let mut to = Store { to: &mut p[first..], width: KEY_TILE, factor };
         if DOT {
             let q = Pairs::from_bits(q, tile.rows, stride).slice_pairs(0, k.cols().div_ceil(2));
             multiply_lanes(s, q, room, width, 0..lanes, &mut to);
@@ -55,35 +55,6 @@ pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
             multiply_lanes(s, q, room, width, 0..lanes, &mut to);
         }
         first += lanes;
-    }
-}
-
-/// Stores scores in rows, from key `first` on.
-struct Scores<'a> {
-    p: &'a mut [f32],
-    first: usize,
-    factor: Option<f32>,
-}
-
-impl<S: Simd> Sink<S> for Scores<'_> {
-    #[inline(always)]
-    fn put<const MR: usize, const NV: usize>(
-        &mut self,
-        s: S,
-        row: usize,
-        lane: usize,
-        acc: [[S::F; NV]; MR],
-    ) {
-        for r in 0..MR {
-            let p = &mut self.p[(row + r) * KEY_TILE + self.first + lane..];
-            for v in 0..NV {
-                let x = match self.factor {
-                    Some(factor) => s.mul(acc[r][v], s.splat(factor)),
-                    None => acc[r][v],
-                };
-                s.store(x, &mut p[v * S::LANES..]);
-            }
-        }
     }
 }
 

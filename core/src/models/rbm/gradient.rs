@@ -4,7 +4,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, s};
 
 use super::kernel::Probabilities;
 use super::{Rbm, Units, apart, check_units, units};
-use crate::arch::{Kernel, Matrix, Simd, Sink, dispatch, multiply};
+use crate::arch::{Kernel, Matrix, Simd, Store, dispatch, multiply};
 use crate::error::{Error, Result, check_shape, zeros};
 use crate::linalg::{Activation, linear};
 use crate::threads;
@@ -167,28 +167,11 @@ fn product<S: Simd>(
     room: &mut [f32],
 ) {
     let v = Matrix::new(v).slice_cols(first, strip).transposed();
-    multiply(s, v, &side.p[..side.rows * padded], padded, &mut Room { room, padded });
-}
-
-struct Room<'a> {
-    room: &'a mut [f32],
-    padded: usize,
-}
-
-impl<S: Simd> Sink<S> for Room<'_> {
-    #[inline(always)]
-    fn put<const MR: usize, const NV: usize>(
-        &mut self,
-        s: S,
-        row: usize,
-        lane: usize,
-        acc: [[S::F; NV]; MR],
-    ) {
-        for r in 0..MR {
-            let to = &mut self.room[(row + r) * self.padded + lane..];
-            for v in 0..NV {
-                s.store(acc[r][v], &mut to[v * S::LANES..]);
-            }
-        }
-    }
+    multiply(
+        s,
+        v,
+        &side.p[..side.rows * padded],
+        padded,
+        &mut Store { to: room, width: padded, factor: None },
+    );
 }
