@@ -278,6 +278,18 @@ def dot(a, b, acc, keep=None):
     return acc
 
 
+def in_parts(a, b, length, none=None):
+    """The sum of chains of `length` along the first axis; where `none` holds there is no step."""
+    total = F(0)
+    for part in (slice(i, i + length) for i in range(0, len(a), length)):
+        total = total + chain(a[part], b[part], False, None if none is None else none[part])
+    return total
+
+
+def chain_length(n):
+    return min(64, max(16, -(-n // 2)))
+
+
 def alibi(s, slope, position):
     if slope is None:
         return s
@@ -293,17 +305,15 @@ def attention_row(
     and its lse."""
     scale = F(1 / math.sqrt(len(q))) if scale is None else F(scale)
     factor = F(float(scale) * LOG2E if soft_cap is None else float(scale) / soft_cap)
-    s = np.zeros(len(k), F)
     if pairs:
+        s = np.zeros(len(k), F)
         odd = len(q) % 2
         q, wide = np.pad(q, (0, odd)), np.pad(k, ((0, 0), (0, odd)))
         for d in range(0, len(q), 2):
             s = dot((wide[:, d], wide[:, d + 1]), (q[d], q[d + 1]), s)
         s = s * factor
     else:
-        q = q * factor
-        for d in range(len(q)):
-            s = fma(k[:, d], q[d], s)
+        s = in_parts(k.T, q * factor, chain_length(len(q)))
     if soft_cap is not None:
         s = tanh(s) * F(soft_cap * LOG2E)
     s = alibi(s, slope, position)
@@ -324,18 +334,16 @@ def attention_row(
             a, p = exp2(m - base(new)), exp2(s[tile:end] - base(new))
             if pairs:
                 p = np.where(s[tile:end] - base(new) < -64, F(0), p)
-            l, t = l * a, np.zeros(v.shape[1], F)
-            for x in p:
-                l = l + x
+            l = fma(l, a, in_parts(p, np.ones_like(p), 64))
             if pairs:
+                t = np.zeros(v.shape[1], F)
                 narrow, no = np.append(to_bf16(p), F(0)), np.zeros(v.shape[1], F)
                 for j in range(tile, end, 2):
                     second = j + 1 < end
                     values = (v[j], v[j + 1] if second else no)
                     t = dot(values, narrow[j - tile : j - tile + 2], t, (seen[j], second and seen[j + 1]))
             else:
-                for j, x in enumerate(p, tile):
-                    t = fma(v[j], x, t) if seen[j] else t
+                t = in_parts(v[tile:end], p[:, None], 64, ~seen[tile:end, None])
             o = t if o is None else fma(o, a, t)
             m = new
         if result is not None:
@@ -447,6 +455,7 @@ def attention_backward(a, q, k, v, dout):
     own = a.get("storage", "f32")
     q, k, v, dout = map(STORAGE[own], (q, k, v, dout))
     pairs = own == "bf16"
+    of_head = lambda a, b: chain(a, b, pairs) if pairs else in_parts(a, b, chain_length(len(a)))
     batch, heads, queries, dim = q.shape
     keys, group = k.shape[2], heads // k.shape[1]
     number, per_head, left, right = options(a)
@@ -465,16 +474,15 @@ def attention_backward(a, q, k, v, dout):
                 q[b, h, i], key[:n], value[:n], position, seen, soft_cap=cap, slope=slope, pairs=pairs,
             )
             out = STORAGE[own](out)
-            delta, turn = F(0), F(1)
+            turn = F(1)
             query, score = (q[b, h, i], factor) if pairs else (q[b, h, i] * factor, F(1))
-            s = chain(key[:n].T, query, pairs) * score
+            s = of_head(key[:n].T, query) * score
             if cap is not None:
                 t = tanh(s)
                 s, turn = t * F(cap * LOG2E), fma(-t, t, F(1))
             s = alibi(s, slope, position)
-            for e in range(len(out)):
-                delta = fma(dout[b, h, i, e], out[e], delta)
-            dp = chain(value[:n].T, dout[b, h, i], pairs)
+            delta = in_parts(dout[b, h, i], out, chain_length(len(out)))
+            dp = of_head(value[:n].T, dout[b, h, i])
             at = fma(lse, -F(LOG2E), s)
             seen = seen & (at >= -64) if pairs else seen
             p[i, :n] = np.where(seen, exp2(at), F(0)) if lse > -np.inf else F(0)
@@ -484,7 +492,12 @@ def attention_backward(a, q, k, v, dout):
         for tile in range(0, keys, 128):
             part = slice(tile, tile + 128)
             for i in range(queries):
-                dq[b, h, i] = dq[b, h, i] + chain(key[part], ds[i, part], pairs, none[i, part])
+                of_keys = (key[part], ds[i, part, None])
+                if pairs:
+                    sums = chain(*of_keys, pairs, none[i, part, None])
+                else:
+                    sums = in_parts(*of_keys, 64, none[i, part, None])
+                dq[b, h, i] = dq[b, h, i] + sums
         dq[b, h] = dq[b, h] * scale + F(0)
         for tile in range(0, queries, 64):
             part = slice(tile, tile + 64)
@@ -500,8 +513,8 @@ def attention_backward(a, q, k, v, dout):
 
 def chain(a, b, pairs, none=None):
     """Steps along the first axis, from 0; where `none` holds they are left out. Of pairs the second comes first."""
-    none = np.zeros((len(a), 1), bool) if none is None else none
-    acc = np.zeros(np.broadcast_shapes(a[0].shape, np.shape(b[0])), F)
+    none = np.zeros(len(a), bool) if none is None else none
+    acc = np.zeros(np.broadcast_shapes(a.shape[1:], b.shape[1:]), F)
     for n in range(len(a) + len(a) % 2):
         step = n ^ 1 if pairs else n
         if step < len(a):

@@ -100,7 +100,8 @@ class Bench:
         result = alternate(timed + extra, self.probe, seconds, sample_seconds=self.args.sample)
         limit_ms, limit = self.limit(case, result)
         return row(case.title + suffix(case), case.group, case.storage, self.args.threads, result, limit, limit_ms,
-                   flops=case.flops(), max_error=errors, left_out=left_out)
+                   flops=case.flops(), max_error={name: e[0] for name, e in errors.items()},
+                   mean_error={name: e[1] for name, e in errors.items()}, left_out=left_out)
 
     def reader(self):
         """Reading more than four times the last cache and nothing else: the bandwidth of this moment."""

@@ -116,25 +116,34 @@ class Inputs:
         return scores.softmax(-1) @ wide(v)
 
     def check_gradients(self, name, gradients):
-        """The root mean square of the errors of dq, dk, dv as a share of the gradient's, beside those of the
-        same numbers in f32; raises where one is wrong."""
+        """The errors of dq, dk, dv of the first key head beside f64, as shares of the gradient's root mean square:
+        their largest, and their root mean square (of the worst gradient each); raises where one is wrong."""
+        case, group = self.case, self.case.heads // self.case.kv
         if self._gradients is None:
-            q, k, v = (t.float().requires_grad_() for t in self.sets[-1])
+            q, k, v = self.sets[-1]
+            q, k, v = (t[:1, :n].double().requires_grad_() for t, n in ((q, group), (k, 1), (v, 1)))
             out = torch.nn.functional.scaled_dot_product_attention(
-                q, k, v, is_causal=self.case.causal, scale=self.scale, enable_gqa=self.case.kv != self.case.heads)
-            self._gradients = torch.autograd.grad(out, (q, k, v), self.grad.float())
-        size = lambda t: t.square().mean().sqrt().item()
-        worst = max(size(got.float() - want) / size(want) for got, want in zip(gradients, self._gradients))
-        if not worst <= TOLERANCE[self.case.dtype]:
-            raise AssertionError(f"{name}: gradients are off by {worst:.2g} of their size")
-        return worst
+                q, k, v, is_causal=case.causal, scale=self.scale, enable_gqa=group > 1)
+            self._gradients = torch.autograd.grad(out, (q, k, v), self.grad[:1, :group].double())
+        shares = [error_shares(got[:1, :want.shape[1]].double(), want)
+                  for got, want in zip(gradients, self._gradients)]
+        worst, mean = (max(share) for share in zip(*shares))
+        if not mean <= TOLERANCE[case.dtype]:
+            raise AssertionError(f"{name}: gradients are off by {mean:.2g} of their size")
+        return worst, mean
 
     def check(self, name, out, tolerance=None):
-        """The error of `out` [B, H, queries, dim] beside the reference; raises where it is wrong."""
-        worst = 0.0
-        for (b, h, rows), reference in zip(self.places(), self.reference()):
-            error = (out[b, h, rows].double() - reference).abs().max().item()
-            worst = max(worst, error / reference.square().mean().sqrt().item())
+        """The errors of `out` [B, H, queries, dim] beside the reference, as shares of its root mean square: their
+        largest and their root mean square; raises where it is wrong."""
+        shares = [error_shares(out[b, h, rows].double(), reference)
+                  for (b, h, rows), reference in zip(self.places(), self.reference())]
+        worst, mean = max(w for w, _ in shares), math.sqrt(sum(m * m for _, m in shares) / len(shares))
         if not worst <= (tolerance or TOLERANCE[self.case.dtype]):
             raise AssertionError(f"{name}: error {worst:.2g} of the results' size")
-        return worst
+        return worst, mean
+
+
+def error_shares(got, want):
+    size = want.square().mean().sqrt().item()
+    error = got - want
+    return error.abs().max().item() / size, error.square().mean().sqrt().item() / size

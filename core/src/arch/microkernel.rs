@@ -3,7 +3,8 @@
 //! `acc[r][lane] = sum over k of a[r][k] * b[k][lane]`, one FMA chain from zero (or from where
 //! a former product ended) in rising k for each element, so block shapes and vector widths never change a bit. Elements of `a`
 //! are broadcast from memory of any strides; `b` is packed with its lanes side by side.
-//! With bfloat16 an element is a pair, and a step of the chain is [`Simd::dot_bf16`].
+//! With bfloat16 an element is a pair, and a step of the chain is [`Simd::dot_bf16`]. A product [`InParts`] is the
+//! sum of several chains: shorter, they are rounded less.
 
 use std::ops::Range;
 
@@ -12,6 +13,8 @@ use super::simd::Simd;
 
 /// The broadcast operand of a product.
 pub(crate) trait Left<S: Simd>: Copy {
+    /// Whether the product is the sum of several chains.
+    const IN_PARTS: bool = false;
     /// What pointers and strides count in.
     type Element;
     /// A vector of elements, as one step of the chain takes it.
@@ -19,6 +22,11 @@ pub(crate) trait Left<S: Simd>: Copy {
 
     /// First element, rows, depth, strides of rows and of depth.
     fn parts(&self) -> (*const Self::Element, usize, usize, isize, isize);
+    /// Steps of the first chain and, at most, of each that follows.
+    #[inline(always)]
+    fn chains(&self) -> [usize; 2] {
+        [self.parts().2; 2]
+    }
     /// The element at `at` in all lanes.
     ///
     /// # Safety
@@ -73,6 +81,43 @@ impl<S: Simd> Left<S> for Pairs<'_> {
     #[inline(always)]
     fn step(s: S, x: S::I, b: S::I, acc: S::F) -> S::F {
         s.dot_bf16(acc, x, b)
+    }
+}
+
+/// A matrix whose product is the sum of chains from zero, from left to right: over the first `first` elements of a
+/// row, then over `rest` at a time.
+#[derive(Clone, Copy)]
+pub(crate) struct InParts<A> {
+    pub of: A,
+    pub first: usize,
+    pub rest: usize,
+}
+
+impl<S: Simd, A: Left<S>> Left<S> for InParts<A> {
+    const IN_PARTS: bool = true;
+    type Element = A::Element;
+    type Lanes = A::Lanes;
+
+    #[inline(always)]
+    fn parts(&self) -> (*const A::Element, usize, usize, isize, isize) {
+        self.of.parts()
+    }
+    #[inline(always)]
+    fn chains(&self) -> [usize; 2] {
+        [self.first, self.rest]
+    }
+    #[inline(always)]
+    unsafe fn broadcast(s: S, at: *const A::Element) -> A::Lanes {
+        // SAFETY: an element of the matrix (the caller's promise).
+        unsafe { A::broadcast(s, at) }
+    }
+    #[inline(always)]
+    fn load(s: S, b: &[f32]) -> A::Lanes {
+        A::load(s, b)
+    }
+    #[inline(always)]
+    fn step(s: S, x: A::Lanes, b: A::Lanes, acc: S::F) -> S::F {
+        A::step(s, x, b, acc)
     }
 }
 
@@ -131,26 +176,57 @@ fn block<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
     row: usize,
     b: &[f32],
     ldb: usize,
+    acc: [[S::F; NV]; MR],
+) -> [[S::F; NV]; MR] {
+    let depth = a.parts().2;
+    if !A::IN_PARTS {
+        return chain(s, a, row, b, ldb, 0..depth, acc);
+    }
+    let [first, rest] = a.chains();
+    let mut from = first.min(depth);
+    let mut sum = chain(s, a, row, b, ldb, 0..from, acc);
+    while from < depth {
+        let to = depth.min(from + rest.max(1));
+        let acc = chain(s, a, row, b, ldb, from..to, [[s.splat(0.0); NV]; MR]);
+        for r in 0..MR {
+            for v in 0..NV {
+                sum[r][v] = s.add(sum[r][v], acc[r][v]);
+            }
+        }
+        from = to;
+    }
+    sum
+}
+
+/// The steps `depth` of a block, a chain an element.
+#[inline(always)]
+fn chain<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
+    s: S,
+    a: A,
+    row: usize,
+    b: &[f32],
+    ldb: usize,
+    depth: Range<usize>,
     mut acc: [[S::F; NV]; MR],
 ) -> [[S::F; NV]; MR] {
-    let (a, rows, depth, rs, cs) = a.parts();
-    if depth == 0 {
+    if depth.is_empty() {
         return acc;
     }
-    assert!(row < rows && MR <= rows - row);
-    assert!((depth - 1).checked_mul(ldb).and_then(|n| n.checked_add(NV * S::LANES)).unwrap() <= b.len());
+    let (a, rows, most, rs, cs) = a.parts();
+    assert!(row < rows && MR <= rows - row && depth.end <= most);
+    assert!((depth.end - 1).checked_mul(ldb).and_then(|n| n.checked_add(NV * S::LANES)).unwrap() <= b.len());
     let ldb = ldb as isize;
     // SAFETY: row `row` exists (checked).
     let a = unsafe { a.offset(row as isize * rs) };
     let b = b.as_ptr();
-    for k in 0..depth as isize {
-        // SAFETY: k < depth, and b reaches to the last vector of the last row (checked).
+    for k in depth.start as isize..depth.end as isize {
+        // SAFETY: k is below the depth, and b reaches to the last vector of the last row (checked).
         let panel = unsafe { std::slice::from_raw_parts(b.offset(k * ldb), NV * S::LANES) };
         let mut lanes = [A::load(s, panel); NV];
         for v in 1..NV {
             lanes[v] = A::load(s, &panel[v * S::LANES..]);
         }
-        // SAFETY: k < depth is a column of a.
+        // SAFETY: k is a column of a (checked).
         let column = unsafe { a.offset(k * cs) };
         for r in 0..MR {
             // SAFETY: row + r < rows (checked). Groups of three rows share a base address, which

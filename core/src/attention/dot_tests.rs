@@ -1,6 +1,8 @@
 //! Queries, keys and values of bfloat16: products of pairs, against the definition in scalars and
 //! against f64.
 
+use std::ops::Range;
+
 use ndarray::{Array3, Array4, s};
 
 use super::tests::{bits, serial, tensor};
@@ -41,6 +43,12 @@ pub(super) fn dot(pairs: impl Iterator<Item = [(f32, f32); 2]>) -> f32 {
     pairs.fold(0.0, |acc, [lower, upper]| lower.0.mul_add(lower.1, upper.0.mul_add(upper.1, acc)))
 }
 
+/// The sum of chains of `length` products, from left to right.
+pub(super) fn in_parts(n: usize, length: usize, terms: impl Fn(usize) -> [f32; 2]) -> f32 {
+    let chain = |range: Range<usize>| range.map(&terms).fold(0.0f32, |sum, [a, b]| a.mul_add(b, sum));
+    (0..n).step_by(length).map(|from| chain(from..n.min(from + length))).fold(0.0, |sum, x| sum + x)
+}
+
 /// One row by the definition; `seen` says which keys take part.
 fn definition(
     q: &[f32],
@@ -72,7 +80,7 @@ fn definition(
                 .map(|x| x - finite(next))
                 .map(|x| if x < -64.0 { 0.0 } else { exp2(x) })
                 .collect();
-            sl = p.iter().fold(sl * alpha, |sum, p| sum + p);
+            sl = sl.mul_add(alpha, in_parts(p.len(), KEY_TILE / 2, |j| [p[j], 1.0]));
             let p: Vec<f32> = p.iter().map(|&p| bf16::from_f32(p).to_f32()).collect();
             for (d, o) in so.iter_mut().enumerate() {
                 let value = |i: usize| {

@@ -127,13 +127,14 @@ fn key_tile<S: Simd, P: Products>(
     if !plain {
         change.apply(s, tile, p, width, bias, work.next);
     }
+    let middle = tile.middle();
     let Range { start: mut lane, end } = lanes.clone();
     while lane < end {
         let m = s.load(&work.next[lane..]);
         let base = finite(s, m);
         let alpha = math::exp2(s, s.sub(s.load(&work.m[lane..]), base));
-        let l = s.mul(s.load(&work.l[lane..]), alpha);
-        let l = P::probabilities(s, p, width, lane, base, l);
+        let sum = P::probabilities(s, p, width, lane, base, middle);
+        let l = s.fma(s.load(&work.l[lane..]), alpha, sum);
         s.store(m, &mut work.m[lane..]);
         s.store(l, &mut work.l[lane..]);
         s.store(alpha, &mut work.alpha[lane..]);
@@ -142,7 +143,7 @@ fn key_tile<S: Simd, P: Products>(
     let hides = tile.ranges.is_some() || !bias.is_empty();
     let hidden = hides.then_some(Hidden { tile, bias });
     let mut to = Values { o: work.o, alpha: work.alpha, width, first, ahead };
-    P::values(s, v, p, width, lanes, hidden, work.room, &mut to);
+    P::values(s, v, p, width, lanes, hidden, middle, work.room, &mut to);
 }
 
 /// `m`, or 0 where it is -inf: a lane without a score must not compute -inf minus -inf.

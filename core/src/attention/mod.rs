@@ -2,22 +2,24 @@
 //! matrix in memory.
 //!
 //! Definition of a query row, which no thread count, batch, stride or instruction set changes.
-//! Every `chain` is one sequence of fused multiply-adds in rising order from zero.
+//! Every `chain` is one sequence of fused multiply-adds in rising order from zero. A sum `in parts` is that of several
+//! chains, added from left to right: shorter, they are rounded less. Over a head's numbers they have the length
+//! [`chain_length`], over the keys of a tile the second begins in its middle, at key 64.
 //!
-//! * `q'[d] = q[d] * fl(scale * log2 e)`; `s[j] = chain over d of k[j][d] * q'[d]`.
+//! * `q'[d] = q[d] * fl(scale * log2 e)`; `s[j] = k[j][d] * q'[d] over d, in parts`.
 //! * A soft-cap makes it `q'[d] = q[d] * fl(scale / cap)` and then
 //!   `s[j] = tanh(s[j]) * fl(cap * log2 e)`.
 //! * ALiBi: `s[j] = fma(fl(-slope * log2 e), |fl(t) - u|, s[j])`, `t` and `u` the positions of
 //!   query and key counted from the key's tile. A bias: `s[j] = fma(bias[j], fl(log2 e), s[j])`.
 //! * Keys are cut at absolute positions into splits of [`SPLIT`] and tiles of [`KEY_TILE`].
 //! * A split starts with `m = -inf, l = 0, O = 0`. For each tile: `m' = max(m, s[j] ...)` in key
-//!   order, `a = exp2(m - m')`, `p[j] = exp2(s[j] - m')`, `l = l * a` and then `+ p[j]` in key
-//!   order, `O = fma(O, a, chain over j of v[j] * p[j])`. Where `m'` is -inf, 0 stands for it.
+//!   order, `a = exp2(m - m')`, `p[j] = exp2(s[j] - m')`, `l = fma(l, a, p[j] over j, in parts)`,
+//!   `O = fma(O, a, v[j] * p[j] over j, in parts)`. Where `m'` is -inf, 0 stands for it.
 //! * Splits merge from left to right: `m' = max(m1, m2)`, `a1 = exp2(m1 - m')`,
 //!   `a2 = exp2(m2 - m')`, `l = fma(l2, a2, l1 * a1)`, `O` likewise.
 //! * A sink merges last, as a split with `m = fl(sink * log2 e), l = 1, O = 0`.
 //! * The result is `fma(O, 1 / l, 0)` (no negative zero) and `lse = ln 2 * (m + log2 l)`.
-//! * Queries, keys and values of bfloat16 are multiplied in pairs ([`products`]): along `d` for
+//! * Queries, keys and values of bfloat16 are multiplied in pairs ([`products`]), in one chain: along `d` for
 //!   the scores, which are then multiplied by `fl(scale * log2 e)`, and of an even key and the
 //!   next for the values, with `p` rounded to bfloat16 and 0 below 2^-64.
 //!
@@ -36,6 +38,8 @@ mod cut;
 mod decode;
 #[cfg(test)]
 mod dot_tests;
+#[cfg(test)]
+mod error_tests;
 mod kernel;
 mod lanes;
 mod merge;
@@ -64,6 +68,7 @@ pub use varlen::attention_varlen;
 
 use ndarray::{ArrayViewMut3, Dimension, Ix4};
 
+use crate::arch::InParts;
 use crate::error::{Error, Result, check_shape};
 use crate::linalg::check_strides;
 use crate::tensor::{Floats, FloatsMut};
@@ -73,6 +78,27 @@ pub const KEY_TILE: usize = 128;
 
 /// Keys a split: part of the definition.
 pub const SPLIT: usize = 512;
+
+/// Steps of each chain of a sum over `n` numbers of a head: part of the definition. Short sums are one.
+fn chain_length(n: usize) -> usize {
+    n.div_ceil(2).clamp(16, KEY_TILE / 2)
+}
+
+/// The product of a matrix whose rows are numbers of heads.
+fn over_head<A: Copy>(of: A, n: usize) -> InParts<A> {
+    InParts { of, first: chain_length(n), rest: chain_length(n) }
+}
+
+/// The product of a matrix whose columns are keys of a tile, its middle before column `middle`.
+fn over_keys<A: Copy>(of: A, middle: usize) -> InParts<A> {
+    InParts { of, first: middle, rest: KEY_TILE / 2 }
+}
+
+/// Keys from `first` on, one of the tile that begins at `origin`, before the middle of the tile, where the second chain
+/// of a sum over its keys begins: part of the definition.
+fn middle(origin: usize, first: usize) -> usize {
+    (origin + KEY_TILE / 2).saturating_sub(first)
+}
 
 /// Largest head size; it bounds the scratch a thread keeps.
 pub const MAX_HEAD_DIM: usize = 1024;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use half::bf16;
 
 use super::scores::{Factors, Hidden};
+use super::{over_head, over_keys};
 use crate::arch::{Matrix, Pairs, Simd, Sink, multiply_lanes};
 use crate::linalg::rows::{paired, widened};
 use crate::math;
@@ -36,11 +37,20 @@ pub(super) trait Products {
         sink: &mut impl Sink<S>,
     );
 
-    /// The lanes at `at`: scores become probabilities, as [`values`](Products::values) takes them;
-    /// returns `sum` and the probabilities added to it in the order of the keys.
-    fn probabilities<S: Simd>(s: S, p: &mut [f32], width: usize, lane: usize, base: S::F, sum: S::F) -> S::F;
+    /// The lanes at `lane`: scores become probabilities, as [`values`](Products::values) takes them;
+    /// returns the sum of those before key `middle`, an even one, plus the sum of the rest, each in the order of
+    /// the keys.
+    fn probabilities<S: Simd>(
+        s: S,
+        p: &mut [f32],
+        width: usize,
+        lane: usize,
+        base: S::F,
+        middle: usize,
+    ) -> S::F;
 
-    /// `[value][lane]`: values times probabilities, for some of the lanes. `hidden` tells which to leave out.
+    /// `[value][lane]`: values times probabilities, for some of the lanes. `hidden` tells which to leave out; a
+    /// second chain begins at key `middle`.
     #[allow(clippy::too_many_arguments)]
     fn values<S: Simd>(
         s: S,
@@ -49,6 +59,7 @@ pub(super) trait Products {
         width: usize,
         lanes: Range<usize>,
         hidden: Option<Hidden>,
+        middle: usize,
         room: &mut [f32],
         sink: &mut impl Sink<S>,
     );
@@ -73,7 +84,8 @@ impl<T: Element> Products for Wide<T> {
         room: &mut [f32],
         sink: &mut impl Sink<S>,
     ) {
-        multiply_lanes(s, widened(s, k, room), q, width, lanes, sink);
+        let dim = k.cols();
+        multiply_lanes(s, over_head(widened(s, k, room), dim), q, width, lanes, sink);
     }
 
     #[inline(always)]
@@ -83,16 +95,10 @@ impl<T: Element> Products for Wide<T> {
         width: usize,
         lane: usize,
         base: S::F,
-        mut sum: S::F,
+        middle: usize,
     ) -> S::F {
-        let mut at = lane;
-        while at < p.len() {
-            let e = math::exp2(s, s.sub(s.load(&p[at..]), base));
-            s.store(e, &mut p[at..]);
-            sum = s.add(sum, e);
-            at += width;
-        }
-        sum
+        let (first, second) = p.split_at_mut(middle * width);
+        s.add(exponentials(s, first, width, lane, base), exponentials(s, second, width, lane, base))
     }
 
     #[inline(always)]
@@ -103,6 +109,7 @@ impl<T: Element> Products for Wide<T> {
         width: usize,
         lanes: Range<usize>,
         hidden: Option<Hidden>,
+        middle: usize,
         room: &mut [f32],
         sink: &mut impl Sink<S>,
     ) {
@@ -112,9 +119,23 @@ impl<T: Element> Products for Wide<T> {
             Some(hidden) if !hidden.values_are_finite(s, v) => {
                 hidden.leave_out(s, width, v.cols(), false, sink, OfNumbers { v, p, width })
             }
-            _ => multiply_lanes(s, v.transposed(), p, width, lanes, sink),
+            _ => multiply_lanes(s, over_keys(v.transposed(), middle), p, width, lanes, sink),
         }
     }
+}
+
+/// [`Products::probabilities`] of some keys, with their sum.
+#[inline(always)]
+fn exponentials<S: Simd>(s: S, p: &mut [f32], width: usize, lane: usize, base: S::F) -> S::F {
+    let mut sum = s.splat(0.0);
+    let mut at = lane;
+    while at < p.len() {
+        let e = math::exp2(s, s.sub(s.load(&p[at..]), base));
+        s.store(e, &mut p[at..]);
+        sum = s.add(sum, e);
+        at += width;
+    }
+    sum
 }
 
 /// Values and probabilities as numbers.
@@ -183,23 +204,25 @@ impl Products for Dots {
         width: usize,
         lane: usize,
         base: S::F,
-        mut sum: S::F,
+        middle: usize,
     ) -> S::F {
-        let mut from = lane;
-        let mut to = lane;
-        while from < p.len() {
-            let even = math::exp2_above(s, s.sub(s.load(&p[from..]), base), Self::LEAST);
-            sum = s.add(sum, even);
-            let mut odd = s.splat(0.0);
-            if from + width < p.len() {
-                odd = math::exp2_above(s, s.sub(s.load(&p[from + width..]), base), Self::LEAST);
-                sum = s.add(sum, odd);
+        let (mut from, mut to) = (lane, lane);
+        let mut sums = [s.splat(0.0); 2];
+        for (sum, end) in sums.iter_mut().zip([middle * width, p.len()]) {
+            while from < end {
+                let even = math::exp2_above(s, s.sub(s.load(&p[from..]), base), Self::LEAST);
+                *sum = s.add(*sum, even);
+                let mut odd = s.splat(0.0);
+                if from + width < p.len() {
+                    odd = math::exp2_above(s, s.sub(s.load(&p[from + width..]), base), Self::LEAST);
+                    *sum = s.add(*sum, odd);
+                }
+                s.store(s.bits_to_f32(s.pair_bf16(even, odd)), &mut p[to..]);
+                from += 2 * width;
+                to += width;
             }
-            s.store(s.bits_to_f32(s.pair_bf16(even, odd)), &mut p[to..]);
-            from += 2 * width;
-            to += width;
         }
-        sum
+        s.add(sums[0], sums[1])
     }
 
     #[inline(always)]
@@ -210,6 +233,7 @@ impl Products for Dots {
         width: usize,
         lanes: Range<usize>,
         hidden: Option<Hidden>,
+        _: usize,
         room: &mut [f32],
         sink: &mut impl Sink<S>,
     ) {

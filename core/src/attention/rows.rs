@@ -145,7 +145,7 @@ impl<T: Lane> Kernel for Pack<'_, '_, T> {
                             None => T::load_pairs(s, rows[i], d),
                         };
                         if let Some(next) = rows[i].get(dim + d..) {
-                            s.prefetch(next);
+                            s.prefetch_later_at(next.as_ptr().addr());
                         }
                     }
                     m = s.transpose(m);
@@ -186,7 +186,7 @@ fn squares<S: Simd, T: Lane>(
                 None => T::load_pairs(s, row, 0),
             };
             if follows {
-                s.prefetch_at(row.as_ptr().wrapping_add(dim).addr());
+                s.prefetch_later_at(row.as_ptr().wrapping_add(dim).addr());
             }
         }
         m = s.transpose(m);

@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use ndarray::ArrayView3;
 
-use super::KEY_TILE;
 use super::cut::MAX_ROWS;
 use super::rows::{Lane, Pack};
+use super::{KEY_TILE, middle};
 use crate::arch::{Kernel, Matrix, Simd, Sink};
 use crate::linalg::rows::load;
 use crate::math;
@@ -90,6 +90,12 @@ impl<'a> KeyTile<'a> {
 
     pub(super) fn lanes(&self) -> Range<usize> {
         self.lane..self.lane + self.lanes
+    }
+
+    /// Keys before the middle of the tile.
+    #[inline(always)]
+    pub(super) fn middle(&self) -> usize {
+        middle(self.origin, self.first).min(self.len)
     }
 
     /// Cuts a tile into lanes that see the same keys of it, as far as `step` lanes at a time can tell, with
@@ -392,28 +398,34 @@ impl Hidden<'_> {
     }
 
     /// The product with the values where a hidden key holds an infinity or a NaN: its steps are
-    /// left out of the chain instead of adding 0. `odd_first` is the order within a pair of keys.
+    /// left out of the chain instead of adding 0.
     #[inline(always)]
     pub(super) fn leave_out<S: Simd>(
         &self,
         s: S,
         width: usize,
         value_dim: usize,
-        odd_first: bool,
+        pairs: bool,
         sink: &mut impl Sink<S>,
         factors: impl Factors<S>,
     ) {
         let KeyTile { origin, first, len, ranges, .. } = self.tile;
         let hidden = s.splat(f32::NEG_INFINITY);
         let Range { start: mut lane, end } = self.tile.lanes();
+        // Products of pairs are one chain.
+        let middle = if pairs { len } else { self.tile.middle() };
         while lane < end {
             let seen = visible(s, ranges, lane, origin);
             for d in 0..value_dim {
-                let mut acc = s.splat(0.0);
+                let (mut acc, mut before) = (s.splat(0.0), s.splat(0.0));
                 for step in 0..len.next_multiple_of(2) {
-                    let key = if odd_first { step ^ 1 } else { step };
+                    // The odd key of a pair comes first.
+                    let key = if pairs { step ^ 1 } else { step };
                     if key >= len {
                         continue;
+                    }
+                    if key == middle {
+                        (before, acc) = (acc, s.splat(0.0));
                     }
                     let (v, p) = factors.get(s, d, key, lane);
                     let mut x = s.fma(s.splat(v), p, acc);
@@ -426,7 +438,7 @@ impl Hidden<'_> {
                     }
                     acc = x;
                 }
-                sink.put(s, d, lane, [[acc]]);
+                sink.put(s, d, lane, [[s.add(before, acc)]]);
             }
             lane += S::LANES;
         }

@@ -4,9 +4,9 @@ use std::f32::consts::LOG2_E;
 
 use ndarray::{Array3, Array4, Zip, s};
 
-use super::super::dot_tests::{dot, exp2};
+use super::super::dot_tests::{dot, exp2, in_parts};
 use super::super::tests::{bits, serial};
-use super::super::{AttentionOptions, KEY_TILE};
+use super::super::{AttentionOptions, KEY_TILE, chain_length};
 use super::oracle::{Grads, Inputs, bounds, exact, sees};
 use super::tests::{Shape, inputs};
 use super::{Arguments, Schedule};
@@ -85,7 +85,7 @@ fn row(
         };
         dot((0..n.div_ceil(2)).map(|m| [2 * m, 2 * m + 1].map(|d| (number(a, at, d), number(b, of, d)))))
     };
-    let delta = (0..value_dim).fold(0.0f32, |sum, e| x.dout[[b, h, i, e]].mul_add(out[[b, h, i, e]], sum));
+    let delta = in_parts(value_dim, chain_length(value_dim), |e| [x.dout[[b, h, i, e]], out[[b, h, i, e]]]);
     let of_key = |j: usize| {
         if !sees(o, lq, lk, [b, h, i, j]) {
             return (0.0, 0.0);

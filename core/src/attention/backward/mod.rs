@@ -1,19 +1,17 @@
 //! The gradients of attention, from its result and log-sum-exp (arXiv 2205.14135, B.4), without
 //! a matrix of scores in memory.
 //!
-//! Definition, with scores `s` and hidden elements as in the forward pass; every `chain` starts
-//! from zero:
+//! Definition, with scores `s`, hidden elements, chains and sums `in parts` as in the forward pass:
 //!
 //! * `p[i][j] = exp2(fma(lse[i], -fl(log2 e), s[i][j]))`; 0 for a hidden element and in a row whose lse
 //!   is -inf.
-//! * `delta[i] = chain over e of dout[i][e] * out[i][e]`;
-//!   `dp[i][j] = chain over e of v[j][e] * dout[i][e]`.
+//! * `delta[i] = dout[i][e] * out[i][e] over e, in parts`; `dp[i][j] = v[j][e] * dout[i][e] over e, in parts`.
 //! * `db[i][j] = p * (dp - delta)`, 0 where `p` is: the gradient of the bias. A soft-cap makes
 //!   `ds = db * fma(-t, t, 1)` of it, `t` the tanh of the score; else `ds = db`.
 //! * Keys are cut into tiles of [`KEY_TILE`](super::KEY_TILE), the queries of a head into tiles of
 //!   64, both at absolute positions. In each pair of tiles the chains over the tile's keys or
 //!   queries leave out the steps where `p` is 0.
-//! * `dq[i] = (0 + chain over j of k[j] * ds[i][j] for each key tile in order) * scale`.
+//! * `dq[i] = (0 + k[j] * ds[i][j] over j, in parts, for each key tile in order) * scale`.
 //! * `dv[j] = 0 + chain over i of dout[i] * p[i][j]` for each head of the group in order and each of
 //!   its query tiles in order; `dk[j]` likewise of `q[i] * ds[i][j]`, and then times `scale`.
 //! * A gradient of a bias that repeats is summed: over the keys first, from zero in rising order;

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use ndarray::{Ix4, s};
 
+use super::super::over_keys;
 use super::super::products::{Dots, Products, Wide, interleaved};
 use super::super::scores::all_finite;
 use super::skipping::{Halves, Numbers, PairsOfRows, keys_skipping, queries_skipping};
@@ -38,13 +39,15 @@ pub(super) trait Arithmetic: Products {
     /// `p^T dout` to `dv` and `ds^T q` to `dk`.
     fn of_keys<S: Simd>(s: S, keys: usize, finite: bool, work: &Work, dv: &mut AddRows, dk: &mut AddRows);
 
-    /// `k^T ds^T` to `work.dq`; what is rounded is needed no more.
-    fn of_queries<S: Simd>(s: S, k: Matrix<Self::Stored>, room: &mut [f32], work: &mut Work);
+    /// `k^T ds^T` to `work.dq`, a second chain from key `middle` on; what is rounded is needed no more.
+    fn of_queries<S: Simd>(s: S, k: Matrix<Self::Stored>, middle: usize, room: &mut [f32], work: &mut Work);
 }
 
 /// The three products of a tile.
 pub(super) struct Sums<'a, 'b, 'c, 'd, A: Arithmetic> {
     pub k: Matrix<'a, A::Stored>,
+    /// Keys before the middle of the tile.
+    pub middle: usize,
     /// Whether scores were capped.
     pub capped: bool,
     /// Whether rows of `q` and `dout` hold finite numbers alone.
@@ -63,7 +66,7 @@ impl<A: Arithmetic> Kernel for Sums<'_, '_, '_, '_, A> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Sums { k, capped, finite, room, work, keys, queries } = self;
+        let Sums { k, middle, capped, finite, room, work, keys, queries } = self;
         let len = k.rows();
         if capped {
             let used = len * work.width;
@@ -74,7 +77,7 @@ impl<A: Arithmetic> Kernel for Sums<'_, '_, '_, '_, A> {
             A::of_keys(s, len, finite, work, &mut AddRows { to: dv, first }, &mut AddRows { to: dk, first });
         }
         if queries {
-            A::of_queries(s, k, room, work);
+            A::of_queries(s, k, middle, room, work);
         }
     }
 }
@@ -128,14 +131,15 @@ impl Arithmetic for Wide<f32> {
     }
 
     #[inline(always)]
-    fn of_queries<S: Simd>(s: S, k: Matrix, _: &mut [f32], work: &mut Work) {
+    fn of_queries<S: Simd>(s: S, k: Matrix, middle: usize, _: &mut [f32], work: &mut Work) {
         let width = work.width;
         let ds = &work.ds[..k.rows() * width];
         let mut add = Add { to: work.dq, width };
         if all_finite(s, k) {
-            multiply(s, k.transposed(), ds, width, &mut add);
+            multiply(s, over_keys(k.transposed(), middle), ds, width, &mut add);
         } else {
-            queries_skipping(s, k, Numbers { x: work.p, width }, Numbers { x: ds, width }, width, &mut add);
+            let (p, ds) = (Numbers { x: work.p, width }, Numbers { x: ds, width });
+            queries_skipping(s, k, p, ds, middle, width, &mut add);
         }
     }
 }
@@ -193,7 +197,7 @@ impl Arithmetic for Dots {
     }
 
     #[inline(always)]
-    fn of_queries<S: Simd>(s: S, k: Matrix<bf16>, room: &mut [f32], work: &mut Work) {
+    fn of_queries<S: Simd>(s: S, k: Matrix<bf16>, _: usize, room: &mut [f32], work: &mut Work) {
         let width = work.width;
         let mut add = Add { to: work.dq, width };
         if all_finite(s, k) {
@@ -202,7 +206,7 @@ impl Arithmetic for Dots {
             multiply(s, interleaved(s, k, room, k.cols()).transposed(), work.p, width, &mut add);
         } else {
             let (p, ds) = (Halves { x: work.p_halves, width }, Halves { x: work.ds_halves, width });
-            queries_skipping(s, k, p, ds, width, &mut add);
+            queries_skipping(s, k, p, ds, k.rows(), width, &mut add);
         }
     }
 }

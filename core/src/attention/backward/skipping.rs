@@ -116,13 +116,14 @@ pub(super) fn keys_skipping<S: Simd, T: Table<S>>(
     }
 }
 
-/// `k^T ds`: for each column of `k` and lane the chain over the keys.
+/// `k^T ds`: for each column of `k` and lane the chain over the keys, a second one from `middle` on.
 #[inline(always)]
 pub(super) fn queries_skipping<S: Simd, E: Element, T: Table<S>>(
     s: S,
     k: Matrix<E>,
     p: T,
     ds: T,
+    middle: usize,
     width: usize,
     add: &mut impl Sink<S>,
 ) {
@@ -130,14 +131,17 @@ pub(super) fn queries_skipping<S: Simd, E: Element, T: Table<S>>(
     for d in 0..k.cols() {
         let mut lane = 0;
         while lane < width {
-            let mut acc = zero;
+            let (mut acc, mut before) = (zero, zero);
             for n in 0..k.rows().next_multiple_of(2) {
                 if let Some(j) = step(n, k.rows(), T::PAIRS) {
+                    if j == middle {
+                        (before, acc) = (acc, zero);
+                    }
                     let x = s.fma(s.splat(k.get(j, d).to_f32()), ds.vector(s, j, lane), acc);
                     acc = s.select(s.eq(p.vector(s, j, lane), zero), acc, x);
                 }
             }
-            add.put(s, d, lane, [[acc]]);
+            add.put(s, d, lane, [[s.add(before, acc)]]);
             lane += S::LANES;
         }
     }

@@ -267,6 +267,7 @@ fn run_with<A: Arithmetic>(call: &Call, task: Task) {
                         let queries = to_queries.is_some();
                         dispatch(Sums::<A> {
                             k,
+                            middle: key_tile.middle(),
                             capped: tile.is_capped(),
                             finite: tile.finite,
                             room,

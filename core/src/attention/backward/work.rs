@@ -1,7 +1,7 @@
 //! The scratch of a task, and rows brought into it.
 
-use super::super::KEY_TILE;
 use super::super::cut::MAX_ROWS;
+use super::super::{KEY_TILE, chain_length};
 use crate::arch::{Kernel, Matrix, Simd};
 use crate::linalg::rows::load;
 use crate::tensor::Element;
@@ -174,7 +174,7 @@ impl<T: Element> Kernel for Copy<'_, '_, T> {
     }
 }
 
-/// `delta[i] = chain over e of a[i][e] * b[i][e]` for rows of `stride` floats.
+/// `delta[i] = a[i][e] * b[i][e]` over e, in parts, for rows of `stride` floats.
 pub(super) struct RowDots<'a, 'b> {
     pub a: &'a [f32],
     pub b: &'a [f32],
@@ -196,13 +196,22 @@ impl Kernel for RowDots<'_, '_> {
                 std::array::from_fn(|r| row_of(x, n * TOGETHER + r.min(delta.len() - 1), stride, cols))
             };
             let (a, b) = (rows(a), rows(b));
-            let mut sum = [0.0f32; TOGETHER];
-            for e in 0..cols {
-                for (r, sum) in sum.iter_mut().enumerate() {
-                    *sum = a[r][e].mul_add(b[r][e], *sum);
+            let mut sums = [0.0f32; TOGETHER];
+            let mut from = 0;
+            while from < cols {
+                let to = cols.min(from + chain_length(cols));
+                let mut chain = [0.0f32; TOGETHER];
+                for e in from..to {
+                    for (r, sum) in chain.iter_mut().enumerate() {
+                        *sum = a[r][e].mul_add(b[r][e], *sum);
+                    }
                 }
+                for (sum, chain) in sums.iter_mut().zip(chain) {
+                    *sum += chain;
+                }
+                from = to;
             }
-            delta.copy_from_slice(&sum[..delta.len()]);
+            delta.copy_from_slice(&sums[..delta.len()]);
         }
     }
 }

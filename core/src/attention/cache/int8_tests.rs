@@ -2,17 +2,12 @@
 
 use ndarray::{Array4, s};
 
+use super::super::dot_tests::{exp2, in_parts};
 use super::super::tests::{bits, serial, tensor};
-use super::super::{AttentionOptions, KEY_TILE, SPLIT};
+use super::super::{AttentionOptions, KEY_TILE, SPLIT, chain_length};
 use super::tests::{Quantised, run_paged, with_options};
 use crate::arch::{available_levels, level, set_level};
 use crate::threads;
-
-fn exp2(x: f32) -> f32 {
-    let mut out = [0.0];
-    crate::math::slice::map(crate::math::slice::Exp2, &[x], &mut out);
-    out[0]
-}
 
 /// NUMERICS word by word for one row of a causal query at position `n - 1`.
 fn defined(q: &[f32], cache: &Quantised, b: usize, h: usize, n: usize) -> (Vec<f32>, f32) {
@@ -28,21 +23,18 @@ fn defined(q: &[f32], cache: &Quantised, b: usize, h: usize, n: usize) -> (Vec<f
                 .clone()
                 .map(|j| {
                     let (k, k_scale) = cache.row(0, b, h, j);
-                    k.iter().zip(q).fold(0.0f32, |s, (k, q)| k.mul_add(q * factor, s)) * k_scale
+                    in_parts(q.len(), chain_length(q.len()), |d| [k[d], q[d] * factor]) * k_scale
                 })
                 .collect();
             let next = scores.iter().fold(m, |m, &s| if s > m { s } else { m });
             let a = exp2(m - next);
-            l *= a;
-            let mut t = vec![0.0f32; dims];
-            for (s, j) in scores.iter().zip(keys) {
-                let p = exp2(s - next);
-                l += p;
-                let (v, v_scale) = cache.row(1, b, h, j);
-                let p = p * v_scale;
-                t.iter_mut().zip(&v).for_each(|(t, v)| *t = v.mul_add(p, *t));
+            let p: Vec<f32> = scores.iter().map(|s| exp2(s - next)).collect();
+            l = l.mul_add(a, in_parts(p.len(), KEY_TILE / 2, |j| [p[j], 1.0]));
+            let values: Vec<_> = keys.map(|j| cache.row(1, b, h, j)).collect();
+            for (e, o) in o.iter_mut().enumerate() {
+                let t = in_parts(p.len(), KEY_TILE / 2, |j| [values[j].0[e], p[j] * values[j].1]);
+                *o = if tile == split { t } else { o.mul_add(a, t) };
             }
-            o.iter_mut().zip(t).for_each(|(o, t)| *o = if tile == split { t } else { o.mul_add(a, t) });
             m = next;
         }
         total = Some(match total {

@@ -49,8 +49,9 @@ pub(super) struct Work<'w> {
     pub p: &'w mut [f32],
     /// A block of keys in lanes.
     pub room: &'w mut [f32],
-    /// A tile's product with the values, rows of `stride`.
+    /// A tile's product with the values, rows of `stride`, and the second chains of it.
     pub t: &'w mut [f32],
+    pub second: &'w mut [f32],
     /// A row's bias, the keys' scales, the values' scales: [`KEY_TILE`] each.
     pub bias: &'w mut [f32],
     pub k_scale: &'w mut [f32],
@@ -177,7 +178,6 @@ impl<T: Stored, const DOT: bool> Rows<'_, '_, '_, '_, T, DOT> {
             let x = s.load(&top[r..]);
             let b = finite(s, x);
             let a = math::exp2(s, s.sub(s.load(&m[r..]), b));
-            s.store(s.mul(s.load(&l[r..]), a), &mut l[r..]);
             s.store(a, &mut alpha[r..]);
             s.store(b, &mut base[r..]);
             s.store(x, &mut m[r..]);
@@ -193,7 +193,7 @@ impl<T: Stored, const DOT: bool> Rows<'_, '_, '_, '_, T, DOT> {
                 j += S::LANES;
             }
         }
-        sums(w.p, tile.len, &mut l[..rows]);
+        sums(w.p, tile, &alpha, &mut l[..rows]);
         if DOT {
             for r in 0..rows {
                 pair_up(s, &mut w.p[r * KEY_TILE..(r + 1) * KEY_TILE], tile.len);
@@ -209,7 +209,7 @@ impl<T: Stored, const DOT: bool> Rows<'_, '_, '_, '_, T, DOT> {
                 }
             }
         }
-        values::products::<S, T, DOT>(s, self.v, tile, w.p, w.t, stride, self.k, next);
+        values::products::<S, T, DOT>(s, self.v, tile, w.p, w.t, w.second, stride, self.k, next);
         // A hidden probability is 0, and adding 0 times a finite value changes nothing; where it
         // does, the product is not finite.
         if (!tile.inside || self.change.has_bias()) && !values::all_finite(s, w.t) {
@@ -269,35 +269,45 @@ fn gather(scales: &ArrayView2<f32>, tile: &Tile, to: &mut [f32]) {
     }
 }
 
-/// Adds the probabilities of each row to its sum, in key order.
+/// Adds the probabilities of each row to its sum times `alpha`, in two chains.
 #[inline(always)]
-fn sums(p: &[f32], len: usize, l: &mut [f32]) {
+fn sums(p: &[f32], tile: &Tile, alpha: &[f32], l: &mut [f32]) {
     let mut r = 0;
     while r + 4 <= l.len() {
-        add_rows::<4>(p, len, r, l);
+        add_rows::<4>(p, tile, r, alpha, l);
         r += 4;
     }
     while r < l.len() {
-        add_rows::<1>(p, len, r, l);
+        add_rows::<1>(p, tile, r, alpha, l);
         r += 1;
     }
 }
 
-/// Several rows at once: each is a chain that waits for itself.
+/// Several rows at once: each chain waits for itself.
 #[inline(always)]
-fn add_rows<const MR: usize>(p: &[f32], len: usize, first: usize, l: &mut [f32]) {
-    let mut rows: [&[f32]; MR] = [&[]; MR];
-    let mut sum = [0.0f32; MR];
+fn add_rows<const MR: usize>(p: &[f32], tile: &Tile, first: usize, alpha: &[f32], l: &mut [f32]) {
+    let mut rows: [[&[f32]; 2]; MR] = [[&[]; 2]; MR];
     for r in 0..MR {
-        rows[r] = &p[(first + r) * KEY_TILE..][..len];
-        sum[r] = l[first + r];
+        rows[r] = p[(first + r) * KEY_TILE..][..tile.len].split_at(tile.middle()).into();
     }
-    for j in 0..len {
+    let [low, high] = [tile.middle(), tile.len - tile.middle()];
+    let mut sums = [[0.0f32; 2]; MR];
+    for j in 0..low.min(high) {
         for r in 0..MR {
-            sum[r] += rows[r][j];
+            sums[r][0] += rows[r][0][j];
+            sums[r][1] += rows[r][1][j];
         }
     }
-    l[first..first + MR].copy_from_slice(&sum);
+    for (half, len) in [low, high].into_iter().enumerate() {
+        for j in low.min(high)..len {
+            for r in 0..MR {
+                sums[r][half] += rows[r][half][j];
+            }
+        }
+    }
+    for r in 0..MR {
+        l[first + r] = l[first + r].mul_add(alpha[first + r], sums[r][0] + sums[r][1]);
+    }
 }
 
 /// `m`, or 0 where it is -inf: a row without a score must not compute -inf minus -inf.

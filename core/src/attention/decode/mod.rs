@@ -146,7 +146,7 @@ impl Problem<'_, '_, '_> {
 
     /// Floats of scratch, beside the result.
     fn scratch(&self, rows: usize) -> usize {
-        let row = self.q_stride() + KEY_TILE + self.stride();
+        let row = self.q_stride() + KEY_TILE + 2 * self.stride();
         rows * row + self.room() + 3 * KEY_TILE + Part::size(rows, self.stride())
     }
 
@@ -186,6 +186,7 @@ impl Problem<'_, '_, '_> {
         let (q, scratch) = scratch.split_at_mut(rows * q_stride);
         let (p, scratch) = scratch.split_at_mut(rows * KEY_TILE);
         let (t, scratch) = scratch.split_at_mut(rows * stride);
+        let (second, scratch) = scratch.split_at_mut(rows * stride);
         let (room, scratch) = scratch.split_at_mut(self.room());
         let (bias, scratch) = scratch.split_at_mut(KEY_TILE);
         let (k_scale, scratch) = scratch.split_at_mut(KEY_TILE);
@@ -207,6 +208,7 @@ impl Problem<'_, '_, '_> {
         });
         // Columns behind the value dimension are computed with and never read.
         t.fill(0.0);
+        second.fill(0.0);
         let kv = h / (self.q.shape()[1] / self.kv_heads);
         let page_len = k.len_of(Axis(2));
         dispatch(Rows::<'_, '_, '_, '_, T, DOT> {
@@ -222,7 +224,7 @@ impl Problem<'_, '_, '_> {
             queries,
             q_stride,
             stride,
-            work: Work { q, p, room, t, bias, k_scale, v_scale, split },
+            work: Work { q, p, room, t, second, bias, k_scale, v_scale, split },
             total,
         });
     }

@@ -5,8 +5,8 @@ use std::f32::consts::LOG2_E;
 
 use ndarray::s;
 
-use super::super::KEY_TILE;
 use super::super::scores::{Change, Ranges};
+use super::super::{KEY_TILE, over_head};
 use super::soon::Soon;
 use super::stored::Stored;
 use super::tile::Tile;
@@ -19,11 +19,11 @@ pub(super) const fn block(pairs: bool) -> usize {
     if pairs { 64 } else { 32 }
 }
 
-/// Writes `chain over d of q[r][d] * k[j][d]`, times `factor` where there is one, to `p[r * KEY_TILE + j]`
+/// Writes `q[r][d] * k[j][d]` over d, in parts, times `factor` where there is one, to `p[r * KEY_TILE + j]`
 /// for every key of the tile and asks for the rows of `soon`. Lanes behind the last key repeat it.
 ///
 /// `q` has rows of `stride` numbers. With `DOT` they and the keys are pairs of bfloat16, and a step of the
-/// chain is that of a pair. `room` holds a [`block`] of keys.
+/// one chain is that of a pair. `room` holds a [`block`] of keys.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
@@ -52,7 +52,7 @@ pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
             multiply_lanes(s, q, room, width, 0..lanes, &mut to);
         } else {
             let q = Matrix::from_slice(q, tile.rows, stride).slice_cols(0, k.cols());
-            multiply_lanes(s, q, room, width, 0..lanes, &mut to);
+            multiply_lanes(s, over_head(q, k.cols()), room, width, 0..lanes, &mut to);
         }
         first += lanes;
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ndarray::ArrayView1;
 
-use super::super::KEY_TILE;
+use super::super::{KEY_TILE, middle};
 use crate::arch::Slot;
 
 /// Where the keys of one batch entry lie.
@@ -33,6 +33,11 @@ pub(super) struct Tile {
 }
 
 impl Tile {
+    /// Keys before the middle of the tile.
+    pub(super) fn middle(&self) -> usize {
+        middle(self.origin, self.first).min(self.len)
+    }
+
     /// Moves to the tile of key `first`, up to `end` at most.
     pub(super) fn seek(&mut self, place: Place, first: usize, end: usize, every: Range<usize>) {
         self.first = first;

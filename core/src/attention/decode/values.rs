@@ -1,6 +1,8 @@
 //! The product of a tile's probabilities with its values, value elements in lanes: each chain over
 //! the keys stays in its lane.
 
+use std::ops::Range;
+
 use super::super::KEY_TILE;
 use super::soon::{ROWS, Soon};
 use super::stored::{Stored, lanes_or_less};
@@ -10,10 +12,11 @@ use crate::arch::{Columns, PagedRows, Simd, Strip};
 /// Keys that are read whole before the next: few enough to stay in the nearest cache.
 const STRIP: usize = ROWS;
 
-/// `t[r * stride + e] = chain over j of v[j][e] * p[r][j]`. Asks for the keys of the tile `next`.
+/// `t[r * stride + e] = v[j][e] * p[r][j]` over j, in two chains, the second by way of `room`. Asks for the keys of
+/// the tile `next`.
 ///
 /// With `DOT` values are bfloat16, `p[r][i]` is the pair of the probabilities of keys `2 i` and
-/// `2 i + 1`, and a step of the chain is that of a pair.
+/// `2 i + 1`, and a step of the one chain is that of a pair.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
@@ -22,13 +25,42 @@ pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
     tile: &Tile,
     p: &[f32],
     t: &mut [f32],
+    room: &mut [f32],
     stride: usize,
     soon: PagedRows<T>,
     next: &Tile,
 ) {
-    let mut j = 0;
-    while j < tile.len {
-        let len = STRIP.min(tile.len - j);
+    let middle = tile.middle();
+    if DOT || middle == 0 || middle == tile.len {
+        return chain::<S, T, DOT>(s, v, tile, 0..tile.len, p, t, stride, soon, next);
+    }
+    chain::<S, T, DOT>(s, v, tile, 0..middle, p, t, stride, soon, next);
+    chain::<S, T, DOT>(s, v, tile, middle..tile.len, p, room, stride, soon, next);
+    let mut i = 0;
+    while i < tile.rows * stride {
+        s.store(s.add(s.load(&t[i..]), s.load(&room[i..])), &mut t[i..]);
+        i += S::LANES;
+    }
+}
+
+/// The chains over some of the keys.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn chain<S: Simd, T: Stored, const DOT: bool>(
+    s: S,
+    v: PagedRows<T>,
+    tile: &Tile,
+    keys: Range<usize>,
+    p: &[f32],
+    t: &mut [f32],
+    stride: usize,
+    soon: PagedRows<T>,
+    next: &Tile,
+) {
+    let Range { start, end } = keys;
+    let mut j = start;
+    while j < end {
+        let len = STRIP.min(end - j);
         let values = Strip::<T, STRIP>::new(v, &tile.slots[j..j + len]);
         let mut ahead = Soon::new(size_of::<T>() * soon.cols());
         for &slot in &next.slots[j.min(next.len)..next.len.min(j + len)] {
@@ -43,11 +75,11 @@ pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
             let left = v.cols() - e;
             if 4 * S::LANES <= left {
                 let values = values.columns(e, 4 * S::LANES);
-                columns::<S, T, DOT, 4>(s, values, len, &mut ahead, tile.rows, p, t, stride, j == 0);
+                columns::<S, T, DOT, 4>(s, values, len, &mut ahead, tile.rows, p, t, stride, j == start);
                 e += 4 * S::LANES;
             } else {
                 let values = values.columns(e, S::LANES.min(left));
-                columns::<S, T, DOT, 1>(s, values, len, &mut ahead, tile.rows, p, t, stride, j == 0);
+                columns::<S, T, DOT, 1>(s, values, len, &mut ahead, tile.rows, p, t, stride, j == start);
                 e += S::LANES;
             }
         }
@@ -192,7 +224,7 @@ fn block<S: Simd, T: Stored, const DOT: bool, const NV: usize, const MR: usize>(
     }
 }
 
-/// One row's product with hidden keys left out of the chain, for values that are not finite.
+/// One row's product with hidden keys left out of the chains, for values that are not finite.
 #[inline(always)]
 pub(super) fn seen_only<S: Simd, T: Stored, const DOT: bool>(
     s: S,
@@ -202,12 +234,16 @@ pub(super) fn seen_only<S: Simd, T: Stored, const DOT: bool>(
     t: &mut [f32],
     sees: impl Fn(usize) -> bool,
 ) {
+    let middle = if DOT { tile.len } else { tile.middle() };
     let mut e = 0;
     while e < v.cols() {
-        let mut acc = s.splat(0.0);
+        let (mut acc, mut before) = (s.splat(0.0), s.splat(0.0));
         for step in 0..tile.len.next_multiple_of(2) {
             // The odd key of a pair comes first.
             let j = if DOT { step ^ 1 } else { step };
+            if j == middle && !DOT {
+                (before, acc) = (acc, s.splat(0.0));
+            }
             if j < tile.len && sees(j) {
                 let weight = if DOT {
                     let pair = p[j / 2].to_bits();
@@ -218,7 +254,7 @@ pub(super) fn seen_only<S: Simd, T: Stored, const DOT: bool>(
                 acc = s.fma(lanes_or_less(s, &v.row(tile.slots[j])[e..]), s.splat(weight), acc);
             }
         }
-        s.store(acc, &mut t[e..]);
+        s.store(s.add(before, acc), &mut t[e..]);
         e += S::LANES;
     }
 }
