@@ -47,6 +47,8 @@ pub mod run;
 
 pub mod rows;
 
+pub mod apart;
+
 pub mod density;
 
 pub mod chain;

@@ -4,6 +4,7 @@ use std::ffi::c_void;
 
 use dgm_core::Error;
 
+use crate::apart::dgm_run_tell_swap;
 use crate::fence::entry;
 use crate::memory::{separate, slice, slice_mut};
 use crate::plan::dgm_plan;
@@ -22,10 +23,41 @@ pub type dgm_model_fn = Option<
     ) -> i32,
 >;
 
+/// Floats of a state from which a second one is worth its memory, and evaluations that it must serve for: as in the
+/// engine's own driver.
+const LARGE: usize = 1 << 20;
+const MANY: usize = 8;
+
+/// Memory for a second state, where it pays.
+///
+/// # Safety
+/// `plan` must be NULL or a live handle.
+unsafe fn second(plan: *const dgm_plan, state_len: usize) -> Vec<f32> {
+    let mut other = Vec::new();
+    // SAFETY: the caller's promise.
+    let evals = unsafe { plan.as_ref() }.map_or(0, |plan| plan.0.max_evals());
+    if state_len >= LARGE && evals >= MANY && other.try_reserve_exact(state_len).is_ok() {
+        other.resize(state_len, 0.0);
+    }
+    other
+}
+
+/// Whether an evaluation is the last one; of an adaptive plan the last that it may have.
+///
+/// # Safety
+/// As [`second`].
+unsafe fn ends(plan: *const dgm_plan, eval_id: u64) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { plan.as_ref() }.is_some_and(|plan| eval_id >= plan.0.max_evals() as u64)
+}
+
 /// Starts a run and carries it to its end, calling model for every evaluation.
 ///
 /// When model returns another number than 0, that number is returned and the run stands where it
 /// was: continue with dgm_run_ask(). The result is at dgm_run_result().
+///
+/// A walk of many steps over a state of 4 MiB or more takes memory for a second one and turns with it, as
+/// dgm_run_tell_swap() does: until it returns, state may be that of an earlier step.
 ///
 /// @param plan      from dgm_plan_compile()
 /// @param seeds     one seed for each row
@@ -87,6 +119,9 @@ pub unsafe extern "C" fn dgm_sample(
             return checked;
         }
         let mut status = dgm_run_start(plan, seeds, rows, elements, x_start, run, run_size, state, state_len);
+        // Where there is no memory for a second state, or too little to be gained, it is empty.
+        let mut other = second(plan, state_len);
+        let (mut now, mut then) = (state, other.as_mut_ptr());
         while status == DGM_OK {
             let (mut request, mut x) = (dgm_request::DONE, std::ptr::null_mut());
             status = dgm_run_ask(plan, run, run_size, &mut request);
@@ -95,14 +130,38 @@ pub unsafe extern "C" fn dgm_sample(
             }
             status = dgm_run_times(plan, run, run_size, t, rows);
             if status == DGM_OK {
-                status = dgm_run_input(plan, run, run_size, state, state_len, &mut x);
+                status = dgm_run_input(plan, run, run_size, now, state_len, &mut x);
             }
             if status == DGM_OK {
                 status = model(ctx, &request, x, t, y);
             }
             if status == DGM_OK {
-                status = dgm_run_tell(plan, run, run_size, state, state_len, request.eval_id, y, y_len);
+                let id = request.eval_id;
+                // The walk is to end in the caller's state.
+                if other.is_empty() || now == state && ends(plan, id) {
+                    status = dgm_run_tell(plan, run, run_size, now, state_len, id, y, y_len);
+                } else {
+                    let mut swapped = 0;
+                    status = dgm_run_tell_swap(
+                        plan,
+                        run,
+                        run_size,
+                        now,
+                        then,
+                        state_len,
+                        id,
+                        y,
+                        y_len,
+                        &mut swapped,
+                    );
+                    if swapped == 1 {
+                        (now, then) = (then, now);
+                    }
+                }
             }
+        }
+        if now != state {
+            std::ptr::copy_nonoverlapping(now, state, state_len);
         }
         status
     }

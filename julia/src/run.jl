@@ -10,6 +10,7 @@ mutable struct Run{N,M}
     plan::Plan
     header::Vector{UInt8}
     state::Array{Float32,M}
+    other::Array{Float32,M}
     times::Vector{Float32}
     scratch::Vector{Float32}
     request::Base.RefValue{LibDGM.dgm_request}
@@ -24,7 +25,8 @@ mutable struct Run{N,M}
         state = Array{Float32}(undef, dims..., plan.slots)
         length(state) == floats[] || throw(DGMError(-900, "the state has $(floats[]) floats, not $(length(state))"))
         request = blank(LibDGM.dgm_request)
-        return new{N,N + 1}(plan, zeros(UInt8, bytes[]), state, Vector{Float32}(undef, rows), Float32[], request, dims)
+        other = Array{Float32}(undef, ntuple(_ -> 0, Val(N + 1)))
+        return new{N,N + 1}(plan, zeros(UInt8, bytes[]), state, other, Vector{Float32}(undef, rows), Float32[], request, dims)
     end
 end
 
@@ -149,14 +151,55 @@ one, each number rounded to `Float32`. With guidance `y` may have one more dimen
 `request.roles`: a model can then be called once with a batch of twice the rows, and the state is walked through
 once, to the same bits. With a `likelihood` the answer is a tuple `(y, numbers)`, a number a row
 (see [`log_density`](@ref DGMKernels.log_density)). An answer that is not finite, or to another question, is refused and leaves the run as it was.
+
+A run whose state has 4 MiB or more keeps memory for a second one, untouched until it is of use: the next state is
+written there, and the two take turns, where that costs less than writing it over the old one.
 """
 function tell!(run::Run, request::Request, y::AbstractArray)
     dims = answer_dims(run)
     size(y) == dims || check_outputs(y, dims, length(request.roles))
     header, state, output = run.header, run.state, answer(run, y)
+    length(state) < LARGE_STATE || return tell_swap!(run, request, output)
     check(LibDGM.dgm_run_tell(run.plan.handle, header, length(header), state, length(state),
                               request.id, output, length(output)))
     return run
+end
+
+# Floats of a state from which a second one is worth its memory.
+const LARGE_STATE = 1 << 20
+
+function tell_swap!(run::Run, request::Request, output)
+    header, state, swapped = run.header, run.state, Ref{Int32}(0)
+    size(run.other) == size(state) || (run.other = similar(state))
+    check(LibDGM.dgm_run_tell_swap(run.plan.handle, header, length(header), state, run.other, length(state),
+                                   request.id, output, length(output), swapped))
+    swapped[] == 1 && ((run.state, run.other) = (run.other, run.state))
+    return run
+end
+
+"""
+    tell!(to, run, request, y) -> to
+
+[`tell!`](@ref) for a run that must stay as it is: the next one is `to`, another run of the same plan and size, whatever it held.
+The two may take turns; the bits are the same. An answer that is refused leaves `run` as it was, and in `to` nothing of use.
+
+# Examples
+```julia
+to = DGMKernels.start(1, plan, (8, 8, 1, 4))        # memory for the next one
+next = tell!(to, run, request, y)                   # run still asks for the same
+```
+"""
+function tell!(to::Run, run::Run, request::Request, y::AbstractArray)
+    to === run && throw(ArgumentError("to is run, expected another one"))
+    to.plan === run.plan || throw(ArgumentError("to is a run of another plan, expected one of the same"))
+    to.dims == run.dims || throw(DimensionMismatch("to is a run of size $(to.dims), expected $(run.dims)"))
+    dims = answer_dims(run)
+    size(y) == dims || check_outputs(y, dims, length(request.roles))
+    header, state, output = to.header, run.state, answer(run, y)
+    copyto!(header, run.header)
+    check(LibDGM.dgm_run_tell_from(run.plan.handle, header, length(header), state, to.state, length(state),
+                                   request.id, output, length(output)))
+    return to
 end
 
 function tell!(run::Run, request::Request, (y, numbers)::Tuple{AbstractArray,Any})

@@ -56,7 +56,7 @@ const LONG_TASK: usize = 64 * 1024;
 pub(crate) const PART: usize = 1024;
 
 /// Bytes of an output from which it is written past the caches: it would not fit the last one.
-const PAST: usize = 32 << 20;
+pub(crate) const PAST: usize = 32 << 20;
 
 /// Whether an output goes past the caches.
 pub(crate) fn goes_past<D: Dimension>(out: &FloatsMut<D>) -> bool {

@@ -1,15 +1,79 @@
 //! Callback shells over ask and tell.
 
+use super::exec;
 use super::plan::Plan;
 use super::run::{Ask, Request, Run};
 use crate::error::Result;
+
+/// Floats of a state from which a second one is worth its memory: 4 MiB.
+const LARGE: usize = 1 << 20;
+/// Evaluations that it must serve for: the first touch of fresh memory costs more than one.
+const MANY: usize = 8;
+
+/// The caller's state, and where it pays a second one that takes turns with it ([`Run::tell_swap`]). When this goes, by
+/// whatever way, the caller's holds the run's numbers.
+struct Turns<'a> {
+    state: &'a mut [f32],
+    /// Empty where there is none.
+    other: Vec<f32>,
+    /// Whether the run's numbers are in the other.
+    away: bool,
+}
+
+impl<'a> Turns<'a> {
+    fn new(plan: &Plan, run: &Run, state: &'a mut [f32]) -> Turns<'a> {
+        let left = plan.max_evals().saturating_sub(run.counters().evals as usize);
+        let mut other = Vec::new();
+        // Where there is no memory the old way does.
+        if state.len() >= LARGE && left >= MANY && other.try_reserve_exact(state.len()).is_ok() {
+            other.resize(state.len(), 0.0);
+        }
+        Turns { state, other, away: false }
+    }
+
+    /// The run's state.
+    fn now(&self) -> &[f32] {
+        if self.away { &self.other } else { self.state }
+    }
+
+    fn tell(
+        &mut self,
+        plan: &Plan,
+        run: &mut Run,
+        request: &Request,
+        y: &[f32],
+        numbers: &[f64],
+    ) -> Result<()> {
+        let outputs = y.len() / (run.rows() * run.elements() * plan.outputs());
+        // The walk is to end where the caller looks.
+        let ends = request.eval_id as usize + outputs > plan.max_evals();
+        if self.other.is_empty() || ends && !self.away {
+            return run.tell_with(plan, self.state, request.eval_id, y, numbers);
+        }
+        let (from, to) = match self.away {
+            false => (&mut *self.state, &mut self.other[..]),
+            true => (&mut self.other[..], &mut *self.state),
+        };
+        self.away ^= run.tell_swap(plan, from, to, request.eval_id, y, numbers)?;
+        Ok(())
+    }
+}
+
+impl Drop for Turns<'_> {
+    fn drop(&mut self) {
+        if self.away {
+            exec::copy(&self.other, self.state);
+        }
+    }
+}
 
 /// Carries a run (fresh, forked or imported) to its end with `model`.
 ///
 /// `model(request, x, t, y)` reads x `[rows, elements]` and a model time for each row, and fills
 /// y `[rows, elements]` (`[rows, 2, elements]` where the plan has two outputs). Outputs of guidance are told together, see
 /// [`Run::tell`]. An error of the model stops the walk and leaves the run where it was,
-/// ready to be driven on.
+/// ready to be driven on. A walk of many steps over a state of 4 MiB or more takes memory for a second one, and
+/// turns with it ([`Run::tell_swap`]): the same bits sooner.
 ///
 /// # Errors
 /// Those of the model, of [`Run::ask`] and of [`Run::tell`].
@@ -35,14 +99,15 @@ where
     let mut y = vec![0.0; len];
     let mut t = vec![0.0; run.rows()];
     let mut numbers = vec![0.0; run.rows() * plan.numbers()];
+    let mut turns = Turns::new(plan, run, state);
     while let Ask::Eval(request) = run.ask(plan)? {
         run.row_times(plan, &mut t)?;
         let count = request.together().count();
         y.resize(y.len().max(count * len), 0.0);
         for (request, y) in request.together().zip(y.chunks_exact_mut(len)) {
-            model(&request, run.input(plan, state)?, &t, y, &mut numbers)?;
+            model(&request, run.input(plan, turns.now())?, &t, y, &mut numbers)?;
         }
-        run.tell_with(plan, state, request.eval_id, &y[..count * len], &numbers)?;
+        turns.tell(plan, run, &request, &y[..count * len], &numbers)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use ndarray::ArrayViewMut2;
 use super::chain::{self, Test};
 use super::dense;
 use super::measure::{self, Numbers};
-use super::pass::{CHUNK, MAX_LINS, MAX_OUTPUTS, RowContext, Told, Trial, pass};
+use super::pass::{CHUNK, MAX_LINS, MAX_OUTPUTS, RowContext, Told, Trial, pass, pass_apart};
 use super::plan::Plan;
 use super::run::Run;
 use super::table::{Eval, Lin, Measure, Operand, REGISTERS, Role, Row};
@@ -127,6 +127,90 @@ pub(super) fn begin(run: &mut Run, plan: &Plan, state: &mut [f32]) {
     pass(run, plan, &eval, state, Told::default(), &s.lins, &[], &[], None, &mut []);
 }
 
+/// A way to the next request that one pass can go: all of its rows are done to every element.
+pub(super) struct Way<'a> {
+    rows: &'a [Row],
+    next: usize,
+    /// As [`joined`] says.
+    held: Option<u8>,
+    /// Outputs told.
+    count: usize,
+}
+
+impl<'a> Way<'a> {
+    /// The way past the evaluations whose outputs have so many numbers together.
+    pub(super) fn of(run: &Run, plan: &'a Plan, told: usize) -> Option<Way<'a>> {
+        if !run.places.is_empty() {
+            return None;
+        }
+        let count = told / (run.rows() * run.elements * plan.outputs());
+        let (rows, next, held) = match count {
+            1 => plain(plan, run.position + 1).map(|(rows, next)| (rows, next, None))?,
+            _ => joined(plan, plan.eval_at(run.position)?, run.position, count)?,
+        };
+        Some(Way { rows, next, held, count })
+    }
+
+    /// Whether a pass from one state to another is all that it needs.
+    pub(super) fn goes_apart(&self, plan: &Plan) -> bool {
+        plan.slots() == plan.table().slots
+    }
+
+    /// Whether such a pass sees all there is of the outputs.
+    pub(super) fn sees_all(&self, plan: &Plan) -> bool {
+        self.count == 1 || plan.outputs() == 1
+    }
+
+    /// Whether it writes every state tensor that has to be, so that none is copied from one state to another.
+    pub(super) fn writes_all(&self, plan: &Plan) -> bool {
+        let mut written = self.held.map_or(0u32, |slot| 1 << slot);
+        for row in self.rows {
+            written |= match row {
+                Row::Lin(Lin { dst: Operand::Slot(slot), .. }) => 1 << slot,
+                Row::Noisy(noisy) => 1 << noisy.dst,
+                Row::LearnedNoise { .. } => 1,
+                _ => 0,
+            };
+        }
+        written.count_ones() as usize == plan.slots()
+    }
+
+    fn told<'y>(&self, y: &'y [f32]) -> Told<'y> {
+        Told::together(y, y.len() / self.count, self.held)
+    }
+
+    /// Carries the state along, in place.
+    fn walk(&self, run: &Run, plan: &Plan, state: &mut [f32], y: &[f32], active: &[bool]) {
+        let Some(eval) = plan.eval_at(run.position) else { return };
+        pass(run, plan, eval, state, self.told(y), self.rows, active, &[], None, &mut []);
+    }
+
+    /// Writes the state at its end to `to`; see [`pass_apart`].
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn walk_apart(
+        &self,
+        run: &Run,
+        plan: &Plan,
+        from: &[f32],
+        to: &mut [f32],
+        y: &[f32],
+        active: &[bool],
+        looks: bool,
+        blank: bool,
+    ) -> bool {
+        let Some(eval) = plan.eval_at(run.position) else { return false };
+        pass_apart(run, plan, eval, from, to, self.told(y), self.rows, active, looks, blank)
+    }
+
+    /// Carries the run to its end.
+    pub(super) fn arrive(&self, run: &mut Run, plan: &Plan, told: &[f64], active: &[bool]) {
+        let Some(eval) = plan.eval_at(run.position) else { return };
+        beside(run, plan, eval, self.rows, active, told);
+        run.counters.evals += self.count as u64;
+        run.position = self.next;
+    }
+}
+
 /// Carries the run past the evaluations whose outputs lie in `y` one after the other; `active` are the rows it was
 /// asked for. Everything was checked before.
 pub(super) fn advance(
@@ -137,35 +221,25 @@ pub(super) fn advance(
     told: &[f64],
     active: &[bool],
 ) {
-    let len = run.rows() * run.elements * plan.outputs();
-    let count = y.len() / len;
-    if count > 1
-        && let Some(eval) = plan.eval_at(run.position)
-        && let Some((rows, next, held)) = joined(plan, eval, run.position, count)
-    {
-        pass(run, plan, eval, state, Told::together(y, len, held), rows, active, &[], None, &mut []);
-        run.counters.evals += count as u64;
-        run.position = next;
-        return;
+    if let Some(way) = Way::of(run, plan, y.len()) {
+        way.walk(run, plan, state, y, active);
+        return way.arrive(run, plan, told, active);
     }
-    for y in y.chunks_exact(len) {
-        advance_one(run, plan, state, y, told, active);
+    let len = run.rows() * run.elements * plan.outputs();
+    if y.len() > len {
+        for y in y.chunks_exact(len) {
+            advance(run, plan, state, y, told, active);
+        }
+    } else if run.places.is_empty() {
+        advance_over(run, plan, state, y, told, active);
+    } else {
+        advance_rows(run, plan, state, y, told, active);
     }
 }
 
-/// Carries the run to its next evaluation.
-fn advance_one(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32], told: &[f64], active: &[bool]) {
-    if !run.places.is_empty() {
-        return advance_rows(run, plan, state, y, told, active);
-    }
+/// Carries the run to its next evaluation over what needs whole rows.
+fn advance_over(run: &mut Run, plan: &Plan, state: &mut [f32], y: &[f32], told: &[f64], active: &[bool]) {
     let Some(eval) = plan.eval_at(run.position).copied() else { return };
-    if let Some((rows, next)) = plain(plan, run.position + 1) {
-        pass(run, plan, &eval, state, y.into(), rows, active, &[], None, &mut []);
-        beside(run, plan, &eval, rows, active, told);
-        run.counters.evals += 1;
-        run.position = next;
-        return;
-    }
     let s = segment(plan, run.position + 1);
     let chunks = run.elements.div_ceil(CHUNK);
     let numbers = phases(run, plan, &eval, state, y, &s, active, told);

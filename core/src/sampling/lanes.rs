@@ -1,5 +1,6 @@
 //! What is done to the elements of a chunk, lane by lane.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::plan::Plan;
@@ -42,24 +43,46 @@ pub(super) fn kick<S: Simd>(s: S, [z, u, g, x]: [&[f32]; 4], c: &[f32], out: &mu
     }
 }
 
+/// Where a combination is written and what is seen of it, where it goes from one state to another (`APART`).
+pub(super) struct Way<S: Simd, const APART: bool> {
+    /// Past the caches.
+    pub past: bool,
+    /// Whether the results are looked at.
+    pub looks: bool,
+    /// NaN where one was not finite.
+    pub seen: S::F,
+}
+
 /// `out = sum_k c_k src_k`: a chain of FMAs from +0, so that no result is -0. A source that is `None`
 /// is `out` itself.
 #[inline(always)]
-pub(super) fn combine<S: Simd, const N: usize>(
+pub(super) fn combine<S: Simd, const N: usize, const APART: bool>(
     s: S,
     sources: [Option<&[f32]>; N],
     c: [f32; N],
     out: &mut [f32],
+    way: &mut Way<S, APART>,
 ) {
     let n = out.len();
     let sources = sources.map(|v| v.map(|v| &v[..n]));
-    let mut factors = [s.splat(0.0); N];
+    let zero = s.splat(0.0);
+    let mut factors = [zero; N];
     for k in 0..N {
         factors[k] = s.splat(c[k]);
     }
+    let mut seen = zero;
     let mut i = 0;
+    if APART && way.past {
+        let head = before_a_line(out);
+        while i < head {
+            let end = head.min(i + S::LANES);
+            let sum = combine_part(s, &sources, &factors, out, i..end);
+            seen = s.fma(sum, zero, seen);
+            i = end;
+        }
+    }
     while i + S::LANES <= n {
-        let mut sum = s.splat(0.0);
+        let mut sum = zero;
         for k in 0..N {
             let v = match sources[k] {
                 Some(source) => s.load(&source[i..]),
@@ -67,17 +90,67 @@ pub(super) fn combine<S: Simd, const N: usize>(
             };
             sum = s.fma(v, factors[k], sum);
         }
-        s.store(sum, &mut out[i..]);
+        if APART {
+            seen = s.fma(sum, zero, seen);
+        }
+        if APART && way.past {
+            s.stream(sum, &mut out[i..]);
+        } else {
+            s.store(sum, &mut out[i..]);
+        }
         i += S::LANES;
     }
     if i < n {
-        let mut sum = s.splat(0.0);
-        for k in 0..N {
-            let rest = sources[k].map_or(&out[i..], |source| &source[i..]);
-            sum = s.fma(s.load_partial(rest, 0.0), factors[k], sum);
-        }
-        s.store_partial(sum, &mut out[i..]);
+        let sum = combine_part(s, &sources, &factors, out, i..n);
+        seen = s.fma(sum, zero, seen);
     }
+    if APART && way.looks {
+        way.seen = s.add(way.seen, seen);
+    }
+}
+
+/// At most a vector of [`combine`].
+#[inline(always)]
+fn combine_part<S: Simd, const N: usize>(
+    s: S,
+    sources: &[Option<&[f32]>; N],
+    factors: &[S::F; N],
+    out: &mut [f32],
+    at: Range<usize>,
+) -> S::F {
+    let mut sum = s.splat(0.0);
+    for k in 0..N {
+        let part = match sources[k] {
+            Some(source) => &source[at.clone()],
+            None => &out[at.clone()],
+        };
+        sum = s.fma(s.load_partial(part, 0.0), factors[k], sum);
+    }
+    s.store_partial(sum, &mut out[at]);
+    sum
+}
+
+/// Elements before the first line of a cache, at most all.
+#[inline(always)]
+fn before_a_line(x: &[f32]) -> usize {
+    (x.as_ptr().addr().wrapping_neg() % 64 / size_of::<f32>()).min(x.len())
+}
+
+/// Copies numbers, past the caches or not.
+#[inline(always)]
+pub(super) fn put<S: Simd>(s: S, from: &[f32], to: &mut [f32], past: bool) {
+    if !past {
+        return to.copy_from_slice(from);
+    }
+    let (n, head) = (to.len(), before_a_line(to));
+    let from = &from[..n];
+    to[..head].copy_from_slice(&from[..head]);
+    let mut i = head;
+    while i + S::LANES <= n {
+        s.stream(s.load(&from[i..]), &mut to[i..]);
+        i += S::LANES;
+    }
+    to[i..].copy_from_slice(&from[i..]);
 }
 
 #[inline(always)]
@@ -165,24 +238,36 @@ impl Kernel for AllFinite<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> bool {
-        // 0 * x is NaN exactly for NaN and infinite x, and NaN stays through the sum.
-        let zero = s.splat(0.0);
-        let mut sums = [zero; 8];
-        let mut blocks = self.0.chunks_exact(8 * S::LANES);
-        for block in &mut blocks {
-            for (sum, part) in sums.iter_mut().zip(block.chunks_exact(S::LANES)) {
-                *sum = s.fma(s.load(part), zero, *sum);
-            }
-        }
-        let mut sum = zero;
-        for part in sums {
-            sum = s.add(sum, part);
-        }
-        for part in blocks.remainder().chunks(S::LANES) {
-            sum = s.fma(s.load_partial(part, 0.0), zero, sum);
-        }
-        let mut lanes = [0.0; 16];
-        s.store(sum, &mut lanes);
-        lanes[..S::LANES].iter().all(|v| *v == 0.0)
+        !has_odd(s, probe(s, self.0, s.splat(0.0)))
     }
+}
+
+/// `seen`, or NaN where an element is NaN or infinite.
+#[inline(always)]
+pub(super) fn probe<S: Simd>(s: S, y: &[f32], seen: S::F) -> S::F {
+    // 0 * x is NaN exactly for NaN and infinite x, and NaN stays through the sum.
+    let zero = s.splat(0.0);
+    let mut sums = [zero; 8];
+    let mut blocks = y.chunks_exact(8 * S::LANES);
+    for block in &mut blocks {
+        for (sum, part) in sums.iter_mut().zip(block.chunks_exact(S::LANES)) {
+            *sum = s.fma(s.load(part), zero, *sum);
+        }
+    }
+    let mut sum = seen;
+    for part in sums {
+        sum = s.add(sum, part);
+    }
+    for part in blocks.remainder().chunks(S::LANES) {
+        sum = s.fma(s.load_partial(part, 0.0), zero, sum);
+    }
+    sum
+}
+
+/// Whether a lane of what was seen is not 0.
+#[inline(always)]
+pub(super) fn has_odd<S: Simd>(s: S, seen: S::F) -> bool {
+    let mut lanes = [0.0; 16];
+    s.store(seen, &mut lanes);
+    !lanes[..S::LANES].iter().all(|v| *v == 0.0)
 }

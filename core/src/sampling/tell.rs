@@ -1,12 +1,22 @@
 //! What a run is told: outputs are checked, then carry it to its next request.
 
-use super::exec;
+use super::exec::{self, Way};
 use super::lanes;
 use super::options::NonFinite;
 use super::plan::Plan;
 use super::run::Run;
 use super::table::{Eval, Role};
 use crate::error::{Error, Result};
+
+/// What is known of a call before its numbers are read.
+struct ToldRows {
+    /// The rows that are used; all where it is empty.
+    active: Vec<bool>,
+    /// Outputs in which a number that is not finite is an error.
+    looks: usize,
+    /// Whether what is not finite is rejected by a test.
+    rejects: bool,
+}
 
 impl Run {
     /// Tells the model's output for the current request, `[rows, elements]`, and carries the run
@@ -52,16 +62,30 @@ impl Run {
         y: &[f32],
         numbers: &[f64],
     ) -> Result<()> {
-        let active = self.check_output(plan, state.len(), eval_id, y, numbers)?;
-        exec::advance(self, plan, state, y, numbers, &active);
-        Ok(())
+        let told = self.check_told(plan, state.len(), eval_id, y)?;
+        self.tell_here(plan, state, y, numbers, &told)
     }
 
-    /// [`tell`](Run::tell) for a state that must stay as it is: the next one is written to `to`, of the same
-    /// length, which is untouched on error.
+    /// [`tell`](Run::tell) for a state that must stay as it is: the next one is written to `to`, of the same length, whose
+    /// numbers do not matter. The same bits, and faster where tensors are large: the outputs are read once, and looked at
+    /// while they are computed with. In what guidance keeps in the state from one request to the next `to` stays as it is
+    /// where [`tell`](Run::tell) does not write it either, when outputs are told together.
+    ///
+    /// ```
+    /// use dgm_core::sampling::{Plan, PlanOptions, Run};
+    /// let plan = Plan::compile(&PlanOptions { steps: 1, ..Default::default() })?;
+    /// let state = [1.0];
+    /// let mut to = [0.0];
+    /// let mut run = Run::start(&plan, &[7], 1, Some(&[1.0]), &mut state.clone())?;
+    /// assert!(run.tell_from(&plan, &state, &mut to, 1, &[f32::NAN]).is_err());
+    /// run.tell_from(&plan, &state, &mut to, 1, &[0.25])?;
+    /// assert_eq!((state, to), ([1.0], [0.75]));
+    /// # Ok::<(), dgm_core::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`tell`](Run::tell); [`Error::Shape`] when `to` has another length.
+    /// As [`tell`](Run::tell); [`Error::Shape`] when `to` has another length. Run and state are untouched on error; `to`
+    /// then holds nothing of use.
     pub fn tell_from(
         &mut self,
         plan: &Plan,
@@ -70,24 +94,109 @@ impl Run {
         eval_id: u64,
         y: &[f32],
     ) -> Result<()> {
-        let active = self.check_output(plan, state.len(), eval_id, y, &[])?;
-        if to.len() != state.len() {
-            return Err(Error::shape("to", &[to.len()], format!("{} elements, as the state", state.len())));
-        }
-        exec::copy(state, to);
-        exec::advance(self, plan, to, y, &[], &active);
-        Ok(())
+        let told = self.check_told(plan, state.len(), eval_id, y)?;
+        self.tell_apart(plan, state, ("to", to), y, &[], &told, false)
     }
 
-    /// What must hold before anything changes; returns the rows that are used.
-    fn check_output(
-        &self,
+    /// [`tell_from`](Run::tell_from) for plans that want numbers with every output, as [`tell_with`](Run::tell_with), and
+    /// for memory that may hold anything: what [`tell_from`](Run::tell_from) leaves as it is becomes 0 (or what `state`
+    /// holds), so that equal calls give equal numbers everywhere.
+    ///
+    /// # Errors
+    /// As [`tell_from`](Run::tell_from), for `numbers` too.
+    pub fn tell_afresh(
+        &mut self,
         plan: &Plan,
-        state_len: usize,
+        state: &[f32],
+        to: &mut [f32],
         eval_id: u64,
         y: &[f32],
         numbers: &[f64],
-    ) -> Result<Vec<bool>> {
+    ) -> Result<()> {
+        let told = self.check_told(plan, state.len(), eval_id, y)?;
+        self.tell_apart(plan, state, ("to", to), y, numbers, &told, true)
+    }
+
+    /// [`tell_with`](Run::tell_with) for a caller who has memory for two states: the next one is written to `other` where
+    /// that costs less than writing it over `state`. Returns whether it was; then they have changed their parts.
+    ///
+    /// It does where outputs are looked at ([`non_finite`](super::PlanOptions::non_finite)) and every state tensor is
+    /// written anew: in place an output must be read twice, because an error may not change the state.
+    ///
+    /// # Errors
+    /// As [`tell_with`](Run::tell_with); [`Error::Shape`] when `other` has another length than `state`. Run and state are
+    /// untouched on error; `other` then holds nothing of use.
+    pub fn tell_swap(
+        &mut self,
+        plan: &Plan,
+        state: &mut [f32],
+        other: &mut [f32],
+        eval_id: u64,
+        y: &[f32],
+        numbers: &[f64],
+    ) -> Result<bool> {
+        let told = self.check_told(plan, state.len(), eval_id, y)?;
+        let pays = told.looks > 0
+            && Way::of(self, plan, y.len())
+                .is_some_and(|way| way.goes_apart(plan) && way.sees_all(plan) && way.writes_all(plan));
+        if pays || other.len() != state.len() {
+            self.tell_apart(plan, state, ("other", other), y, numbers, &told, false)?;
+            return Ok(true);
+        }
+        self.tell_here(plan, state, y, numbers, &told)?;
+        Ok(false)
+    }
+
+    fn tell_here(
+        &mut self,
+        plan: &Plan,
+        state: &mut [f32],
+        y: &[f32],
+        numbers: &[f64],
+        told: &ToldRows,
+    ) -> Result<()> {
+        self.search(plan, y, told)?;
+        self.check_numbers(plan, numbers, told)?;
+        exec::advance(self, plan, state, y, numbers, &told.active);
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn tell_apart(
+        &mut self,
+        plan: &Plan,
+        state: &[f32],
+        (arg, to): (&'static str, &mut [f32]),
+        y: &[f32],
+        numbers: &[f64],
+        told: &ToldRows,
+        blank: bool,
+    ) -> Result<()> {
+        let others = self.check_numbers(plan, numbers, told).and_then(|()| match to.len() == state.len() {
+            true => Ok(()),
+            false => Err(Error::shape(arg, &[to.len()], format!("{} elements, as the state", state.len()))),
+        });
+        let way = Way::of(self, plan, y.len()).filter(|way| way.goes_apart(plan));
+        let looks = told.looks > 0 && others.is_ok() && way.as_ref().is_some_and(|way| way.sees_all(plan));
+        if !looks {
+            self.search(plan, y, told)?;
+        }
+        others?;
+        let Some(way) = way else {
+            exec::copy(state, to);
+            exec::advance(self, plan, to, y, numbers, &told.active);
+            return Ok(());
+        };
+        if way.walk_apart(self, plan, state, to, y, &told.active, looks, blank) {
+            // An output, or a state that ran away before.
+            self.search(plan, y, told)?;
+        }
+        way.arrive(self, plan, numbers, &told.active);
+        Ok(())
+    }
+
+    /// What must hold of everything but the values before anything changes.
+    fn check_told(&self, plan: &Plan, state_len: usize, eval_id: u64, y: &[f32]) -> Result<ToldRows> {
         self.check(plan, state_len)?;
         let most = self.awaited(plan, eval_id)?.roles.count_ones() as usize;
         let len = self.elements * plan.outputs();
@@ -101,27 +210,36 @@ impl Run {
         }
         // A proposal that ran away is rejected; where a chain starts there must be a gradient.
         let rejects = plan.is_tested() && self.counters.evals > 0;
-        let active = self.active(plan);
         let unread = rejects || plan.options().non_finite == NonFinite::Propagate;
-        let looked = if unread { 0 } else { outputs };
-        for (index, y) in y.chunks_exact(self.rows() * len).take(looked).enumerate() {
-            if let Some((row, element)) = lanes::first_non_finite(y, len, &active) {
+        Ok(ToldRows { active: self.active(plan), looks: if unread { 0 } else { outputs }, rejects })
+    }
+
+    /// The first number that is not finite in outputs that are looked at, as an error.
+    fn search(&self, plan: &Plan, y: &[f32], told: &ToldRows) -> Result<()> {
+        let len = self.elements * plan.outputs();
+        for (index, y) in y.chunks_exact(self.rows() * len).take(told.looks).enumerate() {
+            if let Some((row, element)) = lanes::first_non_finite(y, len, &told.active) {
                 let position = plan.eval_after(self.position, index);
                 return Err(self.not_finite(plan, position, row, element, y[row * len + element]));
             }
         }
+        Ok(())
+    }
+
+    fn check_numbers(&self, plan: &Plan, numbers: &[f64], told: &ToldRows) -> Result<()> {
         if numbers.len() != self.rows() * plan.numbers() {
             let expected = format!("{} x {} numbers", self.rows(), plan.numbers());
             return Err(Error::shape("numbers", &[numbers.len()], expected));
         }
-        let used = |row: usize| active.get(row).copied().unwrap_or(true);
-        if let Some(row) = (0..numbers.len()).find(|&row| used(row) && !numbers[row].is_finite() && !rejects)
-        {
-            let message =
-                format!("the number told is {} in row {row}; expected finite numbers", numbers[row]);
-            return Err(Error::State(message));
+        let used = |row: usize| told.active.get(row).copied().unwrap_or(true);
+        let unfit = |row: &usize| used(*row) && !numbers[*row].is_finite() && !told.rejects;
+        match (0..numbers.len()).find(unfit) {
+            None => Ok(()),
+            Some(row) => {
+                let got = numbers[row];
+                Err(Error::State(format!("the number told is {got} in row {row}; expected finite numbers")))
+            }
         }
-        Ok(active)
     }
 
     /// The error for a number of the output of the evaluation at `position`.

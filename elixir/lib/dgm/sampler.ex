@@ -170,8 +170,8 @@ defmodule DGM.Sampler do
   `log_density/1`.
 
   With guidance, `y` may hold the outputs of several requests one after the other, those of the request's
-  `:roles`: a model is then called once with a batch of twice the rows, and the state is copied and walked
-  through once, to the same bits.
+  `:roles`: a model is then called once with a batch of twice the rows, and the state is walked through once, to
+  the same bits.
 
       iex> plan = DGM.Plan.compile(steps: 1, guidance: 3)
       iex> run = DGM.Sampler.start(plan, [7], 2, x: DGM.Tensor.new([[1.0, 2.0]]))
@@ -180,7 +180,8 @@ defmodule DGM.Sampler do
       iex> {DGM.Sampler.ask(run), DGM.Tensor.to_list(DGM.Sampler.result(run))}
       {:done, [[0.0, 1.0]]}
 
-  The state is copied once; everything up to the next request is one pass over it. Where header, state and
+  The next state is written to memory of its own, in one pass over everything up to the next request that reads
+  `y` once and looks at it while it computes. Where header, state and
   `y` have less than 64 KiB together it runs on a normal scheduler, else on a dirty one; a state of 1 MiB or
   more lies in memory that is used again when the binary is garbage. Raises
   `ArgumentError` when `y` has the wrong size and `DGM.Error` of kind `:state` when `eval_id`

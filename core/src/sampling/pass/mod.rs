@@ -3,22 +3,30 @@
 //! The state is cut into chunks; a chunk runs all linear combinations of the segment on
 //! registers that stay in the first-level cache, so each tensor is read and written once.
 //! Chunks are disjoint, elements independent: bits depend neither on threads nor on vector width.
+//!
+//! A pass works in place, or from one state to another ([`pass_apart`]): then it looks at the outputs while it computes
+//! with them, and what it finds out late has changed nothing.
 
+mod kernel;
 mod noise;
 mod resolve;
 mod tasks;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use self::kernel::{Pass, Source};
 use self::noise::Noise;
 use self::resolve::Resolved;
 pub(super) use self::resolve::RowContext;
-use self::tasks::{MAX_EARLIER, Task, Tasks};
 pub(super) use self::tasks::{MAX_OUTPUTS, Told};
-use super::lanes::{Tolerance, clamp, combine, error_sum, kick, learned};
+use self::tasks::{Task, Tasks};
+use super::lanes::Tolerance;
 use super::measure::Numbers;
 use super::plan::Plan;
 use super::run::Run;
-use super::table::{Draw, Eval, MAX_SLOTS, MAX_TERMS, Operand, REGISTERS, Row, Scale};
-use crate::arch::{Kernel, Simd, dispatch};
+use super::table::{Draw, Eval, MAX_SLOTS, Operand, REGISTERS, Row, Scale};
+use crate::arch::dispatch;
+use crate::nn::rows::PAST;
 use crate::random::SHORT;
 use crate::threads;
 
@@ -55,16 +63,51 @@ pub(super) fn pass(
     }
     // As lists of operations below: few, by far the most, are not to pay for many.
     let pass = if plan.table().slots <= FEW_SLOTS { pass_of::<FEW_SLOTS> } else { pass_of::<MAX_SLOTS> };
-    pass(run, plan, eval, state, told, ops, active, numbers, accept, errors);
+    pass(run, plan, eval, state, None, told, ops, active, numbers, accept, errors);
 }
 
-/// [`pass`] with at most `S` state tensors.
+/// A state that stays as it is while its successor is written elsewhere.
+pub(super) struct Apart<'a> {
+    from: &'a [f32],
+    /// Whether the tensor that a register stands for ([`Told::held`]) becomes 0; else it is not written.
+    blank: bool,
+    /// Whether the outputs are looked at.
+    looks: bool,
+    /// Whether what is written goes past the caches.
+    past: bool,
+    /// Whether a number computed from an output was not finite.
+    odd: AtomicBool,
+}
+
+/// [`pass`] from one state to another, `to`, where every tensor is written (but for [`Told::held`]). With `looks`: whether
+/// a number is not finite that was computed from an output in a row that is active. Only then can one be in an output.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn pass_apart(
+    run: &Run,
+    plan: &Plan,
+    eval: &Eval,
+    from: &[f32],
+    to: &mut [f32],
+    told: Told,
+    ops: &[Row],
+    active: &[bool],
+    looks: bool,
+    blank: bool,
+) -> bool {
+    let apart = Apart { from, blank, looks, past: size_of_val(from) >= PAST, odd: AtomicBool::new(false) };
+    let pass = if plan.table().slots <= FEW_SLOTS { pass_of::<FEW_SLOTS> } else { pass_of::<MAX_SLOTS> };
+    pass(run, plan, eval, to, Some(&apart), told, ops, active, &[], None, &mut []);
+    apart.odd.into_inner()
+}
+
+/// [`pass`] or [`pass_apart`] with at most `S` state tensors.
 #[allow(clippy::too_many_arguments)]
 fn pass_of<const S: usize>(
     run: &Run,
     plan: &Plan,
     eval: &Eval,
     state: &mut [f32],
+    apart: Option<&Apart>,
     told: Told,
     ops: &[Row],
     active: &[bool],
@@ -84,6 +127,8 @@ fn pass_of<const S: usize>(
         outputs: plan.outputs(),
         errors,
         active: if flat { &[] } else { active },
+        // Rows that nothing is done to are copied.
+        idle: apart.is_some(),
         elements: if flat { len } else { run.elements },
         rows: if flat { 1 } else { run.rows() },
         left: if flat { len } else { run.elements },
@@ -98,16 +143,18 @@ fn pass_of<const S: usize>(
         *slot = memory;
     }
     let accept = accept.map(|trial| Accept { trial, tolerance: Tolerance::of(plan) });
+    let cost = if apart.is_some() { cost + plan.table().slots } else { cost };
     // By reference, as all that follows: moves of the slots cost as much as a small task.
     threads::for_each(&mut tasks, (len as u64).saturating_mul(cost as u64), |mut task| {
+        let ops = if task.idle { &[] } else { ops };
         let row = RowContext::new(run, plan, eval, task.row, numbers);
         let seeds = if flat { &run.seeds[..] } else { &run.seeds[task.row..=task.row] };
         let noise = Noise { seeds, elements: run.elements, step: eval.step, draws };
         // Short lists, by far the most, are not to pay for long ones.
         match ops.len() {
-            1 => work::<1, S>(plan, ops, told, &row, &mut task, noise, accept, chunk),
-            ..=FEW_LINS => work::<FEW_LINS, S>(plan, ops, told, &row, &mut task, noise, accept, chunk),
-            _ => work::<MAX_LINS, S>(plan, ops, told, &row, &mut task, noise, accept, chunk),
+            1 => work::<1, S>(plan, ops, told, &row, &mut task, noise, accept, chunk, apart),
+            ..=FEW_LINS => work::<FEW_LINS, S>(plan, ops, told, &row, &mut task, noise, accept, chunk, apart),
+            _ => work::<MAX_LINS, S>(plan, ops, told, &row, &mut task, noise, accept, chunk, apart),
         }
     });
 }
@@ -137,6 +184,7 @@ fn work<const N: usize, const S: usize>(
     noise: Noise,
     accept: Option<Accept>,
     chunk: usize,
+    apart: Option<&Apart>,
 ) {
     let mut resolved = [Resolved::default(); N];
     let (mut count, mut part) = (0, 0);
@@ -155,22 +203,60 @@ fn work<const N: usize, const S: usize>(
         }
         count += 1;
     }
-    let lins = &resolved[..count];
+    let lins = &mut resolved[..count];
     threads::with_scratch((REGISTERS + 5) * CHUNK, |scratch| {
-        let Task { slots, y, earlier, second, errors, first, .. } = task;
-        dispatch(Pass {
+        let Some(apart) = apart else {
+            let Task { slots, y, earlier: [a, b], second, errors, first, .. } = task;
+            let (earlier, first, source) = ([*a, *b], *first, Source::default());
+            dispatch(Pass::<false> {
+                slots,
+                y,
+                earlier,
+                second,
+                errors,
+                first,
+                lins,
+                noise,
+                accept,
+                chunk,
+                scratch,
+                source,
+            });
+            return;
+        };
+        let mut from: [&[f32]; S] = [&[]; S];
+        let (used, n) = (plan.table().slots, task.slots[0].len());
+        for (part, tensor) in from.iter_mut().zip(apart.from.chunks_exact(apart.from.len() / used)) {
+            *part = &tensor[task.base..][..n];
+        }
+        let looks = apart.looks && !task.idle;
+        let (unread, count) = task.unread(lins, looks);
+        Resolved::part(lins, looks, apart.past);
+        let source = Source {
+            from: &from[..used],
+            unread: &unread[..count],
+            held: told.held,
+            blank: apart.blank,
+            past: apart.past,
+        };
+        let Task { slots, y, earlier: [a, b], second, errors, first, .. } = task;
+        let (earlier, first) = ([*a, *b], *first);
+        if dispatch(Pass::<true> {
             slots,
             y,
-            earlier: *earlier,
+            earlier,
             second,
             errors,
-            first: *first,
+            first,
             lins,
             noise,
             accept,
             chunk,
             scratch,
-        });
+            source,
+        }) {
+            apart.odd.store(true, Ordering::Relaxed);
+        }
     });
 }
 
@@ -211,149 +297,4 @@ pub(super) struct Trial {
 struct Accept {
     trial: Trial,
     tolerance: Tolerance,
-}
-
-/// Where the terms of a combination are read from.
-#[inline(always)]
-fn sources<'a, const N: usize>(
-    operands: &[Operand; MAX_TERMS],
-    source: impl Fn(Operand) -> Option<&'a [f32]>,
-) -> [Option<&'a [f32]>; N] {
-    std::array::from_fn(|i| source(operands[i]))
-}
-
-/// The first coefficients.
-#[inline(always)]
-fn leading<const N: usize>(c: &[f32; MAX_TERMS]) -> [f32; N] {
-    std::array::from_fn(|i| c[i])
-}
-
-/// One task at one instruction set.
-struct Pass<'a, 'b> {
-    slots: &'b mut [&'a mut [f32]],
-    y: &'b [f32],
-    earlier: [&'b [f32]; MAX_EARLIER],
-    second: &'b [f32],
-    errors: &'b mut [f64],
-    first: usize,
-    lins: &'b [Resolved],
-    noise: Noise<'b>,
-    accept: Option<Accept>,
-    /// Elements at a time.
-    chunk: usize,
-    scratch: &'b mut [f32],
-}
-
-impl Kernel for Pass<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Pass { slots, y, earlier, second: other, errors, first, lins, noise, accept, chunk, scratch } =
-            self;
-        let mut parts = scratch.chunks_exact_mut(CHUNK);
-        let mut buffer = || parts.next().unwrap_or_default();
-        let mut target = buffer();
-        let normals = buffer();
-        let part = buffer();
-        let others = buffer();
-        let mut registers: [&mut [f32]; REGISTERS + 1] = std::array::from_fn(|_| buffer());
-        let len = slots[0].len();
-        for (index, at) in (0..len).step_by(chunk).enumerate() {
-            let end = len.min(at + chunk);
-            let n = end - at;
-            let mut drawn = None;
-            let mut second = None;
-            for lin in lins {
-                let c = &lin.coefficients;
-                let o = &lin.operands;
-                if lin.noisy {
-                    if drawn != Some(Operand::Noise) {
-                        noise.fill(Operand::Noise, first + at, &mut normals[..n], &mut part[..n]);
-                        drawn = Some(Operand::Noise);
-                    }
-                    if c[3] != 0.0 && second != Some(o[1]) {
-                        noise.fill(o[1], first + at, &mut others[..n], &mut part[..n]);
-                        second = Some(o[1]);
-                    }
-                    let (u, Operand::Slot(dst)) =
-                        (if c[3] == 0.0 { &normals[..n] } else { &others[..n] }, lin.dst)
-                    else {
-                        continue;
-                    };
-                    let dst = usize::from(dst);
-                    let g = match o[2] {
-                        Operand::Slot(i) => &slots[usize::from(i)][at..end],
-                        _ => &other[at..end],
-                    };
-                    kick(s, [&normals[..n], u, g, &slots[dst][at..end]], c, &mut target[..n]);
-                    slots[dst][at..end].copy_from_slice(&target[..n]);
-                    continue;
-                }
-                let used = &o[..lin.count.max(usize::from(lin.learned))];
-                for &operand in used.iter().filter(|o| matches!(o, Operand::Noise | Operand::Draw(_))) {
-                    if drawn != Some(operand) {
-                        noise.fill(operand, first + at, &mut normals[..n], &mut part[..n]);
-                        drawn = Some(operand);
-                    }
-                }
-                if lin.learned {
-                    let x = &mut slots[0][at..end];
-                    learned(s, &other[at..end], &normals[..n], c, x, &mut target[..n]);
-                    continue;
-                }
-                // A state tensor is written in place; only under a mask its old values are needed after.
-                let own = match (lin.dst, lin.mask) {
-                    (Operand::Slot(i), None) => Some(usize::from(i)),
-                    _ => None,
-                };
-                let whole = own.map(|i| std::mem::take(&mut slots[i])).unwrap_or_default();
-                let out = if own.is_some() { &mut whole[at..end] } else { &mut target[..n] };
-                let source = |operand: Operand| match operand {
-                    Operand::Slot(i) if own == Some(usize::from(i)) => None,
-                    Operand::Slot(i) => Some(&slots[usize::from(i)][at..end]),
-                    Operand::Reg(i) => Some(&registers[usize::from(i)][..n]),
-                    Operand::Model => Some(&y[at..end]),
-                    Operand::Earlier(i) => Some(&earlier[usize::from(i)][at..end]),
-                    Operand::Second => Some(&other[at..end]),
-                    Operand::Noise | Operand::Draw(_) => Some(&normals[..n]),
-                };
-                match lin.count {
-                    0 => out.fill(0.0),
-                    1 => combine(s, sources::<1>(o, source), leading(c), out),
-                    2 => combine(s, sources::<2>(o, source), leading(c), out),
-                    3 => combine(s, sources::<3>(o, source), leading(c), out),
-                    4 => combine(s, sources::<4>(o, source), leading(c), out),
-                    5 => combine(s, sources::<5>(o, source), leading(c), out),
-                    6 => combine(s, sources::<6>(o, source), leading(c), out),
-                    7 => combine(s, sources::<7>(o, source), leading(c), out),
-                    _ => combine(s, sources::<MAX_TERMS>(o, source), *c, out),
-                }
-                if lin.clamp.is_finite() {
-                    clamp(s, lin.clamp, out);
-                }
-                if let Some(i) = own {
-                    slots[i] = whole;
-                    continue;
-                }
-                if let (Some(mask), Operand::Slot(i)) = (lin.mask, lin.dst) {
-                    let mask = &slots[usize::from(mask)][at..end];
-                    let old = &slots[usize::from(i)][at..end];
-                    // Exact at both ends of the mask.
-                    for ((t, m), x) in target[..n].iter_mut().zip(mask).zip(old) {
-                        *t = m.mul_add(*t, (1.0 - m) * x);
-                    }
-                }
-                match lin.dst {
-                    Operand::Reg(i) => std::mem::swap(&mut registers[usize::from(i)], &mut target),
-                    Operand::Slot(i) => slots[usize::from(i)][at..end].copy_from_slice(&target[..n]),
-                    _ => {}
-                }
-            }
-            if let Some(a) = &accept {
-                let [x, new] = a.trial.sizes.map(|slot| &slots[slot][at..end]);
-                errors[index] = error_sum(&registers[a.trial.register][..n], x, new, a.tolerance);
-            }
-        }
-    }
 }

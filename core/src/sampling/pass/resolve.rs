@@ -6,7 +6,7 @@ use super::super::measure::Numbers;
 use super::super::plan::Plan;
 use super::super::prediction::Map;
 use super::super::run::Run;
-use super::super::table::{At, Eval, Lin, MAX_TERMS, Noisy, Operand, Scale, Term};
+use super::super::table::{At, Eval, Lin, MAX_TERMS, Noisy, Operand, Scale, Term, X};
 
 /// What a row's own time and step turn scales into.
 pub(in super::super) struct RowContext<'a> {
@@ -87,6 +87,9 @@ pub(super) struct Resolved {
     pub learned: bool,
     /// `dst += p g` of the normals and g in the operands instead, see [`Noisy`].
     pub noisy: bool,
+    /// From one state to another: whether the result goes past the caches, and whether it is looked at.
+    pub past: bool,
+    pub looks: bool,
 }
 
 impl Resolved {
@@ -111,6 +114,34 @@ impl Resolved {
     }
 }
 
+impl Resolved {
+    /// Says of every operation of a pass from one state to another which way its result goes, and whether it is
+    /// looked at.
+    pub(super) fn part(lins: &mut [Resolved], looks: bool, past: bool) {
+        for at in 0..lins.len() {
+            let [lin, later @ ..] = &mut lins[at..] else { continue };
+            // What is read again must stay near.
+            lin.past = past && !later.iter().any(|l| l.touches(lin.dst));
+            let outputs = [Operand::Model, Operand::Second, Operand::Earlier(0), Operand::Earlier(1)];
+            lin.looks = looks && outputs.iter().any(|y| lin.shows(*y));
+        }
+    }
+
+    /// Whether it reads or writes an operand.
+    fn touches(&self, operand: Operand) -> bool {
+        self.dst == operand
+            || self.operands[..self.count].contains(&operand)
+            || self.mask.map(Operand::Slot) == Some(operand)
+            || self.learned && operand == X
+    }
+
+    /// Whether its result, as far as the terms go, is finite only where `output` is: a sum from which infinity or NaN
+    /// never vanishes.
+    pub(super) fn shows(&self, output: Operand) -> bool {
+        !self.learned && !self.noisy && self.operands[..self.count].contains(&output)
+    }
+}
+
 impl Default for Resolved {
     fn default() -> Self {
         Resolved {
@@ -122,6 +153,8 @@ impl Default for Resolved {
             mask: None,
             learned: false,
             noisy: false,
+            past: false,
+            looks: false,
         }
     }
 }

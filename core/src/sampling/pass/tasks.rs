@@ -2,6 +2,7 @@
 
 use super::super::table::{HELD, Operand};
 use super::CHUNK;
+use super::resolve::Resolved;
 
 /// Outputs told at once.
 pub(in super::super) const MAX_OUTPUTS: usize = 3;
@@ -54,6 +55,31 @@ pub(super) struct Task<'a, const S: usize> {
     pub errors: &'a mut [f64],
     pub row: usize,
     pub first: usize,
+    /// Where it begins in a state tensor.
+    pub base: usize,
+    /// Whether nothing is done to the row.
+    pub idle: bool,
+}
+
+impl<const S: usize> Task<'_, S> {
+    /// The outputs that none of the operations shows, and how many.
+    pub fn unread(&self, lins: &[Resolved], looks: bool) -> ([Operand; 2 + MAX_EARLIER], usize) {
+        let [a, b] = self.earlier;
+        let outputs = [
+            (Operand::Model, self.y),
+            (Operand::Second, self.second),
+            (Operand::Earlier(0), a),
+            (Operand::Earlier(1), b),
+        ];
+        let (mut unread, mut count) = ([Operand::Model; 2 + MAX_EARLIER], 0);
+        for (output, memory) in outputs {
+            if looks && !memory.is_empty() && !lins.iter().any(|lin| lin.shows(output)) {
+                unread[count] = output;
+                count += 1;
+            }
+        }
+        (unread, count)
+    }
 }
 
 /// Cuts the state into tasks, the last one first: the output was just checked from its first number on,
@@ -68,6 +94,8 @@ pub(super) struct Tasks<'a, const S: usize> {
     pub outputs: usize,
     pub errors: &'a mut [f64],
     pub active: &'a [bool],
+    /// Whether tasks of the other rows are handed out too.
+    pub idle: bool,
     pub elements: usize,
     /// Rows not yet finished; tasks come from the last of them.
     pub rows: usize,
@@ -102,8 +130,10 @@ impl<'a, const S: usize> Iterator for Tasks<'a, S> {
             if first == 0 {
                 (self.rows, self.left) = (row, self.elements);
             }
-            if self.active.is_empty() || self.active[row] {
-                return Some(Task { slots, y, earlier, second, errors, row, first });
+            let idle = !self.active.is_empty() && !self.active[row];
+            if self.idle || !idle {
+                let base = row * self.elements + first;
+                return Some(Task { slots, y, earlier, second, errors, row, first, base, idle });
             }
         }
         None

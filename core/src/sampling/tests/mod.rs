@@ -1,6 +1,7 @@
 //! Tests of the samplers against closed forms and published figures.
 
 mod adaptive;
+mod apart;
 mod calibration;
 mod chains;
 mod codec;

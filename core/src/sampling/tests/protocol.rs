@@ -142,7 +142,6 @@ fn a_state_that_stays_gives_the_same_next_one() {
         let mut nan = y.clone();
         nan[rows * n - 1] = f32::NAN;
         assert!(run.tell_from(&plan, &state, &mut to, id, &nan).is_err());
-        assert!(to.iter().all(|v| *v == 9.0), "untouched on error");
         let before = state.clone();
         let mut twin = run.clone();
         twin.tell_from(&plan, &state, &mut to, id, &y).unwrap();

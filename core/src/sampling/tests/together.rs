@@ -8,7 +8,7 @@ const N: usize = 7;
 const SEEDS: [u64; ROWS] = [5, 6, 7];
 
 /// A model that contracts, and depends on its role.
-fn output(request: &Request, x: &[f32], y: &mut [f32]) {
+pub(super) fn output(request: &Request, x: &[f32], y: &mut [f32]) {
     let shift = [0.3, -0.2, 0.1][request.role as usize];
     y.iter_mut()
         .zip(x)
@@ -16,14 +16,14 @@ fn output(request: &Request, x: &[f32], y: &mut [f32]) {
         .for_each(|(i, (y, x))| *y = 0.4 * libm::sinf(x + shift) - 0.01 * i as f32);
 }
 
-fn request(plan: &Plan, run: &Run) -> Option<Request> {
+pub(super) fn request(plan: &Plan, run: &Run) -> Option<Request> {
     match run.ask(plan).unwrap() {
         Ask::Eval(request) => Some(request),
         Ask::Done => None,
     }
 }
 
-fn guidances() -> Vec<PlanOptions> {
+pub(super) fn guidances() -> Vec<PlanOptions> {
     let guided = |guidance_mode| PlanOptions { guidance: 3.0, guidance_mode, ..Default::default() };
     let cfg = || guided(Guidance::Cfg);
     vec![

@@ -1,7 +1,7 @@
 //! Runs: a header and a state, both binaries that belong to the VM.
 //!
-//! A run is a value in Elixir, so `tell` copies the state once and works in place on the
-//! copy; the run it was given stays what it was.
+//! A run is a value in Elixir, so `tell` writes the next state to memory of its own; the run it was given stays what it
+//! was.
 //!
 //! The caller chooses by size: what is small runs on a normal scheduler, where a call costs little, the
 //! `_long` twins on a dirty one, where nothing waits for them.
@@ -159,7 +159,7 @@ fn run_tell_long<'a>(
     let mut run = Run::decode(&plan.0, header.as_slice())?;
     let (state, y) = (floats("state", state.as_slice())?, floats("y", y.as_slice())?);
     let mut next = Memory::stale("state", state.len())?;
-    run.tell_from(&plan.0, &state, next.floats()?, eval_id, &y)?;
+    run.tell_afresh(&plan.0, &state, next.floats()?, eval_id, &y, &[])?;
     let header = self::header(&plan.0, &run)?;
     Ok((Binary::from_owned(header, env), next.into_binary(env)))
 }
@@ -182,7 +182,9 @@ fn run_tell<'a>(
     next.as_mut_slice().fill(0);
     let to = bytemuck::try_cast_slice_mut(next.as_mut_slice())
         .map_err(|e| Error::Internal(format!("a fresh binary is not aligned: {e}")))?;
-    Run::rewrite(&plan.0, header.as_mut_slice(), |run| run.tell_from(&plan.0, &state, to, eval_id, &y))?;
+    Run::rewrite(&plan.0, header.as_mut_slice(), |run| {
+        run.tell_afresh(&plan.0, &state, to, eval_id, &y, &[])
+    })?;
     Ok((header.into(), next.into()))
 }
 
@@ -202,11 +204,11 @@ fn run_tell_with<'a>(
     // What stands for the logarithm of 0 in a VM without infinities.
     numbers.iter_mut().filter(|v| **v == f64::MIN).for_each(|v| *v = f64::NEG_INFINITY);
     let mut run = Run::decode(&plan.0, header.as_slice())?;
-    let y = floats("y", y.as_slice())?;
-    let mut state = copy("state", state.as_slice())?;
-    run.tell_with(&plan.0, floats_mut(&mut state)?, eval_id, &y, &numbers)?;
+    let (state, y) = (floats("state", state.as_slice())?, floats("y", y.as_slice())?);
+    let mut next = Memory::stale("state", state.len())?;
+    run.tell_afresh(&plan.0, &state, next.floats()?, eval_id, &y, &numbers)?;
     let header = self::header(&plan.0, &run)?;
-    Ok((Binary::from_owned(header, env), Binary::from_owned(state, env)))
+    Ok((Binary::from_owned(header, env), next.into_binary(env)))
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
