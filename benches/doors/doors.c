@@ -95,6 +95,41 @@ static double ask_tell(size_t elements, int64_t steps)
     return median(times);
 }
 
+/* Seconds a round trip of a run whose tensors are elsewhere: nothing but ask and advance. */
+static double ask_advance(size_t elements, int64_t steps)
+{
+    dgm_plan_options options;
+    dgm_plan *plan;
+    must(dgm_plan_options_init(&options, sizeof options));
+    options.solver = DGM_SOLVER_EULER;
+    options.steps = steps;
+    must(dgm_plan_compile(&options, &plan));
+    size_t size;
+    uint64_t seed = 1;
+    must(dgm_plan_run_size(plan, 1, &size));
+    char *run = malloc(size);
+    if (!run)
+        exit(1);
+    double times[TRIALS];
+    for (int i = 0; i < TRIALS; i++) {
+        must(dgm_run_start_detached(plan, &seed, 1, elements, run, size));
+        double start = now();
+        int64_t asked = 0;
+        dgm_request request = {.struct_size = sizeof request};
+        for (;;) {
+            must(dgm_run_ask(plan, run, size, &request));
+            if (request.done)
+                break;
+            must(dgm_run_advance(plan, run, size, request.eval_id));
+            asked++;
+        }
+        times[i] = (now() - start) / (double)asked;
+    }
+    free(run);
+    dgm_plan_free(plan);
+    return median(times);
+}
+
 static double normals(void)
 {
     float *out = malloc(MANY * sizeof *out);
@@ -131,6 +166,7 @@ int main(void)
 {
     double empty = empty_call();
     report("empty call", empty, 0);
+    report("ask and advance without data", ask_advance(FEW, CALLS), empty);
     report("ask and tell of 4 numbers", ask_tell(FEW, CALLS), empty);
     report("Euler step of 1M numbers", ask_tell(MANY, STEPS), 0);
     report("1M normals", normals(), 0);

@@ -14,6 +14,7 @@ defmodule Doors do
   def main do
     empty = seconds(fn -> empty_calls(@calls) end, @calls)
     report("empty call", empty, nil)
+    report("ask and advance without data", ask_advance(@few, @calls), empty)
     report("ask and tell of #{@few} numbers", ask_tell(@few, @calls), empty)
     report("Euler step of 1M numbers", ask_tell(@many, @steps), nil)
     report("1M normals", seconds(fn -> Random.normal([1], @many) end, 1), nil)
@@ -37,6 +38,19 @@ defmodule Doors do
   defp walk(run, y) do
     case Sampler.ask(run) do
       {:eval, request} -> run |> Sampler.tell(request.eval_id, y) |> walk(y)
+      :done -> :ok
+    end
+  end
+
+  # A whole run whose tensors are elsewhere: nothing but ask and advance.
+  defp ask_advance(elements, steps) do
+    run = Sampler.start_detached(Plan.compile(solver: :euler, steps: steps), [1], elements)
+    seconds(fn -> advance(run) end, steps)
+  end
+
+  defp advance(run) do
+    case Sampler.ask(run) do
+      {:eval, request} -> run |> Sampler.advance(request.eval_id) |> advance()
       :done -> :ok
     end
   end

@@ -3,7 +3,7 @@
 #   julia --project=julia benches/doors/doors.jl
 
 using DGMKernels
-using DGMKernels: LibDGM, Plan, normal!, num_threads, start
+using DGMKernels: LibDGM, Plan, advance!, normal!, num_threads, start, start_detached
 
 const TRIALS, CALLS, FEW, MANY, STEPS = 25, 1000, 4, 1 << 20, 16
 
@@ -45,6 +45,20 @@ function ask_tell(elements, steps)
     return middle([1e-9 * @elapsed_ns(walk(run, y)) / steps for run in runs])
 end
 
+function advance(run)
+    while (request = ask(run)) !== nothing
+        advance!(run, request)
+    end
+end
+
+# A whole run whose tensors are elsewhere: nothing but ask and advance.
+function ask_advance(elements, steps)
+    plan = Plan(solver = :euler, steps = steps)
+    advance(start_detached(1, plan, (elements, 1)))
+    runs = [start_detached(1, plan, (elements, 1)) for _ in 1:TRIALS]
+    return middle([1e-9 * @elapsed_ns(advance(run)) / steps for run in runs])
+end
+
 function report(name, seconds, empty)
     peers = empty === nothing ? "\"peers_ms\":{},\"best_peer\":null,\"ratio\":null" :
             "\"peers_ms\":{\"empty call\":$(1e3 * empty)},\"best_peer\":\"empty call\",\"ratio\":$(empty / seconds)"
@@ -55,6 +69,7 @@ end
 out = Matrix{Float32}(undef, MANY, 1)
 empty = seconds(empty_calls, CALLS)
 report("empty call", empty, nothing)
+report("ask and advance without data", ask_advance(FEW, CALLS), empty)
 report("ask and tell of $FEW numbers", ask_tell(FEW, CALLS), empty)
 report("Euler step of 1M numbers", ask_tell(MANY, STEPS), nothing)
 report("1M normals", seconds(() -> normal!(UInt64[1], out), 1), nothing)

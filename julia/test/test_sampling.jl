@@ -68,6 +68,43 @@ model_of(options) = options.process === :flow ? flow_model : noise_model
     @test D.sample(seeds[4:4], model, plan, (3, 2, 1)) == whole[:, :, 4:4]
 end
 
+@testset "states that take turns" begin
+    n = D.LARGE_STATE ÷ 2
+    for options in ((solver = :euler, guidance = 2), (solver = :dpmpp_2m,), (solver = :ipndm,))
+        plan = D.Plan(; steps = 5, options...)
+        run, twin = D.start([1, 2], plan, (n, 2)), D.start([1, 2], plan, (n, 2))
+        spare, id, turns = D.start([1, 2], plan, (n, 2)), 0, 0
+        while (request = ask(run)) !== nothing
+            outputs = length(request.roles)
+            y = 0.25f0 .* reshape(request.x, n, 2, 1) .+ reshape(Float32.(1:outputs), 1, 1, outputs)
+            outputs == 1 && (y = reshape(y, n, 2))
+            y[end] = NaN32
+            before = (copy(D.result(run)), request.id)
+            @test_throws DGMError tell!(run, request, y)
+            @test (D.result(run), ask(run).id) == before
+            y[end] = 0
+            x, state = D.result(run), run.state
+            @test tell!(spare, twin, request, y) === spare
+            @test ask(twin).id == request.id                               # twin is where it was
+            spare, twin = twin, spare
+            header = twin.header
+            @test tell!(run, request, y) === run
+            turns += run.state !== state
+            @test D.result(run) == D.result(twin) && run.header == header
+        end
+        @test ask(twin) === nothing
+        @test options.solver === :ipndm ? turns < 5 : turns == 5
+    end
+    plan = D.Plan(steps = 3)
+    run, other = D.start(1, plan, (2, 1)), D.start(1, plan, (2, 2))
+    request = ask(run)
+    @test_throws ArgumentError tell!(run, run, request, request.x)
+    @test_throws DimensionMismatch tell!(other, run, request, request.x)
+    @test_throws ArgumentError tell!(D.start(1, D.Plan(steps = 3), (2, 1)), run, request, request.x)
+    @test_throws DimensionMismatch tell!(D.start(1, plan, (2, 1)), run, request, zeros(Float32, 3, 1))
+    @test_throws DGMError tell!(D.start(1, plan, (2, 1)), run, request, fill(NaN32, 2, 1))
+end
+
 @testset "runs" begin
     plan = D.Plan(; process = :flow, prediction = :velocity, solver = :heun, steps = 3)
     shape = (2, 3)

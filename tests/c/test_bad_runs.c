@@ -196,6 +196,83 @@ static void tells(void)
     CHECK(unchanged());
 }
 
+/* From one state to another: the same refusals, the same bits. */
+static void tells_apart(void)
+{
+    static float from[256], to[256];
+    int32_t swapped = 77;
+    OK(dgm_run_start(plan, seeds, ROWS, N, NULL, now.run, run_size, now.state, state_len));
+    for (int i = 0; i < LEN; i++)
+        now.y[i] = 0.5f;
+    OK(tell(1));
+    memcpy(from, now.state, sizeof from);
+    remember();
+#define FROM(id, len, y_len) dgm_run_tell_from(plan, now.run, run_size, from, to, len, id, now.y, y_len)
+#define SWAP(id, len, y_len) dgm_run_tell_swap(plan, now.run, run_size, from, to, len, id, now.y, y_len, &swapped)
+    FAILS(DGM_ERROR_STATE, "already", FROM(1, state_len, LEN));
+    FAILS(DGM_ERROR_STATE, "already", SWAP(1, state_len, LEN));
+    STATUS(DGM_ERROR_SHAPE, FROM(2, state_len - 1, LEN));
+    STATUS(DGM_ERROR_SHAPE, SWAP(2, state_len - 1, LEN));
+    STATUS(DGM_ERROR_SHAPE, FROM(2, state_len, LEN - 1));
+    STATUS(DGM_ERROR_SHAPE, SWAP(2, state_len, LEN - 1));
+    STATUS(DGM_ERROR_OVERFLOW, FROM(2, SIZE_MAX / 4 + 1, LEN));
+    for (int at = 0; at < LEN; at++) {
+        now.y[at] = NAN;
+        FAILS(DGM_ERROR_STATE, "row", FROM(2, state_len, LEN));
+        FAILS(DGM_ERROR_STATE, "row", SWAP(2, state_len, LEN));
+        now.y[at] = 0.5f;
+    }
+#undef FROM
+#undef SWAP
+    void *run = now.run;
+    float *y = now.y, *odd = (float *)(void *)((char *)to + 1);
+    FAILS(DGM_ERROR_ALIAS, "to overlaps state", dgm_run_tell_from(plan, run, run_size, to, to + 1, state_len, 2, y, LEN));
+    FAILS(DGM_ERROR_ALIAS, "to overlaps y", dgm_run_tell_from(plan, run, run_size, from, y, state_len, 2, y, LEN));
+    FAILS(DGM_ERROR_ALIAS, "run overlaps y", dgm_run_tell_from(plan, run, run_size, from, to, state_len, 2, (float *)(void *)(now.run + 64), LEN));
+    FAILS(DGM_ERROR_STRIDE, "to", dgm_run_tell_from(plan, run, run_size, from, odd, state_len, 2, y, LEN));
+    FAILS(DGM_ERROR_NULL, "plan is null", dgm_run_tell_from(NULL, run, run_size, from, to, state_len, 2, y, LEN));
+    FAILS(DGM_ERROR_NULL, "run is null", dgm_run_tell_from(plan, NULL, run_size, from, to, state_len, 2, y, LEN));
+    FAILS(DGM_ERROR_NULL, "state is null", dgm_run_tell_from(plan, run, run_size, NULL, to, state_len, 2, y, LEN));
+    FAILS(DGM_ERROR_NULL, "to is null", dgm_run_tell_from(plan, run, run_size, from, NULL, state_len, 2, y, LEN));
+    FAILS(DGM_ERROR_NULL, "y is null", dgm_run_tell_from(plan, run, run_size, from, to, state_len, 2, NULL, LEN));
+    FAILS(DGM_ERROR_ALIAS, "state overlaps other", dgm_run_tell_swap(plan, run, run_size, to, to + 1, state_len, 2, y, LEN, &swapped));
+    FAILS(DGM_ERROR_ALIAS, "other overlaps y", dgm_run_tell_swap(plan, run, run_size, from, y, state_len, 2, y, LEN, &swapped));
+    FAILS(DGM_ERROR_STRIDE, "other", dgm_run_tell_swap(plan, run, run_size, from, odd, state_len, 2, y, LEN, &swapped));
+    FAILS(DGM_ERROR_NULL, "plan is null", dgm_run_tell_swap(NULL, run, run_size, from, to, state_len, 2, y, LEN, &swapped));
+    FAILS(DGM_ERROR_NULL, "run is null", dgm_run_tell_swap(plan, NULL, run_size, from, to, state_len, 2, y, LEN, &swapped));
+    FAILS(DGM_ERROR_NULL, "state is null", dgm_run_tell_swap(plan, run, run_size, NULL, to, state_len, 2, y, LEN, &swapped));
+    FAILS(DGM_ERROR_NULL, "other is null", dgm_run_tell_swap(plan, run, run_size, from, NULL, state_len, 2, y, LEN, &swapped));
+    FAILS(DGM_ERROR_NULL, "y is null", dgm_run_tell_swap(plan, run, run_size, from, to, state_len, 2, NULL, LEN, &swapped));
+    FAILS(DGM_ERROR_NULL, "swapped is null", dgm_run_tell_swap(plan, run, run_size, from, to, state_len, 2, y, LEN, NULL));
+    CHECK(unchanged() && swapped == 77);
+    CHECK(memcmp(from, now.state, state_len * sizeof *from) == 0);
+    /* A whole walk, one way and the other. */
+    for (int way = 0; way < 2; way++) {
+        float *a = from, *b = to;
+        now = then;
+        memcpy(a, now.state, state_len * sizeof *a);
+        unsigned char twin[sizeof now.run];
+        memcpy(twin, now.run, sizeof twin);
+        for (uint64_t id = 2;; id++) {
+            dgm_request r = new_request();
+            OK(dgm_run_ask(plan, twin, run_size, &r));
+            if (r.done)
+                break;
+            if (way == 0)
+                OK(dgm_run_tell_from(plan, twin, run_size, a, b, state_len, id, y, LEN));
+            else
+                OK(dgm_run_tell_swap(plan, twin, run_size, a, b, state_len, id, y, LEN, &swapped));
+            if (way == 0 || swapped == 1) {
+                float *c = a;
+                a = b, b = c;
+            }
+            CHECK(way == 0 || swapped == 0 || swapped == 1);
+            OK(tell(id));
+            CHECK(memcmp(twin, now.run, run_size) == 0 && memcmp(a, now.state, state_len * sizeof *a) == 0);
+        }
+    }
+}
+
 /* Every pointer of every entry that takes a plan or a run. */
 static void nulls(void)
 {
@@ -311,6 +388,7 @@ int main(void)
     corrupted_runs();
     corrupted_blocks();
     tells();
+    tells_apart();
     dgm_plan_free(plan);
     dgm_plan_free(other);
     return finish("test_bad_runs");

@@ -241,6 +241,46 @@ static void driver(void)
     dgm_plan_free(plan);
 }
 
+/* x decays, and stops at the evaluation that ctx names. */
+static int32_t decay(void *ctx, const dgm_request *r, const float *x, const float *times, float *out)
+{
+    (void)times;
+    for (int64_t i = 0; i < r->rows * r->elements; i++)
+        out[i] = 0.25f * x[i];
+    return r->eval_id == *(uint64_t *)ctx ? 77 : 0;
+}
+
+/* States from which the driver keeps a second one: the walk ends in the caller's, also where the model stops it. */
+static void large_driver(int32_t solver)
+{
+    enum { LARGE = 1 << 20 };
+    dgm_plan *plan = compile(solver, 9, 1);
+    size_t floats, size;
+    OK(dgm_plan_state_len(plan, 1, LARGE, &floats));
+    OK(dgm_plan_run_size(plan, 1, &size));
+    float *whole = malloc(2 * floats * sizeof *whole), *part = whole + floats, *out = malloc(LARGE * sizeof *out);
+    CHECK(whole && out);
+    for (uint64_t stop = 0; stop < 10; stop += 3) {
+        OK(dgm_run_start(plan, seeds, 1, LARGE, NULL, run, size, whole, floats));
+        for (;;) {
+            dgm_request r = new_request();
+            OK(dgm_run_ask(plan, run, size, &r));
+            if (r.done || r.eval_id == stop)
+                break;
+            float *x;
+            OK(dgm_run_input(plan, run, size, whole, floats, &x));
+            uint64_t none = 0;
+            OK(decay(&none, &r, x, t, out));
+            OK(dgm_run_tell(plan, run, size, whole, floats, r.eval_id, out, LARGE));
+        }
+        STATUS(stop ? 77 : DGM_OK, dgm_sample(plan, seeds, 1, LARGE, NULL, copy, size, part, floats, out, t, decay, &stop));
+        CHECK(memcmp(run, copy, size) == 0 && memcmp(whole, part, floats * sizeof *whole) == 0);
+    }
+    free(whole);
+    free(out);
+    dgm_plan_free(plan);
+}
+
 static void guidance(int32_t mode, int32_t second)
 {
     dgm_plan_options o;
@@ -818,6 +858,8 @@ int main(void)
     later_options();
     together();
     driver();
+    large_driver(DGM_SOLVER_EULER);
+    large_driver(DGM_SOLVER_DPMPP_2M);
     guidance(DGM_GUIDANCE_MODE_CFG, DGM_ROLE_UNCOND);
     guidance(DGM_GUIDANCE_MODE_AUTO, DGM_ROLE_WEAK);
     two_guidances();

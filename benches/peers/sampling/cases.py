@@ -54,7 +54,7 @@ def euler(engine, probe, n, compile_too, **options):
     if compile_too:
         f = _compiled(_euler)
         timed.append(Timed("torch compile", lambda: f(x, v)))
-    return timed, _limits(probe, [x, v], [x])
+    return timed, _limits(probe, [x, v], [x if options.get("in_place") else torch.empty(n)])
 
 
 def check_euler(engine, **options):
@@ -80,7 +80,7 @@ def guided(engine, probe, n, compile_too, together=True, **options):
     if compile_too:
         f = _compiled(_guided)
         timed.append(Timed("torch compile", lambda: f(x, c, u)))
-    return timed, _limits(probe, [x, c, u], [x])
+    return timed, _limits(probe, [x, c, u], [x if options.get("in_place") else torch.empty(n)])
 
 
 def check_guided(engine, together=True, **options):
@@ -94,9 +94,9 @@ def check_guided(engine, together=True, **options):
     return (run.x - (x + (t1 - t0) * (u + 7.5 * (c - u)))).abs().max().item()
 
 
-def multistep(engine, probe, n, compile_too):
+def multistep(engine, probe, n, compile_too, **options):
     x, y, m1, m2 = (torch.randn(n) for _ in range(4))
-    run = Run(engine, x, 900, "vp", "epsilon", "dpmpp_2m")
+    run = Run(engine, x, 900, "vp", "epsilon", "dpmpp_2m", **options)
 
     def ours():
         run.ask()
@@ -111,13 +111,13 @@ def multistep(engine, probe, n, compile_too):
     if compile_too:
         f = _compiled(_multistep)
         timed.append(Timed("torch compile", lambda: f(x, y, m1)))
-    return timed, _limits(probe, [x, y, m1], [x, m2])
+    return timed, _limits(probe, [x, y, m1], [x if options.get("in_place") else torch.empty(n), m2])
 
 
-def check_multistep(engine):
+def check_multistep(engine, **options):
     """The second and third step against arXiv 2211.01095, algorithm 2."""
     x, ys = torch.randn(1000).double(), [torch.randn(1000) for _ in range(4)]
-    run = Run(engine, x.float(), 10, "vp", "epsilon", "dpmpp_2m")
+    run = Run(engine, x.float(), 10, "vp", "epsilon", "dpmpp_2m", **options)
     last, history = None, []
     worst = 0.0
     for i, y in enumerate(ys[:3]):
@@ -166,22 +166,29 @@ def check_normals(engine):
     return max(abs(m.item()) for m in moments)
 
 
+def _in_place(f):
+    return functools.partial(f, in_place=True)
+
+
 def _unseen(f):
-    return functools.partial(f, non_finite="propagate")
+    return functools.partial(f, non_finite="propagate", in_place=True)
 
 
 def _apart(f):
-    return functools.partial(f, together=False)
+    return functools.partial(f, together=False, in_place=True)
 
 
 # Name, group, the two functions, and what the second may return.
 CASES = [
     ("Euler step", "step", euler, check_euler, 1e-5),
     ("Euler step with CFG", "step", guided, check_guided, 1e-5),
+    ("DPM++2M step", "step", multistep, check_multistep, 1e-5),
+    ("Euler step, in place", "step", _in_place(euler), _in_place(check_euler), 1e-5),
+    ("Euler step with CFG, in place", "step", _in_place(guided), _in_place(check_guided), 1e-5),
+    ("DPM++2M step, in place", "step", _in_place(multistep), _in_place(check_multistep), 1e-5),
     ("Euler step with CFG, one output told after the other", "step", _apart(guided), _apart(check_guided), 1e-5),
     ("Euler step, outputs unseen", "step", _unseen(euler), _unseen(check_euler), 1e-5),
     ("Euler step with CFG, outputs unseen", "step", _unseen(guided), _unseen(check_guided), 1e-5),
-    ("DPM++2M step", "step", multistep, check_multistep, 1e-5),
     ("normals", "noise", normals, check_normals, 1e-2),
     ("ULA, 10,000 chains, 1,000 steps", "chains", chains, check_chains, 0.1),
     # torchdiffeq has no Tsit5: its best of that order stands beside it.

@@ -49,7 +49,8 @@ def exact():
 class Ours:
     def __init__(self, engine, solver, tolerance):
         self.field = Field()
-        self.run = Run(engine, start().reshape(-1), 16, "ode", "velocity", solver, rtol=tolerance, atol=tolerance)
+        self.run = Run(engine, start().reshape(-1), 16, "ode", "velocity", solver, in_place=True, rtol=tolerance,
+                       atol=tolerance)
 
     def __call__(self):
         run, n = self.run, 2 * POINTS

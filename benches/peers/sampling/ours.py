@@ -37,7 +37,7 @@ class Request(ctypes.Structure):
 class Run:
     """A run over one row of `elements` numbers that starts again where it ends."""
 
-    def __init__(self, engine, x, steps, process, prediction, solver, non_finite="refuse", **fields):
+    def __init__(self, engine, x, steps, process, prediction, solver, non_finite="refuse", in_place=False, **fields):
         self.engine, elements = engine, x.numel()
         options = PlanOptions()
         engine.plan_options_init(options, ctypes.c_size_t(ctypes.sizeof(options)))
@@ -60,8 +60,10 @@ class Run:
                                  size, ctypes.c_void_p(self.state.data_ptr()), floats)
         self.start()
         self.begin = bytes(self.run)
+        # The next state is written to the other one; then they change their parts.
+        self.other = None if in_place else torch.zeros(floats.value)
         self.request = Request(ctypes.sizeof(Request))
-        self.x = self.state[:elements]
+        self.elements = elements
         self.asked = engine.bind("run_ask", self.plan, self.run, size, self.request)
         self.sizes = size, floats, n
 
@@ -72,12 +74,21 @@ class Run:
             self.asked()
         return self.request
 
+    @property
+    def x(self):
+        return self.state[:self.elements]
+
     def tell(self, y):
         """One output, or several one after the other."""
         size, floats, _ = self.sizes
-        status = self.engine.lib.dgm_run_tell(
-            self.plan, self.run, size, ctypes.c_void_p(self.state.data_ptr()), floats,
-            ctypes.c_uint64(self.request.eval_id), ctypes.c_void_p(y.data_ptr()), ctypes.c_size_t(y.numel()))
+        pointer = lambda tensor: ctypes.c_void_p(tensor.data_ptr())
+        told = floats, ctypes.c_uint64(self.request.eval_id), pointer(y), ctypes.c_size_t(y.numel())
+        if self.other is None:
+            status = self.engine.lib.dgm_run_tell(self.plan, self.run, size, pointer(self.state), *told)
+        else:
+            status = self.engine.lib.dgm_run_tell_from(
+                self.plan, self.run, size, pointer(self.state), pointer(self.other), *told)
+            self.state, self.other = self.other, self.state
         if status != 0:
             raise RuntimeError(self.engine.lib.dgm_last_error().decode())
 

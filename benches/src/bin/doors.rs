@@ -49,6 +49,19 @@ fn ask_tell(elements: usize, steps: usize) -> Result<f64> {
     })
 }
 
+/// A whole run whose tensors are elsewhere: nothing but ask and advance.
+fn ask_advance(elements: usize, steps: usize) -> Result<f64> {
+    let plan = Plan::compile(&PlanOptions { solver: Solver::Euler, steps, ..Default::default() })?;
+    let begin = Run::start_detached(&plan, &[1], elements)?;
+    seconds(steps, || {
+        let mut run = begin.clone();
+        while let Ask::Eval(request) = run.ask(&plan)? {
+            run.advance(&plan, request.eval_id)?;
+        }
+        Ok(())
+    })
+}
+
 fn report(name: &str, seconds: f64, empty: Option<f64>) {
     let peers = match empty {
         Some(empty) => format!(
@@ -74,6 +87,7 @@ fn main() -> Result<()> {
         Ok(())
     })?;
     report("empty call", empty, None);
+    report("ask and advance without data", ask_advance(FEW, CALLS)?, Some(empty));
     report(&format!("ask and tell of {FEW} numbers"), ask_tell(FEW, CALLS)?, Some(empty));
     report("Euler step of 1M numbers", ask_tell(MANY, STEPS)?, None);
     report("1M normals", seconds(1, || normal(&[1], 9, 0, out.view_mut()))?, None);
