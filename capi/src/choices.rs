@@ -78,7 +78,7 @@ pub const DGM_LIKELIHOOD_HUTCHINSON: i32 = 2;
 /// The same with a probe of normals.
 pub const DGM_LIKELIHOOD_HUTCHINSON_NORMAL: i32 = 3;
 
-/// Outputs that are not finite are refused before anything is written: the whole output is read once more.
+/// Outputs that are not finite are refused and nothing has changed: a step in place reads the whole output once more, dgm_run_tell_from() looks while it computes.
 pub const DGM_NON_FINITE_REFUSE: i32 = 0;
 /// They are computed with, unseen: one pass over memory a step. Finite outputs give the same bits.
 pub const DGM_NON_FINITE_PROPAGATE: i32 = 1;

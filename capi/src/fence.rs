@@ -18,6 +18,12 @@ thread_local! {
 /// error text for [`dgm_last_error`] and returns the status.
 pub(crate) fn entry(f: impl FnOnce() -> Result<()>) -> i32 {
     let _env = FpEnv::enter();
+    guarded(f)
+}
+
+/// [`entry`] without the floating-point environment: for functions that compute with no such number.
+#[inline]
+pub(crate) fn guarded(f: impl FnOnce() -> Result<()>) -> i32 {
     let error = match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(())) => return DGM_OK,
         Ok(Err(error)) => error,

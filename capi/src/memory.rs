@@ -219,6 +219,7 @@ pub(crate) unsafe fn read_struct<T: Versioned>(arg: &'static str, ptr: *const T,
 ///
 /// # Safety
 /// A pointer that is not NULL must be valid for writing as many bytes as its `struct_size` says.
+#[inline(always)]
 pub(crate) unsafe fn write_struct<T: Versioned>(arg: &'static str, ptr: *mut T, value: T) -> Result<()> {
     // SAFETY: the caller's promise.
     let size = unsafe { struct_size(arg, ptr) }?;
@@ -250,9 +251,19 @@ pub(crate) unsafe fn init_struct<T: Versioned>(
 }
 
 /// Copies all but the first field; zeros what a newer caller has beyond.
+#[inline(always)]
 unsafe fn fill<T: Versioned>(ptr: *mut T, size: usize, value: &T) {
     let known = size.min(size_of::<T>());
     let first = size_of::<usize>();
+    if size == size_of::<T>() {
+        // By far the most: a copy of a size that is known here. The size is the caller's own.
+        // SAFETY: `size` bytes are writable at `ptr`, aligned, and begin with the size.
+        unsafe {
+            ptr.write(*value);
+            ptr.cast::<usize>().write(size);
+        }
+        return;
+    }
     // SAFETY: `size` bytes are writable at `ptr`, `known` of them readable from `value`.
     unsafe {
         let (to, from) = (ptr.cast::<u8>(), (&raw const *value).cast::<u8>());

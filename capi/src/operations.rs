@@ -5,10 +5,10 @@ use std::ffi::c_void;
 use dgm_core::Error;
 use dgm_core::sampling::{Measure, Operation, OperationTerm, Run, Source, Target};
 
-use crate::fence::entry;
+use crate::fence::{entry, guarded};
 use crate::memory::{handle, place, separate, slice, slice_mut};
 use crate::plan::dgm_plan;
-use crate::run::{check_size, read};
+use crate::run::check_size;
 
 /// A state tensor [rows, elements]; 0 is x.
 pub const DGM_SOURCE_STATE: i32 = 0;
@@ -243,10 +243,9 @@ pub unsafe extern "C" fn dgm_run_advance(
     eval_id: u64,
 ) -> i32 {
     // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
-    entry(|| unsafe {
+    guarded(|| unsafe {
         let plan = &handle("plan", plan)?.0;
-        let mut value = read(plan, run, run_size)?;
-        value.advance(plan, eval_id)?;
-        value.encode(plan, slice_mut("run", run.cast::<u8>(), run_size)?).map(|_| ())
+        let run = slice_mut("run", run.cast::<u8>(), run_size)?;
+        Run::rewrite(plan, run, |run| run.advance(plan, eval_id))
     })
 }

@@ -2,10 +2,11 @@
 
 use std::ffi::c_void;
 
+use dgm_core::arch::FpEnv;
 use dgm_core::sampling::{Ask, Plan, Request, Run};
 use dgm_core::{Error, Result};
 
-use crate::fence::entry;
+use crate::fence::{entry, guarded};
 use crate::memory::{Versioned, handle, place, put, separate, slice, slice_mut, write_struct};
 use crate::plan::dgm_plan;
 
@@ -80,6 +81,7 @@ impl dgm_request {
 }
 
 impl From<Request> for dgm_request {
+    #[inline(always)]
     fn from(r: Request) -> Self {
         dgm_request {
             done: 0,
@@ -256,13 +258,16 @@ pub unsafe extern "C" fn dgm_run_ask(
     request: *mut dgm_request,
 ) -> i32 {
     // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
-    entry(|| unsafe {
+    guarded(|| unsafe {
         let plan = &handle("plan", plan)?.0;
-        let answer = match Run::read(plan, bytes(run, run_size)?, |run| run.ask(plan))? {
-            Ask::Done => dgm_request::DONE,
-            Ask::Eval(r) => r.into(),
-        };
-        write_struct("request", request, answer)
+        let options = plan.options();
+        // Rows at times of their own are all that is computed with.
+        let _env = (options.per_row || options.solver.is_adaptive()).then(FpEnv::enter);
+        // Written where it is found: a struct of this size is not to be moved about.
+        Run::read(plan, bytes(run, run_size)?, |run| match run.ask(plan)? {
+            Ask::Done => write_struct("request", request, dgm_request::DONE),
+            Ask::Eval(r) => write_struct("request", request, r.into()),
+        })
     })
 }
 

@@ -360,6 +360,25 @@ defmodule DGM.SamplerTest do
     assert Sampler.tell(run, id, y) == next
   end
 
+  test "a large state goes from memory to memory, and equal calls give equal runs" do
+    n = 300_001
+    plan = Plan.compile(solver: :euler, steps: 3, guidance: 2)
+    run = Sampler.start(plan, [1, 2], n)
+    x = Sampler.input(run)
+    told = fn -> Sampler.tell(run, 1, x <> x) end
+    first = told.()
+    # Its memory is used again, whatever lies there.
+    for _ <- 1..3, do: assert(told.().state == first.state)
+    :erlang.garbage_collect()
+    for _ <- 1..3, do: assert(told.().state == first.state)
+    apart = run |> Sampler.tell(1, x) |> Sampler.tell(2, x)
+    assert Sampler.result(apart) == Sampler.result(first)
+    <<_::binary-size(4), most::binary>> = x
+    nan = most <> <<0x7FC00000::32-native>>
+    assert catch_error(Sampler.tell(run, 1, x <> nan)).message =~ "unconditional model output is NaN in row 1"
+    assert Sampler.input(run) == x
+  end
+
   test "outputs that are not finite, unseen" do
     run = Sampler.start(Plan.compile(steps: 1, non_finite: :propagate), [1, 2], 3)
     told = Sampler.tell(run, 1, Tensor.new([1, 1, 1, 1, :nan, 1]))

@@ -134,7 +134,9 @@ function asked(run, input)
     check(LibDGM.dgm_run_ask(run.plan.handle, header, length(header), request))
     r = request[]
     r.done == 0 || return nothing
-    check(LibDGM.dgm_run_times(run.plan.handle, header, length(header), run.times, length(run.times)))
+    # Rows that share their time have that of the request.
+    r.uniform_t != 0 ? fill!(run.times, Float32(r.t)) :
+        check(LibDGM.dgm_run_times(run.plan.handle, header, length(header), run.times, length(run.times)))
     return Request(r.eval_id, Int(r.step), Int(r.stage), ROLES[r.role+1], ROLE_SETS[r.roles+1], r.t, r.sigma,
                    r.alpha,
                    Int(r.active_rows), r.uniform_t != 0, r.t_to, Int(r.slot) + 1, input(r), run.times)

@@ -26,7 +26,8 @@ impl FpEnv {
 impl Drop for FpEnv {
     #[inline]
     fn drop(&mut self) {
-        if read() & MASK != self.saved & MASK {
+        // Nothing in between changes the mode for good, so it need not be read again.
+        if self.saved & MASK != DEFAULT {
             write(self.saved);
         }
     }

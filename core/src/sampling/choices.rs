@@ -388,7 +388,7 @@ coded! {
 coded! {
     /// What becomes of a model output that is not finite.
     NonFinite, "non_finite" {
-        /// It is refused before anything is written: the whole output is read once more.
+        /// It is refused and nothing has changed: a step in place reads the whole output once more, one from state to state looks while it computes.
         Refuse = 0 "refuse",
         /// It is computed with, unseen: one pass over memory a step. Finite outputs give the same bits.
         Propagate = 1 "propagate",

@@ -132,7 +132,7 @@ fn combine_part<S: Simd, const N: usize>(
 
 /// Elements before the first line of a cache, at most all.
 #[inline(always)]
-fn before_a_line(x: &[f32]) -> usize {
+pub(super) fn before_a_line(x: &[f32]) -> usize {
     (x.as_ptr().addr().wrapping_neg() % 64 / size_of::<f32>()).min(x.len())
 }
 

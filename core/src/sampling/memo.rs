@@ -24,8 +24,9 @@ thread_local! {
 }
 
 /// The run of `bytes`: remembered, or decoded.
-fn recall(plan: &Plan, bytes: &[u8]) -> Result<Box<Memo>> {
-    if let Some(memo) = LAST.take()
+#[inline]
+fn recall(last: Option<Box<Memo>>, plan: &Plan, bytes: &[u8]) -> Result<Box<Memo>> {
+    if let Some(memo) = last
         && memo.plan == std::ptr::from_ref(plan)
         // A plan may lie where an earlier one lay.
         && memo.run.check_plan(plan).is_ok()
@@ -39,9 +40,9 @@ fn recall(plan: &Plan, bytes: &[u8]) -> Result<Box<Memo>> {
     Ok(Box::new(Memo { plan, bytes, run }))
 }
 
-fn remember(memo: Box<Memo>) {
+fn remember(last: &Cell<Option<Box<Memo>>>, memo: Box<Memo>) {
     if !memo.bytes.is_empty() {
-        LAST.set(Some(memo));
+        last.set(Some(memo));
     }
 }
 
@@ -52,10 +53,12 @@ impl Run {
     /// # Errors
     /// Those of [`decode`](Run::decode), and of `look`.
     pub fn read<R>(plan: &Plan, bytes: &[u8], look: impl FnOnce(&Run) -> Result<R>) -> Result<R> {
-        let memo = recall(plan, bytes)?;
-        let found = look(&memo.run);
-        remember(memo);
-        found
+        LAST.with(|last| {
+            let memo = recall(last.take(), plan, bytes)?;
+            let found = look(&memo.run);
+            remember(last, memo);
+            found
+        })
     }
 
     /// Changes the run that [`encode`](Run::encode) wrote to `bytes`, which are untouched on error.
@@ -67,15 +70,17 @@ impl Run {
         bytes: &mut [u8],
         change: impl FnOnce(&mut Run) -> Result<R>,
     ) -> Result<R> {
-        let mut memo = recall(plan, bytes)?;
-        // After an error, or a panic of `change`, nothing is remembered.
-        let found = change(&mut memo.run)?;
-        let len = memo.run.encode(plan, bytes)?;
-        if memo.bytes.len() == len {
-            memo.bytes.copy_from_slice(&bytes[..len]);
-        }
-        remember(memo);
-        Ok(found)
+        LAST.with(|last| {
+            let mut memo = recall(last.take(), plan, bytes)?;
+            // After an error, or a panic of `change`, nothing is remembered.
+            let found = change(&mut memo.run)?;
+            let len = memo.run.encode(plan, bytes)?;
+            if memo.bytes.len() == len {
+                memo.bytes.copy_from_slice(&bytes[..len]);
+            }
+            remember(last, memo);
+            Ok(found)
+        })
     }
 }
 

@@ -1,6 +1,8 @@
 //! One task of a pass at one instruction set.
 
-use super::super::lanes::{Way, clamp, combine, error_sum, has_odd, kick, learned, probe, put};
+use super::super::lanes::{
+    Way, before_a_line, clamp, combine, error_sum, has_odd, kick, learned, probe, put,
+};
 use super::super::table::{MAX_TERMS, Operand, REGISTERS};
 use super::noise::Noise;
 use super::resolve::Resolved;
@@ -20,6 +22,8 @@ pub(super) struct Source<'b> {
     pub blank: bool,
     /// Whether what is written goes past the caches.
     pub past: bool,
+    /// Whether the first chunk ends where a line of a cache does.
+    pub lines: bool,
 }
 
 /// One task in place, or `APART`, from one state to another. Returns whether a number that was looked at is not finite.
@@ -73,7 +77,7 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
             scratch,
             source,
         } = self;
-        let Source { from, unread, held, blank, past } = source;
+        let Source { from, unread, held, blank, past, lines } = source;
         let mut parts = scratch.chunks_exact_mut(CHUNK);
         let mut buffer = || parts.next().unwrap_or_default();
         let mut target = buffer();
@@ -83,8 +87,13 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
         let mut registers: [&mut [f32]; REGISTERS + 1] = std::array::from_fn(|_| buffer());
         let mut seen = s.splat(0.0);
         let len = slots[0].len();
-        for (index, at) in (0..len).step_by(chunk).enumerate() {
-            let end = len.min(at + chunk);
+        let (mut index, mut end) = (0, 0);
+        while end < len {
+            let at = end;
+            end = match if APART && lines && at == 0 { before_a_line(slots[0]) } else { 0 } {
+                0 => len.min(at + chunk),
+                head => head,
+            };
             let n = end - at;
             let mut drawn = None;
             let mut second = None;
@@ -211,6 +220,7 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
             if let Some(a) = &accept {
                 let [x, new] = a.trial.sizes.map(|slot| &slots[slot][at..end]);
                 errors[index] = error_sum(&registers[a.trial.register][..n], x, new, a.tolerance);
+                index += 1;
             }
             if APART {
                 for (i, from) in from.iter().enumerate().filter(|(i, _)| written >> i & 1 == 0) {

@@ -32,6 +32,9 @@ use crate::threads;
 
 /// Elements a chunk has; a multiple of 4, so that no Philox block is cut.
 pub(super) const CHUNK: usize = 1024;
+/// Those of a pass that only waits for memory: short enough that the reads of the next chunk begin while this one is
+/// computed and written.
+const SHORT_CHUNK: usize = 256;
 /// Elements a task has, so that handing tasks out costs nothing, and those of a task that only waits for
 /// memory: every beginning of a stream is slow.
 const TASK: usize = 16 * CHUNK;
@@ -134,7 +137,10 @@ fn pass_of<const S: usize>(
         left: if flat { len } else { run.elements },
         size: if cost < COSTLY { LONG_TASK } else { TASK },
     };
-    let mut chunk = CHUNK;
+    let waits = cost < COSTLY && accept.is_none();
+    let mut chunk = if waits { SHORT_CHUNK } else { CHUNK };
+    // Chunks that begin with a line of a cache, where nothing is drawn by their places.
+    let lines = waits && !flat;
     if flat {
         tasks.size -= tasks.size % run.elements;
         chunk -= chunk % run.elements;
@@ -152,9 +158,11 @@ fn pass_of<const S: usize>(
         let noise = Noise { seeds, elements: run.elements, step: eval.step, draws };
         // Short lists, by far the most, are not to pay for long ones.
         match ops.len() {
-            1 => work::<1, S>(plan, ops, told, &row, &mut task, noise, accept, chunk, apart),
-            ..=FEW_LINS => work::<FEW_LINS, S>(plan, ops, told, &row, &mut task, noise, accept, chunk, apart),
-            _ => work::<MAX_LINS, S>(plan, ops, told, &row, &mut task, noise, accept, chunk, apart),
+            1 => work::<1, S>(plan, ops, told, &row, &mut task, noise, accept, (chunk, lines), apart),
+            ..=FEW_LINS => {
+                work::<FEW_LINS, S>(plan, ops, told, &row, &mut task, noise, accept, (chunk, lines), apart)
+            }
+            _ => work::<MAX_LINS, S>(plan, ops, told, &row, &mut task, noise, accept, (chunk, lines), apart),
         }
     });
 }
@@ -183,7 +191,7 @@ fn work<const N: usize, const S: usize>(
     task: &mut Task<S>,
     noise: Noise,
     accept: Option<Accept>,
-    chunk: usize,
+    (chunk, lines): (usize, bool),
     apart: Option<&Apart>,
 ) {
     let mut resolved = [Resolved::default(); N];
@@ -203,7 +211,10 @@ fn work<const N: usize, const S: usize>(
         }
         count += 1;
     }
-    let lins = &mut resolved[..count];
+    let mut lins = &mut resolved[..count];
+    if told.held.is_some() && Resolved::reads_held_directly(lins) {
+        lins = &mut lins[1..];
+    }
     threads::with_scratch((REGISTERS + 5) * CHUNK, |scratch| {
         let Some(apart) = apart else {
             let Task { slots, y, earlier: [a, b], second, errors, first, .. } = task;
@@ -238,6 +249,7 @@ fn work<const N: usize, const S: usize>(
             held: told.held,
             blank: apart.blank,
             past: apart.past,
+            lines: apart.past && lines,
         };
         let Task { slots, y, earlier: [a, b], second, errors, first, .. } = task;
         let (earlier, first) = ([*a, *b], *first);

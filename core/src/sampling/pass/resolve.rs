@@ -6,7 +6,7 @@ use super::super::measure::Numbers;
 use super::super::plan::Plan;
 use super::super::prediction::Map;
 use super::super::run::Run;
-use super::super::table::{At, Eval, Lin, MAX_TERMS, Noisy, Operand, Scale, Term, X};
+use super::super::table::{At, Eval, HELD, Lin, MAX_TERMS, Noisy, Operand, Scale, Term, X};
 
 /// What a row's own time and step turn scales into.
 pub(in super::super) struct RowContext<'a> {
@@ -125,6 +125,30 @@ impl Resolved {
             let outputs = [Operand::Model, Operand::Second, Operand::Earlier(0), Operand::Earlier(1)];
             lin.looks = looks && outputs.iter().any(|y| lin.shows(*y));
         }
+    }
+
+    /// Has the operations after the first read an output where they would read the register that the first only copies
+    /// it to; false where that could change a bit.
+    ///
+    /// The copy turns -0 into +0, which is nothing to a chain whose first term it is: that begins at +0.
+    pub(super) fn reads_held_directly(lins: &mut [Resolved]) -> bool {
+        let Some((copy, rest)) = lins.split_first_mut() else { return false };
+        let copies = copy.dst == HELD
+            && copy.count == 1
+            && copy.coefficients[0] == 1.0
+            && copy.clamp == f32::INFINITY
+            && matches!(copy.operands[0], Operand::Earlier(_));
+        // Up to where the register is written anew.
+        let last = rest.iter().position(|lin| lin.dst == HELD).map_or(rest.len(), |at| at + 1);
+        let readers = &mut rest[..last];
+        let first_only = |lin: &Resolved| !lin.operands[..lin.count].iter().skip(1).any(|o| *o == HELD);
+        if !copies || !readers.iter().all(first_only) {
+            return false;
+        }
+        for lin in readers.iter_mut().filter(|lin| lin.count > 0 && lin.operands[0] == HELD) {
+            lin.operands[0] = copy.operands[0];
+        }
+        true
     }
 
     /// Whether it reads or writes an operand.

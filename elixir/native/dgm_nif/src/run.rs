@@ -271,9 +271,10 @@ fn changed<'a>(
     change: impl FnOnce(&mut Run) -> Result<()>,
 ) -> Reply<Binary<'a>> {
     let _fp = FpEnv::enter();
-    let mut run = Run::decode(plan, bytes(header)?)?;
-    change(&mut run)?;
-    Ok(Binary::from_owned(self::header(plan, &run)?, header.get_env()))
+    // In a binary that the VM puts on the process's heap where it is small.
+    let mut next = NewBinary::from_slice(header.get_env(), bytes(header)?);
+    Run::rewrite(plan, next.as_mut_slice(), change)?;
+    Ok(next.into())
 }
 
 fn row_steps(plan: Handle<PlanRef>, header: Binary<'_>) -> Reply<Vec<usize>> {
