@@ -296,6 +296,15 @@ fn sweep<S: Simd, A: Left<S>, const MAX: usize, const NV: usize>(
     }
 }
 
+/// Whether the elements of a column share a set of the first cache, which holds eight lines: more rows at a time
+/// would drive each other out.
+#[inline(always)]
+fn rows_alias<S: Simd, A: Left<S>>(a: A) -> bool {
+    const BETWEEN_SETS: usize = 4096;
+    let (_, rows, _, stride, _) = a.parts();
+    rows > 8 && stride != 0 && (stride.unsigned_abs() * size_of::<A::Element>()).is_multiple_of(BETWEEN_SETS)
+}
+
 /// [`multiply_lanes`] for all lanes.
 #[inline(always)]
 pub(crate) fn multiply<S: Simd>(s: S, a: impl Left<S>, b: &[f32], width: usize, sink: &mut impl Sink<S>) {
@@ -325,8 +334,13 @@ pub(crate) fn multiply_lanes<S: Simd>(
                 sweep::<S, _, 8, 3>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
                 return;
             }
+            let aliased = rows_alias::<S, _>(a);
             while end - lane >= 32 {
-                sweep::<S, _, 12, 2>(s, a, b.get(lane..).unwrap_or_default(), width, lane, sink);
+                let b = b.get(lane..).unwrap_or_default();
+                match aliased {
+                    true => sweep::<S, _, 8, 2>(s, a, b, width, lane, sink),
+                    false => sweep::<S, _, 12, 2>(s, a, b, width, lane, sink),
+                }
                 lane += 32;
             }
             if lane < end {

@@ -12,7 +12,7 @@ use crate::tensor::{Dtype, Floats, FloatsMut, each};
 pub(super) const MAX_ROWS: usize = 96;
 
 /// Inputs that a panel is read by: the part stays in the caches until all rows have used it.
-const PART: usize = 1024;
+const PART: usize = 1536;
 
 /// The same for panels that are widened part by part: the part stays in L1.
 const WIDENED_PART: usize = 128;

@@ -79,10 +79,11 @@ pub(crate) fn linear_rows<'e, X: Element, Y: Element>(
     run(X::floats(x), w, Tail::new(options, rows), Y::floats_mut(out));
 }
 
-/// Rows a task: the block of x stays in L2 while panels stream past it.
-fn block_rows(depth: usize) -> usize {
+/// Rows a task: of a short depth the block of x stays in L2 while panels stream past it, of a long one a panel is read
+/// for as many rows as that is worth. A copy of x takes no more memory than it has to.
+fn block_rows(depth: usize, copied: bool) -> usize {
     const BLOCK_FLOATS: usize = 128 * 1024;
-    (BLOCK_FLOATS / depth.max(1) / 12 * 12).clamp(24, MAX_ROWS)
+    (BLOCK_FLOATS / depth.max(1) / 12 * 12).clamp(if copied { 24 } else { 48 }, MAX_ROWS)
 }
 
 /// About how many floating-point operations the time of reading a weight from memory would allow.
@@ -103,45 +104,58 @@ struct Task<'a> {
     out: FloatsMut<'a, Ix2>,
 }
 
-/// Cuts the output into blocks of `rows` by `panels`.
+/// Cuts the output into blocks of `rows` by `columns`: through all rows before the next columns, so that weights are
+/// read once, or through all columns before the next rows, so that inputs are.
 struct Tasks<'a> {
+    x: Floats<'a, Ix2>,
     rows: usize,
-    panels: usize,
-    /// Outputs a panel.
     columns: usize,
+    /// Outputs a panel.
+    panel: usize,
+    down: bool,
     /// Where the next block begins.
     row: usize,
-    panel: usize,
-    /// The rows of the present row of blocks and what is left of it; the rows below.
-    right: Option<(Floats<'a, Ix2>, FloatsMut<'a, Ix2>)>,
-    below: Option<(Floats<'a, Ix2>, FloatsMut<'a, Ix2>)>,
+    column: usize,
+    /// What is left of the present row or column of blocks; the others.
+    strip: Option<FloatsMut<'a, Ix2>>,
+    rest: Option<FloatsMut<'a, Ix2>>,
+}
+
+/// The first `at` of an axis, and the rest where there is one.
+fn cut(out: FloatsMut<Ix2>, axis: usize, at: usize) -> (FloatsMut<Ix2>, Option<FloatsMut<Ix2>>) {
+    let (first, rest) = {
+        let at = at.min(out.shape()[axis]);
+        out.split_at(axis, at)
+    };
+    (first, (rest.shape()[axis] > 0).then_some(rest))
 }
 
 impl<'a> Iterator for Tasks<'a> {
     type Item = Task<'a>;
 
     fn next(&mut self) -> Option<Task<'a>> {
-        let (x, right) = match self.right.take() {
-            Some(right) => right,
+        let (across, along) = if self.down { (1, 0) } else { (0, 1) };
+        let size = [self.rows, self.columns];
+        let strip = match self.strip.take() {
+            Some(strip) => strip,
             None => {
-                let (x, out) = self.below.take()?;
-                let at = self.rows.min(out.shape()[0]);
-                let ((x, rest_x), (top, rest)) = (x.split_at(0, at), out.split_at(0, at));
-                self.below = (rest.shape()[0] > 0).then_some((rest_x, rest));
-                (x, top)
+                let (strip, rest) = cut(self.rest.take()?, across, size[across]);
+                self.rest = rest;
+                strip
             }
         };
-        let at = (self.panels * self.columns).min(right.shape()[1]);
-        let (out, rest) = right.split_at(1, at);
-        let task = Task { row: self.row, x: x.clone(), panel: self.panel, out };
-        if rest.shape()[1] > 0 {
-            self.panel += self.panels;
-            self.right = Some((x, rest));
-        } else {
-            self.row += x.shape()[0];
-            self.panel = 0;
-        }
-        Some(task)
+        let (out, strip) = cut(strip, along, size[along]);
+        let (row, column) = (self.row, self.column);
+        let (rows, columns) = (out.shape()[0], out.shape()[1]);
+        (self.row, self.column) = match (self.down, strip.is_some()) {
+            (true, true) => (row + rows, column),
+            (true, false) => (0, column + columns),
+            (false, true) => (row, column + columns),
+            (false, false) => (row + rows, 0),
+        };
+        self.strip = strip;
+        let x = self.x.clone().split_at(0, row).1.split_at(0, rows).0;
+        Some(Task { row, x, panel: column / self.panel, out })
     }
 }
 
@@ -160,16 +174,31 @@ fn run<'a>(x: Floats<'a, Ix2>, w: &PackedLinear, tail: Tail<'a>, mut out: Floats
         return finish(w, tail, MatrixMut::new(out.view_mut()));
     }
     let dots = x.dtype() == Dtype::Bf16 && w.dtype() == Dtype::Bf16;
+    let copied = match dots {
+        true => x.strides()[1] != 1 || depth % 2 != 0,
+        false => x.dtype() != Dtype::F32,
+    };
     let (block, work) = {
-        let block = block_rows(depth).min(rows);
+        let block = block_rows(depth, copied).min(rows);
         let work = rows as u64 * 2 + READ as u64 * rows.div_ceil(block) as u64;
         // A gated layer has a second half.
         let sums = outputs as u64 * (PANEL / w.columns()) as u64;
         (block, work * (depth as u64 + 1) * sums)
     };
-    let panels = block_panels(block, depth, x.dtype() != Dtype::F32).min(w.panels());
-    let (columns, below) = (w.columns(), Some((x, out)));
-    let tasks = Tasks { rows: block, panels, columns, row: 0, panel: 0, right: None, below };
+    let panels = block_panels(block, depth, copied).min(w.panels());
+    let down = rows < outputs;
+    let panel = w.columns();
+    let tasks = Tasks {
+        x,
+        rows: block,
+        columns: panels * panel,
+        panel,
+        down,
+        row: 0,
+        column: 0,
+        strip: None,
+        rest: Some(out),
+    };
     threads::for_each(tasks, work, |Task { row, x, panel, out }| {
         let tail = tail.after(row);
         threads::with_scratch(room_len(&x, w), |room| match dots {
