@@ -46,6 +46,7 @@ BACKWARD = [
     (2, 512, 512, 64, False, "f32"),
     (2, 512, 512, 128, False, "f32"),
     (2, 512, 512, 64, True, "f32"),
+    (2, 512, 512, 64, False, "f16"),
     (2, 512, 512, 64, False, "bf16"),
 ]
 
@@ -86,7 +87,13 @@ def rows(cases, compute):
 def main():
     torch.set_num_threads(1)
     forward = rows(FORWARD, lambda q, k, v, dout, causal: [sdpa(q, k, v, is_causal=causal)])
-    file = {"torch": torch.__version__, "seed": SEED, "forward": list(forward), "backward": list(rows(BACKWARD, gradients))}
+    file = {
+        "torch": torch.__version__,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "seed": SEED,
+        "forward": list(forward),
+        "backward": list(rows(BACKWARD, gradients)),
+    }
     parts = []
     for name, value in file.items():
         lines = [json.dumps(x) for x in value] if isinstance(value, list) else None
@@ -94,4 +101,5 @@ def main():
     (Path(__file__).parent / "attention_errors.json").write_text("{" + ",\n".join(parts) + "}\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

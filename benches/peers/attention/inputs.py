@@ -3,9 +3,10 @@
 import math
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-# Largest error as a share of the root mean square of the reference. Wrong masks, scales or
+# Largest error (of gradients their root mean square) as a share of the root mean square of the reference. Wrong masks, scales or
 # layouts are off by 0.5 and more.
 TOLERANCE = {"f32": 2e-3, "f16": 2e-2, "bf16": 8e-2}
 
@@ -116,31 +117,37 @@ class Inputs:
         return scores.softmax(-1) @ wide(v)
 
     def check_gradients(self, name, gradients):
-        """The errors of dq, dk, dv of the first key head beside f64, as shares of the gradient's root mean square:
-        their largest, and their root mean square (of the worst gradient each); raises where one is wrong."""
+        """The errors of dq, dk, dv of the first and the last key head beside f64, as shares of the gradient's root
+        mean square: their largest, and their root mean square (of the worst gradient each); raises where one is
+        wrong."""
         case, group = self.case, self.case.heads // self.case.kv
         if self._gradients is None:
-            q, k, v = self.sets[-1]
-            q, k, v = (t[:1, :n].double().requires_grad_() for t, n in ((q, group), (k, 1), (v, 1)))
+            self._gradients = [(b, g, self._gradients_of(b, g, group)) for b, g in ((0, 0), (case.batch - 1, case.kv - 1))]
+        shares = []
+        for b, g, wanted in self._gradients:
+            for got, want, size in zip(gradients, wanted, (group, 1, 1)):
+                shares.append(error_shares(got[b, g * size:(g + 1) * size].double(), want[0]))
+        if not all(mean <= TOLERANCE[case.dtype] for _, mean in shares):
+            raise AssertionError(f"{name}: gradients are off by {max(m for _, m in shares):.2g} of their size")
+        return tuple(map(max, zip(*shares)))
+
+    def _gradients_of(self, b, g, group):
+        q, k, v = self.sets[-1]
+        heads = slice(g * group, (g + 1) * group)
+        q, k, v = (t.double().requires_grad_() for t in (q[b:b + 1, heads], k[b:b + 1, g:g + 1], v[b:b + 1, g:g + 1]))
+        with sdpa_kernel(SDPBackend.MATH):
             out = torch.nn.functional.scaled_dot_product_attention(
-                q, k, v, is_causal=case.causal, scale=self.scale, enable_gqa=group > 1)
-            self._gradients = torch.autograd.grad(out, (q, k, v), self.grad[:1, :group].double())
-        shares = [error_shares(got[:1, :want.shape[1]].double(), want)
-                  for got, want in zip(gradients, self._gradients)]
-        worst, mean = (max(share) for share in zip(*shares))
-        if not mean <= TOLERANCE[case.dtype]:
-            raise AssertionError(f"{name}: gradients are off by {mean:.2g} of their size")
-        return worst, mean
+                q, k, v, is_causal=self.case.causal, scale=self.scale, enable_gqa=group > 1)
+        return torch.autograd.grad(out, (q, k, v), self.grad[b:b + 1, heads].double())
 
     def check(self, name, out, tolerance=None):
         """The errors of `out` [B, H, queries, dim] beside the reference, as shares of its root mean square: their
         largest and their root mean square; raises where it is wrong."""
         shares = [error_shares(out[b, h, rows].double(), reference)
                   for (b, h, rows), reference in zip(self.places(), self.reference())]
-        worst, mean = max(w for w, _ in shares), math.sqrt(sum(m * m for _, m in shares) / len(shares))
-        if not worst <= (tolerance or TOLERANCE[self.case.dtype]):
-            raise AssertionError(f"{name}: error {worst:.2g} of the results' size")
-        return worst, mean
+        if not all(worst <= (tolerance or TOLERANCE[self.case.dtype]) for worst, _ in shares):
+            raise AssertionError(f"{name}: error {max(w for w, _ in shares):.2g} of the results' size")
+        return max(w for w, _ in shares), math.sqrt(sum(m * m for _, m in shares) / len(shares))
 
 
 def error_shares(got, want):

@@ -13,8 +13,6 @@ use super::simd::Simd;
 
 /// The broadcast operand of a product.
 pub(crate) trait Left<S: Simd>: Copy {
-    /// Whether the product is the sum of several chains.
-    const IN_PARTS: bool = false;
     /// What pointers and strides count in.
     type Element;
     /// A vector of elements, as one step of the chain takes it.
@@ -22,7 +20,7 @@ pub(crate) trait Left<S: Simd>: Copy {
 
     /// First element, rows, depth, strides of rows and of depth.
     fn parts(&self) -> (*const Self::Element, usize, usize, isize, isize);
-    /// Steps of the first chain and, at most, of each that follows.
+    /// Steps of the first chain and, at most, of each that follows: of one chain all.
     #[inline(always)]
     fn chains(&self) -> [usize; 2] {
         [self.parts().2; 2]
@@ -84,7 +82,7 @@ impl<S: Simd> Left<S> for Pairs<'_> {
     }
 }
 
-/// A matrix whose product is the sum of chains from zero, from left to right: over the first `first` elements of a
+/// A matrix whose product is the sum of chains, from left to right, all but the first from zero: over the first `first` elements of a
 /// row, then over `rest` at a time.
 #[derive(Clone, Copy)]
 pub(crate) struct InParts<A> {
@@ -94,7 +92,6 @@ pub(crate) struct InParts<A> {
 }
 
 impl<S: Simd, A: Left<S>> Left<S> for InParts<A> {
-    const IN_PARTS: bool = true;
     type Element = A::Element;
     type Lanes = A::Lanes;
 
@@ -178,15 +175,12 @@ fn block<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
     ldb: usize,
     acc: [[S::F; NV]; MR],
 ) -> [[S::F; NV]; MR] {
-    let depth = a.parts().2;
-    if !A::IN_PARTS {
-        return chain(s, a, row, b, ldb, 0..depth, acc);
-    }
-    let [first, rest] = a.chains();
+    let (depth, [first, rest]) = (a.parts().2, a.chains());
+    assert!(rest > 0 || first >= depth);
     let mut from = first.min(depth);
     let mut sum = chain(s, a, row, b, ldb, 0..from, acc);
     while from < depth {
-        let to = depth.min(from + rest.max(1));
+        let to = depth.min(from + rest);
         let acc = chain(s, a, row, b, ldb, from..to, [[s.splat(0.0); NV]; MR]);
         for r in 0..MR {
             for v in 0..NV {

@@ -287,7 +287,7 @@ fn same_bits_for_any_level_threads_and_chunks() {
 #[test]
 fn hidden_elements_never_leak() {
     let mut x = inputs([1, 2, 1, 80, 300, 8, 8]);
-    let hidden = [0usize, 77, 130, 299];
+    let hidden = [0usize, 77, 130, 170, 200, 299];
     let mut mask = Array4::<u8>::ones((1, 1, 1, 300));
     let mut bias = Array4::<f32>::zeros((1, 1, 1, 300));
     for j in hidden {
@@ -315,6 +315,30 @@ fn hidden_elements_never_leak() {
         if poison.is_nan() {
             assert!(out.slice(s![.., .., 5, ..]).iter().all(|x| x.is_nan()), "a used NaN gives NaN");
         }
+    }
+}
+
+/// Where keys are cut between the beginning and the middle of a tile, by prefill and by decoding.
+#[test]
+fn hidden_elements_on_both_sides_of_the_middle_of_a_cut_tile_never_leak() {
+    let hidden = [150usize, 170, 191, 192, 200];
+    let mut mask = Array4::<u8>::ones((1, 1, 1, 300));
+    hidden.iter().for_each(|&j| mask[[0, 0, 0, j]] = 0);
+    for (queries, window) in [(80, 60), (4, 150)] {
+        let mut x = inputs([1, 2, 1, queries, 300, 40, 24]);
+        let o = AttentionOptions {
+            mask: Some(mask.view()),
+            window_left: Some(window),
+            causal: true,
+            ..Default::default()
+        };
+        let (want, want_lse) = attend(&x, &o);
+        for j in hidden {
+            x.k.slice_mut(s![.., .., j, ..]).fill(f32::NAN);
+            x.v.slice_mut(s![.., .., j, ..]).fill(f32::INFINITY);
+        }
+        let (out, lse) = attend(&x, &o);
+        assert_eq!((bits(&out), bits(&lse)), (bits(&want), bits(&want_lse)), "{queries} queries");
     }
 }
 

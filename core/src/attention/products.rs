@@ -38,8 +38,8 @@ pub(super) trait Products {
     );
 
     /// The lanes at `lane`: scores become probabilities, as [`values`](Products::values) takes them;
-    /// returns the sum of those before key `middle`, an even one, plus the sum of the rest, each in the order of
-    /// the keys.
+    /// returns the sum of those before key `middle` plus the sum of the rest, each in the order of the keys. Of
+    /// pairs `middle` is even, or the number of keys.
     fn probabilities<S: Simd>(
         s: S,
         p: &mut [f32],
@@ -206,6 +206,7 @@ impl Products for Dots {
         base: S::F,
         middle: usize,
     ) -> S::F {
+        debug_assert!(middle.is_multiple_of(2) || middle * width >= p.len());
         let (mut from, mut to) = (lane, lane);
         let mut sums = [s.splat(0.0); 2];
         for (sum, end) in sums.iter_mut().zip([middle * width, p.len()]) {

@@ -398,7 +398,7 @@ impl Hidden<'_> {
     }
 
     /// The product with the values where a hidden key holds an infinity or a NaN: its steps are
-    /// left out of the chain instead of adding 0.
+    /// left out of the chains instead of adding 0.
     #[inline(always)]
     pub(super) fn leave_out<S: Simd>(
         &self,

@@ -284,6 +284,7 @@ pub const KERNELS: &[Kernel] = &[
             case("decode", "B=2 H=8 G=2 L=3 S=1100 D=40 E=24", "causal=1"),
             case("lengths", "B=3 H=2 G=2 L=9 S=150 D=12 E=20", "causal=1 kv_lengths=150,4,131"),
             case("f32_queries", "B=2 H=4 G=2 L=5 S=130 D=40 E=25", "causal=0 kv_storage=bf16"),
+            case("wide_heads", "B=1 H=1 G=1 L=19 S=150 D=200 E=136", "causal=1 window_left=90"),
         ],
         bound: 4e-6,
         oracle: oracle::attention,
@@ -398,6 +399,7 @@ pub const KERNELS: &[Kernel] = &[
         cases: &[
             case("causal", "B=2 H=4 G=2 L=3 P=8 T=5 D=20 E=12", "batch=2 short=2 causal=1"),
             case("long", "B=2 H=8 G=2 L=1 P=80 T=16 D=64 E=64", "batch=2 short=7 causal=0"),
+            case("wide_heads", "B=1 H=2 G=1 L=2 P=18 T=16 D=200 E=136", "batch=1 short=5 causal=1"),
         ],
         bound: 4e-6,
         oracle: oracle::attention_paged,
@@ -456,6 +458,7 @@ pub const KERNELS: &[Kernel] = &[
         cases: &[
             case("gqa_causal", "B=2 H=4 G=2 L=17 S=23 D=40 E=24 K=5664", "causal=1"),
             case("tiles", "B=1 H=2 G=1 L=70 S=150 D=12 E=20 K=6480", "causal=0"),
+            case("wide_heads", "B=1 H=1 G=1 L=10 S=90 D=200 E=136 K=32240", "causal=0"),
             case(
                 "options",
                 "B=2 H=2 G=1 L=17 S=40 D=12 E=20 K=1688",

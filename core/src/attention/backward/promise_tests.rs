@@ -167,7 +167,7 @@ fn half_precision_is_widened_exactly_and_rounded_once() {
 #[test]
 fn hidden_elements_never_leak() {
     let clean = inputs([1, 2, 1, 80, 300, 8, 8]);
-    let (keys, rows) = ([0usize, 77, 130, 299], [0usize, 33, 79]);
+    let (keys, rows) = ([0usize, 77, 130, 170, 200, 299], [0usize, 33, 79]);
     let mut mask = Array4::<u8>::ones((1, 1, 80, 300));
     keys.iter().for_each(|&j| mask.slice_mut(s![.., .., .., j]).fill(0));
     rows.iter().for_each(|&i| mask.slice_mut(s![.., .., i, ..]).fill(0));
@@ -175,7 +175,9 @@ fn hidden_elements_never_leak() {
     bias.slice_mut(s![.., .., 5, 7]).fill(0.25);
     let by_mask = AttentionOptions { mask: Some(mask.view()), soft_cap: Some(5.0), ..Default::default() };
     let by_bias = AttentionOptions { bias: Some(bias.view()), ..Default::default() };
-    for o in [&by_mask, &by_bias] {
+    // Cuts a tile of keys before its middle, with hidden ones on both sides of that.
+    let by_window = AttentionOptions { window_left: Some(60), ..by_mask };
+    for o in [&by_mask, &by_bias, &by_window] {
         let (out, lse) = forward(&clean, o);
         let want = scheduled(&clean, out.view(), &lse, o, None);
         let poisons = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38];

@@ -133,6 +133,11 @@ impl Problem<'_, '_, '_> {
         self.value_dim.next_multiple_of(16)
     }
 
+    /// Floats a row of second chains takes: products of pairs are one chain.
+    fn second(&self) -> usize {
+        if self.pairs() { 0 } else { self.stride() }
+    }
+
     /// Whether the products are of pairs of bfloat16.
     fn pairs(&self) -> bool {
         matches!((&self.q, &self.k), (Floats::Bf16(_), Pages::Bf16(_)))
@@ -146,7 +151,7 @@ impl Problem<'_, '_, '_> {
 
     /// Floats of scratch, beside the result.
     fn scratch(&self, rows: usize) -> usize {
-        let row = self.q_stride() + KEY_TILE + 2 * self.stride();
+        let row = self.q_stride() + KEY_TILE + self.stride() + self.second();
         rows * row + self.room() + 3 * KEY_TILE + Part::size(rows, self.stride())
     }
 
@@ -186,7 +191,7 @@ impl Problem<'_, '_, '_> {
         let (q, scratch) = scratch.split_at_mut(rows * q_stride);
         let (p, scratch) = scratch.split_at_mut(rows * KEY_TILE);
         let (t, scratch) = scratch.split_at_mut(rows * stride);
-        let (second, scratch) = scratch.split_at_mut(rows * stride);
+        let (second, scratch) = scratch.split_at_mut(rows * self.second());
         let (room, scratch) = scratch.split_at_mut(self.room());
         let (bias, scratch) = scratch.split_at_mut(KEY_TILE);
         let (k_scale, scratch) = scratch.split_at_mut(KEY_TILE);

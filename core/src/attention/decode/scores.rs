@@ -1,5 +1,5 @@
-//! Scores of a key tile, keys in lanes: blocks of keys are transposed, so that each key's chain over d
-//! stays in its lane.
+//! Scores of a key tile, keys in lanes: blocks of keys are transposed, so that each key's chains over d
+//! stay in its lane.
 
 use std::f32::consts::LOG2_E;
 

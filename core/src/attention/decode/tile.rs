@@ -34,6 +34,7 @@ pub(super) struct Tile {
 
 impl Tile {
     /// Keys before the middle of the tile.
+    #[inline(always)]
     pub(super) fn middle(&self) -> usize {
         middle(self.origin, self.first).min(self.len)
     }

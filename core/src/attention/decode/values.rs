@@ -12,8 +12,8 @@ use crate::arch::{Columns, PagedRows, Simd, Strip};
 /// Keys that are read whole before the next: few enough to stay in the nearest cache.
 const STRIP: usize = ROWS;
 
-/// `t[r * stride + e] = v[j][e] * p[r][j]` over j, in two chains, the second by way of `room`. Asks for the keys of
-/// the tile `next`.
+/// `t[r * stride + e] = v[j][e] * p[r][j]` over j, in two chains, the second by way of `second`. Asks for the keys
+/// of the tile `next`.
 ///
 /// With `DOT` values are bfloat16, `p[r][i]` is the pair of the probabilities of keys `2 i` and
 /// `2 i + 1`, and a step of the one chain is that of a pair.
@@ -25,7 +25,7 @@ pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
     tile: &Tile,
     p: &[f32],
     t: &mut [f32],
-    room: &mut [f32],
+    second: &mut [f32],
     stride: usize,
     soon: PagedRows<T>,
     next: &Tile,
@@ -35,10 +35,10 @@ pub(super) fn products<S: Simd, T: Stored, const DOT: bool>(
         return chain::<S, T, DOT>(s, v, tile, 0..tile.len, p, t, stride, soon, next);
     }
     chain::<S, T, DOT>(s, v, tile, 0..middle, p, t, stride, soon, next);
-    chain::<S, T, DOT>(s, v, tile, middle..tile.len, p, room, stride, soon, next);
+    chain::<S, T, DOT>(s, v, tile, middle..tile.len, p, second, stride, soon, next);
     let mut i = 0;
     while i < tile.rows * stride {
-        s.store(s.add(s.load(&t[i..]), s.load(&room[i..])), &mut t[i..]);
+        s.store(s.add(s.load(&t[i..]), s.load(&second[i..])), &mut t[i..]);
         i += S::LANES;
     }
 }
