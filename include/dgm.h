@@ -448,7 +448,7 @@
 #define DGM_LIKELIHOOD_HUTCHINSON_NORMAL 3
 
 /**
- * Outputs that are not finite are refused before anything is written: the whole output is read once more.
+ * Outputs that are not finite are refused and nothing has changed: a step in place reads the whole output once more, dgm_run_tell_from() looks while it computes.
  */
 #define DGM_NON_FINITE_REFUSE 0
 
@@ -2991,6 +2991,56 @@ int32_t dgm_run_row_active(const dgm_plan *plan,
                            size_t rows);
 
 /**
+ * dgm_run_tell() for a state that must stay as it is: the next one is written to to, whose numbers do not matter.
+ * The same bits, and faster where tensors are large: y is read once, and looked at while it is computed with.
+ * On failure run and state are unchanged, and to holds nothing of use.
+ *
+ * What guidance keeps in the state from one request to the next is not written to to either when outputs are told
+ * together: memory that begins as zeros makes exports equal.
+ *
+ * @param state     the state
+ * @param to        receives the next one; must not overlap the others
+ * @param state_len the floats of either
+ * @param eval_id   that of the current request
+ * @param y         as in dgm_run_tell()
+ * @param y_len     its floats
+ */
+int32_t dgm_run_tell_from(const dgm_plan *plan,
+                          void *run,
+                          size_t run_size,
+                          const float *state,
+                          float *to,
+                          size_t state_len,
+                          uint64_t eval_id,
+                          const float *y,
+                          size_t y_len);
+
+/**
+ * dgm_run_tell() for a caller who has memory for two states: the next one is written to other where that costs less
+ * than writing it over state (where y is looked at, see non_finite, and every state tensor is written anew). The same
+ * bits. On failure run and state are unchanged, and other holds nothing of use. For exports that are
+ * equal, other begins as zeros, see dgm_run_tell_from().
+ *
+ * @param state     the state
+ * @param other     memory for another; must not overlap it
+ * @param state_len the floats of either
+ * @param eval_id   that of the current request
+ * @param y         as in dgm_run_tell()
+ * @param y_len     its floats
+ * @param swapped   receives 1 if the next state is in other, 0 if it is in state
+ */
+int32_t dgm_run_tell_swap(const dgm_plan *plan,
+                          void *run,
+                          size_t run_size,
+                          float *state,
+                          float *other,
+                          size_t state_len,
+                          uint64_t eval_id,
+                          const float *y,
+                          size_t y_len,
+                          int32_t *swapped);
+
+/**
  * dgm_run_tell() for plans with dgm_plan_numbers(): with a number a row, the divergence of f or its estimate
  * for a likelihood, the log density for a Markov chain with a test, whose proposals are rejected where
  * gradient or number are not finite. On failure run and state are unchanged.
@@ -3187,6 +3237,9 @@ int32_t dgm_run_advance(const dgm_plan *plan,
  *
  * When model returns another number than 0, that number is returned and the run stands where it
  * was: continue with dgm_run_ask(). The result is at dgm_run_result().
+ *
+ * A walk of many steps over a state of 4 MiB or more takes memory for a second one and turns with it, as
+ * dgm_run_tell_swap() does: until it returns, state may be that of an earlier step.
  *
  * @param plan      from dgm_plan_compile()
  * @param seeds     one seed for each row

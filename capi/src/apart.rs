@@ -13,7 +13,7 @@ use crate::plan::dgm_plan;
 /// On failure run and state are unchanged, and to holds nothing of use.
 ///
 /// What guidance keeps in the state from one request to the next is not written to to either when outputs are told
-/// together.
+/// together: memory that begins as zeros makes exports equal.
 ///
 /// @param state     the state
 /// @param to        receives the next one; must not overlap the others
@@ -49,7 +49,8 @@ pub unsafe extern "C" fn dgm_run_tell_from(
 
 /// dgm_run_tell() for a caller who has memory for two states: the next one is written to other where that costs less
 /// than writing it over state (where y is looked at, see non_finite, and every state tensor is written anew). The same
-/// bits. On failure run and state are unchanged, and other holds nothing of use.
+/// bits. On failure run and state are unchanged, and other holds nothing of use. For exports that are
+/// equal, other begins as zeros, see dgm_run_tell_from().
 ///
 /// @param state     the state
 /// @param other     memory for another; must not overlap it

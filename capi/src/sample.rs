@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 
 use dgm_core::Error;
+use dgm_core::sampling::{Run, untouched_zeros};
 
 use crate::apart::dgm_run_tell_swap;
 use crate::fence::entry;
@@ -28,24 +29,28 @@ pub type dgm_model_fn = Option<
 const LARGE: usize = 1 << 20;
 const MANY: usize = 8;
 
-/// Memory for a second state, where it pays.
+/// Memory for a second state, where it pays at the start of a run that is told outputs of `y_len` numbers.
 ///
 /// # Safety
-/// `plan` must be NULL or a live handle.
-unsafe fn second(plan: *const dgm_plan, state_len: usize) -> Vec<f32> {
-    let mut other = Vec::new();
+/// `plan` must be a live handle, and `run` hold `run_size` bytes.
+unsafe fn second(
+    plan: *const dgm_plan,
+    run: *mut c_void,
+    run_size: usize,
+    state_len: usize,
+    y_len: usize,
+) -> Vec<f32> {
     // SAFETY: the caller's promise.
-    let evals = unsafe { plan.as_ref() }.map_or(0, |plan| plan.0.max_evals());
-    if state_len >= LARGE && evals >= MANY && other.try_reserve_exact(state_len).is_ok() {
-        other.resize(state_len, 0.0);
-    }
-    other
+    let (plan, run) = unsafe { (&(*plan).0, std::slice::from_raw_parts(run.cast::<u8>(), run_size)) };
+    let large = state_len >= LARGE && plan.max_evals() >= MANY;
+    let pays = large && Run::read(plan, run, |run| Ok(run.gains(plan, y_len))).unwrap_or(false);
+    if pays { untouched_zeros(state_len) } else { Vec::new() }
 }
 
 /// Whether an evaluation is the last one; of an adaptive plan the last that it may have.
 ///
 /// # Safety
-/// As [`second`].
+/// `plan` must be NULL or a live handle.
 unsafe fn ends(plan: *const dgm_plan, eval_id: u64) -> bool {
     // SAFETY: the caller's promise.
     unsafe { plan.as_ref() }.is_some_and(|plan| eval_id >= plan.0.max_evals() as u64)
@@ -119,8 +124,11 @@ pub unsafe extern "C" fn dgm_sample(
             return checked;
         }
         let mut status = dgm_run_start(plan, seeds, rows, elements, x_start, run, run_size, state, state_len);
-        // Where there is no memory for a second state, or too little to be gained, it is empty.
-        let mut other = second(plan, state_len);
+        // Where too little is to be gained by a second state, it is empty.
+        let mut other = Vec::new();
+        if status == DGM_OK {
+            other = second(plan, run, run_size, state_len, y_len);
+        }
         let (mut now, mut then) = (state, other.as_mut_ptr());
         while status == DGM_OK {
             let (mut request, mut x) = (dgm_request::DONE, std::ptr::null_mut());

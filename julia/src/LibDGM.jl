@@ -536,6 +536,8 @@ const SYMBOLS = (
     :dgm_run_finish_rows,
     :dgm_run_row_steps,
     :dgm_run_row_active,
+    :dgm_run_tell_from,
+    :dgm_run_tell_swap,
     :dgm_run_tell_with,
     :dgm_run_probe,
     :dgm_run_divergence,
@@ -861,154 +863,160 @@ dgm_run_row_steps(plan, run, run_size, steps, rows) =
 dgm_run_row_active(plan, run, run_size, active, rows) =
     @native 91 dgm_run_row_active(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, active::Ptr{UInt8}, rows::Csize_t)::Int32
 
+dgm_run_tell_from(plan, run, run_size, state, to, state_len, eval_id, y, y_len) =
+    @native 92 dgm_run_tell_from(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, to::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t)::Int32
+
+dgm_run_tell_swap(plan, run, run_size, state, other, state_len, eval_id, y, y_len, swapped) =
+    @native 93 dgm_run_tell_swap(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, other::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t, swapped::Ptr{Int32})::Int32
+
 dgm_run_tell_with(plan, run, run_size, state, state_len, eval_id, y, y_len, numbers, numbers_len) =
-    @native 92 dgm_run_tell_with(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t, numbers::Ptr{Float64}, numbers_len::Csize_t)::Int32
+    @native 94 dgm_run_tell_with(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, eval_id::UInt64, y::Ptr{Float32}, y_len::Csize_t, numbers::Ptr{Float64}, numbers_len::Csize_t)::Int32
 
 dgm_run_probe(plan, run, run_size, probe, len) =
-    @native 93 dgm_run_probe(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, probe::Ptr{Float32}, len::Csize_t)::Int32
+    @native 95 dgm_run_probe(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, probe::Ptr{Float32}, len::Csize_t)::Int32
 
 dgm_run_divergence(plan, run, run_size, divergence, len) =
-    @native 94 dgm_run_divergence(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, divergence::Ptr{Float64}, len::Csize_t)::Int32
+    @native 96 dgm_run_divergence(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, divergence::Ptr{Float64}, len::Csize_t)::Int32
 
 dgm_run_log_density(plan, run, run_size, state, state_len, log_density, bits, len) =
-    @native 95 dgm_run_log_density(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, log_density::Ptr{Float64}, bits::Ptr{Float64}, len::Csize_t)::Int32
+    @native 97 dgm_run_log_density(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, log_density::Ptr{Float64}, bits::Ptr{Float64}, len::Csize_t)::Int32
 
 dgm_run_accepted(plan, run, run_size, accepted, len) =
-    @native 96 dgm_run_accepted(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, accepted::Ptr{UInt64}, len::Csize_t)::Int32
+    @native 98 dgm_run_accepted(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, accepted::Ptr{UInt64}, len::Csize_t)::Int32
 
 dgm_run_step_sizes(plan, run, run_size, step_sizes, len) =
-    @native 97 dgm_run_step_sizes(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, step_sizes::Ptr{Float64}, len::Csize_t)::Int32
+    @native 99 dgm_run_step_sizes(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, step_sizes::Ptr{Float64}, len::Csize_t)::Int32
 
 dgm_split_r_hat(draws, len, chains, r_hat) =
-    @native 98 dgm_split_r_hat(draws::Ptr{Float64}, len::Csize_t, chains::Csize_t, r_hat::Ptr{Float64})::Int32
+    @native 100 dgm_split_r_hat(draws::Ptr{Float64}, len::Csize_t, chains::Csize_t, r_hat::Ptr{Float64})::Int32
 
 dgm_effective_sample_size(draws, len, chains, size) =
-    @native 99 dgm_effective_sample_size(draws::Ptr{Float64}, len::Csize_t, chains::Csize_t, size::Ptr{Float64})::Int32
+    @native 101 dgm_effective_sample_size(draws::Ptr{Float64}, len::Csize_t, chains::Csize_t, size::Ptr{Float64})::Int32
 
 dgm_replica_exchange(x, log_density, inverse_temperatures, temperatures, seeds, rows, step, accepted, accepted_len) =
-    @native 100 dgm_replica_exchange(x::Ptr{dgm_tensor}, log_density::Ptr{Float64}, inverse_temperatures::Ptr{Float64}, temperatures::Csize_t, seeds::Ptr{UInt64}, rows::Csize_t, step::UInt32, accepted::Ptr{UInt8}, accepted_len::Csize_t)::Int32
+    @native 102 dgm_replica_exchange(x::Ptr{dgm_tensor}, log_density::Ptr{Float64}, inverse_temperatures::Ptr{Float64}, temperatures::Csize_t, seeds::Ptr{UInt64}, rows::Csize_t, step::UInt32, accepted::Ptr{UInt8}, accepted_len::Csize_t)::Int32
 
 dgm_plan_operations(plan, eval_id, operations, operations_cap, operations_len, terms, terms_cap, terms_len) =
-    @native 101 dgm_plan_operations(plan::Ptr{dgm_plan}, eval_id::UInt64, operations::Ptr{dgm_operation}, operations_cap::Csize_t, operations_len::Ptr{Csize_t}, terms::Ptr{dgm_term}, terms_cap::Csize_t, terms_len::Ptr{Csize_t})::Int32
+    @native 103 dgm_plan_operations(plan::Ptr{dgm_plan}, eval_id::UInt64, operations::Ptr{dgm_operation}, operations_cap::Csize_t, operations_len::Ptr{Csize_t}, terms::Ptr{dgm_term}, terms_cap::Csize_t, terms_len::Ptr{Csize_t})::Int32
 
 dgm_run_start_detached(plan, seeds, rows, elements, run, run_size) =
-    @native 102 dgm_run_start_detached(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t)::Int32
+    @native 104 dgm_run_start_detached(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, run::Ptr{Cvoid}, run_size::Csize_t)::Int32
 
 dgm_run_advance(plan, run, run_size, eval_id) =
-    @native 103 dgm_run_advance(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, eval_id::UInt64)::Int32
+    @native 105 dgm_run_advance(plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, eval_id::UInt64)::Int32
 
 dgm_sample(plan, seeds, rows, elements, x_start, run, run_size, state, state_len, y, t, model, ctx) =
-    @native 104 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
+    @native 106 dgm_sample(plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, rows::Csize_t, elements::Csize_t, x_start::Ptr{Float32}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, t::Ptr{Float32}, model::dgm_model_fn, ctx::Ptr{Cvoid})::Int32
 
 dgm_mixture_create(weights, means, variances, variances_len, components, dims, out) =
-    @native 105 dgm_mixture_create(weights::Ptr{Float64}, means::Ptr{Float64}, variances::Ptr{Float64}, variances_len::Csize_t, components::Csize_t, dims::Csize_t, out::Ptr{Ptr{dgm_mixture}})::Int32
+    @native 107 dgm_mixture_create(weights::Ptr{Float64}, means::Ptr{Float64}, variances::Ptr{Float64}, variances_len::Csize_t, components::Csize_t, dims::Csize_t, out::Ptr{Ptr{dgm_mixture}})::Int32
 
 dgm_mixture_free(mixture) =
-    @native 106 dgm_mixture_free(mixture::Ptr{dgm_mixture})::Cvoid
+    @native 108 dgm_mixture_free(mixture::Ptr{dgm_mixture})::Cvoid
 
 dgm_mixture_evaluate(mixture, prediction, alpha, sigma, sigma_data, x, out) =
-    @native 107 dgm_mixture_evaluate(mixture::Ptr{dgm_mixture}, prediction::Int32, alpha::Float64, sigma::Float64, sigma_data::Float64, x::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+    @native 109 dgm_mixture_evaluate(mixture::Ptr{dgm_mixture}, prediction::Int32, alpha::Float64, sigma::Float64, sigma_data::Float64, x::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
 
 dgm_mixture_log_density(mixture, alpha, sigma, x, log_density, len) =
-    @native 108 dgm_mixture_log_density(mixture::Ptr{dgm_mixture}, alpha::Float64, sigma::Float64, x::Ptr{dgm_tensor}, log_density::Ptr{Float64}, len::Csize_t)::Int32
+    @native 110 dgm_mixture_log_density(mixture::Ptr{dgm_mixture}, alpha::Float64, sigma::Float64, x::Ptr{dgm_tensor}, log_density::Ptr{Float64}, len::Csize_t)::Int32
 
 dgm_mixture_predict(mixture, plan, run, run_size, state, state_len, y, y_len, numbers, numbers_len) =
-    @native 109 dgm_mixture_predict(mixture::Ptr{dgm_mixture}, plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, y_len::Csize_t, numbers::Ptr{Float64}, numbers_len::Csize_t)::Int32
+    @native 111 dgm_mixture_predict(mixture::Ptr{dgm_mixture}, plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t, y::Ptr{Float32}, y_len::Csize_t, numbers::Ptr{Float64}, numbers_len::Csize_t)::Int32
 
 dgm_mixture_sample(mixture, plan, run, run_size, state, state_len) =
-    @native 110 dgm_mixture_sample(mixture::Ptr{dgm_mixture}, plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
+    @native 112 dgm_mixture_sample(mixture::Ptr{dgm_mixture}, plan::Ptr{dgm_plan}, run::Ptr{Cvoid}, run_size::Csize_t, state::Ptr{Float32}, state_len::Csize_t)::Int32
 
 dgm_rbm_create(weights, visible_bias, visible, hidden_bias, hidden, out) =
-    @native 111 dgm_rbm_create(weights::Ptr{dgm_tensor}, visible_bias::Ptr{Float32}, visible::Csize_t, hidden_bias::Ptr{Float32}, hidden::Csize_t, out::Ptr{Ptr{dgm_rbm}})::Int32
+    @native 113 dgm_rbm_create(weights::Ptr{dgm_tensor}, visible_bias::Ptr{Float32}, visible::Csize_t, hidden_bias::Ptr{Float32}, hidden::Csize_t, out::Ptr{Ptr{dgm_rbm}})::Int32
 
 dgm_rbm_free(rbm) =
-    @native 112 dgm_rbm_free(rbm::Ptr{dgm_rbm})::Cvoid
+    @native 114 dgm_rbm_free(rbm::Ptr{dgm_rbm})::Cvoid
 
 dgm_rbm_hidden_probabilities(rbm, v, out) =
-    @native 113 dgm_rbm_hidden_probabilities(rbm::Ptr{dgm_rbm}, v::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+    @native 115 dgm_rbm_hidden_probabilities(rbm::Ptr{dgm_rbm}, v::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
 
 dgm_rbm_visible_probabilities(rbm, h, out) =
-    @native 114 dgm_rbm_visible_probabilities(rbm::Ptr{dgm_rbm}, h::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
+    @native 116 dgm_rbm_visible_probabilities(rbm::Ptr{dgm_rbm}, h::Ptr{dgm_tensor}, out::Ptr{dgm_tensor})::Int32
 
 dgm_rbm_free_energy(rbm, v, free_energy, len) =
-    @native 115 dgm_rbm_free_energy(rbm::Ptr{dgm_rbm}, v::Ptr{dgm_tensor}, free_energy::Ptr{Float64}, len::Csize_t)::Int32
+    @native 117 dgm_rbm_free_energy(rbm::Ptr{dgm_rbm}, v::Ptr{dgm_tensor}, free_energy::Ptr{Float64}, len::Csize_t)::Int32
 
 dgm_rbm_energy(rbm, v, h, energy, len) =
-    @native 116 dgm_rbm_energy(rbm::Ptr{dgm_rbm}, v::Ptr{dgm_tensor}, h::Ptr{dgm_tensor}, energy::Ptr{Float64}, len::Csize_t)::Int32
+    @native 118 dgm_rbm_energy(rbm::Ptr{dgm_rbm}, v::Ptr{dgm_tensor}, h::Ptr{dgm_tensor}, energy::Ptr{Float64}, len::Csize_t)::Int32
 
 dgm_rbm_gibbs(rbm, v, seeds, rows, first_step, steps, inverse_temperatures, temperatures, hidden) =
-    @native 117 dgm_rbm_gibbs(rbm::Ptr{dgm_rbm}, v::Ptr{dgm_tensor}, seeds::Ptr{UInt64}, rows::Csize_t, first_step::UInt32, steps::UInt32, inverse_temperatures::Ptr{Float64}, temperatures::Csize_t, hidden::Ptr{dgm_tensor})::Int32
+    @native 119 dgm_rbm_gibbs(rbm::Ptr{dgm_rbm}, v::Ptr{dgm_tensor}, seeds::Ptr{UInt64}, rows::Csize_t, first_step::UInt32, steps::UInt32, inverse_temperatures::Ptr{Float64}, temperatures::Csize_t, hidden::Ptr{dgm_tensor})::Int32
 
 dgm_rbm_cd_gradient(rbm, v_data, v_chain, weights, visible_bias, visible, hidden_bias, hidden) =
-    @native 118 dgm_rbm_cd_gradient(rbm::Ptr{dgm_rbm}, v_data::Ptr{dgm_tensor}, v_chain::Ptr{dgm_tensor}, weights::Ptr{dgm_tensor}, visible_bias::Ptr{Float32}, visible::Csize_t, hidden_bias::Ptr{Float32}, hidden::Csize_t)::Int32
+    @native 120 dgm_rbm_cd_gradient(rbm::Ptr{dgm_rbm}, v_data::Ptr{dgm_tensor}, v_chain::Ptr{dgm_tensor}, weights::Ptr{dgm_tensor}, visible_bias::Ptr{Float32}, visible::Csize_t, hidden_bias::Ptr{Float32}, hidden::Csize_t)::Int32
 
 dgm_model_load(path, out) =
-    @native 119 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
+    @native 121 dgm_model_load(path::Cstring, out::Ptr{Ptr{dgm_model}})::Int32
 
 dgm_model_free(model) =
-    @native 120 dgm_model_free(model::Ptr{dgm_model})::Cvoid
+    @native 122 dgm_model_free(model::Ptr{dgm_model})::Cvoid
 
 dgm_model_get_info(model, info) =
-    @native 121 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
+    @native 123 dgm_model_get_info(model::Ptr{dgm_model}, info::Ptr{dgm_model_info})::Int32
 
 dgm_model_metadata(model, key, buf, cap, needed) =
-    @native 122 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
+    @native 124 dgm_model_metadata(model::Ptr{dgm_model}, key::Cstring, buf::Ptr{UInt8}, cap::Csize_t, needed::Ptr{Csize_t})::Int32
 
 dgm_model_plan_options(model, options) =
-    @native 123 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
+    @native 125 dgm_model_plan_options(model::Ptr{dgm_model}, options::Ptr{dgm_plan_options})::Int32
 
 dgm_model_workspace_len(model, batch, floats) =
-    @native 124 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 126 dgm_model_workspace_len(model::Ptr{dgm_model}, batch::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_model_forward(model, x, t, labels, workspace, workspace_len, out) =
-    @native 125 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 127 dgm_model_forward(model::Ptr{dgm_model}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, labels::Ptr{Int64}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_generate(model, plan, seeds, labels, rows, out) =
-    @native 126 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 128 dgm_generate(model::Ptr{dgm_model}, plan::Ptr{dgm_plan}, seeds::Ptr{UInt64}, labels::Ptr{Int64}, rows::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_llama_load(folder, out) =
-    @native 127 dgm_llama_load(folder::Cstring, out::Ptr{Ptr{dgm_llama}})::Int32
+    @native 129 dgm_llama_load(folder::Cstring, out::Ptr{Ptr{dgm_llama}})::Int32
 
 dgm_llama_free(model) =
-    @native 128 dgm_llama_free(model::Ptr{dgm_llama})::Cvoid
+    @native 130 dgm_llama_free(model::Ptr{dgm_llama})::Cvoid
 
 dgm_llama_get_info(model, info) =
-    @native 129 dgm_llama_get_info(model::Ptr{dgm_llama}, info::Ptr{dgm_llama_info})::Int32
+    @native 131 dgm_llama_get_info(model::Ptr{dgm_llama}, info::Ptr{dgm_llama_info})::Int32
 
 dgm_llama_workspace_len(model, batch, tokens, floats) =
-    @native 130 dgm_llama_workspace_len(model::Ptr{dgm_llama}, batch::Csize_t, tokens::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 132 dgm_llama_workspace_len(model::Ptr{dgm_llama}, batch::Csize_t, tokens::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_llama_forward(model, tokens, batch, new_tokens, cache, workspace, workspace_len, logits) =
-    @native 131 dgm_llama_forward(model::Ptr{dgm_llama}, tokens::Ptr{Int64}, batch::Csize_t, new_tokens::Csize_t, cache::Ptr{dgm_kv_cache}, workspace::Ptr{Float32}, workspace_len::Csize_t, logits::Ptr{dgm_tensor})::Int32
+    @native 133 dgm_llama_forward(model::Ptr{dgm_llama}, tokens::Ptr{Int64}, batch::Csize_t, new_tokens::Csize_t, cache::Ptr{dgm_kv_cache}, workspace::Ptr{Float32}, workspace_len::Csize_t, logits::Ptr{dgm_tensor})::Int32
 
 dgm_sd3_load(folder, out) =
-    @native 132 dgm_sd3_load(folder::Cstring, out::Ptr{Ptr{dgm_sd3}})::Int32
+    @native 134 dgm_sd3_load(folder::Cstring, out::Ptr{Ptr{dgm_sd3}})::Int32
 
 dgm_sd3_free(model) =
-    @native 133 dgm_sd3_free(model::Ptr{dgm_sd3})::Cvoid
+    @native 135 dgm_sd3_free(model::Ptr{dgm_sd3})::Cvoid
 
 dgm_sd3_get_info(model, info) =
-    @native 134 dgm_sd3_get_info(model::Ptr{dgm_sd3}, info::Ptr{dgm_sd3_info})::Int32
+    @native 136 dgm_sd3_get_info(model::Ptr{dgm_sd3}, info::Ptr{dgm_sd3_info})::Int32
 
 dgm_sd3_workspace_len(model, height, width, tokens, floats) =
-    @native 135 dgm_sd3_workspace_len(model::Ptr{dgm_sd3}, height::Csize_t, width::Csize_t, tokens::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 137 dgm_sd3_workspace_len(model::Ptr{dgm_sd3}, height::Csize_t, width::Csize_t, tokens::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_sd3_forward(model, x, t, text, pooled, workspace, workspace_len, out) =
-    @native 136 dgm_sd3_forward(model::Ptr{dgm_sd3}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, text::Ptr{dgm_tensor}, pooled::Ptr{dgm_tensor}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 138 dgm_sd3_forward(model::Ptr{dgm_sd3}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, text::Ptr{dgm_tensor}, pooled::Ptr{dgm_tensor}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 dgm_flux_load(folder, out) =
-    @native 137 dgm_flux_load(folder::Cstring, out::Ptr{Ptr{dgm_flux}})::Int32
+    @native 139 dgm_flux_load(folder::Cstring, out::Ptr{Ptr{dgm_flux}})::Int32
 
 dgm_flux_free(model) =
-    @native 138 dgm_flux_free(model::Ptr{dgm_flux})::Cvoid
+    @native 140 dgm_flux_free(model::Ptr{dgm_flux})::Cvoid
 
 dgm_flux_get_info(model, info) =
-    @native 139 dgm_flux_get_info(model::Ptr{dgm_flux}, info::Ptr{dgm_flux_info})::Int32
+    @native 141 dgm_flux_get_info(model::Ptr{dgm_flux}, info::Ptr{dgm_flux_info})::Int32
 
 dgm_flux_workspace_len(model, tokens, text_tokens, floats) =
-    @native 140 dgm_flux_workspace_len(model::Ptr{dgm_flux}, tokens::Csize_t, text_tokens::Csize_t, floats::Ptr{Csize_t})::Int32
+    @native 142 dgm_flux_workspace_len(model::Ptr{dgm_flux}, tokens::Csize_t, text_tokens::Csize_t, floats::Ptr{Csize_t})::Int32
 
 dgm_flux_forward(model, x, t, guidance, text, pooled, ids, text_ids, workspace, workspace_len, out) =
-    @native 141 dgm_flux_forward(model::Ptr{dgm_flux}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, guidance::Ptr{Float32}, text::Ptr{dgm_tensor}, pooled::Ptr{dgm_tensor}, ids::Ptr{dgm_tensor}, text_ids::Ptr{dgm_tensor}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
+    @native 143 dgm_flux_forward(model::Ptr{dgm_flux}, x::Ptr{dgm_tensor}, t::Ptr{Float32}, guidance::Ptr{Float32}, text::Ptr{dgm_tensor}, pooled::Ptr{dgm_tensor}, ids::Ptr{dgm_tensor}, text_ids::Ptr{dgm_tensor}, workspace::Ptr{Float32}, workspace_len::Csize_t, out::Ptr{dgm_tensor})::Int32
 
 end

@@ -170,9 +170,16 @@ end
 # Floats of a state from which a second one is worth its memory.
 const LARGE_STATE = 1 << 20
 
+# Zeros of the system, which nobody touches before their first use.
+function untouched_zeros(dims)
+    memory = Ptr{Float32}(Libc.calloc(prod(dims), sizeof(Float32)))
+    memory == C_NULL && throw(OutOfMemoryError())
+    return unsafe_wrap(Array, memory, dims; own = true)
+end
+
 function tell_swap!(run::Run, request::Request, output)
     header, state, swapped = run.header, run.state, Ref{Int32}(0)
-    size(run.other) == size(state) || (run.other = similar(state))
+    size(run.other) == size(state) || (run.other = untouched_zeros(size(state)))
     check(LibDGM.dgm_run_tell_swap(run.plan.handle, header, length(header), state, run.other, length(state),
                                    request.id, output, length(output), swapped))
     swapped[] == 1 && ((run.state, run.other) = (run.other, run.state))
@@ -184,6 +191,7 @@ end
 
 [`tell!`](@ref) for a run that must stay as it is: the next one is `to`, another run of the same plan and size, whatever it held.
 The two may take turns; the bits are the same. An answer that is refused leaves `run` as it was, and in `to` nothing of use.
+What guidance keeps in the state from one request to the next is not written when outputs are told together.
 
 # Examples
 ```julia

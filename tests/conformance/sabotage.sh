@@ -47,7 +47,7 @@ sabotage thread_dependent_sum core/src/nn/sum.rs 's/x\.chunks\(BLOCK\)/x.chunks(
 sabotage isa_dependent_order core/src/nn/sum.rs 's/sums\[v\] = term\.add\(s, sums\[v\],/sums[0] = term.add(s, sums[0],/'
 sabotage exp2_constant core/src/math/exp.rs 's/9\.618499e-3/9.618501e-3/'
 sabotage gelu_constant core/src/math/activation.rs 's/0\.071_354_814/0.071_354_83/'
-sabotage environment_not_restored core/src/arch/fpenv.rs 's/if self\.saved & MASK != DEFAULT/if self.saved \& MASK == DEFAULT/'
+sabotage environment_not_restored core/src/arch/fpenv.rs 's/if read\(\) & MASK != self\.saved & MASK/if read() \& MASK == self.saved \& MASK/'
 sabotage workers_in_host_mode core/src/arch/team.rs 's/let _environment = FpEnv::enter\(\);//'
 sabotage swapped_philox_word core/src/random/lanes.rs 's/\[n0, n1, n2, n3\]/[n0, n1, n3, n2]/'
 sabotage history_not_written core/src/sampling/pass/kernel.rs 's/let own = match \(lin\.dst, lin\.mask\) \{/$&\n                    (Operand::Slot(1), None) => continue,/'

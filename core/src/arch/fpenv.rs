@@ -26,8 +26,8 @@ impl FpEnv {
 impl Drop for FpEnv {
     #[inline]
     fn drop(&mut self) {
-        // Nothing in between changes the mode for good, so it need not be read again.
-        if self.saved & MASK != DEFAULT {
+        // A library that was loaded meanwhile may have changed it.
+        if read() & MASK != self.saved & MASK {
             write(self.saved);
         }
     }

@@ -21,14 +21,16 @@ struct Turns<'a> {
 }
 
 impl<'a> Turns<'a> {
-    fn new(plan: &Plan, run: &Run, state: &'a mut [f32]) -> Turns<'a> {
+    fn new(state: &'a mut [f32]) -> Turns<'a> {
+        Turns { state, other: Vec::new(), away: false }
+    }
+
+    /// Makes room for the second state where it pays.
+    fn prepare(&mut self, plan: &Plan, run: &Run, len: usize) {
         let left = plan.max_evals().saturating_sub(run.counters().evals as usize);
-        let mut other = Vec::new();
-        // Where there is no memory the old way does.
-        if state.len() >= LARGE && left >= MANY && other.try_reserve_exact(state.len()).is_ok() {
-            other.resize(state.len(), 0.0);
+        if self.other.is_empty() && self.state.len() >= LARGE && left >= MANY && run.gains(plan, len) {
+            self.other = untouched_zeros(self.state.len());
         }
-        Turns { state, other, away: false }
     }
 
     /// The run's state.
@@ -45,6 +47,7 @@ impl<'a> Turns<'a> {
         numbers: &[f64],
     ) -> Result<()> {
         let outputs = y.len() / (run.rows() * run.elements() * plan.outputs());
+        self.prepare(plan, run, y.len());
         // The walk is to end where the caller looks.
         let ends = request.eval_id as usize + outputs > plan.max_evals();
         if self.other.is_empty() || ends && !self.away {
@@ -57,6 +60,12 @@ impl<'a> Turns<'a> {
         self.away ^= run.tell_swap(plan, from, to, request.eval_id, y, numbers)?;
         Ok(())
     }
+}
+
+/// Zeros of the system, which nobody touches before the first use; none where there is no memory for them.
+pub fn untouched_zeros(len: usize) -> Vec<f32> {
+    let there_is_room = Vec::<f32>::new().try_reserve_exact(len).is_ok();
+    if there_is_room { vec![0.0; len] } else { Vec::new() }
 }
 
 impl Drop for Turns<'_> {
@@ -99,7 +108,7 @@ where
     let mut y = vec![0.0; len];
     let mut t = vec![0.0; run.rows()];
     let mut numbers = vec![0.0; run.rows() * plan.numbers()];
-    let mut turns = Turns::new(plan, run, state);
+    let mut turns = Turns::new(state);
     while let Ask::Eval(request) = run.ask(plan)? {
         run.row_times(plan, &mut t)?;
         let count = request.together().count();

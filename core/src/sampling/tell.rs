@@ -69,7 +69,8 @@ impl Run {
     /// [`tell`](Run::tell) for a state that must stay as it is: the next one is written to `to`, of the same length, whose
     /// numbers do not matter. The same bits, and faster where tensors are large: the outputs are read once, and looked at
     /// while they are computed with. In what guidance keeps in the state from one request to the next `to` stays as it is
-    /// where [`tell`](Run::tell) does not write it either, when outputs are told together.
+    /// where [`tell`](Run::tell) does not write it either, when outputs are told together: memory that begins as zeros
+    /// makes exports equal.
     ///
     /// ```
     /// use dgm_core::sampling::{Plan, PlanOptions, Run};
@@ -136,15 +137,28 @@ impl Run {
         numbers: &[f64],
     ) -> Result<bool> {
         let told = self.check_told(plan, state.len(), eval_id, y)?;
-        let pays = told.looks > 0
-            && Way::of(self, plan, y.len())
-                .is_some_and(|way| way.goes_apart(plan) && way.sees_all(plan) && way.writes_all(plan));
-        if pays || other.len() != state.len() {
+        if self.gains(plan, y.len()) || other.len() != state.len() {
             self.tell_apart(plan, state, ("other", other), y, numbers, &told, false)?;
             return Ok(true);
         }
         self.tell_here(plan, state, y, numbers, &told)?;
         Ok(false)
+    }
+
+    /// Whether a tell of `len` numbers costs less from one state to another ([`tell_swap`](Run::tell_swap)).
+    pub fn gains(&self, plan: &Plan, len: usize) -> bool {
+        let apart = |way: Way| way.goes_apart(plan) && way.sees_all(plan) && way.writes_all(plan);
+        !self.reads_unseen(plan) && Way::of(self, plan, len).is_some_and(apart)
+    }
+
+    /// Whether outputs are computed with whatever they hold. A proposal that ran away is rejected; where a chain starts
+    /// there must be a gradient.
+    fn reads_unseen(&self, plan: &Plan) -> bool {
+        self.rejects(plan) || plan.options().non_finite == NonFinite::Propagate
+    }
+
+    fn rejects(&self, plan: &Plan) -> bool {
+        plan.is_tested() && self.counters.evals > 0
     }
 
     fn tell_here(
@@ -208,10 +222,8 @@ impl Run {
             };
             return Err(Error::shape("y", &[y.len()], format!("{} x {len} elements{several}", self.rows())));
         }
-        // A proposal that ran away is rejected; where a chain starts there must be a gradient.
-        let rejects = plan.is_tested() && self.counters.evals > 0;
-        let unread = rejects || plan.options().non_finite == NonFinite::Propagate;
-        Ok(ToldRows { active: self.active(plan), looks: if unread { 0 } else { outputs }, rejects })
+        let looks = if self.reads_unseen(plan) { 0 } else { outputs };
+        Ok(ToldRows { active: self.active(plan), looks, rejects: self.rejects(plan) })
     }
 
     /// The first number that is not finite in outputs that are looked at, as an error.

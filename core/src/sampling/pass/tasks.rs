@@ -82,8 +82,8 @@ impl<const S: usize> Task<'_, S> {
     }
 }
 
-/// Cuts the state into tasks, the last one first: the output was just checked from its first number on,
-/// so its end is what caches still hold.
+/// Cuts the state into tasks, the last one first: where the output was just checked from its first number on, its end
+/// is what caches still hold.
 pub(super) struct Tasks<'a, const S: usize> {
     pub slots: [&'a mut [f32]; S],
     /// How many of them there are.
@@ -121,7 +121,8 @@ impl<'a, const S: usize> Iterator for Tasks<'a, S> {
             let start = row * self.outputs * self.elements;
             let part =
                 |y: &'a [f32], from: usize| y.get(start + from..start + from + len).unwrap_or_default();
-            let (y, second) = (part(self.y, first), part(self.y, self.elements + first));
+            let y = part(self.y, first);
+            let second = if self.outputs > 1 { part(self.y, self.elements + first) } else { &[] };
             let earlier = [part(self.earlier[0], first), part(self.earlier[1], first)];
             let whole = std::mem::take(&mut self.errors);
             let (rest, errors) = whole.split_at_mut(whole.len().saturating_sub(len.div_ceil(CHUNK)));
