@@ -23,6 +23,7 @@ mod softmax;
 mod storage_tests;
 mod stored;
 mod sum;
+mod table;
 #[cfg(test)]
 mod tests;
 

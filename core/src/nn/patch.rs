@@ -1,15 +1,16 @@
 //! Images to sequences of patches and back (A. Dosovitskiy et al., arXiv:2010.11929).
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 
 use ndarray::{
     ArrayView2, ArrayView3, ArrayView4, ArrayViewMut, ArrayViewMut2, ArrayViewMut3, ArrayViewMut4, Axis,
     Dimension, Ix3, Ix4, s,
 };
 
-use super::rows::TASK;
+use super::rows::{TASK, goes_past, task_size};
+use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
-use crate::tensor::{Element, Floats, FloatsMut, each};
+use crate::tensor::{Dtype, Element, Floats, FloatsMut, Row, RowMut, each};
 use crate::threads;
 
 /// Patch rows, patch columns and the shape `[B, T, C*p*p]` of the patches of an image batch.
@@ -57,7 +58,8 @@ pub fn patchify<'a, 'o>(
     let (x, mut out) = (x.into(), out.into());
     let ([_, columns], shape) = patch_shape("x", x.shape(), patch)?;
     check_shape("out", out.shape(), &shape)?;
-    each!(Floats, &x, x => each!(FloatsMut, &mut out, out => cut(x, columns, patch, out)));
+    let past = out.dtype() != Dtype::F32 && goes_past(&out);
+    each!(Floats, &x, x => each!(FloatsMut, &mut out, out => cut(x, columns, patch, past, out)));
     Ok(())
 }
 
@@ -75,7 +77,7 @@ macro_rules! sized {
 }
 
 /// The outputs of images cut along an axis: the number of the image, where the part begins, and the part.
-fn parts<'a, T: 'a, D: Dimension>(
+pub(super) fn parts<'a, T: 'a, D: Dimension>(
     mut images: impl Iterator<Item = ArrayViewMut<'a, T, D>>,
     axis: Axis,
     size: usize,
@@ -105,16 +107,22 @@ fn convert<T: Element, U: Element, const N: usize>(from: &[T; N], to: &mut [U; N
     }
 }
 
-fn cut<T: Element, U: Element>(x: &ArrayView4<T>, columns: usize, patch: usize, out: &mut ArrayViewMut3<U>) {
+fn cut<T: Element, U: Element>(
+    x: &ArrayView4<T>,
+    columns: usize,
+    patch: usize,
+    past: bool,
+    out: &mut ArrayViewMut3<U>,
+) {
     if out.is_empty() {
         return; // the other dimensions may be anything
     }
     let work = 4 * out.len() as u64;
-    let rows = (TASK / (columns * out.len_of(Axis(2)))).max(1);
+    let rows = (task_size(past) / (columns * out.len_of(Axis(2)))).max(1);
     let tasks = parts(out.outer_iter_mut(), Axis(0), rows * columns);
     threads::for_each(tasks, work, |(image, first, out)| {
         let x = x.index_axis(Axis(0), image);
-        sized!(patch, cut_rows(x.slice(s![.., first / columns * patch.., ..]), columns, patch, out));
+        sized!(patch, cut_rows(x.slice(s![.., first / columns * patch.., ..]), columns, patch, past, out));
     });
 }
 
@@ -123,6 +131,7 @@ fn cut_rows<T: Element, U: Element, const P: usize>(
     x: ArrayView3<T>,
     columns: usize,
     patch: usize,
+    past: bool,
     mut out: ArrayViewMut2<U>,
 ) {
     let side_by_side = x.strides()[2] == 1 && out.is_standard_layout();
@@ -132,10 +141,18 @@ fn cut_rows<T: Element, U: Element, const P: usize>(
         let x = x.slice_axis(Axis(1), rows.into());
         if let (true, Some(tokens)) = (side_by_side, tokens.as_slice_mut()) {
             // A token has as many numbers of every line, each time from the same place.
-            let lines: Vec<&[[T; P]]> =
-                x.rows().into_iter().filter_map(|row| Some(row.to_slice()?.as_chunks().0)).collect();
+            let lines: Vec<&[T]> = x.rows().into_iter().filter_map(|row| row.to_slice()).collect();
+            let done = match U::row_mut(tokens) {
+                RowMut::F16(out) | RowMut::Bf16(out)
+                    if patch == 2 && TypeId::of::<T>() == TypeId::of::<U>() =>
+                {
+                    dispatch(Twos { lines: &lines, out, past })
+                }
+                _ => 0,
+            };
+            let lines: Vec<&[[T; P]]> = lines.into_iter().map(|line| line.as_chunks().0).collect();
             let tokens = tokens.as_chunks_mut::<P>().0.chunks_exact_mut(runs * lines.len());
-            for (j, token) in tokens.enumerate() {
+            for (j, token) in tokens.enumerate().skip(done) {
                 if runs == 1 {
                     token.iter_mut().zip(&lines).for_each(|(to, line)| convert(&line[j], to));
                     continue;
@@ -152,6 +169,79 @@ fn cut_rows<T: Element, U: Element, const P: usize>(
             }
         }
     }
+}
+
+/// Tokens of two 16-bit numbers of every line, by squares of vectors; returns how many, from the first on.
+///
+/// Not of f32: moving pairs of those one by one takes no longer.
+struct Twos<'a, 'b, T> {
+    lines: &'a [&'a [T]],
+    /// Tokens of the type of the lines.
+    out: &'b mut [u16],
+    /// Whether the output goes past the caches.
+    past: bool,
+}
+
+impl<T: Element> Kernel for Twos<'_, '_, T> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> usize {
+        let Twos { lines, out, past } = self;
+        // In pairs of numbers.
+        let token = lines.len();
+        if token == 0 || (token > S::LANES && token % S::LANES != 0) {
+            return 0;
+        }
+        let tokens = out.len() / 2 / token;
+        let mut j = 0;
+        while tokens - j >= S::LANES {
+            for (group, lines) in lines.chunks(S::LANES).enumerate() {
+                let square = s.transpose(square(s, lines, j));
+                if token >= S::LANES {
+                    for (t, &row) in square[..S::LANES].iter().enumerate() {
+                        put(s, row, out, (j + t) * token + group * S::LANES, past);
+                    }
+                    continue;
+                }
+                // Shorter tokens: what a vector writes behind one is written over by the next.
+                let mut together = [0.0; 17 * 16];
+                for (t, &row) in square[..S::LANES].iter().enumerate() {
+                    s.store(row, &mut together[t * token..]);
+                }
+                for i in 0..token {
+                    let at = i * S::LANES;
+                    put(s, s.load(&together[at..]), out, j * token + at, past);
+                }
+            }
+            j += S::LANES;
+        }
+        if past {
+            s.settle();
+        }
+        j
+    }
+}
+
+/// What a vector of tokens from `j` on reads of the lines, a row for each line.
+#[inline(always)]
+fn square<S: Simd, T: Element>(s: S, lines: &[&[T]], j: usize) -> [S::F; 16] {
+    let mut rows = [s.splat(0.0); 16];
+    // To a known end, so that the rows are registers.
+    for i in 0..S::LANES {
+        let Some(line) = lines.get(i) else { break };
+        if let Row::F16(x) | Row::Bf16(x) = T::row(&line[2 * j..]) {
+            rows[i] = s.bits_to_f32(s.load_pairs(x));
+        }
+    }
+    rows
+}
+
+/// Writes a vector to the `at`-th pair of a row.
+#[inline(always)]
+fn put<S: Simd>(s: S, v: S::F, out: &mut [u16], at: usize, past: bool) {
+    let (pairs, to) = (s.to_bits(v), &mut out[2 * at..]);
+    if past { s.stream_pairs(pairs, to) } else { s.store_pairs(pairs, to) }
 }
 
 /// Puts patches `x` `[B, T, p*p*C]` together to images `out` `[B, C, H, W]`.

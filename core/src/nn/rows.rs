@@ -58,6 +58,9 @@ pub(crate) const PART: usize = 1024;
 /// Bytes of an output from which it is written past the caches: it would not fit the last one.
 pub(crate) const PAST: usize = 32 << 20;
 
+/// Bytes of a row below which it does not go past the caches.
+const SHORT: usize = 2048;
+
 /// Whether an output goes past the caches.
 pub(crate) fn goes_past<D: Dimension>(out: &FloatsMut<D>) -> bool {
     out.shape().iter().product::<usize>() * out.dtype().size() >= PAST
@@ -179,6 +182,8 @@ impl<const N: usize> All<'_, N> {
             unreachable!("four axes were made")
         };
         let width = out.shape()[3];
+        // Where a short row ends within a line, what follows waits for it.
+        let past = past && width * out.dtype().size() >= SHORT;
         let apart = |strides: &[isize]| strides[3] != 1;
         let copied = inputs.iter().flatten().any(|x| apart(x.strides()))
             || apart(out.strides())
