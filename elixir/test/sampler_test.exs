@@ -375,7 +375,10 @@ defmodule DGM.SamplerTest do
     assert Sampler.result(apart) == Sampler.result(first)
     <<_::binary-size(4), most::binary>> = x
     nan = most <> <<0x7FC00000::32-native>>
-    assert catch_error(Sampler.tell(run, 1, x <> nan)).message =~ "unconditional model output is NaN in row 1"
+
+    assert catch_error(Sampler.tell(run, 1, x <> nan)).message =~
+             "unconditional model output is NaN in row 1"
+
     assert Sampler.input(run) == x
   end
 

@@ -117,7 +117,8 @@ fn every_solver_and_guidance_has_the_same_bits() {
         }
     }
     println!("{plans} plans, {swapped} steps from one state to another");
-    assert!(plans > 1000 && swapped > plans);
+    // Half of the plans keep known parts, which would have to be copied.
+    assert!(plans > 10_000 && swapped > plans / 2);
 }
 
 /// Two outputs of a model, densities, tests of proposals, times to save at, rows longer than a task.
