@@ -50,8 +50,10 @@ fn patches_of<T: Element>(channels: usize, height: usize, width: usize) {
     let shape = (2, height * width / 4, 4 * channels);
     // At the beginning of a cache line, and one element later.
     for start in 0..2 {
-        let mut out = vec![T::from_f32(99.0); shape.0 * shape.1 * shape.2 + start];
-        let mut out = ArrayViewMut3::from_shape(shape, &mut out[start..]).unwrap();
+        let count = shape.0 * shape.1 * shape.2;
+        let mut out = vec![T::from_f32(99.0); count + 64];
+        let start = start + out.as_ptr().align_offset(64);
+        let mut out = ArrayViewMut3::from_shape(shape, &mut out[start..start + count]).unwrap();
         patchify(T::floats(x.view()), 2, T::floats_mut(out.view_mut())).unwrap();
         for ((b, t, f), y) in out.indexed_iter() {
             let (row, column) = (t / (width / 2), t % (width / 2));
@@ -106,7 +108,7 @@ fn every_head_size_is_turned() {
             turned::<f32, bf16>([1, 2, 5, dim], half, interleaved);
             turned::<bf16, f32>([1, 2, 5, dim], half, interleaved);
         }
-        // Rows that lie apart, heads longer than a block, outputs past the caches.
+        // Heads longer than a block, outputs of many MB.
         turned::<f32, f32>([1, 1, 2, 5000], 2000, interleaved);
         turned::<f32, f32>([1, 16, 4000, 136], 68, interleaved);
     }

@@ -544,11 +544,18 @@ mod tests {
             let numbers: [f32; 32] = std::array::from_fn(|i| edges[i % 8] * (1.0 + (i / 8) as f32));
             let both = [s.load(&numbers), s.load(&numbers[n..])];
             let packed = |pairs: S::I, one: fn(f32) -> u16| {
-                let (mut words, mut streamed) = ([7u16; 34], [7u16; 34]);
+                /// At the beginning of a line.
+                #[repr(align(64))]
+                struct Line([u16; 64]);
+                let mut words = [7u16; 34];
                 s.store_pairs(pairs, &mut words[1..]);
-                s.stream_pairs(pairs, &mut streamed[1..]);
-                s.settle();
-                assert_eq!(words, streamed);
+                for at in [0, 1] {
+                    let mut streamed = Line([7; 64]);
+                    s.stream_pairs(pairs, &mut streamed.0[at..]);
+                    s.settle();
+                    assert_eq!(words[1..][..2 * n], streamed.0[at..][..2 * n]);
+                    assert!(streamed.0[..at].iter().chain(&streamed.0[at + 2 * n..]).all(|x| *x == 7));
+                }
                 assert!(words[0] == 7 && words[2 * n + 1..].iter().all(|x| *x == 7));
                 for (x, &w) in numbers[..2 * n].iter().zip(&words[1..]) {
                     assert!(one(*x) == w, "{x} {w:#x}");

@@ -110,8 +110,9 @@ fn exactly(case: &Value, inputs: &Tensors<f32>, part: &str) -> Vec<Array4<f64>> 
 /// Result `index` of a case is as near to exact as that of PyTorch's scaled_dot_product_attention, which has two ways:
 /// `flash`, which it takes by itself, and `math`, slower, which keeps probabilities of 16-bit inputs in f32.
 ///
-/// The mean error is at most that of the first, in f32 that of both, as in f16 but for ties of the last rounding. The
-/// largest of a million is chance: it is at most a quarter above the larger of both ways.
+/// The mean error is at most that of the first, in f32 that of both; in f16 it is within a fiftieth of the second too,
+/// for ties of the last rounding and since gradients are those of the output as it was rounded. The largest of a
+/// million is chance: it is at most a quarter above the larger of both ways.
 fn compare(case: &Value, index: usize, found: &Array4<f32>, exactly: &Array4<f64>) {
     let (mut squares, mut most) = (0.0f64, 0.0f64);
     for (found, exactly) in found.iter().zip(exactly) {
@@ -123,7 +124,7 @@ fn compare(case: &Value, index: usize, found: &Array4<f32>, exactly: &Array4<f64
     let ([flash, flash_most], [math, math_most]) = (peer("flash"), peer("math"));
     let mean_bound = match case["type"].as_str().unwrap() {
         "f32" => flash.min(math),
-        "f16" => flash.min(1.001 * math),
+        "f16" => flash.min(1.02 * math),
         _ => flash,
     };
     let most_bound = 1.25 * flash_most.max(math_most);

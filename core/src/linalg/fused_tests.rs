@@ -218,9 +218,16 @@ fn depths_of_several_parts_and_many_blocks_equal_the_composition() {
     threads::set_num_threads(3).unwrap();
     for halves in [1, 2] {
         check::<f32, f32, f32, f32, f32>((2, 2049, 33), halves, Activation::None);
-        check::<bf16, bf16, bf16, bf16, bf16>((3, 2051, 32), halves, Activation::Silu);
+        check::<bf16, bf16, bf16, bf16, bf16>((3, 3075, 32), halves, Activation::Silu);
+        // Two blocks of rows of a long depth; rows that share a set of the cache.
+        check::<f32, f32, f32, f32, f32>((60, 2731, 33), halves, Activation::None);
+        check::<f32, f32, f32, f32, f32>((24, 1024, 40), halves, Activation::None);
+        check::<bf16, bf16, bf16, bf16, bf16>((24, 2048, 40), halves, Activation::None);
         check::<f32, f32, f32, f32, f32>((252, 130, 320), halves, Activation::None);
         check::<f32, f32, f32, f32, f32>((252, 130, 320), halves, Activation::Silu);
+        // More rows than outputs: the other order.
+        check::<f32, f32, f32, f32, f32>((600, 130, 200), halves, Activation::Silu);
+        check::<f16, bf16, f32, f32, bf16>((600, 130, 200), halves, Activation::None);
     }
 }
 

@@ -186,8 +186,8 @@ fn run<'a>(x: Floats<'a, Ix2>, w: &PackedLinear, tail: Tail<'a>, mut out: Floats
         (block, work * (depth as u64 + 1) * sums)
     };
     let panels = block_panels(block, depth, copied).min(w.panels());
-    let down = rows < outputs;
-    let panel = w.columns();
+    // A gated layer has twice as many weights.
+    let (panel, down) = (w.columns(), rows < w.panels() * PANEL);
     let tasks = Tasks {
         x,
         rows: block,

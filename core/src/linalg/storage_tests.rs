@@ -120,7 +120,7 @@ fn the_other_mixes_equal_the_definition() {
 
 #[test]
 fn depths_of_several_parts_continue_the_chain() {
-    let deep = [(2, 2049, 33), (13, 1025, 34), (1, 4099, 31)];
+    let deep = [(2, 2049, 33), (13, 1537, 34), (13, 3075, 34), (1, 4099, 31)];
     check_mix!(f32, f32, deep);
     check_mix!(bf16, bf16, deep);
     check_mix!(f32, f16, deep);

@@ -4,7 +4,7 @@ use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Dimension, Ix1};
 
 use super::lanes::{Lanes, Operand, Target, fill};
 use super::norm::{Affine, check_eps, shape_of};
-use super::rows::goes_past;
+use super::rows::{SHORT, goes_past};
 use super::sum::{Plain, Squares, row_sum};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
@@ -111,7 +111,9 @@ fn run<T: Element, U: Element>(x: ArrayViewD<T>, o: &Options, mut out: ArrayView
             let (weight, bias) = parameters.split_at_mut(o.channels);
             let weight = parameter(&o.weight, first, weight);
             let bias = parameter(&o.bias, first, bias);
-            let group = Group { space: n / o.channels, weight, bias, eps: o.eps, silu: o.silu };
+            let space = n / o.channels;
+            let past = past && space * size_of::<U>() >= SHORT;
+            let group = Group { space, weight, bias, eps: o.eps, silu: o.silu };
             match (x.to_slice(), out.as_slice_mut()) {
                 (Some(x), Some(out)) => {
                     let out = Target { row: U::row_mut(out), past };

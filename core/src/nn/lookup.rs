@@ -3,7 +3,7 @@
 use ndarray::{Ix2, Ix4};
 
 use super::lanes::{Lanes, Operand, Target, ask, fill};
-use super::rows::{PART, goes_past, task_size};
+use super::rows::{PART, SHORT, goes_past, task_size};
 use super::stored::{Rows, RowsMut};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
@@ -43,7 +43,7 @@ pub fn embedding<'a, 'o>(
     }
     let table = table.insert_axis().insert_axis();
     let out = out.insert_axis().insert_axis();
-    let past = goes_past(&out);
+    let past = goes_past(&out) && d * out.dtype().size() >= SHORT;
     let count = (task_size(past) / d).max(1);
     let work = 2 * (indices.len() * d) as u64;
     let mut rest = Some((indices, out));

@@ -77,7 +77,7 @@ macro_rules! sized {
 }
 
 /// The outputs of images cut along an axis: the number of the image, where the part begins, and the part.
-pub(super) fn parts<'a, T: 'a, D: Dimension>(
+fn parts<'a, T: 'a, D: Dimension>(
     mut images: impl Iterator<Item = ArrayViewMut<'a, T, D>>,
     axis: Axis,
     size: usize,
@@ -178,7 +178,7 @@ struct Twos<'a, 'b, T> {
     lines: &'a [&'a [T]],
     /// Tokens of the type of the lines.
     out: &'b mut [u16],
-    /// Whether the output goes past the caches.
+    /// Whether the output goes past the caches, which it does where it begins with a line.
     past: bool,
 }
 

@@ -59,7 +59,7 @@ pub(crate) const PART: usize = 1024;
 pub(crate) const PAST: usize = 32 << 20;
 
 /// Bytes of a row below which it does not go past the caches.
-const SHORT: usize = 2048;
+pub(super) const SHORT: usize = 2048;
 
 /// Whether an output goes past the caches.
 pub(crate) fn goes_past<D: Dimension>(out: &FloatsMut<D>) -> bool {

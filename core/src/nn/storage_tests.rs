@@ -299,7 +299,8 @@ where
     for<'a> Floats<'a, ndarray::Ix3>: From<ArrayView3<'a, T>>,
     for<'a> FloatsMut<'a, ndarray::Ix3>: From<ndarray::ArrayViewMut3<'a, T>>,
 {
-    const WIDTH: usize = 1003;
+    // Rows of 2 KiB and more, whose beginnings walk through the places of a line.
+    const WIDTH: usize = 1031;
     let rows = (32 << 20) / size_of::<T>() / WIDTH + 1;
     let period: Vec<T> = noise(&[10_007], 1).iter().map(|&x| T::from_f32(x)).collect();
     let mut x: Vec<T> = Vec::with_capacity(rows * WIDTH);

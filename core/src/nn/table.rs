@@ -34,12 +34,22 @@ impl Tables {
             return None;
         }
         let values = match from {
-            Dtype::F16 => self.f16.get_or_init(|| values(f, f16::from_bits, f16::to_bits)),
-            Dtype::Bf16 => self.bf16.get_or_init(|| values(f, bf16::from_bits, bf16::to_bits)),
+            Dtype::F16 => once(&self.f16, || values(f, f16::from_bits, f16::to_bits)),
+            Dtype::Bf16 => once(&self.bf16, || values(f, bf16::from_bits, bf16::to_bits)),
             _ => return None,
         };
         values.as_ref().map(|values| Lookup { values })
     }
+}
+
+/// What a cell holds; where it holds nothing yet, what `make` makes. Threads that come at once all make it: a lock held
+/// while it is made would stay with a process that is forked meanwhile.
+fn once(cell: &OnceLock<Option<Values>>, make: impl FnOnce() -> Option<Values>) -> &Option<Values> {
+    if let Some(values) = cell.get() {
+        return values;
+    }
+    let made = make();
+    cell.get_or_init(|| made)
 }
 
 fn values<T: Element>(f: impl Lanes<1>, number: fn(u16) -> T, bits: fn(T) -> u16) -> Option<Values> {
@@ -63,7 +73,7 @@ pub(super) struct Lookup<'a> {
 const TOGETHER: usize = 1024;
 
 impl RowOp<1> for Lookup<'_> {
-    const COST: u64 = 8;
+    const COST: u64 = 32;
     const ELEMENTWISE: bool = true;
 
     #[inline(always)]
