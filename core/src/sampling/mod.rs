@@ -70,6 +70,7 @@ mod tell;
 mod tests;
 mod validate;
 mod walk;
+mod way;
 
 pub use blocks::{RowModel, drive_rows};
 pub use catalogue::catalogue;

@@ -1,11 +1,12 @@
 //! What a run is told: outputs are checked, then carry it to its next request.
 
-use super::exec::{self, Way};
+use super::exec;
 use super::lanes;
 use super::options::NonFinite;
 use super::plan::Plan;
 use super::run::Run;
 use super::table::{Eval, Role};
+use super::way::Way;
 use crate::error::{Error, Result};
 
 /// What is known of a call before its numbers are read.
