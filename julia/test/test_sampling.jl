@@ -70,7 +70,8 @@ end
 
 @testset "states that take turns" begin
     n = D.LARGE_STATE ÷ 2
-    for options in ((solver = :euler, guidance = 2), (solver = :dpmpp_2m,), (solver = :ipndm,))
+    # The last step of the second remembers nothing for another; the third has tensors that would have to be copied.
+    for (options, turned) in (((solver = :euler, guidance = 2), ==(5)), ((solver = :dpmpp_2m,), ==(4)), ((solver = :ipndm,), <(4)))
         plan = D.Plan(; steps = 5, options...)
         run, twin = D.start([1, 2], plan, (n, 2)), D.start([1, 2], plan, (n, 2))
         spare, id, turns = D.start([1, 2], plan, (n, 2)), 0, 0
@@ -93,7 +94,7 @@ end
             @test D.result(run) == D.result(twin) && run.header == header
         end
         @test ask(twin) === nothing
-        @test options.solver === :ipndm ? turns < 5 : turns == 5
+        @test turned(turns)
     end
     plan = D.Plan(steps = 3)
     run, other = D.start(1, plan, (2, 1)), D.start(1, plan, (2, 2))
