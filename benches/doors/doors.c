@@ -54,8 +54,8 @@ static double empty_call(void)
     return median(times);
 }
 
-/* Seconds a round trip, over a whole run of Euler steps. */
-static double ask_tell(size_t elements, int64_t steps)
+/* A plan of Euler steps, and the bytes of a run of one row. */
+static dgm_plan *euler(int64_t steps, size_t *run_size)
 {
     dgm_plan_options options;
     dgm_plan *plan;
@@ -63,9 +63,16 @@ static double ask_tell(size_t elements, int64_t steps)
     options.solver = DGM_SOLVER_EULER;
     options.steps = steps;
     must(dgm_plan_compile(&options, &plan));
+    must(dgm_plan_run_size(plan, 1, run_size));
+    return plan;
+}
+
+/* Seconds a round trip, over a whole run of Euler steps. */
+static double ask_tell(size_t elements, int64_t steps)
+{
     size_t size, floats;
     uint64_t seed = 1;
-    must(dgm_plan_run_size(plan, 1, &size));
+    dgm_plan *plan = euler(steps, &size);
     must(dgm_plan_state_len(plan, 1, elements, &floats));
     char *run = malloc(size);
     float *state = malloc(floats * sizeof *state), *y = calloc(elements, sizeof *y);
@@ -98,15 +105,9 @@ static double ask_tell(size_t elements, int64_t steps)
 /* Seconds a round trip of a run whose tensors are elsewhere: nothing but ask and advance. */
 static double ask_advance(size_t elements, int64_t steps)
 {
-    dgm_plan_options options;
-    dgm_plan *plan;
-    must(dgm_plan_options_init(&options, sizeof options));
-    options.solver = DGM_SOLVER_EULER;
-    options.steps = steps;
-    must(dgm_plan_compile(&options, &plan));
     size_t size;
     uint64_t seed = 1;
-    must(dgm_plan_run_size(plan, 1, &size));
+    dgm_plan *plan = euler(steps, &size);
     char *run = malloc(size);
     if (!run)
         exit(1);

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use dgm_core::Error;
-use dgm_core::sampling::{Run, untouched_zeros};
+use dgm_core::sampling::Run;
 
 use crate::apart::dgm_run_tell_swap;
 use crate::fence::entry;
@@ -23,29 +23,6 @@ pub type dgm_model_fn = Option<
         y: *mut f32,
     ) -> i32,
 >;
-
-/// Floats of a state from which a second one is worth its memory, and evaluations that it must serve for: as in the
-/// engine's own driver.
-const LARGE: usize = 1 << 20;
-const MANY: usize = 8;
-
-/// Memory for a second state, where it pays at the start of a run that is told outputs of `y_len` numbers.
-///
-/// # Safety
-/// `plan` must be a live handle, and `run` hold `run_size` bytes.
-unsafe fn second(
-    plan: *const dgm_plan,
-    run: *mut c_void,
-    run_size: usize,
-    state_len: usize,
-    y_len: usize,
-) -> Vec<f32> {
-    // SAFETY: the caller's promise.
-    let (plan, run) = unsafe { (&(*plan).0, std::slice::from_raw_parts(run.cast::<u8>(), run_size)) };
-    let large = state_len >= LARGE && plan.max_evals() >= MANY;
-    let pays = large && Run::read(plan, run, |run| Ok(run.gains(plan, y_len))).unwrap_or(false);
-    if pays { untouched_zeros(state_len) } else { Vec::new() }
-}
 
 /// Whether an evaluation is the last one; of an adaptive plan the last that it may have.
 ///
@@ -127,7 +104,9 @@ pub unsafe extern "C" fn dgm_sample(
         // Where too little is to be gained by a second state, it is empty.
         let mut other = Vec::new();
         if status == DGM_OK {
-            other = second(plan, run, run_size, state_len, y_len);
+            let header = std::slice::from_raw_parts(run.cast::<u8>(), run_size);
+            let second = |run: &Run| Ok(run.second_state(&(*plan).0, state_len, y_len));
+            other = Run::read(&(*plan).0, header, second).unwrap_or_default();
         }
         let (mut now, mut then) = (state, other.as_mut_ptr());
         while status == DGM_OK {

@@ -6,6 +6,7 @@
 //! With bfloat16 an element is a pair, and a step of the chain is [`Simd::dot_bf16`]. A product [`InParts`] is the
 //! sum of several chains: shorter, they are rounded less.
 
+use std::hint::black_box;
 use std::ops::Range;
 
 use super::matrix::{Matrix, Pairs};
@@ -13,6 +14,8 @@ use super::simd::Simd;
 
 /// The broadcast operand of a product.
 pub(crate) trait Left<S: Simd>: Copy {
+    /// Whether the product is the sum of several chains. Known where it is compiled, so that one chain is one loop.
+    const IN_PARTS: bool = false;
     /// What pointers and strides count in.
     type Element;
     /// A vector of elements, as one step of the chain takes it.
@@ -92,6 +95,7 @@ pub(crate) struct InParts<A> {
 }
 
 impl<S: Simd, A: Left<S>> Left<S> for InParts<A> {
+    const IN_PARTS: bool = true;
     type Element = A::Element;
     type Lanes = A::Lanes;
 
@@ -173,23 +177,36 @@ fn block<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
     row: usize,
     b: &[f32],
     ldb: usize,
-    acc: [[S::F; NV]; MR],
+    mut acc: [[S::F; NV]; MR],
 ) -> [[S::F; NV]; MR] {
     let (depth, [first, rest]) = (a.parts().2, a.chains());
+    if !A::IN_PARTS {
+        return chain(s, a, row, b, ldb, 0..depth, acc);
+    }
     assert!(rest > 0 || first >= depth);
-    let mut from = first.min(depth);
-    let mut sum = chain(s, a, row, b, ldb, 0..from, acc);
-    while from < depth {
-        let to = depth.min(from + rest);
-        let acc = chain(s, a, row, b, ldb, from..to, [[s.splat(0.0); NV]; MR]);
+    let mut sum = [[s.splat(0.0); NV]; MR];
+    let (mut from, mut to) = (0, first.min(depth));
+    loop {
+        acc = chain(s, a, row, b, ldb, from..to, acc);
+        if to == depth {
+            break;
+        }
         for r in 0..MR {
             for v in 0..NV {
                 sum[r][v] = s.add(sum[r][v], acc[r][v]);
+                acc[r][v] = s.splat(0.0);
             }
         }
-        from = to;
+        (from, to) = (to, depth.min(to + rest));
     }
-    sum
+    if first < depth {
+        for r in 0..MR {
+            for v in 0..NV {
+                acc[r][v] = s.add(sum[r][v], acc[r][v]);
+            }
+        }
+    }
+    acc
 }
 
 /// The steps `depth` of a block, a chain an element.
@@ -210,17 +227,24 @@ fn chain<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
     assert!(row < rows && MR <= rows - row && depth.end <= most);
     assert!((depth.end - 1).checked_mul(ldb).and_then(|n| n.checked_add(NV * S::LANES)).unwrap() <= b.len());
     let ldb = ldb as isize;
-    // SAFETY: row `row` exists (checked).
-    let a = unsafe { a.offset(row as isize * rs) };
-    let b = b.as_ptr();
-    for k in depth.start as isize..depth.end as isize {
-        // SAFETY: k is below the depth, and b reaches to the last vector of the last row (checked).
+    let (from, steps) = (depth.start as isize, depth.len() as isize);
+    // SAFETY: row `row` and column `from` exist (checked).
+    let mut a = unsafe { a.offset(row as isize * rs).offset(from * cs) };
+    if A::IN_PARTS {
+        // Where the chain begins is hidden from the compiler, which would count up an address for every row, most of
+        // them on the stack.
+        a = black_box(a);
+    }
+    // SAFETY: row `from` of b exists (checked).
+    let b = unsafe { b.as_ptr().offset(from * ldb) };
+    for k in 0..steps {
+        // SAFETY: from + k is below the depth, and b reaches to the last vector of the last row (checked).
         let panel = unsafe { std::slice::from_raw_parts(b.offset(k * ldb), NV * S::LANES) };
         let mut lanes = [A::load(s, panel); NV];
         for v in 1..NV {
             lanes[v] = A::load(s, &panel[v * S::LANES..]);
         }
-        // SAFETY: k is a column of a (checked).
+        // SAFETY: from + k is a column of a (checked).
         let column = unsafe { a.offset(k * cs) };
         for r in 0..MR {
             // SAFETY: row + r < rows (checked). Groups of three rows share a base address, which

@@ -19,6 +19,8 @@ mod peak;
 mod place;
 mod portable;
 mod simd;
+#[cfg(test)]
+mod simd_tests;
 mod team;
 mod words;
 

@@ -71,7 +71,7 @@ pub(super) struct Wide<T>(PhantomData<T>);
 impl<T: Element> Products for Wide<T> {
     type Stored = T;
     const PAIRS: bool = false;
-    const STEP: usize = 32;
+    const STEP: usize = if size_of::<T>() == 4 { 16 } else { 32 };
     const LEAST: f32 = -126.0;
 
     #[inline(always)]

@@ -25,14 +25,6 @@ impl<'a> Turns<'a> {
         Turns { state, other: Vec::new(), away: false }
     }
 
-    /// Makes room for the second state where it pays.
-    fn prepare(&mut self, plan: &Plan, run: &Run, len: usize) {
-        let left = plan.max_evals().saturating_sub(run.counters().evals as usize);
-        if self.other.is_empty() && self.state.len() >= LARGE && left >= MANY && run.gains(plan, len) {
-            self.other = untouched_zeros(self.state.len());
-        }
-    }
-
     /// The run's state.
     fn now(&self) -> &[f32] {
         if self.away { &self.other } else { self.state }
@@ -47,7 +39,9 @@ impl<'a> Turns<'a> {
         numbers: &[f64],
     ) -> Result<()> {
         let outputs = y.len() / (run.rows() * run.elements() * plan.outputs());
-        self.prepare(plan, run, y.len());
+        if self.other.is_empty() {
+            self.other = run.second_state(plan, self.state.len(), y.len());
+        }
         // The walk is to end where the caller looks.
         let ends = request.eval_id as usize + outputs > plan.max_evals();
         if self.other.is_empty() || ends && !self.away {
@@ -62,10 +56,29 @@ impl<'a> Turns<'a> {
     }
 }
 
-/// Zeros of the system, which nobody touches before the first use; none where there is no memory for them.
-pub fn untouched_zeros(len: usize) -> Vec<f32> {
-    let there_is_room = Vec::<f32>::new().try_reserve_exact(len).is_ok();
-    if there_is_room { vec![0.0; len] } else { Vec::new() }
+impl Run {
+    /// Memory for a second state to take turns with one of `state_len` numbers ([`tell_swap`](Run::tell_swap)), where
+    /// that pays for tells of `told` numbers: of a large state, with enough evaluations left, and where a step from one
+    /// state to another costs less than one in place. Else, or where there is no memory, nothing.
+    ///
+    /// ```
+    /// use dgm_core::sampling::{Plan, PlanOptions, Run};
+    /// let plan = Plan::compile(&PlanOptions { steps: 20, ..Default::default() })?;
+    /// let mut state = vec![0.0; plan.state_len(1, 1 << 20)?];
+    /// let run = Run::start(&plan, &[7], 1 << 20, None, &mut state)?;
+    /// assert_eq!(run.second_state(&plan, state.len(), 1 << 20).len(), state.len());
+    /// assert!(run.second_state(&plan, 64, 64).is_empty());
+    /// # Ok::<(), dgm_core::Error>(())
+    /// ```
+    pub fn second_state(&self, plan: &Plan, state_len: usize, told: usize) -> Vec<f32> {
+        let left = plan.max_evals().saturating_sub(self.counters().evals as usize);
+        let pays = state_len >= LARGE && left >= MANY && self.gains(plan, told);
+        if !pays || Vec::<f32>::new().try_reserve_exact(state_len).is_err() {
+            return Vec::new();
+        }
+        // Zeros of the system, which nobody touches before the first use.
+        vec![0.0; state_len]
+    }
 }
 
 impl Drop for Turns<'_> {

@@ -77,7 +77,7 @@ pub use catalogue::catalogue;
 pub use combine::cfg_combine;
 pub use density::{bits_per_dimension, normal_log_density};
 pub use diagnostics::{effective_sample_size, split_r_hat};
-pub use driver::{drive, drive_with, sample, untouched_zeros};
+pub use driver::{drive, drive_with, sample};
 pub(crate) use exchange::check_inverse_temperatures;
 pub use exchange::replica_exchange;
 pub use fields::Value as OptionValue;

@@ -147,7 +147,7 @@ impl Run {
     }
 
     /// Whether a tell of `len` numbers costs less from one state to another ([`tell_swap`](Run::tell_swap)).
-    pub fn gains(&self, plan: &Plan, len: usize) -> bool {
+    pub(super) fn gains(&self, plan: &Plan, len: usize) -> bool {
         let apart = |way: Way| way.goes_apart(plan) && way.sees_all(plan) && way.writes_all(plan);
         !self.reads_unseen(plan) && Way::of(self, plan, len).is_some_and(apart)
     }

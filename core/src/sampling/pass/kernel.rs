@@ -1,5 +1,7 @@
 //! One task of a pass at one instruction set.
 
+use std::ops::Range;
+
 use super::super::lanes::{
     Way, before_a_line, clamp, combine, error_sum, has_odd, kick, learned, probe, put,
 };
@@ -16,7 +18,7 @@ pub(super) struct Source<'b> {
     /// The part of every state tensor that is read.
     pub from: &'b [&'b [f32]],
     /// Outputs to be looked at that no linear combination reads.
-    pub unread: &'b [Operand],
+    pub unread: [Option<Operand>; 2 + MAX_EARLIER],
     /// The state tensor that is not written, or becomes 0.
     pub held: Option<u8>,
     pub blank: bool,
@@ -56,6 +58,18 @@ fn sources<'a, const N: usize>(
 #[inline(always)]
 fn leading<const N: usize>(c: &[f32; MAX_TERMS]) -> [f32; N] {
     std::array::from_fn(|i| c[i])
+}
+
+/// Some numbers of a state tensor: of the old ones, where it is not written yet.
+#[inline(always)]
+fn tensor<'a>(
+    is_old: bool,
+    from: &'a [&[f32]],
+    slots: &'a [&mut [f32]],
+    i: u8,
+    at: Range<usize>,
+) -> &'a [f32] {
+    if is_old { &from[usize::from(i)][at] } else { &slots[usize::from(i)][at] }
 }
 
 impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
@@ -100,7 +114,7 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
             // The state tensors that hold new numbers: where they are apart, the others are read from the old ones.
             let mut written = 0u32;
             if APART {
-                for output in unread {
+                for output in unread.iter().flatten() {
                     let y = match *output {
                         Operand::Earlier(i) => earlier[usize::from(i)],
                         Operand::Second => other,
@@ -132,15 +146,12 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
                     else {
                         continue;
                     };
-                    let state = |i: u8| match is_old(i) {
-                        true => &from[usize::from(i)][at..end],
-                        false => &slots[usize::from(i)][at..end],
-                    };
+                    let tensor = |i: u8| tensor(is_old(i), from, slots, i, at..end);
                     let g = match o[2] {
-                        Operand::Slot(i) => state(i),
+                        Operand::Slot(i) => tensor(i),
                         _ => &other[at..end],
                     };
-                    kick(s, [&normals[..n], u, g, state(dst)], c, &mut target[..n]);
+                    kick(s, [&normals[..n], u, g, tensor(dst)], c, &mut target[..n]);
                     put(s, &target[..n], &mut slots[usize::from(dst)][at..end], past);
                     written |= new;
                     continue;
@@ -170,9 +181,8 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
                 let whole = own.map(|i| std::mem::take(&mut slots[i])).unwrap_or_default();
                 let out = if own.is_some() { &mut whole[at..end] } else { &mut target[..n] };
                 let source = |operand: Operand| match operand {
-                    Operand::Slot(i) if is_old(i) => Some(&from[usize::from(i)][at..end]),
-                    Operand::Slot(i) if own == Some(usize::from(i)) => None,
-                    Operand::Slot(i) => Some(&slots[usize::from(i)][at..end]),
+                    Operand::Slot(i) if own == Some(usize::from(i)) && !is_old(i) => None,
+                    Operand::Slot(i) => Some(tensor(is_old(i), from, slots, i, at..end)),
                     Operand::Reg(i) => Some(&registers[usize::from(i)][..n]),
                     Operand::Model => Some(&y[at..end]),
                     Operand::Earlier(i) => Some(&earlier[usize::from(i)][at..end]),
@@ -201,12 +211,9 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
                     continue;
                 }
                 if let (Some(mask), Operand::Slot(i)) = (lin.mask, lin.dst) {
-                    let state = |i: u8| match is_old(i) {
-                        true => &from[usize::from(i)][at..end],
-                        false => &slots[usize::from(i)][at..end],
-                    };
+                    let tensor = |i: u8| tensor(is_old(i), from, slots, i, at..end);
                     // Exact at both ends of the mask.
-                    for ((t, m), x) in target[..n].iter_mut().zip(state(mask)).zip(state(i)) {
+                    for ((t, m), x) in target[..n].iter_mut().zip(tensor(mask)).zip(tensor(i)) {
                         *t = m.mul_add(*t, (1.0 - m) * x);
                     }
                 }

@@ -215,61 +215,65 @@ fn work<const N: usize, const S: usize>(
     if told.held.is_some() && Resolved::reads_held_directly(lins) {
         lins = &mut lins[1..];
     }
-    threads::with_scratch((REGISTERS + 5) * CHUNK, |scratch| {
-        let Some(apart) = apart else {
-            let Task { slots, y, earlier: [a, b], second, errors, first, .. } = task;
-            let (earlier, first, source) = ([*a, *b], *first, Source::default());
-            dispatch(Pass::<false> {
-                slots,
-                y,
-                earlier,
-                second,
-                errors,
-                first,
-                lins,
-                noise,
-                accept,
-                chunk,
-                scratch,
-                source,
-            });
-            return;
-        };
-        let mut from: [&[f32]; S] = [&[]; S];
-        let (used, n) = (plan.table().slots, task.slots[0].len());
-        for (part, tensor) in from.iter_mut().zip(apart.from.chunks_exact(apart.from.len() / used)) {
-            *part = &tensor[task.base..][..n];
+    let source = match apart {
+        Some(apart) => {
+            let looks = apart.looks && !task.idle;
+            Resolved::part(lins, looks, apart.past);
+            Source {
+                unread: task.unread(lins, looks),
+                held: told.held,
+                blank: apart.blank,
+                past: apart.past,
+                lines: apart.past && lines,
+                ..Source::default()
+            }
         }
-        let looks = apart.looks && !task.idle;
-        let (unread, count) = task.unread(lins, looks);
-        Resolved::part(lins, looks, apart.past);
-        let source = Source {
-            from: &from[..used],
-            unread: &unread[..count],
-            held: told.held,
-            blank: apart.blank,
-            past: apart.past,
-            lines: apart.past && lines,
-        };
-        let Task { slots, y, earlier: [a, b], second, errors, first, .. } = task;
-        let (earlier, first) = ([*a, *b], *first);
-        if dispatch(Pass::<true> {
-            slots,
-            y,
-            earlier,
-            second,
-            errors,
-            first,
-            lins,
-            noise,
-            accept,
-            chunk,
-            scratch,
-            source,
-        }) {
-            apart.odd.store(true, Ordering::Relaxed);
+        None => Source::default(),
+    };
+    threads::with_scratch((REGISTERS + 5) * CHUNK, |scratch| match apart {
+        None => {
+            run_task::<false, S>(task, lins, noise, accept, chunk, scratch, source);
+        }
+        Some(apart) => {
+            let mut from: [&[f32]; S] = [&[]; S];
+            let (used, n) = (plan.table().slots, task.slots[0].len());
+            for (part, tensor) in from.iter_mut().zip(apart.from.chunks_exact(apart.from.len() / used)) {
+                *part = &tensor[task.base..][..n];
+            }
+            let source = Source { from: &from[..used], ..source };
+            if run_task::<true, S>(task, lins, noise, accept, chunk, scratch, source) {
+                apart.odd.store(true, Ordering::Relaxed);
+            }
         }
     });
+}
+
+/// A task at the active instruction set.
+fn run_task<const APART: bool, const S: usize>(
+    task: &mut Task<S>,
+    lins: &[Resolved],
+    noise: Noise,
+    accept: Option<Accept>,
+    chunk: usize,
+    scratch: &mut [f32],
+    source: Source,
+) -> bool {
+    let Task { slots, y, earlier, second, errors, first, .. } = task;
+    let (earlier, first) = (*earlier, *first);
+    dispatch(Pass::<APART> {
+        slots,
+        y,
+        earlier,
+        second,
+        errors,
+        first,
+        lins,
+        noise,
+        accept,
+        chunk,
+        scratch,
+        source,
+    })
 }
 
 /// Operations an element costs, roughly.

@@ -99,9 +99,7 @@ impl Resolved {
         r.operands[0] = Operand::Noise;
         r
     }
-}
 
-impl Resolved {
     pub(super) fn noisy(n: &Noisy) -> Resolved {
         let [a, b, c, d] = n.weights;
         let mut r = Resolved { noisy: true, dst: Operand::Slot(n.dst), count: 3, ..Default::default() };
@@ -112,9 +110,7 @@ impl Resolved {
         }
         r
     }
-}
 
-impl Resolved {
     /// Says of every operation of a pass from one state to another which way its result goes, and whether it is
     /// looked at.
     pub(super) fn part(lins: &mut [Resolved], looks: bool, past: bool) {

@@ -62,8 +62,8 @@ pub(super) struct Task<'a, const S: usize> {
 }
 
 impl<const S: usize> Task<'_, S> {
-    /// The outputs that none of the operations shows, and how many.
-    pub fn unread(&self, lins: &[Resolved], looks: bool) -> ([Operand; 2 + MAX_EARLIER], usize) {
+    /// The outputs to look at that none of the operations shows.
+    pub fn unread(&self, lins: &[Resolved], looks: bool) -> [Option<Operand>; 2 + MAX_EARLIER] {
         let [a, b] = self.earlier;
         let outputs = [
             (Operand::Model, self.y),
@@ -71,14 +71,10 @@ impl<const S: usize> Task<'_, S> {
             (Operand::Earlier(0), a),
             (Operand::Earlier(1), b),
         ];
-        let (mut unread, mut count) = ([Operand::Model; 2 + MAX_EARLIER], 0);
-        for (output, memory) in outputs {
-            if looks && !memory.is_empty() && !lins.iter().any(|lin| lin.shows(output)) {
-                unread[count] = output;
-                count += 1;
-            }
-        }
-        (unread, count)
+        outputs.map(|(output, memory)| {
+            let unread = looks && !memory.is_empty() && !lins.iter().any(|lin| lin.shows(output));
+            unread.then_some(output)
+        })
     }
 }
 

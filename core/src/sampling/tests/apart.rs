@@ -1,6 +1,6 @@
 //! The next state written elsewhere is the one written in place, bit for bit.
 
-use super::together::{guidances, output, request};
+use super::together::{guidances, output, plans_with, request};
 use super::*;
 use crate::Error;
 use crate::threads::set_num_threads;
@@ -93,27 +93,10 @@ fn every_solver_and_guidance_has_the_same_bits() {
     let (mut plans, mut swapped) = (0, 0);
     let ways = guidances().into_iter().map(|o| (o, true));
     let ways = ways.chain([(PlanOptions::default(), false), (guidances()[0].clone(), false)]);
-    let ways: Vec<_> = ways.collect();
-    for &process in Process::ALL {
-        for &solver in Solver::ALL.iter().filter(|&&solver| fits(solver, process)) {
-            for (guidance, together) in &ways {
-                for (clip, inpaint) in [(None, false), (Some(1.5), true)] {
-                    let given = base(process);
-                    let options = PlanOptions {
-                        solver,
-                        steps: 5,
-                        clip,
-                        inpaint,
-                        process,
-                        prediction: given.prediction,
-                        spacing: given.spacing,
-                        ..guidance.clone()
-                    };
-                    let Ok(plan) = Plan::compile(&options) else { continue };
-                    plans += 1;
-                    swapped += compare(&plan, &[5, 6, 7], 7, *together, &format!("{options:?}"));
-                }
-            }
+    for (guidance, together) in ways {
+        for (plan, context) in plans_with(&guidance, 5) {
+            plans += 1;
+            swapped += compare(&plan, &[5, 6, 7], 7, together, &context);
         }
     }
     println!("{plans} plans, {swapped} steps from one state to another");

@@ -23,6 +23,23 @@ pub(super) fn request(plan: &Plan, run: &Run) -> Option<Request> {
     }
 }
 
+/// The plans of every solver and process with these options of guidance, plain, and clipped with a part that is known;
+/// each with its options as text.
+pub(super) fn plans_with(guidance: &PlanOptions, steps: usize) -> impl Iterator<Item = (Plan, String)> {
+    let solvers = |&process: &Process| Solver::ALL.iter().map(move |&solver| (process, solver));
+    let edits = [(None, false), (Some(1.5), true)];
+    let all = Process::ALL.iter().flat_map(solvers).flat_map(move |which| edits.map(|edit| (which, edit)));
+    all.filter(|((process, solver), _)| fits(*solver, *process)).filter_map(
+        move |((process, solver), (clip, inpaint))| {
+            let PlanOptions { prediction, spacing, .. } = base(process);
+            let guidance = guidance.clone();
+            let options =
+                PlanOptions { solver, steps, clip, inpaint, process, prediction, spacing, ..guidance };
+            Some((Plan::compile(&options).ok()?, format!("{options:?}")))
+        },
+    )
+}
+
 pub(super) fn guidances() -> Vec<PlanOptions> {
     let guided = |guidance_mode| PlanOptions { guidance: 3.0, guidance_mode, ..Default::default() };
     let cfg = || guided(Guidance::Cfg);
@@ -75,26 +92,10 @@ fn compare(plan: &Plan, context: &str) -> usize {
 #[test]
 fn every_solver_and_guidance_has_the_same_bits() {
     let (mut plans, mut more) = (0, 0);
-    for &process in Process::ALL {
-        for &solver in Solver::ALL {
-            for guidance in guidances().into_iter().filter(|_| fits(solver, process)) {
-                for (clip, inpaint) in [(None, false), (Some(1.5), true)] {
-                    let given = base(process);
-                    let options = PlanOptions {
-                        solver,
-                        steps: 6,
-                        clip,
-                        inpaint,
-                        process,
-                        prediction: given.prediction,
-                        spacing: given.spacing,
-                        ..guidance.clone()
-                    };
-                    let Ok(plan) = Plan::compile(&options) else { continue };
-                    plans += 1;
-                    more += compare(&plan, &format!("{options:?}"));
-                }
-            }
+    for guidance in guidances() {
+        for (plan, context) in plans_with(&guidance, 6) {
+            plans += 1;
+            more += compare(&plan, &context);
         }
     }
     println!("{plans} plans, {more} outputs beside others");

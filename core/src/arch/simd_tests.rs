@@ -1,0 +1,177 @@
+//! The leaves of every instruction set against plain loops.
+
+use super::{Kernel, Simd, available_levels, dispatch_at};
+
+/// Every 16-bit pattern, widened.
+struct Widen {
+    half: bool,
+}
+
+impl Kernel for Widen {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Vec<f32> {
+        let mut out = vec![0.0; 1 << 16];
+        for (i, to) in out.chunks_exact_mut(S::LANES).enumerate() {
+            let mut from = [0u16; 16];
+            for (j, x) in from[..S::LANES].iter_mut().enumerate() {
+                *x = (i * S::LANES + j) as u16;
+            }
+            s.store(if self.half { s.load_f16(&from) } else { s.load_bf16(&from) }, to);
+        }
+        out
+    }
+}
+
+#[test]
+fn every_sixteen_bit_number_widens_exactly() {
+    for level in available_levels() {
+        for half in [false, true] {
+            for (i, x) in (0..=u16::MAX).zip(dispatch_at(level, Widen { half })) {
+                let want = match half {
+                    true => half::f16::from_bits(i).to_f32(),
+                    false => half::bf16::from_bits(i).to_f32(),
+                };
+                assert!(x.to_bits() == want.to_bits() || x.is_nan() && want.is_nan(), "{level:?} {i:#x}");
+            }
+        }
+    }
+}
+
+/// The operations that move lanes, each against plain indexing.
+struct Moves;
+
+impl Kernel for Moves {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let n = S::LANES;
+        let get = |x: S::F| {
+            let mut to = [0.0; 16];
+            s.store(x, &mut to);
+            to
+        };
+        let mut rows = [s.splat(0.0); 16];
+        for (i, row) in rows[..n].iter_mut().enumerate() {
+            let from: [f32; 16] = std::array::from_fn(|j| (100 * i + j) as f32);
+            *row = s.load(&from);
+        }
+        for (j, &row) in s.transpose(rows)[..n].iter().enumerate() {
+            for (i, &x) in get(row)[..n].iter().enumerate() {
+                assert_eq!(x, (100 * i + j) as f32);
+            }
+        }
+        let twos: [f32; 32] = std::array::from_fn(|i| i as f32);
+        let [even, odd] = s.load_twos(&twos);
+        for i in 0..n {
+            assert_eq!((get(even)[i], get(odd)[i]), (2.0 * i as f32, 2.0 * i as f32 + 1.0));
+        }
+        let mut back = [-1.0; 32];
+        s.store_twos([even, odd], &mut back);
+        assert_eq!(back[..2 * n], twos[..2 * n]);
+        assert!(back[2 * n..].iter().all(|x| *x == -1.0));
+        let words: [u16; 32] = std::array::from_fn(|i| (i * 40_961) as u16);
+        for (i, x) in get(s.bits_to_f32(s.load_pairs(&words)))[..n].iter().enumerate() {
+            assert_eq!(x.to_bits(), u32::from(words[2 * i]) | u32::from(words[2 * i + 1]) << 16);
+        }
+        for start in (0..256).step_by(64) {
+            let bytes: [i8; 64] = std::array::from_fn(|i| (start + i) as u8 as i8);
+            for (i, x) in get(s.bits_to_f32(s.load_quads(&bytes)))[..n].iter().enumerate() {
+                assert_eq!(x.to_bits().to_le_bytes().map(|b| b as i8), bytes[4 * i..4 * i + 4]);
+            }
+            for (i, x) in get(s.load_i8(&bytes))[..n].iter().enumerate() {
+                assert_eq!(*x, f32::from(bytes[i]));
+            }
+        }
+        for len in 0..n {
+            let zero = |x: [f32; 16]| x[len..n].iter().all(|x| x.to_bits() == 0);
+            for partial in [
+                (get(s.load_bf16_partial(&words[..len])), get(s.load_bf16(&words))),
+                (get(s.load_f16_partial(&words[..len])), get(s.load_f16(&words))),
+                (get(s.load_i8_partial(&[-3; 64][..len])), [-3.0; 16]),
+                (get(s.load_partial(&[7.5; 64][..len], 0.0)), [7.5; 16]),
+            ] {
+                let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&partial.0[..len]), bits(&partial.1[..len]));
+                assert!(zero(partial.0));
+            }
+            assert_eq!(get(s.load_partial(&[7.5; 64][..len], 2.5))[n - 1], 2.5);
+        }
+        for len in 0..4 * n {
+            let whole: [i8; 64] = std::array::from_fn(|i| if i < len { 90 - i as i8 } else { 0 });
+            let want = get(s.bits_to_f32(s.load_quads(&whole)));
+            let got = get(s.bits_to_f32(s.load_quads_partial(&whole[..len])));
+            assert_eq!(got.map(f32::to_bits), want.map(f32::to_bits));
+        }
+        for len in 0..2 * n {
+            let whole: [u16; 32] = std::array::from_fn(|i| if i < len { words[i] } else { 0 });
+            let want = get(s.bits_to_f32(s.load_pairs(&whole)));
+            let got = get(s.bits_to_f32(s.load_pairs_partial(&whole[..len])));
+            assert_eq!(got.map(f32::to_bits), want.map(f32::to_bits));
+        }
+        // Numbers that round up, down and to even, subnormal ones, and some that are none.
+        let edges = [1.003_906_3, 1.011_718_8, -1e-41, 3e-8, 65_519.9, 3e38, f32::NAN, f32::NEG_INFINITY];
+        let numbers: [f32; 32] = std::array::from_fn(|i| edges[i % 8] * (1.0 + (i / 8) as f32));
+        let both = [s.load(&numbers), s.load(&numbers[n..])];
+        let packed = |pairs: S::I, one: fn(f32) -> u16| {
+            /// At the beginning of a line.
+            #[repr(align(64))]
+            struct Line([u16; 64]);
+            let mut words = [7u16; 34];
+            s.store_pairs(pairs, &mut words[1..]);
+            for at in [0, 1] {
+                let mut streamed = Line([7; 64]);
+                s.stream_pairs(pairs, &mut streamed.0[at..]);
+                s.settle();
+                assert_eq!(words[1..][..2 * n], streamed.0[at..][..2 * n]);
+                assert!(streamed.0[..at].iter().chain(&streamed.0[at + 2 * n..]).all(|x| *x == 7));
+            }
+            assert!(words[0] == 7 && words[2 * n + 1..].iter().all(|x| *x == 7));
+            for (x, &w) in numbers[..2 * n].iter().zip(&words[1..]) {
+                assert!(one(*x) == w, "{x} {w:#x}");
+            }
+        };
+        packed(s.pack_bf16(both), |x| half::bf16::from_f32(x).to_bits());
+        packed(s.pack_f16(both), |x| half::f16::from_f32(x).to_bits());
+        for len in 0..=n {
+            let (mut b, mut h) = ([7u16; 17], [7u16; 17]);
+            s.store_bf16_partial(both[0], &mut b[..len]);
+            s.store_f16_partial(both[0], &mut h[..len]);
+            for i in 0..17 {
+                let (x, inside) = (numbers[i], i < len);
+                assert_eq!(b[i], if inside { half::bf16::from_f32(x).to_bits() } else { 7 });
+                assert_eq!(h[i], if inside { half::f16::from_f32(x).to_bits() } else { 7 });
+            }
+        }
+        #[repr(align(64))]
+        struct Lines([f32; 33]);
+        for at in 0..2 {
+            let mut lines = Lines([7.0; 33]);
+            s.stream(both[1], &mut lines.0[at..]);
+            s.settle();
+            assert_eq!(
+                lines.0[at..at + n].iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+                numbers[n..2 * n].iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+            );
+            assert!(lines.0[at + n..].iter().all(|x| *x == 7.0));
+        }
+        for power in -150..=128 {
+            for x in [1.0f32, 0.71, 1.42, 1.000_000_1] {
+                let exact = f64::from(x) * libm::exp2(f64::from(power));
+                assert_eq!(get(s.scale(s.splat(x), s.splat(power as f32)))[0], exact as f32, "{x} {power}");
+            }
+        }
+        assert!(get(s.scale(s.splat(f32::NAN), s.splat(f32::NAN)))[0].is_nan());
+        s.prefetch::<f32>(&[]);
+        s.prefetch_later_at(1);
+    }
+}
+
+#[test]
+fn lanes_move_where_they_should() {
+    for level in available_levels() {
+        dispatch_at(level, Moves);
+    }
+}
