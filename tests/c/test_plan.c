@@ -258,7 +258,7 @@ static void large_driver(int32_t solver)
     size_t floats, size;
     OK(dgm_plan_state_len(plan, 1, LARGE, &floats));
     OK(dgm_plan_run_size(plan, 1, &size));
-    float *whole = malloc(2 * floats * sizeof *whole), *part = whole + floats, *out = malloc(LARGE * sizeof *out);
+    float *whole = (float *)malloc(2 * floats * sizeof *whole), *part = whole + floats, *out = (float *)malloc(LARGE * sizeof *out);
     CHECK(whole && out);
     for (uint64_t stop = 0; stop < 10; stop += 3) {
         OK(dgm_run_start(plan, seeds, 1, LARGE, NULL, run, size, whole, floats));
