@@ -11,7 +11,7 @@ const RUST_FOLDERS: [&str; 5] = ["core", "capi", "elixir/native", "xtask/src", "
 
 pub(crate) fn run(root: &Path) -> Result<()> {
     type Check = fn(&Path) -> Result<()>;
-    let checks: [(&str, Check); 9] = [
+    let checks: [(&str, Check); 10] = [
         ("dgm.h, the Julia bindings and docs/SAMPLERS.md are what the source says", |root| {
             crate::generated(root, true)
         }),
@@ -21,6 +21,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         ("NUMERICS.md defines every listed kernel and this version", numerics),
         ("the C names in the documents exist", names_exist),
         ("the workspaces beside this one lock the engine's crates", lock_files_agree),
+        ("the NIF and the whole workspace share one build of the engine", one_build),
         ("the gallery is the same from every language", crate::gallery::agrees),
         ("the programs of the README and the guides run", readme::run_blocks),
     ];
@@ -153,6 +154,23 @@ fn lock_files_agree(root: &Path) -> Result<()> {
         }
     }
     if stale.is_empty() { Ok(()) } else { Err(stale.join(", ").into()) }
+}
+
+/// What `cargo build -p dgm_nif` builds, as mix does, is a part of what `cargo build` builds: no crate has fewer
+/// features, so the engine is not compiled twice.
+fn one_build(root: &Path) -> Result<()> {
+    let crates = |of: &[&str]| -> Result<Vec<String>> {
+        let args = ["tree", "--offline", "--edges", "normal", "--prefix", "none", "--format", "{p} [{f}]"];
+        let output = crate::cargo().args(args).args(of).current_dir(root).output()?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).lines().map(|l| l.replace(" (*)", "")).collect())
+    };
+    let all = crates(&[])?;
+    let twice: Vec<String> =
+        crates(&["--package", "dgm_nif"])?.into_iter().filter(|c| !all.contains(c)).collect();
+    if twice.is_empty() { Ok(()) } else { Err(format!("with other features: {}", twice.join(", ")).into()) }
 }
 
 /// Every `dgm_...` name in a Markdown file of `docs` or the root is one of `dgm.h`.

@@ -11,9 +11,8 @@ pub(crate) const DOORS: [&str; 4] = ["rust", "c", "julia", "elixir"];
 pub(crate) fn program(root: &Path, door: &str, example: &str) -> Result<Command> {
     Ok(match door {
         "rust" => {
-            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
             let build = ["build", "-q", "--release", "--example", example];
-            if !Command::new(cargo).args(build).current_dir(root).status()?.success() {
+            if !crate::cargo().args(build).current_dir(root).status()?.success() {
                 return Err("the Rust example does not build".into());
             }
             Command::new(root.join("target/release/examples").join(example))

@@ -13,7 +13,7 @@ mod render;
 mod samplers;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 /// Every task reports its failure as one readable message.
 type Result<T> = std::result::Result<T, Failure>;
@@ -35,6 +35,11 @@ impl<E: std::fmt::Display> From<E> for Failure {
 fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// The cargo that runs this, or else the one on PATH.
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 /// The header, the Julia bindings that are made from it, and the catalogue of the samplers.

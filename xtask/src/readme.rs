@@ -121,8 +121,7 @@ fn rust(root: &Path, folder: &Path, block: &Block) -> Result<Command> {
     fs::write(krate.join("Cargo.toml"), manifest)?;
     // The same versions as the checkout, and no look at the registry for newer ones.
     fs::copy(root.join("Cargo.lock"), krate.join("Cargo.lock"))?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = crate::cargo();
     command.args(["run", "-q", "--release", "--manifest-path"]).arg(krate.join("Cargo.toml"));
     command.arg("--target-dir").arg(folder.join("target"));
     Ok(command)
