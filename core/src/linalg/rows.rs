@@ -101,37 +101,6 @@ pub(crate) fn widen<S: Simd>(s: S, row: Row, to: &mut [f32]) {
     }
 }
 
-/// Rounds `from` to a row of its length.
-#[inline(always)]
-pub(crate) fn narrow<S: Simd>(s: S, from: &[f32], row: RowMut) {
-    match row {
-        RowMut::F32(row) => row.copy_from_slice(from),
-        RowMut::F16(row) => narrow_row::<S, false>(s, from, row),
-        RowMut::Bf16(row) => narrow_row::<S, true>(s, from, row),
-    }
-}
-
-#[inline(always)]
-fn narrow_row<S: Simd, const BF16: bool>(s: S, from: &[f32], row: &mut [u16]) {
-    let mut d = 0;
-    while d < row.len() {
-        let x = s.load_partial(&from[d..], 0.0);
-        let mut rest = [0u16; 16];
-        let full = d + S::LANES <= row.len();
-        let to = if full { &mut row[d..] } else { &mut rest[..] };
-        if BF16 {
-            s.store_bf16(x, to)
-        } else {
-            s.store_f16(x, to)
-        }
-        if !full {
-            let count = row.len() - d;
-            row[d..].copy_from_slice(&rest[..count]);
-        }
-        d += S::LANES;
-    }
-}
-
 #[inline(always)]
 fn widen_row<S: Simd, const BF16: bool>(s: S, row: &[u16], to: &mut [f32]) {
     let mut d = 0;

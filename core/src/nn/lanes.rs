@@ -53,6 +53,18 @@ pub(crate) trait Lanes<const N: usize>: Copy + Send + Sync {
     fn eval<S: Simd>(self, s: S, x: [S::F; N]) -> S::F;
 }
 
+/// The number itself.
+#[derive(Clone, Copy)]
+pub(super) struct Same;
+
+impl Lanes<1> for Same {
+    const COST: u64 = 1;
+    #[inline(always)]
+    fn eval<S: Simd>(self, _: S, [x]: [S::F; 1]) -> S::F {
+        x
+    }
+}
+
 /// Every element of `out` becomes what `op` gives: two vectors at a time, so that 16-bit numbers fill one where they
 /// are written, and parts of a vector at the ends.
 #[inline(always)]
@@ -105,6 +117,16 @@ pub(super) fn ask<S: Simd>(s: S, row: Row) {
     };
     for line in (address..address + size).step_by(64) {
         s.prefetch_later_at(line);
+    }
+}
+
+/// A vector of elements from `at` on.
+#[inline(always)]
+pub(super) fn one<S: Simd>(s: S, row: Row, at: usize) -> S::F {
+    match row {
+        Row::F32(x) => s.load(&x[at..]),
+        Row::F16(x) => s.load_f16(&x[at..]),
+        Row::Bf16(x) => s.load_bf16(&x[at..]),
     }
 }
 

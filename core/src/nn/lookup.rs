@@ -2,7 +2,7 @@
 
 use ndarray::{Ix2, Ix4};
 
-use super::lanes::{Lanes, Operand, Target, ask, fill};
+use super::lanes::{Operand, Same, Target, ask, fill};
 use super::rows::{PART, SHORT, goes_past, task_size};
 use super::stored::{Rows, RowsMut};
 use crate::arch::{Kernel, Simd, dispatch};
@@ -66,18 +66,6 @@ struct Copy<'r, 'a, 'o> {
     indices: &'r [i64],
     out: FloatsMut<'o, Ix4>,
     past: bool,
-}
-
-/// The number itself.
-#[derive(Clone, Copy)]
-struct Same;
-
-impl Lanes<1> for Same {
-    const COST: u64 = 1;
-    #[inline(always)]
-    fn eval<S: Simd>(self, _: S, [x]: [S::F; 1]) -> S::F {
-        x
-    }
 }
 
 impl Kernel for Copy<'_, '_, '_> {

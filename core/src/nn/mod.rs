@@ -17,6 +17,8 @@ mod new_tests;
 mod norm;
 mod patch;
 mod rope;
+#[cfg(test)]
+mod rope_tests;
 pub(crate) mod rows;
 mod softmax;
 #[cfg(test)]

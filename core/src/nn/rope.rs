@@ -1,12 +1,14 @@
 //! Rotary position embedding (J. Su et al., arXiv:2104.09864).
 
-use ndarray::{ArrayView2, ArrayViewMut2, Axis, Ix4, s};
+use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis, Ix4, s};
 
+use super::lanes::{Operand, Same, Target, ask, fill, one, two};
+use super::rows::{goes_past, task_size};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
 use crate::linalg::check_strides;
-use crate::linalg::rows::{narrow, widen};
-use crate::tensor::{Element, Floats, FloatsMut, each};
+use crate::linalg::rows::widen;
+use crate::tensor::{Element, Floats, FloatsMut, Row, each};
 use crate::threads;
 
 /// Cosines and sines by position, and which numbers are a pair.
@@ -37,61 +39,80 @@ impl Rope<'_> {
         Ok(())
     }
 
-    /// Turns a row that stands at `position`.
-    pub(crate) fn turn(&self, row: &mut [f32], position: usize) {
-        dispatch(Turn { tables: self, row, position });
-    }
-
-    /// Pairs that lie in whole vectors; returns how many pairs that was.
-    #[inline(always)]
-    fn turn_vectors<S: Simd>(&self, s: S, row: &mut [f32], position: usize) -> usize {
-        let (cos, sin) = (self.cos.row(position), self.sin.row(position));
-        let (Some(cos), Some(sin)) = (cos.as_slice(), sin.as_slice()) else { return 0 };
-        let half = cos.len();
-        let mut i = 0;
-        if self.interleaved {
-            while i + S::LANES <= half {
-                let both = turned(s, s.load_twos(&row[2 * i..]), &cos[i..], &sin[i..]);
-                s.store_twos(both, &mut row[2 * i..]);
-                i += S::LANES;
-            }
-        } else {
-            let (low, high) = row.split_at_mut(half);
-            while i + S::LANES <= half {
-                let [a, b] = turned(s, [s.load(&low[i..]), s.load(&high[i..])], &cos[i..], &sin[i..]);
-                s.store(a, &mut low[i..]);
-                s.store(b, &mut high[i..]);
-                i += S::LANES;
-            }
-        }
-        i
+    /// Turns the row `from`, which stands at `position`, into `to`.
+    pub(crate) fn turn(&self, from: &[f32], to: &mut [f32], position: usize) {
+        dispatch(Turn { tables: self, from, to, position });
     }
 
     #[inline(always)]
-    fn turn_row<S: Simd>(&self, s: S, row: &mut [f32], position: usize) {
-        let done = self.turn_vectors(s, row, position);
+    fn turn_row<S: Simd>(&self, s: S, from: Row, to: &mut [f32], position: usize) {
         let half = self.cos.ncols();
+        let (cos, sin) = (self.cos.row(position), self.sin.row(position));
+        if let (Some(cos), Some(sin), true) = (cos.as_slice(), sin.as_slice(), half >= S::LANES) {
+            self.turn_vectors(s, from, to, cos, sin);
+            return widen(s, from.slice(2 * half, to.len() - 2 * half), &mut to[2 * half..]);
+        }
+        widen(s, from, to);
         let (step, apart) = if self.interleaved { (2, 1) } else { (1, half) };
-        for i in done..half {
-            let (cos, sin) = (self.cos[[position, i]], self.sin[[position, i]]);
-            let (a, b) = (row[step * i], row[step * i + apart]);
-            row[step * i] = a * cos - b * sin;
-            row[step * i + apart] = b * cos + a * sin;
+        for (i, (cos, sin)) in cos.iter().zip(sin).enumerate() {
+            let (a, b) = (to[step * i], to[step * i + apart]);
+            to[step * i] = a * cos - b * sin;
+            to[step * i + apart] = b * cos + a * sin;
+        }
+    }
+
+    /// At least a vector of pairs. The last one reaches back over pairs that were turned before.
+    #[inline(always)]
+    fn turn_vectors<S: Simd>(&self, s: S, from: Row, to: &mut [f32], cos: &[f32], sin: &[f32]) {
+        let half = cos.len();
+        let (from, sin, to) = (from.slice(0, 2 * half), &sin[..half], &mut to[..2 * half]);
+        let mut next = 0;
+        while next < half {
+            let i = next.min(half - S::LANES);
+            let (cos, sin) = (s.load(&cos[i..]), s.load(&sin[i..]));
+            if self.interleaved {
+                s.store_twos(turned(s, twos(s, from, 2 * i), cos, sin), &mut to[2 * i..]);
+            } else {
+                let [a, b] = turned(s, [one(s, from, i), one(s, from, half + i)], cos, sin);
+                s.store(a, &mut to[i..]);
+                s.store(b, &mut to[half + i..]);
+            }
+            next = i + S::LANES;
         }
     }
 }
 
 /// Pairs turned: every product and every sum rounded.
 #[inline(always)]
-fn turned<S: Simd>(s: S, [a, b]: [S::F; 2], cos: &[f32], sin: &[f32]) -> [S::F; 2] {
-    let (cos, sin) = (s.load(cos), s.load(sin));
+fn turned<S: Simd>(s: S, [a, b]: [S::F; 2], cos: S::F, sin: S::F) -> [S::F; 2] {
     [s.sub(s.mul(a, cos), s.mul(b, sin)), s.add(s.mul(b, cos), s.mul(a, sin))]
+}
+
+/// A vector of elements `at`, `at + 2`, ... and one of those between.
+#[inline(always)]
+fn twos<S: Simd>(s: S, row: Row, at: usize) -> [S::F; 2] {
+    match row {
+        Row::F32(x) => s.load_twos(&x[at..]),
+        Row::F16(_) => {
+            let mut lanes = [0.0; 32];
+            let [a, b] = two(s, row, at);
+            s.store(a, &mut lanes);
+            s.store(b, &mut lanes[S::LANES..]);
+            s.load_twos(&lanes)
+        }
+        Row::Bf16(x) => {
+            let pairs = s.load_pairs(&x[at..]);
+            let odd = s.iand(pairs, s.isplat(0xffff_0000u32 as i32));
+            [s.ishl::<16>(pairs), odd].map(|bits| s.bits_to_f32(bits))
+        }
+    }
 }
 
 /// One row.
 struct Turn<'a, 'b> {
     tables: &'b Rope<'a>,
-    row: &'b mut [f32],
+    from: &'b [f32],
+    to: &'b mut [f32],
     position: usize,
 }
 
@@ -100,35 +121,75 @@ impl Kernel for Turn<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        self.tables.turn_row(s, self.row, self.position);
+        self.tables.turn_row(s, Row::F32(self.from), self.to, self.position);
     }
 }
 
-/// The tokens of a head, from position `first` on.
-struct Head<'a, 'b, 'x, 'y, X, Y> {
+/// Numbers that are turned before they are rounded to the type of the output: they stay in the first cache, with the
+/// tables.
+const ROOM: usize = 1024;
+
+/// Tokens between the one that is turned and the one that is asked for, where memory is waited for.
+const AHEAD: usize = 16;
+
+/// Some tokens of all heads, from position `first` on, which share the rows of the tables.
+struct Tokens<'a, 'b, 'x, 'y, X, Y> {
     tables: &'b Rope<'a>,
     first: usize,
-    x: ArrayView2<'x, X>,
-    out: ArrayViewMut2<'y, Y>,
-    row: &'b mut [f32],
+    x: ArrayView3<'x, X>,
+    out: ArrayViewMut3<'y, Y>,
+    past: bool,
+    room: &'b mut [f32],
 }
 
-impl<X: Element, Y: Element> Kernel for Head<'_, '_, '_, '_, X, Y> {
+impl<X: Element, Y: Element> Kernel for Tokens<'_, '_, '_, '_, X, Y> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Head { tables, first, x, mut out, row } = self;
-        for (i, (from, mut to)) in x.outer_iter().zip(out.outer_iter_mut()).enumerate() {
-            match from.as_slice() {
-                Some(from) => widen(s, X::row(from), row),
-                None => row.iter_mut().zip(from).for_each(|(to, x)| *to = x.to_f32()),
+        let Tokens { tables, first, x, mut out, past, room } = self;
+        let (heads, tokens, dim) = x.dim();
+        let (apart, room) = room.split_at_mut(dim);
+        let run = room.len() / dim;
+        for (h, mut out) in out.outer_iter_mut().enumerate() {
+            let (x, next) = (x.index_axis(Axis(0), h), x.index_axis(Axis(0), (h + 1).min(heads - 1)));
+            let mut token = 0;
+            while token < tokens {
+                let count = run.min(tokens - token);
+                let turned = &mut room[..count * dim];
+                for (i, to) in turned.chunks_exact_mut(dim).enumerate() {
+                    if past {
+                        let ahead = token + i + AHEAD;
+                        let row = if ahead < tokens {
+                            x.row(ahead)
+                        } else {
+                            next.row((ahead - tokens).min(tokens - 1))
+                        };
+                        ask(s, X::row(row.as_slice().unwrap_or_default()));
+                    }
+                    let from = x.row(token + i);
+                    let from = match from.as_slice() {
+                        Some(from) => X::row(from),
+                        None => {
+                            apart.iter_mut().zip(from).for_each(|(to, x)| *to = x.to_f32());
+                            Row::F32(apart)
+                        }
+                    };
+                    tables.turn_row(s, from, to, first + token + i);
+                }
+                let mut rows = out.slice_mut(s![token..token + count, ..]);
+                match rows.as_slice_mut() {
+                    Some(to) => {
+                        let mut to = Target { row: Y::row_mut(to), past };
+                        fill(s, Same, [Operand::Row(Row::F32(turned))], &mut to);
+                    }
+                    None => rows.iter_mut().zip(&*turned).for_each(|(to, x)| *to = Y::from_f32(*x)),
+                }
+                token += count;
             }
-            tables.turn_row(s, row, first + i);
-            match to.as_slice_mut() {
-                Some(to) => narrow(s, row, Y::row_mut(to)),
-                None => to.iter_mut().zip(&*row).for_each(|(to, x)| *to = Y::from_f32(*x)),
-            }
+        }
+        if past {
+            s.settle();
         }
     }
 }
@@ -292,18 +353,27 @@ pub fn rope<'a>(
     out: impl Into<FloatsMut<'a, Ix4>>,
 ) -> Result<()> {
     let (x, mut out) = (x.into(), out.into());
-    let [batch, _, tokens, dim] = *x.shape() else { unreachable!("four axes") };
+    let [batch, heads, tokens, dim] = *x.shape() else { unreachable!("four axes") };
     check_shape("first", &[first.len()], &[batch])?;
     check_shape("out", out.shape(), x.shape())?;
     check_strides("x", x.shape(), x.strides(), false)?;
     check_strides("out", out.shape(), out.strides(), true)?;
     let positions = first.iter().copied().max().unwrap_or(0).saturating_add(tokens);
     tables.check(dim, if tokens == 0 { 0 } else { positions })?;
+    if x.shape().contains(&0) {
+        return Ok(());
+    }
+    let past = goes_past(&out);
+    let part = task_size(past).div_ceil(heads * dim);
     let work = 8 * x.shape()[1..].iter().product::<usize>() as u64;
     each!(Floats, &x, x => each!(FloatsMut, &mut out, out => {
         for ((x, mut out), &first) in x.outer_iter().zip(out.outer_iter_mut()).zip(first) {
-            threads::for_each(x.outer_iter().zip(out.outer_iter_mut()), work, |(x, out)| {
-                threads::with_scratch(dim, |row| dispatch(Head { tables, first, x, out, row }));
+            let parts = x.axis_chunks_iter(Axis(1), part).zip(out.axis_chunks_iter_mut(Axis(1), part));
+            threads::for_each(parts.enumerate(), work, |(i, (x, out))| {
+                let first = first + i * part;
+                threads::with_scratch(dim + ROOM.max(dim), |room| {
+                    dispatch(Tokens { tables, first, x, out, past, room });
+                });
             });
         }
     }));

@@ -440,6 +440,8 @@ pub const KERNELS: &[Kernel] = &[
         cases: &[
             case("halves", "B=2 H=3 L=5 D=10 P=9 R=4", "interleaved=0 first=3,4"),
             case("pairs", "B=1 H=2 L=7 D=8 P=7 R=4", "interleaved=1 first=0"),
+            case("wide_halves", "B=2 H=2 L=5 D=80 P=9 R=36", "interleaved=0 first=3,4"),
+            case("wide_pairs", "B=1 H=2 L=7 D=72 P=7 R=36", "interleaved=1 first=0"),
         ],
         bound: 1e-6,
         oracle: oracle::rope,

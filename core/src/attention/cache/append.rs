@@ -90,7 +90,8 @@ pub(crate) fn write(
     rope: Option<&Rope>,
 ) {
     let heads = k.shape()[1];
-    threads::with_scratch(sizes.dim.max(sizes.value_dim), |row| {
+    threads::with_scratch(sizes.dim.max(sizes.value_dim) + sizes.dim, |room| {
+        let (turned, row) = room.split_at_mut(sizes.dim);
         for (b, &end) in after.iter().enumerate() {
             let start = cache.lengths[b];
             for token in start..end {
@@ -102,8 +103,10 @@ pub(crate) fn write(
                 for h in 0..heads {
                     let row_k = &mut row[..sizes.dim];
                     each!(Floats, k, x => widen(x.slice(s![b, h, i, ..]), row_k));
+                    let mut row_k = &*row_k;
                     if let Some(rope) = rope {
-                        rope.turn(row_k, token);
+                        rope.turn(row_k, turned, token);
+                        row_k = turned;
                     }
                     store(row_k, &mut cache.k, &mut cache.k_scale, [page, head + h, at]);
                     let row_v = &mut row[..sizes.value_dim];
