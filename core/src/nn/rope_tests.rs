@@ -2,30 +2,15 @@
 
 use ndarray::{Array2, Array4, ArrayView4, ArrayViewMut4, Ix4, s};
 
-use super::tests::{noise, noise2};
+use super::tests::{at_every_level, noise, noise2};
 use super::*;
-use crate::arch::{available_levels, level, set_level};
 use crate::tensor::{Element, Floats, FloatsMut, bf16, f16};
-use crate::threads::set_num_threads;
 
 /// Head sizes and pairs that are turned: none, fewer than a vector, some vectors, and a part of one more.
 const WIDTHS: [(usize, usize); 6] = [(3, 0), (10, 4), (32, 16), (80, 36), (144, 72), (37, 18)];
 const BATCH: usize = 2;
 const HEADS: usize = 3;
 const TOKENS: usize = 21;
-
-/// At every level, on one thread and on three.
-fn everywhere(mut f: impl FnMut()) {
-    let best = level();
-    for l in available_levels() {
-        for threads in [1, 3] {
-            set_level(l).unwrap();
-            set_num_threads(threads).unwrap();
-            f();
-        }
-    }
-    set_level(best).unwrap();
-}
 
 /// The definition, a pair after the other.
 fn defined<X: Element>(x: &Array4<X>, first: [usize; BATCH], tables: &Rope) -> Array4<f32> {
@@ -71,13 +56,13 @@ where
         for ([cos, sin], interleaved) in [(close, false), (close, true), (apart, false), (apart, true)] {
             let tables = Rope { cos, sin, interleaved };
             let expected = defined(&x, first, &tables).mapv(Y::from_f32);
-            everywhere(|| {
+            at_every_level(|at| {
                 for x in layouts {
                     let same = |out: ArrayView4<Y>| {
                         let bits = |y: &Y| y.to_f32().to_bits();
                         assert!(
                             out.iter().map(bits).eq(expected.iter().map(bits)),
-                            "head size {dim}, {half} pairs, interleaved: {interleaved}"
+                            "{at}: head size {dim}, {half} pairs, interleaved: {interleaved}"
                         );
                     };
                     let mut out = Array4::from_elem((BATCH, HEADS, TOKENS, dim), Y::from_f32(7.0));
@@ -119,7 +104,7 @@ where
     for interleaved in [false, true] {
         let tables = Rope { cos: cos.view(), sin: sin.view(), interleaved };
         let mut few = Array4::from_elem((1, HEADS, 64, DIM), T::from_f32(0.0));
-        everywhere(|| {
+        at_every_level(|at| {
             let inner = &mut memory[1..=x.len()];
             let mut out = ArrayViewMut4::from_shape(shape, inner).unwrap();
             rope(x.view(), &[0], &tables, out.view_mut()).unwrap();
@@ -128,7 +113,10 @@ where
                 let mut few = few.slice_mut(s![.., .., ..range.len(), ..]);
                 rope(x.slice(s![.., .., range.clone(), ..]), &[first], &tables, few.view_mut()).unwrap();
                 let out = out.slice(s![.., .., range, ..]);
-                assert!(few.iter().zip(&out).all(|(a, b)| a.to_f32().to_bits() == b.to_f32().to_bits()));
+                assert!(
+                    few.iter().zip(&out).all(|(a, b)| a.to_f32().to_bits() == b.to_f32().to_bits()),
+                    "{at}"
+                );
             }
             assert!([memory[0], memory[x.len() + 1]].iter().all(|x| x.to_f32() == 7.0));
         });

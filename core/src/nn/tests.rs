@@ -31,17 +31,22 @@ pub(super) fn bits<D: ndarray::Dimension>(a: &ndarray::Array<f32, D>) -> Vec<u32
 pub(super) fn everywhere<D: ndarray::Dimension>(
     f: impl Fn() -> ndarray::Array<f32, D>,
 ) -> ndarray::Array<f32, D> {
-    let best = level();
     let expected = f();
+    at_every_level(|at| assert_eq!(bits(&f()), bits(&expected), "{at}"));
+    expected
+}
+
+/// Calls `f` at every level, on one thread and on three, with words for where it is.
+pub(super) fn at_every_level(mut f: impl FnMut(&str)) {
+    let best = level();
     for l in available_levels() {
         for threads in [1, 3] {
             set_level(l).unwrap();
             set_num_threads(threads).unwrap();
-            assert_eq!(bits(&f()), bits(&expected), "{l:?}, {threads} threads");
+            f(&format!("{l:?}, {threads} threads"));
         }
     }
     set_level(best).unwrap();
-    expected
 }
 
 /// The order of a row sum, in scalars.
