@@ -92,7 +92,7 @@ pub unsafe extern "C" fn dgm_flux_get_info(model: *const dgm_flux, info: *mut dg
             guidance: i64::from(c.guidance),
             packed_bytes: model.bytes() as u64,
         };
-        write_struct("info", info, answer)
+        write_struct("info", info, || answer)
     })
 }
 

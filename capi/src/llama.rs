@@ -91,7 +91,7 @@ pub unsafe extern "C" fn dgm_llama_get_info(model: *const dgm_llama, info: *mut 
             max_positions: c.max_positions as i64,
             packed_bytes: model.bytes() as u64,
         };
-        write_struct("info", info, answer)
+        write_struct("info", info, || answer)
     })
 }
 

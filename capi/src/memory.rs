@@ -8,6 +8,7 @@ use dgm_core::{Error, Result};
 /// Largest option struct accepted; anything above is an uninitialised `struct_size`.
 const MAX_STRUCT: usize = 4096;
 
+#[inline]
 fn check<T>(arg: &'static str, ptr: *const T, len: usize, expected: &'static str) -> Result<()> {
     if ptr.is_null() {
         return Err(Error::Null { arg, expected });
@@ -18,6 +19,7 @@ fn check<T>(arg: &'static str, ptr: *const T, len: usize, expected: &'static str
     span(arg, ptr, len).map(|_| ())
 }
 
+#[cold]
 pub(crate) fn misaligned(arg: &'static str, address: usize, align: usize) -> Error {
     Error::Stride {
         arg,
@@ -42,6 +44,7 @@ pub(crate) fn separate<T, U>(
 }
 
 /// The addresses of `len` elements.
+#[inline]
 fn span<T>(arg: &'static str, ptr: *const T, len: usize) -> Result<Span> {
     let bytes = len.checked_mul(size_of::<T>()).filter(|&b| b <= isize::MAX as usize);
     bytes
@@ -79,6 +82,7 @@ pub(crate) unsafe fn slice_mut<'a, T>(arg: &'static str, ptr: *mut T, len: usize
 ///
 /// # Safety
 /// A pointer that is not NULL must come from the matching constructor and not be freed yet.
+#[inline]
 pub(crate) unsafe fn handle<'a, T>(arg: &'static str, ptr: *const T) -> Result<&'a T> {
     check(arg, ptr, 1, "a handle")?;
     // SAFETY: not NULL, aligned; validity is the caller's promise.
@@ -177,18 +181,21 @@ pub(crate) unsafe fn write_text(
 pub(crate) unsafe trait Versioned: Copy {}
 
 /// Reads the `struct_size` of a caller's struct.
+#[inline]
 unsafe fn struct_size<T: Versioned>(arg: &'static str, ptr: *const T) -> Result<usize> {
     check(arg, ptr, 1, "an initialised struct")?;
     // SAFETY: not NULL, aligned; every versioned struct starts with its size.
     let size = unsafe { ptr.cast::<usize>().read() };
     if size < size_of::<usize>() || size > MAX_STRUCT || !size.is_multiple_of(align_of::<T>()) {
-        return Err(Error::argument(
-            arg,
-            format!("a struct with struct_size {size}"),
-            format!("struct_size = sizeof (here {})", size_of::<T>()),
-        ));
+        return Err(odd_size(arg, size, size_of::<T>()));
     }
     Ok(size)
+}
+
+#[cold]
+fn odd_size(arg: &'static str, size: usize, here: usize) -> Error {
+    let expected = format!("struct_size = sizeof (here {here})");
+    Error::argument(arg, format!("a struct with struct_size {size}"), expected)
 }
 
 /// Reads an option struct of any version: fields that an older caller does not have keep the
@@ -220,11 +227,15 @@ pub(crate) unsafe fn read_struct<T: Versioned>(arg: &'static str, ptr: *const T,
 /// # Safety
 /// A pointer that is not NULL must be valid for writing as many bytes as its `struct_size` says.
 #[inline(always)]
-pub(crate) unsafe fn write_struct<T: Versioned>(arg: &'static str, ptr: *mut T, value: T) -> Result<()> {
+pub(crate) unsafe fn write_struct<T: Versioned>(
+    arg: &'static str,
+    ptr: *mut T,
+    value: impl FnOnce() -> T,
+) -> Result<()> {
     // SAFETY: the caller's promise.
     let size = unsafe { struct_size(arg, ptr) }?;
     // SAFETY: as above.
-    unsafe { fill(ptr, size, &value) };
+    unsafe { fill(ptr, size, value) };
     Ok(())
 }
 
@@ -245,28 +256,36 @@ pub(crate) unsafe fn init_struct<T: Versioned>(
     // SAFETY: `size` bytes are writable by the caller's promise.
     unsafe {
         ptr.cast::<usize>().write(size);
-        fill(ptr, size, &default);
+        fill(ptr, size, || default);
     }
     Ok(())
 }
 
 /// Copies all but the first field; zeros what a newer caller has beyond.
 #[inline(always)]
-unsafe fn fill<T: Versioned>(ptr: *mut T, size: usize, value: &T) {
+unsafe fn fill<T: Versioned>(ptr: *mut T, size: usize, value: impl FnOnce() -> T) {
+    if size != size_of::<T>() {
+        // SAFETY: the caller's promise.
+        return unsafe { fill_other(ptr, size, value()) };
+    }
+    // By far the most: fields that are written as they are found. The size is the caller's own.
+    // SAFETY: `size` bytes are writable at `ptr`, aligned, and begin with the size.
+    unsafe {
+        ptr.write(value());
+        ptr.cast::<usize>().write(size);
+    }
+}
+
+/// [`fill`] of an older or newer caller's struct.
+// Out of line, and of a value of its own, so that `fill` needs no address of its one.
+#[cold]
+#[inline(never)]
+unsafe fn fill_other<T: Versioned>(ptr: *mut T, size: usize, value: T) {
     let known = size.min(size_of::<T>());
     let first = size_of::<usize>();
-    if size == size_of::<T>() {
-        // By far the most: a copy of a size that is known here. The size is the caller's own.
-        // SAFETY: `size` bytes are writable at `ptr`, aligned, and begin with the size.
-        unsafe {
-            ptr.write(*value);
-            ptr.cast::<usize>().write(size);
-        }
-        return;
-    }
     // SAFETY: `size` bytes are writable at `ptr`, `known` of them readable from `value`.
     unsafe {
-        let (to, from) = (ptr.cast::<u8>(), (&raw const *value).cast::<u8>());
+        let (to, from) = (ptr.cast::<u8>(), (&raw const value).cast::<u8>());
         std::ptr::copy_nonoverlapping(from.add(first), to.add(first), known - first);
         std::ptr::write_bytes(to.add(known), 0, size - known);
     }

@@ -90,7 +90,7 @@ pub unsafe extern "C" fn dgm_model_get_info(model: *const dgm_model, info: *mut 
             heads: c.heads as i64,
             packed_bytes: model.bytes() as u64,
         };
-        write_struct("info", info, answer)
+        write_struct("info", info, || answer)
     })
 }
 
@@ -131,7 +131,7 @@ pub unsafe extern "C" fn dgm_model_plan_options(
     // SAFETY: the caller gives a live handle and a struct of the size it says, or NULL.
     entry(|| unsafe {
         let answer = (&handle("model", model)?.0.plan_options()?).into();
-        write_struct("options", options, answer)
+        write_struct("options", options, || answer)
     })
 }
 

@@ -32,7 +32,7 @@ pub unsafe extern "C" fn dgm_plan_options_preset(options: *mut dgm_plan_options,
     // SAFETY: the caller gives an initialised struct and a NUL-terminated text, or NULL.
     entry(|| unsafe {
         let preset = PlanOptions::preset(text("name", name)?)?;
-        write_struct("options", options, dgm_plan_options::from(&preset))
+        write_struct("options", options, || dgm_plan_options::from(&preset))
     })
 }
 

@@ -2,7 +2,6 @@
 
 use std::ffi::c_void;
 
-use dgm_core::arch::FpEnv;
 use dgm_core::sampling::{Ask, Plan, Request, Run};
 use dgm_core::{Error, Result};
 
@@ -260,13 +259,10 @@ pub unsafe extern "C" fn dgm_run_ask(
     // SAFETY: the caller gives a live handle and memory of the sizes said, or NULL.
     guarded(|| unsafe {
         let plan = &handle("plan", plan)?.0;
-        let options = plan.options();
-        // Rows at times of their own are all that is computed with.
-        let _env = (options.per_row || options.solver.is_adaptive()).then(FpEnv::enter);
         // Written where it is found: a struct of this size is not to be moved about.
         Run::read(plan, bytes(run, run_size)?, |run| match run.ask(plan)? {
-            Ask::Done => write_struct("request", request, dgm_request::DONE),
-            Ask::Eval(r) => write_struct("request", request, r.into()),
+            Ask::Done => write_struct("request", request, || dgm_request::DONE),
+            Ask::Eval(r) => write_struct("request", request, || r.into()),
         })
     })
 }

@@ -86,7 +86,7 @@ pub unsafe extern "C" fn dgm_sd3_get_info(model: *const dgm_sd3, info: *mut dgm_
             positions: c.positions as i64,
             packed_bytes: model.bytes() as u64,
         };
-        write_struct("info", info, answer)
+        write_struct("info", info, || answer)
     })
 }
 

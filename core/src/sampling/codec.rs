@@ -22,7 +22,7 @@ use super::chain::Chain;
 use super::options::{PlanOptions, Prediction, Process, Solver, Spacing};
 use super::plan::Plan;
 use super::rows::Place;
-use super::run::{Counters, Run};
+use super::run::{Counters, Run, other_plan};
 use crate::error::{Error, Result};
 
 const PLAN_MAGIC: &[u8; 4] = b"DGMP";
@@ -31,6 +31,8 @@ const VERSION: u32 = 1;
 /// Plans with an option that version 1 does not have.
 const LATER_PLAN: u32 = 2;
 const FIXED: usize = 72;
+/// Magic and version of a run, as the first word of its header.
+const HEAD: u64 = u32::from_le_bytes(*RUN_MAGIC) as u64 | (VERSION as u64) << 32;
 const CRC: usize = 8;
 const CONTROL: usize = 32;
 /// Two errors are remembered.
@@ -247,22 +249,26 @@ impl Run {
         if out.len() < len {
             return Err(Error::shape("run", &[out.len()], format!("at least {len} bytes")));
         }
-        let (body, crc) = out[..len].split_at_mut(len - CRC);
-        body[..4].copy_from_slice(RUN_MAGIC);
-        body[4..8].copy_from_slice(&VERSION.to_le_bytes());
-        let mut places = body[8..].as_chunks_mut::<8>().0.iter_mut();
+        self.write(plan, &mut out[..len]);
+        Ok(len)
+    }
+
+    /// [`encode`](Run::encode) under its own plan to as many bytes as the header has.
+    pub(super) fn write(&self, plan: &Plan, out: &mut [u8]) {
+        let (body, crc) = out.split_at_mut(out.len() - CRC);
+        let (fixed, a_row) = body.split_at_mut(FIXED);
+        let c = &self.counters;
+        let [rows, elements, position] = [self.rows(), self.elements, self.position].map(|n| n as u64);
+        let words = [HEAD, self.plan, rows, elements, position, c.evals, c.rounds, c.accepts, c.rejects];
+        for (place, word) in fixed.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *place = word.to_le_bytes();
+        }
+        let mut places = a_row.as_chunks_mut::<8>().0.iter_mut();
         let mut put = |v: u64| {
             if let Some(place) = places.next() {
                 *place = v.to_le_bytes();
             }
         };
-        let c = &self.counters;
-        for v in [self.plan, self.rows() as u64, self.elements as u64, self.position as u64] {
-            put(v);
-        }
-        for v in [c.evals, c.rounds, c.accepts, c.rejects] {
-            put(v);
-        }
         self.seeds.iter().for_each(|&seed| put(seed));
         for c in &self.control {
             for v in [c.t, c.h, c.errors[0]] {
@@ -286,7 +292,6 @@ impl Run {
         }
         debug_assert!(places.next().is_none());
         crc.copy_from_slice(&u64::from(crc32fast::hash(body)).to_le_bytes());
-        Ok(len)
     }
 
     /// Reads what [`encode`](Run::encode) wrote; bytes after the header are ignored.
@@ -302,8 +307,7 @@ impl Run {
         r.take(8)?;
         let hash = r.u64()?;
         if hash != plan.hash() {
-            let message = format!("the run belongs to plan {hash:016x}, not to plan {:016x}", plan.hash());
-            return Err(Error::State(message));
+            return Err(other_plan(hash, plan));
         }
         let header = bytes.get(..len).ok_or_else(|| bad(RUN, "it is cut short"))?;
         let mut r = Reader { what: RUN, bytes: unseal(RUN, header)? };

@@ -44,9 +44,11 @@ pub(super) fn kick<S: Simd>(s: S, [z, u, g, x]: [&[f32]; 4], c: &[f32], out: &mu
 }
 
 /// Where a combination is written and what is seen of it, where it goes from one state to another (`APART`).
-pub(super) struct Way<S: Simd, const APART: bool> {
+pub(super) struct Way<'a, S: Simd, const APART: bool> {
     /// Past the caches.
     pub past: bool,
+    /// Memory that the results go to as well, past the caches; or none. What they are written to is then read again.
+    pub twin: &'a mut [f32],
     /// Whether the results are looked at.
     pub looks: bool,
     /// NaN where one was not finite.
@@ -61,7 +63,7 @@ pub(super) fn combine<S: Simd, const N: usize, const APART: bool>(
     sources: [Option<&[f32]>; N],
     c: [f32; N],
     out: &mut [f32],
-    way: &mut Way<S, APART>,
+    way: &mut Way<'_, S, APART>,
 ) {
     let n = out.len();
     let sources = sources.map(|v| v.map(|v| &v[..n]));
@@ -71,63 +73,104 @@ pub(super) fn combine<S: Simd, const N: usize, const APART: bool>(
         factors[k] = s.splat(c[k]);
     }
     let mut seen = zero;
-    let mut i = 0;
-    if APART && way.past {
-        let head = before_a_line(out);
-        while i < head {
-            let end = head.min(i + S::LANES);
-            let sum = combine_part(s, &sources, &factors, out, i..end);
-            seen = s.fma(sum, zero, seen);
-            i = end;
-        }
-    }
-    while i + S::LANES <= n {
-        let mut sum = zero;
-        for k in 0..N {
-            let v = match sources[k] {
-                Some(source) => s.load(&source[i..]),
-                None => s.load(&out[i..]),
-            };
-            sum = s.fma(v, factors[k], sum);
-        }
-        if APART {
-            seen = s.fma(sum, zero, seen);
-        }
-        if APART && way.past {
-            s.stream(sum, &mut out[i..]);
-        } else {
-            s.store(sum, &mut out[i..]);
-        }
-        i += S::LANES;
-    }
-    if i < n {
-        let sum = combine_part(s, &sources, &factors, out, i..n);
-        seen = s.fma(sum, zero, seen);
-    }
+    let (past, twins) = (APART && way.past, APART && !way.twin.is_empty());
+    let head = match () {
+        _ if past => before_a_line(out),
+        _ if twins => before_a_line(way.twin),
+        _ => 0,
+    };
+    let whole = head + (n - head) / BLOCK * BLOCK;
+    let (s1, s2) = (&sources, &factors);
+    seen = combine_parts(s, s1, s2, out, way.twin, 0..head, seen);
+    seen = match () {
+        _ if past => combine_blocks::<S, N, APART, true, false>(s, s1, s2, out, &mut [], head..whole, seen),
+        _ if twins => combine_blocks::<S, N, APART, false, true>(s, s1, s2, out, way.twin, head..whole, seen),
+        _ => combine_blocks::<S, N, APART, false, false>(s, s1, s2, out, &mut [], head..whole, seen),
+    };
+    seen = combine_parts(s, s1, s2, out, way.twin, whole..n, seen);
     if APART && way.looks {
         way.seen = s.add(way.seen, seen);
     }
 }
 
-/// At most a vector of [`combine`].
+/// Elements of a block: loops over blocks need no check of their bounds, and see the further ahead for it.
+const BLOCK: usize = 32;
+
+/// Whole blocks of a combination, written past the caches where `PAST`, as a copy will be to `twin` where `TWIN`. Returns
+/// `seen`, NaN where a result is not finite.
 #[inline(always)]
-fn combine_part<S: Simd, const N: usize>(
+fn combine_blocks<S: Simd, const N: usize, const APART: bool, const PAST: bool, const TWIN: bool>(
     s: S,
     sources: &[Option<&[f32]>; N],
     factors: &[S::F; N],
     out: &mut [f32],
+    twin: &mut [f32],
     at: Range<usize>,
+    mut seen: S::F,
 ) -> S::F {
-    let mut sum = s.splat(0.0);
-    for k in 0..N {
-        let part = match sources[k] {
-            Some(source) => &source[at.clone()],
-            None => &out[at.clone()],
-        };
-        sum = s.fma(s.load_partial(part, 0.0), factors[k], sum);
+    let zero = s.splat(0.0);
+    let blocks = out[at.clone()].as_chunks_mut::<BLOCK>().0;
+    let count = blocks.len();
+    let twin = if TWIN { &mut twin[at.clone()].as_chunks_mut::<BLOCK>().0[..count] } else { &mut [] };
+    let sources = sources.map(|v| v.map(|v| v[at.clone()].as_chunks::<BLOCK>().0).unwrap_or_default());
+    for i in 0..count {
+        for j in (0..BLOCK).step_by(S::LANES) {
+            let mut sum = zero;
+            for k in 0..N {
+                let v = match sources[k].get(i) {
+                    Some(source) => s.load(&source[j..]),
+                    None => s.load(&blocks[i][j..]),
+                };
+                sum = s.fma(v, factors[k], sum);
+            }
+            if APART {
+                seen = s.fma(sum, zero, seen);
+            }
+            if PAST {
+                s.stream(sum, &mut blocks[i][j..]);
+            } else {
+                s.store(sum, &mut blocks[i][j..]);
+            }
+            if TWIN {
+                // A copy is a combination too, of which no result is -0.
+                s.stream(s.add(sum, zero), &mut twin[i][j..]);
+            }
+        }
     }
-    s.store_partial(sum, &mut out[at]);
-    sum
+    seen
+}
+
+/// Less than a block of a combination.
+#[inline(always)]
+fn combine_parts<S: Simd, const N: usize>(
+    s: S,
+    sources: &[Option<&[f32]>; N],
+    factors: &[S::F; N],
+    out: &mut [f32],
+    twin: &mut [f32],
+    at: Range<usize>,
+    mut seen: S::F,
+) -> S::F {
+    let zero = s.splat(0.0);
+    let mut i = at.start;
+    while i < at.end {
+        let end = at.end.min(i + S::LANES);
+        let mut sum = zero;
+        for k in 0..N {
+            let part = match sources[k] {
+                Some(source) => &source[i..end],
+                None => &out[i..end],
+            };
+            sum = s.fma(s.load_partial(part, 0.0), factors[k], sum);
+        }
+        s.store_partial(sum, &mut out[i..end]);
+        if let Some(twin) = twin.get_mut(i..end) {
+            s.store_partial(s.add(sum, zero), twin);
+        }
+        seen = s.fma(sum, zero, seen);
+        i = end;
+    }
+    seen
 }
 
 /// Elements before the first line of a cache, at most all.
@@ -145,12 +188,14 @@ pub(super) fn put<S: Simd>(s: S, from: &[f32], to: &mut [f32], past: bool) {
     let (n, head) = (to.len(), before_a_line(to));
     let from = &from[..n];
     to[..head].copy_from_slice(&from[..head]);
-    let mut i = head;
-    while i + S::LANES <= n {
-        s.stream(s.load(&from[i..]), &mut to[i..]);
-        i += S::LANES;
+    let (blocks, rest) = to[head..].as_chunks_mut::<BLOCK>();
+    let (sources, last) = from[head..].as_chunks::<BLOCK>();
+    for (block, source) in blocks.iter_mut().zip(sources) {
+        for j in (0..BLOCK).step_by(S::LANES) {
+            s.stream(s.load(&source[j..]), &mut block[j..]);
+        }
     }
-    to[i..].copy_from_slice(&from[i..]);
+    rest.copy_from_slice(last);
 }
 
 #[inline(always)]

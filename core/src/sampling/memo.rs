@@ -72,11 +72,20 @@ impl Run {
     ) -> Result<R> {
         LAST.with(|last| {
             let mut memo = recall(last.take(), plan, bytes)?;
+            let rows = memo.run.rows();
             // After an error, or a panic of `change`, nothing is remembered.
             let found = change(&mut memo.run)?;
-            let len = memo.run.encode(plan, bytes)?;
-            if memo.bytes.len() == len {
-                memo.bytes.copy_from_slice(&bytes[..len]);
+            memo.run.check_plan(plan)?;
+            if memo.run.rows() != rows {
+                memo.bytes.clear();
+            }
+            if memo.bytes.is_empty() {
+                memo.run.encode(plan, bytes)?;
+            } else {
+                // As many as were compared.
+                let bytes = &mut bytes[..memo.bytes.len()];
+                memo.run.write(plan, bytes);
+                memo.bytes.copy_from_slice(bytes);
             }
             remember(last, memo);
             Ok(found)
@@ -141,6 +150,22 @@ mod tests {
             assert_eq!(id(&plan, &bytes), Some(1));
             assert!(Run::read(&plan, &bytes[..at], |_| Ok(())).is_err(), "cut at {at}");
         }
+    }
+
+    /// A change may put another run in its place.
+    #[test]
+    fn another_run_takes_its_own_bytes() {
+        let plan = Plan::compile(&PlanOptions { steps: 3, ..Default::default() }).unwrap();
+        let (small, _) = encoded(&plan, &[1]);
+        let (mut bytes, _) = encoded(&plan, &[1, 2]);
+        let one = Run::decode(&plan, &small).unwrap();
+        Run::rewrite(&plan, &mut bytes, |run| Ok(*run = one.clone())).unwrap();
+        assert_eq!(bytes[..small.len()], small);
+        assert_eq!(Run::read(&plan, &bytes, |run| Ok(run.clone())), Ok(one));
+        let two = Run::start_detached(&plan, &[3, 4], 3).unwrap();
+        let before = bytes[..small.len()].to_vec();
+        let short = Run::rewrite(&plan, &mut bytes[..small.len()], |run| Ok(*run = two));
+        assert_eq!((short.unwrap_err().code(), &bytes[..small.len()]), (-200, &before[..]));
     }
 
     /// Runs of many rows are decoded every time, with the same result.

@@ -3,8 +3,10 @@
 use super::adaptive::Control;
 use super::chain::Chain;
 use super::plan::Plan;
+use super::process::Node;
 use super::rows::Place;
-use super::table::Role;
+use super::table::{At, Eval, Role};
+use crate::arch::FpEnv;
 use crate::error::{Error, Result};
 
 /// A run of a plan over `rows` independent samples of `elements` numbers each.
@@ -172,24 +174,20 @@ impl Run {
     /// [`Error::State`] when the run belongs to another plan, when an adaptive run has used
     /// up its evaluations or its step size has fallen to nothing, or when no row that
     /// [`select`](Run::select) chose has steps left.
+    // Into doors, whose structs the request then fills without a copy of it.
+    #[inline(always)]
     pub fn ask(&self, plan: &Plan) -> Result<Ask> {
         self.check_plan(plan)?;
         let Some(eval) = plan.eval_at(self.position) else { return Ok(Ask::Done) };
-        if plan.is_adaptive() {
-            self.check_progress(plan, u64::from(eval.roles.count_ones()))?;
-        }
-        self.check_selection(plan)?;
-        let active = self.active(plan);
-        let first = active.iter().position(|a| *a).unwrap_or(0);
-        let node = self.row_level(plan, first);
-        let uniform_t = (0..active.len()).all(|r| self.row_level(plan, r).t == node.t);
+        let (step, node, active_rows, uniform_t) = match eval.at {
+            At::Node(node) if self.places.is_empty() && self.control.is_empty() => {
+                (eval.step, node, self.rows(), true)
+            }
+            _ => self.ask_rows(plan, eval)?,
+        };
         Ok(Ask::Eval(Request {
             eval_id: self.counters.evals + 1,
-            step: if plan.is_adaptive() {
-                self.counters.rounds.min(u64::from(u32::MAX)) as u32
-            } else {
-                eval.step
-            },
+            step,
             stage: u32::from(eval.stage),
             role: eval.role,
             slot: usize::from(eval.slot),
@@ -198,11 +196,29 @@ impl Run {
             alpha: node.alpha,
             rows: self.rows(),
             elements: self.elements,
-            active_rows: self.rows() - active.iter().filter(|a| !**a).count(),
+            active_rows,
             uniform_t,
             t_to: eval.to,
             roles: eval.roles,
         }))
+    }
+
+    /// Step, level, rows asked for and whether they share the level, of rows that each stand at one of their own.
+    fn ask_rows(&self, plan: &Plan, eval: &Eval) -> Result<(u32, Node, usize, bool)> {
+        // Of all that is asked these levels alone are computed.
+        let _env = FpEnv::enter();
+        let mut step = eval.step;
+        if plan.is_adaptive() {
+            self.check_progress(plan, u64::from(eval.roles.count_ones()))?;
+            step = self.counters.rounds.min(u64::from(u32::MAX)) as u32;
+        }
+        self.check_selection(plan)?;
+        let active = self.active(plan);
+        let first = active.iter().position(|a| *a).unwrap_or(0);
+        let node = self.row_level(plan, first);
+        let uniform_t = (0..active.len()).all(|r| self.row_level(plan, r).t == node.t);
+        let active_rows = self.rows() - active.iter().filter(|a| !**a).count();
+        Ok((step, node, active_rows, uniform_t))
     }
 
     /// Refuses to go on without budget for the next `evals` evaluations, which may be told at once.
@@ -274,13 +290,16 @@ impl Run {
         check_state(plan, self.rows(), self.elements, state_len)
     }
 
+    #[inline]
     pub(super) fn check_plan(&self, plan: &Plan) -> Result<()> {
-        if self.plan == plan.hash() {
-            return Ok(());
-        }
-        let message = format!("the run belongs to plan {:016x}, not to plan {:016x}", self.plan, plan.hash());
-        Err(Error::State(message))
+        if self.plan == plan.hash() { Ok(()) } else { Err(other_plan(self.plan, plan)) }
     }
+}
+
+/// What is said to a run of the plan with the hash `theirs`.
+#[cold]
+pub(super) fn other_plan(theirs: u64, plan: &Plan) -> Error {
+    Error::State(format!("the run belongs to plan {theirs:016x}, not to plan {:016x}", plan.hash()))
 }
 
 pub(super) fn check_state(plan: &Plan, rows: usize, elements: usize, len: usize) -> Result<()> {

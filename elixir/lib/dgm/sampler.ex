@@ -24,6 +24,18 @@ defmodule DGM.Sampler do
   # which costs microseconds, on a machine whose cores are all busy milliseconds.
   @small 65_536
 
+  # What a NIF answers: the one on a normal scheduler where the header is small, else its twin on a dirty one.
+  defmacrop look(run, nif, args) do
+    quote do
+      answer =
+        if byte_size(unquote(run).header) < @small,
+          do: Native.unquote(nif)(unquote_splicing(args)),
+          else: Native.unquote(:"#{nif}_long")(unquote_splicing(args))
+
+      Native.value!(answer)
+    end
+  end
+
   @typedoc """
   A model as a function of the request, the input (f32 binary of `rows * elements` numbers) and
   the time of each row (f32 binary); returns the output as a binary, a `DGM.Tensor` or an `Nx`
@@ -104,8 +116,8 @@ defmodule DGM.Sampler do
   @spec advance(Run.t(), non_neg_integer) :: Run.t()
   def advance(run, eval_id) do
     run = check(run)
-    args = [run.plan.resource, run.header, Check.u64(eval_id, "eval_id")]
-    %{run | header: look(run, &Native.run_advance/3, &Native.run_advance_long/3, args)}
+    id = Check.u64(eval_id, "eval_id")
+    %{run | header: look(run, :run_advance, [run.plan.resource, run.header, id])}
   end
 
   @doc """
@@ -136,11 +148,39 @@ defmodule DGM.Sampler do
   @spec ask(Run.t()) :: {:eval, Request.t()} | :done
   def ask(run) do
     run = check(run)
-    plan = run.plan.resource
 
-    if byte_size(run.header) < @small,
-      do: Native.value!(Native.run_ask(plan, run.header)),
-      else: Native.value!(Native.run_ask_long(plan, run.header))
+    case look(run, :run_ask, [run.plan.resource, run.header]) do
+      :done ->
+        :done
+
+      {id, step, stage, role, roles, t, sigma, alpha, rows, elements, active, uniform, to, slot} ->
+        request = %Request{
+          eval_id: id,
+          step: step,
+          stage: stage,
+          role: role,
+          roles: roles(roles),
+          t: t,
+          sigma: sigma,
+          alpha: alpha,
+          rows: rows,
+          elements: elements,
+          active_rows: active,
+          uniform_t: uniform,
+          t_to: to,
+          slot: slot
+        }
+
+        {:eval, request}
+    end
+  end
+
+  # The lists of every set of roles, made when this module is compiled.
+  for bits <- 1..7 do
+    roles =
+      for {role, bit} <- [cond: 1, uncond: 2, weak: 4], Bitwise.band(bits, bit) != 0, do: role
+
+    defp roles(unquote(bits)), do: unquote(roles)
   end
 
   @doc """
@@ -149,8 +189,7 @@ defmodule DGM.Sampler do
   @spec input(Run.t()) :: binary
   def input(run) do
     run = check(run)
-    args = [run.plan.resource, run.header, run.state]
-    look(run, &Native.run_input/3, &Native.run_input_long/3, args)
+    look(run, :run_input, [run.plan.resource, run.header, run.state])
   end
 
   @doc """
@@ -159,8 +198,7 @@ defmodule DGM.Sampler do
   @spec times(Run.t()) :: binary
   def times(run) do
     run = check(run)
-    args = [run.plan.resource, run.header]
-    look(run, &Native.run_times/2, &Native.run_times_long/2, args)
+    look(run, :run_times, [run.plan.resource, run.header])
   end
 
   @doc """
@@ -239,8 +277,11 @@ defmodule DGM.Sampler do
       [2, 1]
   """
   @spec select(Run.t(), [boolean]) :: Run.t()
-  def select(run, rows),
-    do: change(run, rows, &Native.run_select/3, &Native.run_select_long/3)
+  def select(run, rows) do
+    run = check(run)
+    rows = Check.booleans(rows, "rows")
+    %{run | header: look(run, :run_select, [run.plan.resource, run.header, rows])}
+  end
 
   @doc """
   Declares rows finished, for plans compiled with `per_row: true`: one boolean a row.
@@ -254,13 +295,10 @@ defmodule DGM.Sampler do
       [4, 0]
   """
   @spec finish_rows(Run.t(), [boolean]) :: Run.t()
-  def finish_rows(run, rows),
-    do: change(run, rows, &Native.run_finish_rows/3, &Native.run_finish_rows_long/3)
-
-  defp change(run, rows, quick, long) do
+  def finish_rows(run, rows) do
     run = check(run)
-    args = [run.plan.resource, run.header, Check.booleans(rows, "rows")]
-    %{run | header: look(run, quick, long, args)}
+    rows = Check.booleans(rows, "rows")
+    %{run | header: look(run, :run_finish_rows, [run.plan.resource, run.header, rows])}
   end
 
   @doc """
@@ -269,8 +307,7 @@ defmodule DGM.Sampler do
   @spec row_steps(Run.t()) :: [non_neg_integer]
   def row_steps(run) do
     run = check(run)
-    args = [run.plan.resource, run.header]
-    look(run, &Native.run_row_steps/2, &Native.run_row_steps_long/2, args)
+    look(run, :run_row_steps, [run.plan.resource, run.header])
   end
 
   @doc """
@@ -279,8 +316,7 @@ defmodule DGM.Sampler do
   @spec row_active(Run.t()) :: [boolean]
   def row_active(run) do
     run = check(run)
-    args = [run.plan.resource, run.header]
-    look(run, &Native.run_row_active/2, &Native.run_row_active_long/2, args)
+    look(run, :run_row_active, [run.plan.resource, run.header])
   end
 
   @doc """
@@ -289,8 +325,7 @@ defmodule DGM.Sampler do
   @spec result(Run.t()) :: Tensor.t()
   def result(run) do
     run = check(run)
-    args = [run.plan.resource, run.header, run.state]
-    data = look(run, &Native.run_result/3, &Native.run_result_long/3, args)
+    data = look(run, :run_result, [run.plan.resource, run.header, run.state])
     %Tensor{data: data, shape: {run.rows, run.elements}}
   end
 
@@ -374,8 +409,7 @@ defmodule DGM.Sampler do
         }
   def stats(run) do
     run = check(run)
-    args = [run.plan.resource, run.header]
-    {evals, accepts, rejects} = look(run, &Native.run_stats/2, &Native.run_stats_long/2, args)
+    {evals, accepts, rejects} = look(run, :run_stats, [run.plan.resource, run.header])
     %{evals: evals, accepts: accepts, rejects: rejects}
   end
 
@@ -480,11 +514,6 @@ defmodule DGM.Sampler do
         other,
         "a function of request, input and times, or a %DGM.GaussianMixture{}"
       )
-
-  defp look(run, quick, long, args) do
-    nif = if byte_size(run.header) < @small, do: quick, else: long
-    Native.value!(apply(nif, args))
-  end
 
   defp new(plan, {header, state, rows, elements}) do
     %Run{plan: plan, header: header, state: state, rows: rows, elements: elements}

@@ -112,7 +112,7 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
             let mut drawn = None;
             let mut second = None;
             // The state tensors that hold new numbers: where they are apart, the others are read from the old ones.
-            let mut written = 0u32;
+            let (mut written, mut twins) = (0u32, 0u32);
             if APART {
                 for output in unread.iter().flatten() {
                     let y = match *output {
@@ -180,6 +180,9 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
                 };
                 let whole = own.map(|i| std::mem::take(&mut slots[i])).unwrap_or_default();
                 let out = if own.is_some() { &mut whole[at..end] } else { &mut target[..n] };
+                let twin = lin.twin.filter(|_| APART).map(usize::from);
+                let copy = twin.map(|i| std::mem::take(&mut slots[i])).unwrap_or_default();
+                let also = if twin.is_some() { &mut copy[at..end] } else { &mut [] };
                 let source = |operand: Operand| match operand {
                     Operand::Slot(i) if own == Some(usize::from(i)) && !is_old(i) => None,
                     Operand::Slot(i) => Some(tensor(is_old(i), from, slots, i, at..end)),
@@ -189,7 +192,8 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
                     Operand::Second => Some(&other[at..end]),
                     Operand::Noise | Operand::Draw(_) => Some(&normals[..n]),
                 };
-                let mut way = Way::<S, APART> { past: past && own.is_some(), looks: lin.looks, seen };
+                let mut way =
+                    Way::<S, APART> { past: past && own.is_some(), twin: also, looks: lin.looks, seen };
                 match lin.count {
                     0 => out.fill(0.0),
                     1 => combine(s, sources::<1>(o, source), leading(c), out, &mut way),
@@ -202,6 +206,10 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
                     _ => combine(s, sources::<MAX_TERMS>(o, source), *c, out, &mut way),
                 }
                 seen = way.seen;
+                if let Some(i) = twin {
+                    slots[i] = copy;
+                    twins |= 1 << i;
+                }
                 if lin.clamp.is_finite() {
                     clamp(s, lin.clamp, out);
                 }
@@ -230,6 +238,7 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
                 index += 1;
             }
             if APART {
+                written |= twins;
                 for (i, from) in from.iter().enumerate().filter(|(i, _)| written >> i & 1 == 0) {
                     let to = &mut slots[i][at..end];
                     if held.map(usize::from) != Some(i) {

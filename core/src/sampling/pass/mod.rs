@@ -218,6 +218,10 @@ fn work<const N: usize, const S: usize>(
     let source = match apart {
         Some(apart) => {
             let looks = apart.looks && !task.idle;
+            if apart.past {
+                let left = Resolved::join_copies(lins);
+                lins = &mut lins[..left];
+            }
             Resolved::part(lins, looks, apart.past);
             Source {
                 unread: task.unread(lins, looks),

@@ -90,6 +90,8 @@ pub(super) struct Resolved {
     /// From one state to another: whether the result goes past the caches, and whether it is looked at.
     pub past: bool,
     pub looks: bool,
+    /// Likewise: a state tensor that the result goes to as well, past the caches.
+    pub twin: Option<u8>,
 }
 
 impl Resolved {
@@ -121,6 +123,37 @@ impl Resolved {
             let outputs = [Operand::Model, Operand::Second, Operand::Earlier(0), Operand::Earlier(1)];
             lin.looks = looks && outputs.iter().any(|y| lin.shows(*y));
         }
+    }
+
+    /// Lets combinations for a register write the state tensors as well that a later operation only copies them to, and
+    /// returns how many operations are left, the first of `lins`: those of a pass from one state to another, past the
+    /// caches. Nothing else is then read while a copy is written, and memory waits for the processor.
+    pub(super) fn join_copies(lins: &mut [Resolved]) -> usize {
+        let (mut count, mut at) = (lins.len(), 1);
+        while at < count {
+            let (before, [copy, later @ ..]) = lins[..count].split_at_mut(at) else { break };
+            let plain = copy.count == 1 && copy.coefficients[0] == 1.0 && copy.is_bare();
+            if let (true, Operand::Slot(to), register @ Operand::Reg(_)) = (plain, copy.dst, copy.operands[0])
+                && !later.iter().any(|lin| lin.touches(copy.dst))
+                && !before.iter().any(|lin| lin.dst == copy.dst)
+                && let Some(maker) = before.iter_mut().rfind(|lin| lin.dst == register)
+                && maker.count > 0
+                && maker.is_bare()
+                && maker.twin.is_none()
+            {
+                maker.twin = Some(to);
+                lins[..count].copy_within(at + 1.., at);
+                count -= 1;
+            } else {
+                at += 1;
+            }
+        }
+        count
+    }
+
+    /// Whether it is a linear combination and no more.
+    fn is_bare(&self) -> bool {
+        self.clamp == f32::INFINITY && self.mask.is_none() && !self.learned && !self.noisy
     }
 
     /// Has the operations after the first read an output where they would read the register that the first only copies
@@ -175,6 +208,7 @@ impl Default for Resolved {
             noisy: false,
             past: false,
             looks: false,
+            twin: None,
         }
     }
 }

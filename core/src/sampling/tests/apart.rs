@@ -140,6 +140,9 @@ fn large_states_have_the_same_bits() {
     for options in [
         PlanOptions { guidance: 2.0, steps: 2, ..Default::default() },
         PlanOptions { solver: Solver::DpmPP2M, clip: Some(0.5), steps: 3, ..base(Process::VpLinear) },
+        PlanOptions { solver: Solver::DpmPP2M, steps: 4, ..base(Process::VpLinear) },
+        PlanOptions { solver: Solver::DpmPP3MSde, eta: 0.0, steps: 5, ..base(Process::VpLinear) },
+        PlanOptions { solver: Solver::Ipndm, steps: 5, ..Default::default() },
         PlanOptions { solver: Solver::Heun, steps: 2, ..Default::default() },
     ] {
         let plan = compile(options);
