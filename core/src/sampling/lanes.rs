@@ -96,6 +96,116 @@ pub(super) fn combine<S: Simd, const N: usize, const APART: bool>(
 /// Elements of a block: loops over blocks need no check of their bounds, and see the further ahead for it.
 const BLOCK: usize = 32;
 
+/// Two combinations at once: r, and `out` past the caches. Of the second a source that is `None` is r, which goes to `room`
+/// or nowhere, and to `twin` as in [`Way`]. One loop reads all that both need, so that memory never waits.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn combine_pair<S: Simd, const N: usize, const M: usize>(
+    s: S,
+    (sources, c): ([Option<&[f32]>; N], [f32; N]),
+    (others, d): ([Option<&[f32]>; M], [f32; M]),
+    room: &mut [f32],
+    twin: &mut [f32],
+    out: &mut [f32],
+    looks: [bool; 2],
+    seen: S::F,
+) -> S::F {
+    let (n, zero) = (out.len(), s.splat(0.0));
+    let (mut factors, mut weights) = ([zero; N], [zero; M]);
+    for k in 0..N {
+        factors[k] = s.splat(c[k]);
+    }
+    for k in 0..M {
+        weights[k] = s.splat(d[k]);
+    }
+    let head = before_a_line(out);
+    let whole = head + (n - head) / BLOCK * BLOCK;
+    let mut both = [zero; 2];
+    for at in [0..head, whole..n] {
+        both[0] = combine_parts(s, &sources, &factors, room, twin, at.clone(), both[0]);
+        let mut filled = others;
+        for source in filled.iter_mut().filter(|source| source.is_none()) {
+            *source = Some(&room[..n]);
+        }
+        both[1] = combine_parts(s, &filled, &weights, out, &mut [], at, both[1]);
+    }
+    both = if twin.is_empty() {
+        pair_blocks::<S, N, M, false>(
+            s,
+            (&sources, &factors),
+            (&others, &weights),
+            twin,
+            out,
+            head..whole,
+            both,
+        )
+    } else {
+        pair_blocks::<S, N, M, true>(
+            s,
+            (&sources, &factors),
+            (&others, &weights),
+            twin,
+            out,
+            head..whole,
+            both,
+        )
+    };
+    let mut seen = seen;
+    for (looks, part) in looks.into_iter().zip(both) {
+        seen = if looks { s.add(seen, part) } else { seen };
+    }
+    seen
+}
+
+/// The blocks of a source, none where it is `None`.
+#[inline(always)]
+fn blocks<'a>(source: Option<&'a [f32]>, at: &Range<usize>) -> &'a [[f32; BLOCK]] {
+    source.map(|v| v[at.clone()].as_chunks().0).unwrap_or_default()
+}
+
+/// Whole blocks of [`combine_pair`], with a twin where `TWIN`.
+#[inline(always)]
+fn pair_blocks<S: Simd, const N: usize, const M: usize, const TWIN: bool>(
+    s: S,
+    (sources, factors): (&[Option<&[f32]>; N], &[S::F; N]),
+    (others, weights): (&[Option<&[f32]>; M], &[S::F; M]),
+    twin: &mut [f32],
+    out: &mut [f32],
+    at: Range<usize>,
+    mut seen: [S::F; 2],
+) -> [S::F; 2] {
+    let zero = s.splat(0.0);
+    let out = out[at.clone()].as_chunks_mut::<BLOCK>().0;
+    let count = out.len();
+    let twin = if TWIN { &mut twin[at.clone()].as_chunks_mut::<BLOCK>().0[..count] } else { &mut [] };
+    let (sources, others) = (sources.map(|v| blocks(v, &at)), others.map(|v| blocks(v, &at)));
+    for i in 0..count {
+        for j in (0..BLOCK).step_by(S::LANES) {
+            let mut r = zero;
+            for k in 0..N {
+                if let Some(source) = sources[k].get(i) {
+                    r = s.fma(s.load(&source[j..]), factors[k], r);
+                }
+            }
+            let mut sum = zero;
+            for k in 0..M {
+                let v = match others[k].get(i) {
+                    Some(source) => s.load(&source[j..]),
+                    None => r,
+                };
+                sum = s.fma(v, weights[k], sum);
+            }
+            seen = [s.fma(r, zero, seen[0]), s.fma(sum, zero, seen[1])];
+            if TWIN {
+                // As in `combine_blocks`.
+                s.stream(s.add(r, zero), &mut twin[i][j..]);
+            }
+            s.stream(sum, &mut out[i][j..]);
+        }
+    }
+    seen
+}
+
 /// Whole blocks of a combination, written past the caches where `PAST`, as a copy will be to `twin` where `TWIN`. Returns
 /// `seen`, NaN where a result is not finite.
 #[inline(always)]
@@ -109,17 +219,17 @@ fn combine_blocks<S: Simd, const N: usize, const APART: bool, const PAST: bool, 
     mut seen: S::F,
 ) -> S::F {
     let zero = s.splat(0.0);
-    let blocks = out[at.clone()].as_chunks_mut::<BLOCK>().0;
-    let count = blocks.len();
+    let to = out[at.clone()].as_chunks_mut::<BLOCK>().0;
+    let count = to.len();
     let twin = if TWIN { &mut twin[at.clone()].as_chunks_mut::<BLOCK>().0[..count] } else { &mut [] };
-    let sources = sources.map(|v| v.map(|v| v[at.clone()].as_chunks::<BLOCK>().0).unwrap_or_default());
+    let sources = sources.map(|v| blocks(v, &at));
     for i in 0..count {
         for j in (0..BLOCK).step_by(S::LANES) {
             let mut sum = zero;
             for k in 0..N {
                 let v = match sources[k].get(i) {
                     Some(source) => s.load(&source[j..]),
-                    None => s.load(&blocks[i][j..]),
+                    None => s.load(&to[i][j..]),
                 };
                 sum = s.fma(v, factors[k], sum);
             }
@@ -127,9 +237,9 @@ fn combine_blocks<S: Simd, const N: usize, const APART: bool, const PAST: bool, 
                 seen = s.fma(sum, zero, seen);
             }
             if PAST {
-                s.stream(sum, &mut blocks[i][j..]);
+                s.stream(sum, &mut to[i][j..]);
             } else {
-                s.store(sum, &mut blocks[i][j..]);
+                s.store(sum, &mut to[i][j..]);
             }
             if TWIN {
                 // A copy is a combination too, of which no result is -0.

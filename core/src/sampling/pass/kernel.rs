@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::super::lanes::{
-    Way, before_a_line, clamp, combine, error_sum, has_odd, kick, learned, probe, put,
+    Way, before_a_line, clamp, combine, combine_pair, error_sum, has_odd, kick, learned, probe, put,
 };
 use super::super::table::{MAX_TERMS, Operand, REGISTERS};
 use super::noise::Noise;
@@ -101,6 +101,7 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
         let mut registers: [&mut [f32]; REGISTERS + 1] = std::array::from_fn(|_| buffer());
         let mut seen = s.splat(0.0);
         let len = slots[0].len();
+        let pair = APART && Resolved::are_pair(lins);
         let (mut index, mut end) = (0, 0);
         while end < len {
             let at = end;
@@ -123,7 +124,46 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
                     seen = probe(s, &y[at..end], seen);
                 }
             }
-            for lin in lins {
+            if pair
+                && let [first, second] = lins
+                && let Operand::Slot(to) = second.dst
+            {
+                let source = |operand: Operand| match operand {
+                    Operand::Slot(i) => Some(&from[usize::from(i)][at..end]),
+                    Operand::Earlier(i) => Some(&earlier[usize::from(i)][at..end]),
+                    Operand::Second => Some(&other[at..end]),
+                    Operand::Model => Some(&y[at..end]),
+                    _ => None,
+                };
+                let (a, b) = (&first.operands, &second.operands);
+                let (c, d) = (&first.coefficients, &second.coefficients);
+                let twin = first.twin.map(usize::from);
+                let copy = twin.map(|i| std::mem::take(&mut slots[i])).unwrap_or_default();
+                let also = if twin.is_some() { &mut copy[at..end] } else { &mut [] };
+                let (room, out) = (&mut target[..n], &mut slots[usize::from(to)][at..end]);
+                let looks = [first.looks, second.looks];
+                macro_rules! both {
+                    ($n:literal, $m:literal) => {{
+                        let first = (sources::<$n>(a, source), leading(c));
+                        let second = (sources::<$m>(b, source), leading(d));
+                        combine_pair(s, first, second, room, also, out, looks, seen)
+                    }};
+                }
+                seen = match (first.count, second.count) {
+                    (2, 2) => both!(2, 2),
+                    (2, 3) => both!(2, 3),
+                    (2, _) => both!(2, 4),
+                    (_, 2) => both!(3, 2),
+                    (_, 3) => both!(3, 3),
+                    _ => both!(3, 4),
+                };
+                if let Some(i) = twin {
+                    slots[i] = copy;
+                    twins |= 1 << i;
+                }
+                written |= 1 << to;
+            }
+            for lin in if pair { &[] } else { lins } {
                 let c = &lin.coefficients;
                 let o = &lin.operands;
                 let past = APART && lin.past;

@@ -151,6 +151,27 @@ impl Resolved {
         count
     }
 
+    /// Whether they are two combinations of which the second alone reads what the first makes, without noise and past the
+    /// caches: what a multistep solver does with its prediction of the data.
+    pub(super) fn are_pair(lins: &[Resolved]) -> bool {
+        let [first, second] = lins else { return false };
+        let reads = |lin: &Resolved, own: Option<Operand>| {
+            lin.operands[..lin.count].iter().all(|&operand| match operand {
+                Operand::Reg(_) => own == Some(operand),
+                Operand::Noise | Operand::Draw(_) => false,
+                _ => true,
+            })
+        };
+        let places = matches!((first.dst, second.dst), (Operand::Reg(_), Operand::Slot(_)));
+        let bare = first.is_bare() && second.is_bare() && second.past && second.twin.is_none();
+        places
+            && bare
+            && (2..=3).contains(&first.count)
+            && (2..=4).contains(&second.count)
+            && reads(first, None)
+            && reads(second, Some(first.dst))
+    }
+
     /// Whether it is a linear combination and no more.
     fn is_bare(&self) -> bool {
         self.clamp == f32::INFINITY && self.mask.is_none() && !self.learned && !self.noisy
