@@ -97,7 +97,7 @@ peers-attention: ## Attention beside PyTorch, OpenVINO, ONNX Runtime, JAX, ggml,
 peers-sampling: ## Sampler steps and random numbers beside PyTorch (ARGS, PEERS_VENV)
 	$(or $(PYTHON),python3) benches/peers/run.py sampling $(ARGS)
 
-peers-forward: ## Linear layers, memory-bound kernels and whole DiTs beside PyTorch, OpenVINO, ONNX Runtime (ARGS, PEERS_VENV)
+peers-forward: ## Linear layers, memory-bound kernels and whole DiTs beside PyTorch, OpenVINO, ONNX Runtime, BLAS and Rust libraries (ARGS, PEERS_VENV)
 	$(or $(PYTHON),python3) benches/peers/run.py forward $(ARGS)
 
 exhaustive: ## Check every f32 input of the math functions (minutes)

@@ -71,7 +71,7 @@ def build(rust, doors):
     try:
         run(["cargo", "build", "--release", "--locked"], cwd=os.path.join(HERE, "rust"), env=environment)
     except subprocess.CalledProcessError:
-        print("candle and burn-flex cannot be built here: left out")
+        print("the comparators in Rust cannot be built here: left out")
         return None
     name = {"darwin": "librust_peers.dylib"}.get(sys.platform, "librust_peers.so")
     return os.path.join(target, "release", name)
@@ -87,9 +87,10 @@ def environment(threads):
     and some peers allocate their result; one OpenMP runtime, PyTorch's own."""
     env = {**os.environ, "PYTHONPATH": HERE}
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS",
-                 "DGM_NUM_THREADS", "NPROC"):  # NPROC: the pool of XLA
+                 "MATMUL_NUM_THREADS", "DGM_NUM_THREADS", "NPROC"):  # NPROC: the pool of XLA
         env[name] = str(threads)
     env["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    env.update(MKL_THREADING_LAYER="GNU", MKL_DYNAMIC="FALSE")  # PyTorch's runtime, and as many threads as were asked for
     # An OPENBLAS_CORETYPE of the surroundings would choose a kernel for another processor.
     env.pop("OPENBLAS_CORETYPE", None)
     if sys.platform == "linux":
@@ -163,7 +164,8 @@ def versions():
     found = json.loads(subprocess.run([PYTHON, "-c", code], check=True, capture_output=True, text=True).stdout)
     wanted = [line.split("==")[0].strip() for line in open(os.path.join(HERE, "requirements.txt")) if "==" in line]
     chosen = {name: found[name] for name in [*wanted, *NATIVE] if name in found}
-    chosen.update({"candle": "0.11.1", "burn-flex": "0.23.0-pre.1", "python": platform.python_version()})
+    chosen.update({"candle": "0.11.1", "burn-flex": "0.23.0-pre.1", "faer": "0.24.4", "gemm": "0.19.0",
+                   "matrixmultiply": "0.3.11", "python": platform.python_version()})
     model = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         model = next((s.split(":")[1].strip() for s in open("/proc/cpuinfo") if s.startswith("model name")), model)
@@ -192,7 +194,7 @@ def main():
     p.add_argument("--budget", help="minutes for all (default: attention 90, forward 40, sampling 10, quick 2), or for each number of "
                    "threads, such as 30,8")
     p.add_argument("--gate", type=float, default=0.9, help="share of the clean FMA peak around a sample that counts; 0: all")
-    p.add_argument("--no-rust", action="store_true", help="without candle and burn-flex")
+    p.add_argument("--no-rust", action="store_true", help="without the comparators in Rust")
     p.add_argument("--out", help="folder of the results (default benches/results; quick: nothing is written there)")
     args = p.parse_args()
     unknown = set(args.only) - set(GROUPS[args.what])
@@ -209,7 +211,7 @@ def main():
     install()
     wants_doors = "door" in GROUPS[args.what] and not args.quick and not args.match \
         and (not args.only or "door" in args.only)
-    rust = build(args.what == "attention" and not args.no_rust and not args.quick, wants_doors)
+    rust = build(args.what in ("attention", "forward") and not args.no_rust and not args.quick, wants_doors)
     partial = bool(args.quick or args.only or args.match or args.peers)
     out = args.out or (os.path.join(CACHE, "results") if partial else os.path.join(ROOT, "benches", "results"))
     os.makedirs(out, exist_ok=True)

@@ -5,14 +5,12 @@ import math
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from harness.measure import LeftOut
+
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 # Largest error (of gradients their root mean square) as a share of the root mean square of the reference. Wrong masks, scales or
 # layouts are off by 0.5 and more.
 TOLERANCE = {"f32": 2e-3, "f16": 2e-2, "bf16": 8e-2}
-
-
-class LeftOut(Exception):
-    """Why a peer does not do a case."""
 
 
 class Inputs:

@@ -2,9 +2,8 @@
 
 import ctypes
 
-import torch
-
 from harness.measure import Timed
+from harness.rust import Peer, load
 
 from .inputs import LeftOut
 
@@ -18,37 +17,17 @@ class Case(ctypes.Structure):
                 ("soft_cap", ctypes.c_float)]
 
 
-class Handle:
-    """A peer with its own copy of the inputs; released with the object."""
-
-    def __init__(self, lib, name, case, q, k, v):
-        self.lib, self.shape = lib, (case.batch, case.heads, case.queries, case.value_dim)
-        self.pointer = lib.rust_peer_new(name.encode(), ctypes.byref(case), *(ctypes.c_void_p(t.data_ptr()) for t in (q, k, v)))
-        if not self.pointer:
-            raise LeftOut(f"{name} refuses it")
-
-    def run(self):
-        if self.lib.rust_peer_run(ctypes.c_void_p(self.pointer)) != 0:
-            raise LeftOut("it fails")
-
-    def output(self):
-        out = torch.empty(self.shape)
-        status = self.lib.rust_peer_output(ctypes.c_void_p(self.pointer), ctypes.c_void_p(out.data_ptr()),
-                                           ctypes.c_size_t(out.numel()))
-        if status != 0:
-            raise LeftOut("it gives no output")
-        return out
-
-    def __del__(self):
-        if getattr(self, "pointer", None):
-            self.lib.rust_peer_free(ctypes.c_void_p(self.pointer))
+def _peer(lib, name, case, q, k, v):
+    pointers = (ctypes.c_void_p(t.data_ptr()) for t in (q, k, v))
+    shape = (case.batch, case.heads, case.queries, case.value_dim)
+    return Peer(lib, name, lib.rust_peer_new(name.encode(), ctypes.byref(case), *pointers), shape)
 
 
 def _timed(lib, name, case, inputs, fold):
     heads, queries = (case.kv, case.heads // case.kv) if fold else (case.heads, case.queries)
     shape = Case(case.batch, heads, case.kv, queries, case.keys, case.dim, case.dim, DTYPES[case.dtype],
                  case.causal, inputs.scale, case.soft_cap)
-    handles = [Handle(lib, name, shape, *s) for s in inputs.sets]
+    handles = [_peer(lib, name, shape, *s) for s in inputs.sets]
     state = {"next": 0}
 
     def run(n):
@@ -69,8 +48,7 @@ def make(case, inputs, library):
     if case.kv_dtype or case.paged or case.backward or case.alibi or case.sinks or case.lengths \
             or case.window_left >= 0 or case.bias or case.mask:
         raise LeftOut("candle and burn-flex are measured on plain, causal, soft-capped and grouped attention")
-    lib = ctypes.CDLL(library)
-    lib.rust_peer_new.restype = ctypes.c_void_p
+    lib = load(library)
     peers = []
     grouped_decode = case.queries == 1 and case.kv != case.heads
     if case.batch == 1 or case.dtype != "bf16" and not case.soft_cap:

@@ -44,11 +44,13 @@ def main():
     p.add_argument("--quick", action="store_true", help="without torch.compile")
     p.add_argument("--only", nargs="*", default=[])
     p.add_argument("--match", default="")
+    p.add_argument("--rust", help="the library of the Rust comparators")
     args, _ = p.parse_known_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     engine, probe = Engine(args.threads), Probe(args.cache, args.threads, args.gate)
-    cases = [c for module in (linear, memory, dit) for c in module.cases(engine, probe, args.threads, not args.quick)
+    common = engine, probe, args.threads, not args.quick
+    cases = [c for c in (*linear.cases(*common, args.rust), *memory.cases(*common), *dit.cases(*common))
              if (not args.only or c.group in args.only) and re.search(args.match, c.name)]
     whole = sum(c.weight for c in cases)
     with torch.inference_mode(), open(args.rows, "a") as f:

@@ -1,6 +1,7 @@
 """Linear layers with constant weights: y = x w^T + b."""
 
 import ctypes
+import functools
 
 import numpy as np
 import onnxruntime as ort
@@ -10,9 +11,10 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from openvino import opset13 as op
 
-from harness.measure import Timed
+from harness.measure import LeftOut, Timed
 from harness.openvino import compile_model, share
 
+from . import products
 from .case import NAMES, Case, Made
 
 # group, rows, inputs, outputs
@@ -31,6 +33,18 @@ def _rotate(calls):
         return calls[at[0]]()
 
     return call
+
+
+def _timed(name, calls):
+    turn = _rotate(calls)
+    if not hasattr(calls[0], "output"):
+        return Timed(name, turn)
+
+    def run(n):
+        for _ in range(n):
+            turn()
+
+    return Timed(name, lambda: turn().output(), run=run)
 
 
 def _ours(engine, x, w, b):
@@ -116,24 +130,36 @@ def _ort(x, w, b, threads):
     return call
 
 
-def _make(engine, probe, threads, compile_too, group, rows, inputs, outputs, dtype):
+def _frameworks(threads, compile_too, dtype):
+    peers = {"torch eager": _torch}
+    if torch.backends.mkldnn.is_available():
+        peers["torch oneDNN, packed"] = _torch_packed
+    if compile_too:
+        peers["torch compile, frozen"] = _torch_compiled
+    peers["openvino"] = lambda x, w, b: _openvino(x, w, b, threads)
+    if dtype == torch.float32:
+        peers["onnxruntime"] = lambda x, w, b: _ort(x, w, b, threads)
+        peers["numpy"] = _numpy
+    return peers
+
+
+def _make(engine, probe, threads, compile_too, peers, group, rows, inputs, outputs, dtype):
     x = torch.randn(rows, inputs).to(dtype)
     size = 2 if dtype == torch.bfloat16 else 4
     count = -(-ROTATED // (size * inputs * outputs)) if group == "gemv" else 1
     layers = [((torch.randn(outputs, inputs) / inputs**0.5).to(dtype), torch.randn(outputs).to(dtype))
               for _ in range(count)]
     ours = [_ours(engine, x, w, b) for w, b in layers]
-    peers = {"torch eager": _torch}
-    if torch.backends.mkldnn.is_available():
-        peers["torch oneDNN, packed"] = _torch_packed
-    if compile_too and group != "gemv":
-        peers["torch compile, frozen"] = _torch_compiled
-    peers["openvino"] = lambda x, w, b: _openvino(x, w, b, threads)
-    if dtype == torch.float32:
-        peers["onnxruntime"] = lambda x, w, b: _ort(x, w, b, threads)
-        peers["numpy"] = _numpy
+    peers = peers() if peers else _frameworks(threads, compile_too and group != "gemv", dtype)
     timed = [Timed("ours", _rotate(ours))]
-    timed += [Timed(name, _rotate([make(x, w, b) for w, b in layers])) for name, make in peers.items()]
+    left_out = {}
+    for name, make in peers.items():
+        try:
+            timed.append(_timed(name, [make(x, w, b) for w, b in layers]))
+            timed[-1].run(1)
+        except LeftOut as e:
+            left_out[name] = str(e)
+            timed = [t for t in timed if t.name != name]
     # Every function is called once to be checked, and begins at the second layer.
     w, b = layers[1 % count]
     expected = x.double() @ w.double().T + b.double()
@@ -142,7 +168,7 @@ def _make(engine, probe, threads, compile_too, group, rows, inputs, outputs, dty
         for call in ours:
             engine.lib.dgm_linear_free(call.layer)
 
-    made = Made(timed, expected, 1e-4 if dtype == torch.float32 else 0.05, free=free)
+    made = Made(timed, expected, 1e-4 if dtype == torch.float32 else 0.05, left_out=left_out, free=free)
     if group == "gemv":
         buffer = torch.empty(ROTATED, dtype=torch.uint8).fill_(1)
         made.streams = [Timed("limit read", lambda: probe.read(buffer.data_ptr(), ROTATED))]
@@ -153,10 +179,17 @@ def _make(engine, probe, threads, compile_too, group, rows, inputs, outputs, dty
     return made
 
 
-def cases(engine, probe, threads, compile_too):
+def cases(engine, probe, threads, compile_too, rust):
     for group, rows, inputs, outputs in SHAPES:
         for dtype in (torch.float32, torch.bfloat16):
             limit = "read" if group == "gemv" else f"fma_{NAMES[dtype]}"
             yield Case(f"{rows}x{inputs}x{outputs}", group, NAMES[dtype], limit,
                        lambda g=group, r=rows, i=inputs, o=outputs, d=dtype:
-                       _make(engine, probe, threads, compile_too, g, r, i, o, d))
+                       _make(engine, probe, threads, compile_too, None, g, r, i, o, d))
+    # By themselves: threads that look out for work between the calls of one library take time from the next.
+    peers = functools.cache(lambda: products.peers(threads, rust))
+    for group, rows, inputs, outputs in SHAPES if rust else []:
+        limit = "read" if group == "gemv" else "fma_f32"
+        yield Case(f"{rows}x{inputs}x{outputs}, beside libraries of products", group, "f32", limit,
+                   lambda g=group, r=rows, i=inputs, o=outputs:
+                   _make(engine, probe, threads, compile_too, peers, g, r, i, o, torch.float32))

@@ -4,6 +4,10 @@ import statistics
 import time
 
 
+class LeftOut(Exception):
+    """Why a peer does not do a case."""
+
+
 class Timed:
     """Something to time: `run(n)` computes n times, `call()` once and returns the output, whose error
     may be `tolerance` (None: the usual for the type)."""

@@ -101,11 +101,9 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn load_twos(self, s: &[f32]) -> [Self::F; 2] {
-        let p = s[..2 * N].as_ptr();
-        // SAFETY: the slice has 2 N elements (checked), the token proves the instructions; unaligned is allowed.
+    fn unzip(self, [a, b]: [Self::F; 2]) -> [Self::F; 2] {
+        // SAFETY: the token proves the instructions.
         unsafe {
-            let (a, b) = (_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(N)));
             let (low, high) = (_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
             [_mm256_shuffle_ps::<0x88>(low, high), _mm256_shuffle_ps::<0xdd>(low, high)]
         }

@@ -5,14 +5,13 @@ use std::arch::x86_64::*;
 use super::level::Kernel;
 use super::simd::Simd;
 const N: usize = 16;
-/// Proof that the processor has these instructions, with `DOT` the products of bfloat16 pairs
-/// among them; made only by [`Avx512::new`].
+/// Proof that the processor has these instructions, with `BF16` those for bfloat16 among them; made only by [`Avx512::new`].
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512<const DOT: bool>(());
-impl<const DOT: bool> Avx512<DOT> {
+pub(crate) struct Avx512<const BF16: bool>(());
+impl<const BF16: bool> Avx512<BF16> {
     /// The token, where the processor has the instructions.
     pub(crate) fn new() -> Option<Self> {
-        let ok = (!DOT || is_x86_feature_detected!("avx512bf16"))
+        let ok = (!BF16 || is_x86_feature_detected!("avx512bf16"))
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512cd")
@@ -21,6 +20,17 @@ impl<const DOT: bool> Avx512<DOT> {
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma");
         ok.then_some(Avx512(()))
+    }
+
+    /// Whether the instruction that rounds to bfloat16 is at hand and right: it takes subnormal numbers for zeros. (So
+    /// does this question where the caller's floating-point environment says so, which [`FpEnv`](super::FpEnv) ends.)
+    #[inline(always)]
+    fn rounds_at_once(self, [a, b]: [__m512; 2]) -> bool {
+        const SUBNORMAL: i32 = 0x20;
+        // SAFETY: the token proves the instructions.
+        BF16 && unsafe {
+            _mm512_fpclass_ps_mask::<SUBNORMAL>(a) | _mm512_fpclass_ps_mask::<SUBNORMAL>(b) == 0
+        }
     }
 
     /// Lanes whose upper half is the number rounded to bfloat16 (nearest, ties to even; NaN quieted).
@@ -52,7 +62,7 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
 }
 /// Runs `kernel` with the products of bfloat16 pairs where the processor has them.
 #[inline]
-pub(super) fn run_dot<K: Kernel>(kernel: K) -> K::Output {
+pub(super) fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
     #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16,avx2,fma")]
     fn inner<K: Kernel>(kernel: K, s: Avx512<true>) -> K::Output {
         kernel.run(s)
@@ -77,7 +87,7 @@ static UPPER: Words = {
     Words(words)
 };
 
-impl<const DOT: bool> Simd for Avx512<DOT> {
+impl<const BF16: bool> Simd for Avx512<BF16> {
     const LANES: usize = N;
     type F = __m512;
     type I = __m512i;
@@ -137,11 +147,9 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     }
 
     #[inline(always)]
-    fn load_twos(self, s: &[f32]) -> [Self::F; 2] {
-        let p = s[..2 * N].as_ptr();
-        // SAFETY: the slice has 2 N elements (checked), the token proves the instructions; unaligned is allowed.
+    fn unzip(self, [a, b]: [Self::F; 2]) -> [Self::F; 2] {
+        // SAFETY: the token proves the instructions.
         unsafe {
-            let (a, b) = (_mm512_loadu_ps(p), _mm512_loadu_ps(p.add(N)));
             let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
             let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
             [_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b)]
@@ -304,7 +312,7 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
 
     #[inline(always)]
     fn dot_bf16(self, acc: Self::F, a: Self::I, b: Self::I) -> Self::F {
-        if DOT {
+        if BF16 {
             // SAFETY: the token proves the instructions; the types are different views of 64 bytes.
             unsafe {
                 let (a, b) = std::mem::transmute::<(__m512i, __m512i), (__m512bh, __m512bh)>((a, b));
@@ -320,7 +328,14 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
     fn store_bf16(self, v: Self::F, s: &mut [u16]) {
         let p = s[..N].as_mut_ptr();
         // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
-        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(self.ishr::<16>(self.rounded_bf16(v)))) }
+        unsafe {
+            let words = if self.rounds_at_once([v; 2]) {
+                std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v))
+            } else {
+                _mm512_cvtepi32_epi16(self.ishr::<16>(self.rounded_bf16(v)))
+            };
+            _mm256_storeu_si256(p.cast(), words)
+        }
     }
 
     #[inline(always)]
@@ -352,8 +367,11 @@ impl<const DOT: bool> Simd for Avx512<DOT> {
 
     #[inline(always)]
     fn pack_bf16(self, [a, b]: [Self::F; 2]) -> Self::I {
-        // SAFETY: the token proves the instructions.
+        // SAFETY: the token proves the instructions; the types are different views of 64 bytes.
         unsafe {
+            if self.rounds_at_once([a, b]) {
+                return std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(b, a));
+            }
             // The upper word of every lane of both.
             let upper = _mm512_load_si512(UPPER.0.as_ptr().cast());
             _mm512_permutex2var_epi16(self.rounded_bf16(a), upper, self.rounded_bf16(b))

@@ -98,10 +98,10 @@ pub fn set_level(level: Level) -> Result<()> {
 pub(crate) trait Kernel {
     /// What it returns.
     type Output;
-    /// Whether it spends its time in [`Simd::dot_bf16`].
-    // Only x86-64 has a faster instruction for it.
+    /// Whether it spends its time in [`Simd::dot_bf16`], or in rounding to bfloat16.
+    // Only x86-64 has faster instructions for them.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    const DOT: bool = false;
+    const BF16: bool = false;
     /// The body. Implementations are `#[inline(always)]`, as is everything they call.
     fn run<S: Simd>(self, s: S) -> Self::Output;
 }
@@ -117,7 +117,7 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
 pub(crate) fn dispatch_at<K: Kernel>(level: Level, kernel: K) -> K::Output {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if K::DOT => super::avx512::run_dot(kernel),
+        Level::Avx512 if K::BF16 => super::avx512::run_bf16(kernel),
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => super::avx512::run(kernel),
         #[cfg(target_arch = "x86_64")]

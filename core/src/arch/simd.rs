@@ -126,8 +126,17 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// What [`store_twos`](Simd::store_twos) wrote; panics when `s` has fewer elements.
     #[inline(always)]
     fn load_twos(self, s: &[f32]) -> [Self::F; 2] {
-        let mut lanes = [[0.0f32; 16]; 2];
-        for (i, two) in s[..2 * Self::LANES].chunks_exact(2).enumerate() {
+        let s = &s[..2 * Self::LANES];
+        self.unzip([self.load(s), self.load(&s[Self::LANES..])])
+    }
+
+    /// The even lanes of both vectors, one after the other, and the odd ones.
+    #[inline(always)]
+    fn unzip(self, v: [Self::F; 2]) -> [Self::F; 2] {
+        let (mut all, mut lanes) = ([0.0f32; 32], [[0.0f32; 16]; 2]);
+        self.store(v[0], &mut all);
+        self.store(v[1], &mut all[Self::LANES..]);
+        for (i, two) in all[..2 * Self::LANES].chunks_exact(2).enumerate() {
             (lanes[0][i], lanes[1][i]) = (two[0], two[1]);
         }
         [self.load(&lanes[0]), self.load(&lanes[1])]

@@ -42,7 +42,7 @@ pub(super) struct Block<'a, 'b, const DOT: bool> {
 
 impl<const DOT: bool> Kernel for Block<'_, '_, DOT> {
     type Output = ();
-    const DOT: bool = DOT;
+    const BF16: bool = DOT;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {

@@ -157,6 +157,7 @@ struct Run<'a> {
 
 impl Kernel for Run<'_> {
     type Output = ();
+    const BF16: bool = true;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Run { group, x, mut out } = self;

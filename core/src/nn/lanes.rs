@@ -79,6 +79,9 @@ pub(crate) fn fill<S: Simd, const N: usize>(s: S, op: impl Lanes<N>, from: [Oper
     }
     let head = if out.past { out.row.before_a_line() } else { 0 };
     let mut at = head;
+    if let Some(sources) = Source::all(s, &from, head) {
+        at += fill_blocks(s, op, &sources, out, head);
+    }
     while len - at >= 2 * S::LANES {
         let (mut a, mut b) = ([s.splat(0.0); N], [s.splat(0.0); N]);
         for i in 0..N {
@@ -106,6 +109,74 @@ pub(crate) fn fill<S: Simd, const N: usize>(s: S, op: impl Lanes<N>, from: [Oper
             at += count;
         }
     }
+}
+
+/// Elements of a block: at least two vectors.
+const BLOCK: usize = 32;
+
+/// An operand by blocks: which of its types it has is seen where the loop over blocks looks for the end of it.
+#[derive(Clone, Copy)]
+struct Source<'a, S: Simd> {
+    floats: &'a [[f32; BLOCK]],
+    words: &'a [[u16; BLOCK]],
+    is_f16: bool,
+    same: S::F,
+}
+
+impl<'a, S: Simd> Source<'a, S> {
+    /// The operands from `at` on; `None` where one is what the output holds.
+    #[inline(always)]
+    fn all<const N: usize>(s: S, from: &[Operand<'a>; N], at: usize) -> Option<[Self; N]> {
+        let mut sources = [Source { floats: &[], words: &[], is_f16: false, same: s.splat(0.0) }; N];
+        for i in 0..N {
+            match from[i] {
+                Operand::Same(x) => sources[i].same = s.splat(x),
+                Operand::Held => return None,
+                Operand::Row(Row::F32(x)) => sources[i].floats = x[at..].as_chunks().0,
+                Operand::Row(Row::F16(x)) => {
+                    (sources[i].words, sources[i].is_f16) = (x[at..].as_chunks().0, true);
+                }
+                Operand::Row(Row::Bf16(x)) => sources[i].words = x[at..].as_chunks().0,
+            }
+        }
+        Some(sources)
+    }
+
+    /// Two vectors from `j` on of a block.
+    #[inline(always)]
+    fn two(&self, s: S, block: usize, j: usize) -> [S::F; 2] {
+        let middle = j + S::LANES;
+        if let Some(x) = self.floats.get(block) {
+            return [s.load(&x[j..]), s.load(&x[middle..])];
+        }
+        match self.words.get(block) {
+            Some(x) if self.is_f16 => [s.load_f16(&x[j..]), s.load_f16(&x[middle..])],
+            Some(x) => [s.load_bf16(&x[j..]), s.load_bf16(&x[middle..])],
+            None => [self.same; 2],
+        }
+    }
+}
+
+/// The whole blocks from `at` on of [`fill`]; returns how many elements they are.
+#[inline(always)]
+fn fill_blocks<S: Simd, const N: usize>(
+    s: S,
+    op: impl Lanes<N>,
+    from: &[Source<S>; N],
+    out: &mut Target,
+    at: usize,
+) -> usize {
+    let blocks = (out.row.len() - at) / BLOCK;
+    for block in 0..blocks {
+        for j in (0..BLOCK).step_by(2 * S::LANES) {
+            let (mut a, mut b) = ([s.splat(0.0); N], [s.splat(0.0); N]);
+            for i in 0..N {
+                [a[i], b[i]] = from[i].two(s, block, j);
+            }
+            put_two(s, [op.eval(s, a), op.eval(s, b)], out, at + block * BLOCK + j);
+        }
+    }
+    blocks * BLOCK
 }
 
 /// Asks for a row that is read soon.

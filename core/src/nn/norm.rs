@@ -2,13 +2,13 @@
 
 use ndarray::{Dimension, Ix1, Ix2, Ix3};
 
-use super::lanes::{Lanes, Operand, Target, fill};
+use super::lanes::{Lanes, Operand, Same, Target, fill};
 use super::modulate::{by_batch, check_modulation};
 use super::rows::{RowOp, for_rows, lend};
 use super::sum::{Plain, Squares, row_sum};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
-use crate::tensor::{Floats, FloatsMut};
+use crate::tensor::{Dtype, Floats, FloatsMut};
 
 /// Which statistics a norm uses.
 #[derive(Clone, Copy)]
@@ -26,11 +26,16 @@ struct Norm {
     eps: f32,
     /// Whether the scale is `1 + scale`.
     one_plus: bool,
+    /// Whether a sum is normalised, and kept.
+    sums: bool,
 }
 
 /// `x`, scale, shift and what is added to `x` where there is a sum.
 impl RowOp<4> for Norm {
     const COST: u64 = 8;
+    fn needs_room(self, _: Dtype) -> bool {
+        self.sums
+    }
     #[inline(always)]
     fn run<S: Simd>(
         self,
@@ -38,12 +43,23 @@ impl RowOp<4> for Norm {
         [x, scale, shift, residual]: [Operand; 4],
         mut sum: Option<Target>,
         mut out: Target,
-        _: &mut [f32],
+        room: &mut [f32],
     ) {
+        let mut near = None;
         if let Some(sum) = &mut sum {
-            fill(s, Add, [x, residual], sum);
+            if sum.past {
+                // What is read again is a copy that stays near.
+                let mut copy = Target { row: sum.row.lend(room), past: false };
+                let held = Operand::Row(sum.row.read());
+                let residual = if let Operand::Held = residual { held } else { residual };
+                fill(s, Add, [x, residual], &mut copy);
+                fill(s, Same, [Operand::Row(copy.row.read())], sum);
+                near = Some(copy);
+            } else {
+                fill(s, Add, [x, residual], sum);
+            }
         }
-        let x = match (&sum, x) {
+        let x = match (near.as_ref().or(sum.as_ref()), x) {
             (Some(sum), _) => sum.row.read(),
             (None, Operand::Row(x)) => x,
             _ => unreachable!("norms are not in place"),
@@ -160,7 +176,12 @@ pub fn layer_norm<'a, 'o, D: Dimension>(
         &[("out", out.shape())],
     )?;
     let inputs = [lend(x), weight.and_then(lend), bias.and_then(lend), None];
-    for_rows(Norm { statistics: Statistics::Layer, eps, one_plus: false }, inputs, None, out.into_dyn())
+    for_rows(
+        Norm { statistics: Statistics::Layer, eps, one_plus: false, sums: false },
+        inputs,
+        None,
+        out.into_dyn(),
+    )
 }
 
 /// RMS norm over the last axis of `x` `[..., d]`: `x / sqrt(mean(x^2) + eps) * weight`, weight `[d]`
@@ -189,7 +210,12 @@ pub fn rms_norm<'a, 'o, D: Dimension>(
     let (x, out) = (x.into(), out.into());
     check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &[("out", out.shape())])?;
     let inputs = [lend(x), weight.and_then(lend), None, None];
-    for_rows(Norm { statistics: Statistics::Rms, eps, one_plus: false }, inputs, None, out.into_dyn())
+    for_rows(
+        Norm { statistics: Statistics::Rms, eps, one_plus: false, sums: false },
+        inputs,
+        None,
+        out.into_dyn(),
+    )
 }
 
 /// The end of a residual branch and the norm before the next one, in one pass: `sum = x + residual`, then
@@ -222,7 +248,7 @@ pub fn rms_norm_residual<'a, 'o, D: Dimension>(
     let outputs = [("sum", sum.shape()), ("out", out.shape())];
     check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &outputs)?;
     let inputs = [lend(x), weight.and_then(lend), None, lend(residual)];
-    let norm = Norm { statistics: Statistics::Rms, eps, one_plus: false };
+    let norm = Norm { statistics: Statistics::Rms, eps, one_plus: false, sums: true };
     for_rows(norm, inputs, Some(sum.into_dyn()), out.into_dyn())
 }
 
@@ -250,7 +276,7 @@ pub fn rms_norm_residual_inplace<'a, 'o, D: Dimension>(
     let outputs = [("residual", sum.shape()), ("out", out.shape())];
     check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &outputs)?;
     let inputs = [lend(x), weight.and_then(lend), None, None];
-    let norm = Norm { statistics: Statistics::Rms, eps, one_plus: false };
+    let norm = Norm { statistics: Statistics::Rms, eps, one_plus: false, sums: true };
     for_rows(norm, inputs, Some(sum.into_dyn()), out.into_dyn())
 }
 
@@ -283,5 +309,10 @@ pub fn layer_norm_modulate<'a, 'o>(
     let (x, shift, scale, out) = (x.into(), shift.into(), scale.into(), out.into());
     check_modulation(x.shape(), &[("shift", shift.shape()), ("scale", scale.shape())], out.shape())?;
     let inputs = [lend(x), by_batch(scale), by_batch(shift), None];
-    for_rows(Norm { statistics: Statistics::Layer, eps, one_plus: true }, inputs, None, out.into_dyn())
+    for_rows(
+        Norm { statistics: Statistics::Layer, eps, one_plus: true, sums: false },
+        inputs,
+        None,
+        out.into_dyn(),
+    )
 }

@@ -10,7 +10,7 @@ use ndarray::{
 use super::rows::{TASK, goes_past, task_size};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
-use crate::tensor::{Dtype, Element, Floats, FloatsMut, Row, RowMut, each};
+use crate::tensor::{Element, Floats, FloatsMut, Row, RowMut, each};
 use crate::threads;
 
 /// Patch rows, patch columns and the shape `[B, T, C*p*p]` of the patches of an image batch.
@@ -58,7 +58,7 @@ pub fn patchify<'a, 'o>(
     let (x, mut out) = (x.into(), out.into());
     let ([_, columns], shape) = patch_shape("x", x.shape(), patch)?;
     check_shape("out", out.shape(), &shape)?;
-    let past = out.dtype() != Dtype::F32 && goes_past(&out);
+    let past = goes_past(&out);
     each!(Floats, &x, x => each!(FloatsMut, &mut out, out => cut(x, columns, patch, past, out)));
     Ok(())
 }
@@ -142,13 +142,11 @@ fn cut_rows<T: Element, U: Element, const P: usize>(
         if let (true, Some(tokens)) = (side_by_side, tokens.as_slice_mut()) {
             // A token has as many numbers of every line, each time from the same place.
             let lines: Vec<&[T]> = x.rows().into_iter().filter_map(|row| row.to_slice()).collect();
-            let done = match U::row_mut(tokens) {
-                RowMut::F16(out) | RowMut::Bf16(out)
-                    if patch == 2 && TypeId::of::<T>() == TypeId::of::<U>() =>
-                {
-                    dispatch(Twos { lines: &lines, out, past })
-                }
-                _ => 0,
+            let done = if patch == 2 && TypeId::of::<T>() == TypeId::of::<U>() {
+                let next = patch * x.strides()[1].unsigned_abs() * size_of::<T>();
+                dispatch(Twos { lines: &lines, next, out: U::row_mut(tokens), past })
+            } else {
+                0
             };
             let lines: Vec<&[[T; P]]> = lines.into_iter().map(|line| line.as_chunks().0).collect();
             let tokens = tokens.as_chunks_mut::<P>().0.chunks_exact_mut(runs * lines.len());
@@ -171,13 +169,13 @@ fn cut_rows<T: Element, U: Element, const P: usize>(
     }
 }
 
-/// Tokens of two 16-bit numbers of every line, by squares of vectors; returns how many, from the first on.
-///
-/// Not of f32: moving pairs of those one by one takes no longer.
+/// Tokens of two numbers of every line, by squares of vectors of 32-bit words; returns how many, from the first on.
 struct Twos<'a, 'b, T> {
     lines: &'a [&'a [T]],
+    /// Bytes from a line to that of the next row of patches, which is asked for.
+    next: usize,
     /// Tokens of the type of the lines.
-    out: &'b mut [u16],
+    out: RowMut<'b>,
     /// Whether the output goes past the caches, which it does where it begins with a line.
     past: bool,
 }
@@ -187,20 +185,38 @@ impl<T: Element> Kernel for Twos<'_, '_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> usize {
-        let Twos { lines, out, past } = self;
-        // In pairs of numbers.
-        let token = lines.len();
-        if token == 0 || (token > S::LANES && token % S::LANES != 0) {
+        let Twos { lines, next, mut out, past } = self;
+        // Words that a line has for a token, and all lines together.
+        let words = size_of::<T>() / 2;
+        let token = lines.len() * words;
+        if token == 0 || (token > S::LANES && !token.is_multiple_of(S::LANES)) {
             return 0;
         }
-        let tokens = out.len() / 2 / token;
+        let tokens = lines[0].len() / 2;
+        // Tokens of half a vector are taken by two, the even ones and the odd ones.
+        let twice = 2 * token == S::LANES && words == 1;
+        let step = if twice { 2 * S::LANES } else { S::LANES };
         let mut j = 0;
-        while tokens - j >= S::LANES {
-            for (group, lines) in lines.chunks(S::LANES).enumerate() {
+        while tokens - j >= step {
+            for line in lines {
+                let first = line[2 * j..].as_ptr().addr() + next;
+                for line in (first..first + 2 * step * size_of::<T>()).step_by(64) {
+                    s.prefetch_later_at(line);
+                }
+            }
+            if twice {
+                let square = s.transpose(two_squares(s, lines, j));
+                for (t, &row) in square[..S::LANES].iter().enumerate() {
+                    put(s, row, &mut out, j * token + t * S::LANES, past);
+                }
+                j += step;
+                continue;
+            }
+            for (group, lines) in lines.chunks(S::LANES / words).enumerate() {
                 let square = s.transpose(square(s, lines, j));
                 if token >= S::LANES {
                     for (t, &row) in square[..S::LANES].iter().enumerate() {
-                        put(s, row, out, (j + t) * token + group * S::LANES, past);
+                        put(s, row, &mut out, (j + t) * token + group * S::LANES, past);
                     }
                     continue;
                 }
@@ -211,10 +227,10 @@ impl<T: Element> Kernel for Twos<'_, '_, T> {
                 }
                 for i in 0..token {
                     let at = i * S::LANES;
-                    put(s, s.load(&together[at..]), out, j * token + at, past);
+                    put(s, s.load(&together[at..]), &mut out, j * token + at, past);
                 }
             }
-            j += S::LANES;
+            j += step;
         }
         if past {
             s.settle();
@@ -223,25 +239,46 @@ impl<T: Element> Kernel for Twos<'_, '_, T> {
     }
 }
 
-/// What a vector of tokens from `j` on reads of the lines, a row for each line.
+/// What two vectors of tokens from `j` on read of half as many lines of 16-bit numbers: the words of even tokens, a row
+/// for each line, then those of odd ones.
+#[inline(always)]
+fn two_squares<S: Simd, T: Element>(s: S, lines: &[&[T]], j: usize) -> [S::F; 16] {
+    let mut rows = [s.splat(0.0); 16];
+    for i in 0..S::LANES / 2 {
+        let Some(line) = lines.get(i) else { break };
+        if let Row::F16(x) | Row::Bf16(x) = T::row(&line[2 * j..]) {
+            let (a, b) = (s.load_pairs(x), s.load_pairs(&x[2 * S::LANES..]));
+            [rows[i], rows[S::LANES / 2 + i]] = s.unzip([s.bits_to_f32(a), s.bits_to_f32(b)]);
+        }
+    }
+    rows
+}
+
+/// What a vector of tokens from `j` on reads of the lines, a row for each word.
 #[inline(always)]
 fn square<S: Simd, T: Element>(s: S, lines: &[&[T]], j: usize) -> [S::F; 16] {
     let mut rows = [s.splat(0.0); 16];
     // To a known end, so that the rows are registers.
     for i in 0..S::LANES {
         let Some(line) = lines.get(i) else { break };
-        if let Row::F16(x) | Row::Bf16(x) = T::row(&line[2 * j..]) {
-            rows[i] = s.bits_to_f32(s.load_pairs(x));
+        match T::row(&line[2 * j..]) {
+            Row::F16(x) | Row::Bf16(x) => rows[i] = s.bits_to_f32(s.load_pairs(x)),
+            Row::F32(x) if 2 * i + 1 < S::LANES => [rows[2 * i], rows[2 * i + 1]] = s.load_twos(x),
+            Row::F32(_) => break,
         }
     }
     rows
 }
 
-/// Writes a vector to the `at`-th pair of a row.
+/// Writes a vector to the `at`-th word of a row.
 #[inline(always)]
-fn put<S: Simd>(s: S, v: S::F, out: &mut [u16], at: usize, past: bool) {
-    let (pairs, to) = (s.to_bits(v), &mut out[2 * at..]);
-    if past { s.stream_pairs(pairs, to) } else { s.store_pairs(pairs, to) }
+fn put<S: Simd>(s: S, v: S::F, out: &mut RowMut, at: usize, past: bool) {
+    match out {
+        RowMut::F32(to) if past => s.stream(v, &mut to[at..]),
+        RowMut::F32(to) => s.store(v, &mut to[at..]),
+        RowMut::F16(to) | RowMut::Bf16(to) if past => s.stream_pairs(s.to_bits(v), &mut to[2 * at..]),
+        RowMut::F16(to) | RowMut::Bf16(to) => s.store_pairs(s.to_bits(v), &mut to[2 * at..]),
+    }
 }
 
 /// Puts patches `x` `[B, T, p*p*C]` together to images `out` `[B, C, H, W]`.

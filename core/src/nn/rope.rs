@@ -132,6 +132,12 @@ const ROOM: usize = 1024;
 /// Tokens between the one that is turned and the one that is asked for, where memory is waited for.
 const AHEAD: usize = 16;
 
+/// Rounds turned rows to where they belong.
+#[inline(always)]
+fn write<S: Simd, Y: Element>(s: S, turned: &[f32], to: &mut [Y], past: bool) {
+    fill(s, Same, [Operand::Row(Row::F32(turned))], &mut Target { row: Y::row_mut(to), past });
+}
+
 /// Some tokens of all heads, from position `first` on, which share the rows of the tables.
 struct Tokens<'a, 'b, 'x, 'y, X, Y> {
     tables: &'b Rope<'a>,
@@ -144,6 +150,7 @@ struct Tokens<'a, 'b, 'x, 'y, X, Y> {
 
 impl<X: Element, Y: Element> Kernel for Tokens<'_, '_, '_, '_, X, Y> {
     type Output = ();
+    const BF16: bool = true;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -153,6 +160,8 @@ impl<X: Element, Y: Element> Kernel for Tokens<'_, '_, '_, '_, X, Y> {
         let run = room.len() / dim;
         for (h, mut out) in out.outer_iter_mut().enumerate() {
             let (x, next) = (x.index_axis(Axis(0), h), x.index_axis(Axis(0), (h + 1).min(heads - 1)));
+            // Rows that follow each other are parts of a slice, which is much quicker than parts of a view.
+            let whole = x.as_slice();
             let mut token = 0;
             while token < tokens {
                 let count = run.min(tokens - token);
@@ -160,30 +169,36 @@ impl<X: Element, Y: Element> Kernel for Tokens<'_, '_, '_, '_, X, Y> {
                 for (i, to) in turned.chunks_exact_mut(dim).enumerate() {
                     if past {
                         let ahead = token + i + AHEAD;
-                        let row = if ahead < tokens {
-                            x.row(ahead)
-                        } else {
-                            next.row((ahead - tokens).min(tokens - 1))
+                        let row = match whole.and_then(|x| x.get(ahead * dim..(ahead + 1) * dim)) {
+                            Some(row) => row,
+                            None if ahead < tokens => x.row(ahead).to_slice().unwrap_or_default(),
+                            None => next.row((ahead - tokens).min(tokens - 1)).to_slice().unwrap_or_default(),
                         };
-                        ask(s, X::row(row.as_slice().unwrap_or_default()));
+                        ask(s, X::row(row));
                     }
-                    let from = x.row(token + i);
-                    let from = match from.as_slice() {
+                    let row = token + i;
+                    let from = match whole {
+                        Some(x) => Some(&x[row * dim..][..dim]),
+                        None => x.row(row).to_slice(),
+                    };
+                    let from = match from {
                         Some(from) => X::row(from),
                         None => {
-                            apart.iter_mut().zip(from).for_each(|(to, x)| *to = x.to_f32());
+                            apart.iter_mut().zip(x.row(row)).for_each(|(to, x)| *to = x.to_f32());
                             Row::F32(apart)
                         }
                     };
                     tables.turn_row(s, from, to, first + token + i);
                 }
-                let mut rows = out.slice_mut(s![token..token + count, ..]);
-                match rows.as_slice_mut() {
-                    Some(to) => {
-                        let mut to = Target { row: Y::row_mut(to), past };
-                        fill(s, Same, [Operand::Row(Row::F32(turned))], &mut to);
+                match out.as_slice_mut() {
+                    Some(out) => write(s, turned, &mut out[token * dim..][..count * dim], past),
+                    None => {
+                        let mut rows = out.slice_mut(s![token..token + count, ..]);
+                        match rows.as_slice_mut() {
+                            Some(to) => write(s, turned, to, past),
+                            None => rows.iter_mut().zip(&*turned).for_each(|(to, x)| *to = Y::from_f32(*x)),
+                        }
                     }
-                    None => rows.iter_mut().zip(&*turned).for_each(|(to, x)| *to = Y::from_f32(*x)),
                 }
                 token += count;
             }

@@ -262,12 +262,14 @@ struct Run<'r, 'a, 'b, O, const N: usize> {
 
 impl<O: RowOp<N>, const N: usize> Kernel for Run<'_, '_, '_, O, N> {
     type Output = ();
+    const BF16: bool = true;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Run { op, inputs, piece, part, past, scratch } = self;
         let Piece { at, mut out, mut sum } = piece;
         // A copy of what lies apart is read again at once.
         let past = past && out.strides()[3] == 1;
+        let sum_adjacent = sum.as_ref().is_some_and(|sum| sum.strides()[3] == 1);
         let for_op = op.needs_room(out.dtype());
         let [outer, inner, rows, width] = *out.shape() else { unreachable!("four axes") };
         let mut rooms = scratch.chunks_exact_mut(line(part));
@@ -293,9 +295,8 @@ impl<O: RowOp<N>, const N: usize> Kernel for Run<'_, '_, '_, O, N> {
                         }
                     }
                     let there = (row, from, len);
-                    // What follows reads the sum, so it does not go past the caches.
                     let sum_row = sum.as_mut().map(|sum| sum.row(there, for_sum));
-                    let into_sum = sum_row.map(|row| Target { row, past: false });
+                    let into_sum = sum_row.map(|row| Target { row, past: past && sum_adjacent });
                     let into = Target { row: out.row(there, for_out), past };
                     op.run(s, operands, into_sum, into, for_op);
                     out.put_back(there, for_out);

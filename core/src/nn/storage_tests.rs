@@ -313,10 +313,25 @@ where
     let best = level();
     for l in available_levels() {
         set_level(l).unwrap();
-        for norm in [false, true] {
-            let call = |x: ArrayView3<T>, out: ndarray::ArrayViewMut3<T>| match norm {
-                true => rms_norm(x, Some(weight.into()), 1e-6, out).unwrap(),
-                false => modulate(x, shift.view(), scale.view(), out).unwrap(),
+        for op in 0..4 {
+            let mut sums = vec![T::from_f32(7.0); if op >= 2 { x.len() + 3 } else { 0 }];
+            let mut call = |x: ArrayView3<T>, out: ndarray::ArrayViewMut3<T>| match op {
+                0 => rms_norm(x, Some(weight.into()), 1e-6, out).unwrap(),
+                1 => modulate(x, shift.view(), scale.view(), out).unwrap(),
+                _ => {
+                    let inner = &mut sums[2..2 + x.len()];
+                    let mut sum = ndarray::ArrayViewMut3::from_shape(x.dim(), inner).unwrap();
+                    sum.fill(T::from_f32(1.0));
+                    let (w, residual) = (Some(weight.into()), sum.to_owned());
+                    match op {
+                        2 => rms_norm_residual_inplace(x, sum.view_mut(), w, 1e-6, out).unwrap(),
+                        _ => rms_norm_residual(x, residual.view(), w, 1e-6, sum.view_mut(), out).unwrap(),
+                    }
+                    let one = |x: &T| T::from_f32(x.to_f32() + 1.0).to_f32().to_bits();
+                    assert!(x.iter().map(one).eq(sum.iter().map(|y| y.to_f32().to_bits())), "{l:?}");
+                    assert!([sums[1], sums[2 + x.len()]].iter().all(|x| x.to_f32() == 7.0));
+                    sums.fill(T::from_f32(7.0));
+                }
             };
             let inner = &mut memory[1..=rows * WIDTH];
             let mut out = ndarray::ArrayViewMut3::from_shape((1, rows, WIDTH), inner).unwrap();
@@ -339,4 +354,50 @@ where
 fn outputs_past_the_caches_have_the_same_bits() {
     past_the_caches::<f32>();
     past_the_caches::<bf16>();
+}
+
+/// Patches by squares of vectors, past the caches and not, where rows of patches end within a square.
+fn patches<T: Element>()
+where
+    for<'a> Floats<'a, ndarray::Ix4>: From<ndarray::ArrayView4<'a, T>>,
+    for<'a> FloatsMut<'a, ndarray::Ix3>: From<ndarray::ArrayViewMut3<'a, T>>,
+{
+    const COLUMNS: usize = 5 * 16 + 3;
+    let best = level();
+    for channels in [1, 2, 3, 4, 8, 9, 16] {
+        for bytes in [1 << 16, 32 << 20] {
+            let rows = bytes / size_of::<T>() / (4 * channels * COLUMNS) + 1;
+            let shape = (1, channels, 2 * rows, 2 * COLUMNS);
+            let mut next = 0u32;
+            let x = Array4::from_shape_simple_fn(shape, || {
+                next = next.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                match next >> 20 {
+                    0 => T::from_f32(f32::NAN),
+                    1 => T::from_f32(-0.0),
+                    2 => T::from_f32(1e-40),
+                    n => T::from_f32(n as f32),
+                }
+            });
+            for l in available_levels() {
+                set_level(l).unwrap();
+                let mut out = Array3::from_elem((1, rows * COLUMNS, 4 * channels), T::from_f32(-1.0));
+                patchify(x.view(), 2, out.view_mut()).unwrap();
+                for (t, token) in out.outer_iter().next().unwrap().outer_iter().enumerate() {
+                    let (i, j) = (t / COLUMNS, t % COLUMNS);
+                    let patch = x.slice(s![0, .., 2 * i..2 * i + 2, 2 * j..2 * j + 2]);
+                    assert!(
+                        token.iter().zip(patch).all(|(a, b)| a.to_f32().to_bits() == b.to_f32().to_bits()),
+                        "{channels} {t} {l:?}"
+                    );
+                }
+            }
+        }
+    }
+    set_level(best).unwrap();
+}
+
+#[test]
+fn patches_of_two_by_two_are_where_they_belong() {
+    patches::<f32>();
+    patches::<bf16>();
 }

@@ -55,42 +55,57 @@ impl Term for Squares {
 #[inline(always)]
 pub(super) fn row_sum<S: Simd>(s: S, x: Row, term: impl Term) -> f32 {
     let (mut total, mut at) = (0.0, 0);
+    // Two blocks at a time: a chain of additions waits for itself.
+    while x.len() - at >= 2 * BLOCK {
+        let [a, b] = block_sums(s, [x.slice(at, BLOCK), x.slice(at + BLOCK, BLOCK)], term);
+        total = total + a + b;
+        at += 2 * BLOCK;
+    }
     while at < x.len() {
-        let end = x.len().min(at + BLOCK);
-        total += block_sum(s, x, at, end, term);
-        at = end;
+        let len = BLOCK.min(x.len() - at);
+        let [sum] = block_sums(s, [x.slice(at, len)], term);
+        total += sum;
+        at += len;
     }
     total
 }
 
-/// The sum of one block, the elements from `at` to `end`.
+/// The sums of blocks of one length.
 #[inline(always)]
-fn block_sum<S: Simd>(s: S, x: Row, mut at: usize, end: usize, term: impl Term) -> f32 {
+fn block_sums<S: Simd, const R: usize>(s: S, x: [Row; R], term: impl Term) -> [f32; R] {
+    let (len, mut at) = (x[0].len(), 0);
     // LANES / S::LANES of them are used; four lanes is the narrowest vector.
-    let mut sums = [s.splat(0.0); LANES / 4];
-    while at + LANES <= end {
+    let mut sums = [[s.splat(0.0); LANES / 4]; R];
+    while at + LANES <= len {
         for v in (0..LANES / S::LANES).step_by(2) {
-            let [a, b] = two(s, x, at + v * S::LANES);
-            sums[v] = term.add(s, sums[v], a);
-            sums[v + 1] = term.add(s, sums[v + 1], b);
+            for r in 0..R {
+                let [a, b] = two(s, x[r], at + v * S::LANES);
+                sums[r][v] = term.add(s, sums[r][v], a);
+                sums[r][v + 1] = term.add(s, sums[r][v + 1], b);
+            }
         }
         at += LANES;
     }
-    for v in 0..LANES / S::LANES {
-        if at < end {
-            let count = S::LANES.min(end - at);
-            sums[v] = term.add(s, sums[v], part(s, x, at, count, term.neutral()));
-            at += count;
+    let mut totals = [0.0; R];
+    for r in 0..R {
+        let mut at = at;
+        for v in 0..LANES / S::LANES {
+            if at < len {
+                let count = S::LANES.min(len - at);
+                sums[r][v] = term.add(s, sums[r][v], part(s, x[r], at, count, term.neutral()));
+                at += count;
+            }
         }
-    }
-    let mut lanes = [0.0f32; LANES];
-    for v in 0..LANES / S::LANES {
-        s.store(sums[v], &mut lanes[v * S::LANES..]);
-    }
-    for half in [16, 8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
+        let mut lanes = [0.0f32; LANES];
+        for v in 0..LANES / S::LANES {
+            s.store(sums[r][v], &mut lanes[v * S::LANES..]);
         }
+        for half in [16, 8, 4, 2, 1] {
+            for i in 0..half {
+                lanes[i] += lanes[i + half];
+            }
+        }
+        totals[r] = lanes[0];
     }
-    lanes[0]
+    totals
 }

@@ -159,12 +159,18 @@ mod tests {
         let (small, _) = encoded(&plan, &[1]);
         let (mut bytes, _) = encoded(&plan, &[1, 2]);
         let one = Run::decode(&plan, &small).unwrap();
-        Run::rewrite(&plan, &mut bytes, |run| Ok(*run = one.clone())).unwrap();
+        let put = |bytes: &mut [u8], other: &Run| {
+            Run::rewrite(&plan, bytes, |run| {
+                run.clone_from(other);
+                Ok(())
+            })
+        };
+        put(&mut bytes, &one).unwrap();
         assert_eq!(bytes[..small.len()], small);
         assert_eq!(Run::read(&plan, &bytes, |run| Ok(run.clone())), Ok(one));
         let two = Run::start_detached(&plan, &[3, 4], 3).unwrap();
         let before = bytes[..small.len()].to_vec();
-        let short = Run::rewrite(&plan, &mut bytes[..small.len()], |run| Ok(*run = two));
+        let short = put(&mut bytes[..small.len()], &two);
         assert_eq!((short.unwrap_err().code(), &bytes[..small.len()]), (-200, &before[..]));
     }
 

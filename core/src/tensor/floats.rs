@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use ndarray::{ArrayView, ArrayViewMut, Axis, Dimension, Ix1, Ix3, Ix4, IxDyn};
 
 use super::Dtype;
-use crate::arch::Words;
+use crate::arch::{Lend, Words};
 
 /// A row of elements that lie side by side, as vector code reads it.
 #[derive(Clone, Copy)]
@@ -57,6 +57,17 @@ impl<'a> RowMut<'a> {
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
         self.read().len()
+    }
+
+    /// As many elements of the same type, in the place of f32.
+    #[inline(always)]
+    pub(crate) fn lend<'b>(&self, room: &'b mut [f32]) -> RowMut<'b> {
+        let len = self.len();
+        match self {
+            RowMut::F32(_) => RowMut::F32(&mut room[..len]),
+            RowMut::F16(_) => RowMut::F16(&mut f16::lend(room).words_mut()[..len]),
+            RowMut::Bf16(_) => RowMut::Bf16(&mut bf16::lend(room).words_mut()[..len]),
+        }
     }
 
     /// How many elements lie before the first line of a cache that begins with one; none where no line does.

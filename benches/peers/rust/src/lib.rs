@@ -1,10 +1,11 @@
-//! Attention of candle and burn-flex behind a C interface.
+//! Attention of candle and burn-flex, and linear layers of Rust libraries, behind a C interface.
 //!
 //! `rust_peer_new` copies q, k and v into tensors of the peer, in the layout it likes best, outside
-//! the timed region; `rust_peer_run` is what is timed; `rust_peer_output` copies the last result.
+//! the timed region, `rust_linear_new` x, w and b; `rust_peer_run` is what is timed; `rust_peer_output` copies the last result.
 
 mod burn;
 mod candle;
+mod linear;
 
 use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,7 +51,7 @@ impl Case {
 /// A peer with its tensors.
 trait Peer {
     fn run(&mut self) -> Result<(), String>;
-    /// The last result, [batch, heads, queries, value_dim] in f32.
+    /// The last result in f32: [batch, heads, queries, value_dim], or [rows, outputs].
     fn output(&self) -> Result<Vec<f32>, String>;
 }
 
@@ -113,11 +114,30 @@ pub unsafe extern "C" fn rust_peer_new(
         .map_or(std::ptr::null_mut(), |peer| Box::into_raw(Box::new(Handle(peer))))
 }
 
+/// A linear layer's handle, or NULL; see [`linear::Layer`].
+///
+/// # Safety
+///
+/// `name` is a NUL-terminated string, `shape` is valid, x, w and b hold what it says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rust_linear_new(
+    name: *const c_char,
+    shape: *const linear::Shape,
+    x: *const f32,
+    w: *const f32,
+    b: *const f32,
+) -> *mut Handle {
+    // SAFETY: the caller's promise.
+    let (name, layer) = unsafe { (CStr::from_ptr(name), linear::Layer::new(*shape, x, w, b)) };
+    guarded(|| linear::make(name.to_str().map_err(|e| e.to_string())?, layer))
+        .map_or(std::ptr::null_mut(), |peer| Box::into_raw(Box::new(Handle(peer))))
+}
+
 /// 0, or -1 after a failure.
 ///
 /// # Safety
 ///
-/// `peer` comes from `rust_peer_new`.
+/// `peer` comes from `rust_peer_new` or `rust_linear_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rust_peer_run(peer: *mut Handle) -> i32 {
     // SAFETY: the caller's promise.
@@ -129,7 +149,7 @@ pub unsafe extern "C" fn rust_peer_run(peer: *mut Handle) -> i32 {
 ///
 /// # Safety
 ///
-/// `peer` comes from `rust_peer_new`; `out` has room for `len` floats.
+/// `peer` comes from one of the two; `out` has room for `len` floats.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rust_peer_output(peer: *mut Handle, out: *mut f32, len: usize) -> i32 {
     // SAFETY: the caller's promise.
@@ -146,7 +166,7 @@ pub unsafe extern "C" fn rust_peer_output(peer: *mut Handle, out: *mut f32, len:
 ///
 /// # Safety
 ///
-/// `peer` comes from `rust_peer_new` and is not used again.
+/// `peer` comes from one of the two and is not used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rust_peer_free(peer: *mut Handle) {
     if !peer.is_null() {

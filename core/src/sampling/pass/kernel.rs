@@ -113,7 +113,9 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
             let mut drawn = None;
             let mut second = None;
             // The state tensors that hold new numbers: where they are apart, the others are read from the old ones.
-            let (mut written, mut twins) = (0u32, 0u32);
+            let mut written = 0u32;
+            // Those that hold new numbers too, but are read from the old ones until the chunk ends.
+            let mut twins = 0u32;
             if APART {
                 for output in unread.iter().flatten() {
                     let y = match *output {
@@ -143,19 +145,16 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
                 let (room, out) = (&mut target[..n], &mut slots[usize::from(to)][at..end]);
                 let looks = [first.looks, second.looks];
                 macro_rules! both {
-                    ($n:literal, $m:literal) => {{
-                        let first = (sources::<$n>(a, source), leading(c));
+                    ($m:literal) => {{
+                        let first = (sources::<2>(a, source), leading(c));
                         let second = (sources::<$m>(b, source), leading(d));
                         combine_pair(s, first, second, room, also, out, looks, seen)
                     }};
                 }
-                seen = match (first.count, second.count) {
-                    (2, 2) => both!(2, 2),
-                    (2, 3) => both!(2, 3),
-                    (2, _) => both!(2, 4),
-                    (_, 2) => both!(3, 2),
-                    (_, 3) => both!(3, 3),
-                    _ => both!(3, 4),
+                seen = match second.count {
+                    2 => both!(2),
+                    3 => both!(3),
+                    _ => both!(4),
                 };
                 if let Some(i) = twin {
                     slots[i] = copy;

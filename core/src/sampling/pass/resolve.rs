@@ -127,7 +127,7 @@ impl Resolved {
 
     /// Lets combinations for a register write the state tensors as well that a later operation only copies them to, and
     /// returns how many operations are left, the first of `lins`: those of a pass from one state to another, past the
-    /// caches. Nothing else is then read while a copy is written, and memory waits for the processor.
+    /// caches. A copy by itself reads nothing from memory while it is written.
     pub(super) fn join_copies(lins: &mut [Resolved]) -> usize {
         let (mut count, mut at) = (lins.len(), 1);
         while at < count {
@@ -166,7 +166,7 @@ impl Resolved {
         let bare = first.is_bare() && second.is_bare() && second.past && second.twin.is_none();
         places
             && bare
-            && (2..=3).contains(&first.count)
+            && first.count == 2
             && (2..=4).contains(&second.count)
             && reads(first, None)
             && reads(second, Some(first.dst))
@@ -230,6 +230,71 @@ impl Default for Resolved {
             past: false,
             looks: false,
             twin: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lin(dst: Operand, terms: &[(f32, Operand)]) -> Resolved {
+        let mut r = Resolved { dst, count: terms.len(), ..Default::default() };
+        for (i, (c, operand)) in terms.iter().enumerate() {
+            (r.coefficients[i], r.operands[i]) = (*c, *operand);
+        }
+        r
+    }
+
+    /// Past the caches, as a multistep solver has them.
+    fn multistep() -> [Resolved; 3] {
+        let (x, kept, r) = (Operand::Slot(0), Operand::Slot(1), Operand::Reg(2));
+        [
+            lin(r, &[(1.5, x), (-0.5, Operand::Model)]),
+            lin(x, &[(0.9, x), (0.2, r), (-0.1, kept)]),
+            lin(kept, &[(1.0, r)]),
+        ]
+    }
+
+    #[test]
+    fn copies_join_what_they_copy() {
+        let mut lins = multistep();
+        assert_eq!(Resolved::join_copies(&mut lins), 2);
+        assert_eq!((lins[0].twin, lins[1].dst, lins[1].twin), (Some(1), Operand::Slot(0), None));
+        Resolved::part(&mut lins[..2], true, true);
+        assert!(Resolved::are_pair(&lins[..2]));
+        assert_eq!((lins[0].past, lins[1].past, lins[0].looks, lins[1].looks), (false, true, true, false));
+    }
+
+    #[test]
+    fn what_would_change_a_number_stays() {
+        let changes: [fn(&mut [Resolved; 3]); 6] = [
+            |lins| lins[2].coefficients[0] = 2.0,
+            |lins| lins[2].clamp = 1.0,
+            |lins| lins[2].mask = Some(0),
+            |lins| lins[0].clamp = 1.0,
+            |lins| lins[1].dst = Operand::Slot(1), // written before, so that the copy counts
+            |lins| lins[0].dst = Operand::Reg(3),  // nobody made what is copied
+        ];
+        for change in changes {
+            let mut lins = multistep();
+            change(&mut lins);
+            assert_eq!(Resolved::join_copies(&mut lins), 3);
+            assert!(lins.iter().all(|lin| lin.twin.is_none()));
+        }
+        // What is read after the copy is the copy.
+        let [a, b, c] = multistep();
+        let mut lins = [a, c, b];
+        assert_eq!(Resolved::join_copies(&mut lins), 3);
+        // A second combination that is clamped, or draws, goes by itself.
+        for change in
+            [|lin: &mut Resolved| lin.clamp = 1.0, |lin: &mut Resolved| lin.operands[0] = Operand::Noise]
+        {
+            let mut lins = multistep();
+            change(&mut lins[1]);
+            let left = Resolved::join_copies(&mut lins);
+            Resolved::part(&mut lins[..left], true, true);
+            assert!(!Resolved::are_pair(&lins[..left]));
         }
     }
 }
