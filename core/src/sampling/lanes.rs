@@ -33,7 +33,10 @@ pub(super) fn learned<S: Simd>(
 /// `out = x + p g`, p the polynomial `c4 + c3 u + z (c2 + z (c1 + z c0))` of z and u; the inputs are z, u, g, x.
 #[inline(always)]
 pub(super) fn kick<S: Simd>(s: S, [z, u, g, x]: [&[f32]; 4], c: &[f32], out: &mut [f32]) {
-    let w: [S::F; 5] = std::array::from_fn(|i| s.splat(c[i]));
+    let mut w = [s.splat(0.0); 5];
+    for i in 0..w.len() {
+        w[i] = s.splat(c[i]);
+    }
     for (i, out) in out.chunks_mut(S::LANES).enumerate() {
         let load = |v: &[f32]| s.load_partial(&v[i * S::LANES..][..out.len()], 0.0);
         let (z, base) = (load(z), s.fma(load(u), w[3], w[4]));
