@@ -156,10 +156,8 @@ def _make(engine, probe, threads, compile_too, peers, group, rows, inputs, outpu
     for name, make in peers.items():
         try:
             timed.append(_timed(name, [make(x, w, b) for w, b in layers]))
-            timed[-1].run(1)
         except LeftOut as e:
             left_out[name] = str(e)
-            timed = [t for t in timed if t.name != name]
     # Every function is called once to be checked, and begins at the second layer.
     w, b = layers[1 % count]
     expected = x.double() @ w.double().T + b.double()
