@@ -60,7 +60,7 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
         None => super::level::portably(kernel),
     }
 }
-/// Runs `kernel` with the products of bfloat16 pairs where the processor has them.
+/// Runs `kernel` with the instructions for bfloat16 where the processor has them.
 #[inline]
 pub(super) fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
     #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16,avx2,fma")]

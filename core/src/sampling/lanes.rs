@@ -32,11 +32,8 @@ pub(super) fn learned<S: Simd>(
 
 /// `out = x + p g`, p the polynomial `c4 + c3 u + z (c2 + z (c1 + z c0))` of z and u; the inputs are z, u, g, x.
 #[inline(always)]
-pub(super) fn kick<S: Simd>(s: S, [z, u, g, x]: [&[f32]; 4], c: &[f32], out: &mut [f32]) {
-    let mut w = [s.splat(0.0); 5];
-    for i in 0..w.len() {
-        w[i] = s.splat(c[i]);
-    }
+pub(super) fn kick<S: Simd>(s: S, [z, u, g, x]: [&[f32]; 4], c: [f32; 5], out: &mut [f32]) {
+    let w = splats(s, c);
     for (i, out) in out.chunks_mut(S::LANES).enumerate() {
         let load = |v: &[f32]| s.load_partial(&v[i * S::LANES..][..out.len()], 0.0);
         let (z, base) = (load(z), s.fma(load(u), w[3], w[4]));
@@ -44,6 +41,16 @@ pub(super) fn kick<S: Simd>(s: S, [z, u, g, x]: [&[f32]; 4], c: &[f32], out: &mu
         let p = s.fma(z, cubic, base);
         s.store_partial(s.fma(p, load(g), load(x)), out);
     }
+}
+
+/// A vector of each number.
+#[inline(always)]
+fn splats<S: Simd, const N: usize>(s: S, c: [f32; N]) -> [S::F; N] {
+    let mut v = [s.splat(0.0); N];
+    for k in 0..N {
+        v[k] = s.splat(c[k]);
+    }
+    v
 }
 
 /// Where a combination is written and what is seen of it, where it goes from one state to another (`APART`).
@@ -69,13 +76,7 @@ pub(super) fn combine<S: Simd, const N: usize, const APART: bool>(
     way: &mut Way<'_, S, APART>,
 ) {
     let n = out.len();
-    let sources = sources.map(|v| v.map(|v| &v[..n]));
-    let zero = s.splat(0.0);
-    let mut factors = [zero; N];
-    for k in 0..N {
-        factors[k] = s.splat(c[k]);
-    }
-    let mut seen = zero;
+    let (sources, factors) = (sources.map(|v| v.map(|v| &v[..n])), splats(s, c));
     let (past, twins) = (APART && way.past, APART && !way.twin.is_empty());
     let head = match () {
         _ if past => before_a_line(out),
@@ -84,11 +85,11 @@ pub(super) fn combine<S: Simd, const N: usize, const APART: bool>(
     };
     let whole = head + (n - head) / BLOCK * BLOCK;
     let (s1, s2) = (&sources, &factors);
-    seen = combine_parts(s, s1, s2, out, way.twin, 0..head, seen);
-    seen = match () {
-        _ if past => combine_blocks::<S, N, APART, true, false>(s, s1, s2, out, &mut [], head..whole, seen),
-        _ if twins => combine_blocks::<S, N, APART, false, true>(s, s1, s2, out, way.twin, head..whole, seen),
-        _ => combine_blocks::<S, N, APART, false, false>(s, s1, s2, out, &mut [], head..whole, seen),
+    let mut seen = combine_parts(s, s1, s2, out, way.twin, 0..head, s.splat(0.0));
+    seen = if past {
+        combine_blocks::<S, N, APART, true>(s, s1, s2, out, way.twin, head..whole, seen)
+    } else {
+        combine_blocks::<S, N, APART, false>(s, s1, s2, out, way.twin, head..whole, seen)
     };
     seen = combine_parts(s, s1, s2, out, way.twin, whole..n, seen);
     if APART && way.looks {
@@ -111,19 +112,13 @@ pub(super) fn combine_pair<S: Simd, const N: usize, const M: usize>(
     twin: &mut [f32],
     out: &mut [f32],
     looks: [bool; 2],
-    seen: S::F,
+    mut seen: S::F,
 ) -> S::F {
-    let (n, zero) = (out.len(), s.splat(0.0));
-    let (mut factors, mut weights) = ([zero; N], [zero; M]);
-    for k in 0..N {
-        factors[k] = s.splat(c[k]);
-    }
-    for k in 0..M {
-        weights[k] = s.splat(d[k]);
-    }
+    let n = out.len();
+    let (factors, weights) = (splats(s, c), splats(s, d));
     let head = before_a_line(out);
     let whole = head + (n - head) / BLOCK * BLOCK;
-    let mut both = [zero; 2];
+    let mut both = [s.splat(0.0); 2];
     for at in [0..head, whole..n] {
         both[0] = combine_parts(s, &sources, &factors, room, twin, at.clone(), both[0]);
         let mut filled = others;
@@ -132,28 +127,7 @@ pub(super) fn combine_pair<S: Simd, const N: usize, const M: usize>(
         }
         both[1] = combine_parts(s, &filled, &weights, out, &mut [], at, both[1]);
     }
-    both = if twin.is_empty() {
-        pair_blocks::<S, N, M, false>(
-            s,
-            (&sources, &factors),
-            (&others, &weights),
-            twin,
-            out,
-            head..whole,
-            both,
-        )
-    } else {
-        pair_blocks::<S, N, M, true>(
-            s,
-            (&sources, &factors),
-            (&others, &weights),
-            twin,
-            out,
-            head..whole,
-            both,
-        )
-    };
-    let mut seen = seen;
+    both = pair_blocks(s, (&sources, &factors), (&others, &weights), twin, out, head..whole, both);
     for (looks, part) in looks.into_iter().zip(both) {
         seen = if looks { s.add(seen, part) } else { seen };
     }
@@ -166,9 +140,35 @@ fn blocks<'a>(source: Option<&'a [f32]>, at: &Range<usize>) -> &'a [[f32; BLOCK]
     source.map(|v| v[at.clone()].as_chunks().0).unwrap_or_default()
 }
 
-/// Whole blocks of [`combine_pair`], with a twin where `TWIN`.
+/// The same to write, none of nothing.
 #[inline(always)]
-fn pair_blocks<S: Simd, const N: usize, const M: usize, const TWIN: bool>(
+fn blocks_mut<'a>(memory: &'a mut [f32], at: &Range<usize>) -> &'a mut [[f32; BLOCK]] {
+    memory.get_mut(at.clone()).unwrap_or_default().as_chunks_mut().0
+}
+
+/// A vector of a combination, from element `j` of block `i` on; `own` stands for a source without blocks.
+#[inline(always)]
+fn sum<S: Simd, const N: usize>(
+    s: S,
+    sources: &[&[[f32; BLOCK]]; N],
+    factors: &[S::F; N],
+    [i, j]: [usize; 2],
+    own: S::F,
+) -> S::F {
+    let mut sum = s.splat(0.0);
+    for k in 0..N {
+        let v = match sources[k].get(i) {
+            Some(source) => s.load(&source[j..]),
+            None => own,
+        };
+        sum = s.fma(v, factors[k], sum);
+    }
+    sum
+}
+
+/// Whole blocks of [`combine_pair`].
+#[inline(always)]
+fn pair_blocks<S: Simd, const N: usize, const M: usize>(
     s: S,
     (sources, factors): (&[Option<&[f32]>; N], &[S::F; N]),
     (others, weights): (&[Option<&[f32]>; M], &[S::F; M]),
@@ -178,41 +178,27 @@ fn pair_blocks<S: Simd, const N: usize, const M: usize, const TWIN: bool>(
     mut seen: [S::F; 2],
 ) -> [S::F; 2] {
     let zero = s.splat(0.0);
-    let out = out[at.clone()].as_chunks_mut::<BLOCK>().0;
-    let count = out.len();
-    let twin = if TWIN { &mut twin[at.clone()].as_chunks_mut::<BLOCK>().0[..count] } else { &mut [] };
+    let (twin, out) = (blocks_mut(twin, &at), blocks_mut(out, &at));
     let (sources, others) = (sources.map(|v| blocks(v, &at)), others.map(|v| blocks(v, &at)));
-    for i in 0..count {
+    for i in 0..out.len() {
         for j in (0..BLOCK).step_by(S::LANES) {
-            let mut r = zero;
-            for k in 0..N {
-                if let Some(source) = sources[k].get(i) {
-                    r = s.fma(s.load(&source[j..]), factors[k], r);
-                }
-            }
-            let mut sum = zero;
-            for k in 0..M {
-                let v = match others[k].get(i) {
-                    Some(source) => s.load(&source[j..]),
-                    None => r,
-                };
-                sum = s.fma(v, weights[k], sum);
-            }
-            seen = [s.fma(r, zero, seen[0]), s.fma(sum, zero, seen[1])];
-            if TWIN {
+            let r = sum(s, &sources, factors, [i, j], zero);
+            let x = sum(s, &others, weights, [i, j], r);
+            seen = [s.fma(r, zero, seen[0]), s.fma(x, zero, seen[1])];
+            if let Some(twin) = twin.get_mut(i) {
                 // As in `combine_blocks`.
-                s.stream(s.add(r, zero), &mut twin[i][j..]);
+                s.stream(s.add(r, zero), &mut twin[j..]);
             }
-            s.stream(sum, &mut out[i][j..]);
+            s.stream(x, &mut out[i][j..]);
         }
     }
     seen
 }
 
-/// Whole blocks of a combination, written past the caches where `PAST`, as a copy will be to `twin` where `TWIN`. Returns
-/// `seen`, NaN where a result is not finite.
+/// Whole blocks of a combination, written past the caches where `PAST`, and as a copy will be to `twin` where there is
+/// one. Returns `seen`, NaN where a result is not finite.
 #[inline(always)]
-fn combine_blocks<S: Simd, const N: usize, const APART: bool, const PAST: bool, const TWIN: bool>(
+fn combine_blocks<S: Simd, const N: usize, const APART: bool, const PAST: bool>(
     s: S,
     sources: &[Option<&[f32]>; N],
     factors: &[S::F; N],
@@ -222,31 +208,24 @@ fn combine_blocks<S: Simd, const N: usize, const APART: bool, const PAST: bool, 
     mut seen: S::F,
 ) -> S::F {
     let zero = s.splat(0.0);
-    let to = out[at.clone()].as_chunks_mut::<BLOCK>().0;
-    let count = to.len();
-    let twin = if TWIN { &mut twin[at.clone()].as_chunks_mut::<BLOCK>().0[..count] } else { &mut [] };
+    let own = sources.iter().any(|v| v.is_none());
+    let (twin, out) = (blocks_mut(twin, &at), blocks_mut(out, &at));
     let sources = sources.map(|v| blocks(v, &at));
-    for i in 0..count {
+    for i in 0..out.len() {
         for j in (0..BLOCK).step_by(S::LANES) {
-            let mut sum = zero;
-            for k in 0..N {
-                let v = match sources[k].get(i) {
-                    Some(source) => s.load(&source[j..]),
-                    None => s.load(&to[i][j..]),
-                };
-                sum = s.fma(v, factors[k], sum);
-            }
+            let own = if own { s.load(&out[i][j..]) } else { zero };
+            let x = sum(s, &sources, factors, [i, j], own);
             if APART {
-                seen = s.fma(sum, zero, seen);
+                seen = s.fma(x, zero, seen);
+                if let Some(twin) = twin.get_mut(i) {
+                    // A copy is a combination too, of which no result is -0.
+                    s.stream(s.add(x, zero), &mut twin[j..]);
+                }
             }
             if PAST {
-                s.stream(sum, &mut to[i][j..]);
+                s.stream(x, &mut out[i][j..]);
             } else {
-                s.store(sum, &mut to[i][j..]);
-            }
-            if TWIN {
-                // A copy is a combination too, of which no result is -0.
-                s.stream(s.add(sum, zero), &mut twin[i][j..]);
+                s.store(x, &mut out[i][j..]);
             }
         }
     }

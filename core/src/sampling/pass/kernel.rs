@@ -190,7 +190,7 @@ impl<const APART: bool> Kernel for Pass<'_, '_, APART> {
                         Operand::Slot(i) => tensor(i),
                         _ => &other[at..end],
                     };
-                    kick(s, [&normals[..n], u, g, tensor(dst)], c, &mut target[..n]);
+                    kick(s, [&normals[..n], u, g, tensor(dst)], leading(c), &mut target[..n]);
                     put(s, &target[..n], &mut slots[usize::from(dst)][at..end], past);
                     written |= new;
                     continue;

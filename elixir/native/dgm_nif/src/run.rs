@@ -70,8 +70,8 @@ fn run_start<'a>(
     Ok((Binary::from_owned(header, env), state.into_binary(env), seeds.len(), elements))
 }
 
-/// `done`, or the fields of a request as a tuple, roles as bits: Elixir makes the struct of them in a twentieth of the
-/// time that a map made here takes.
+/// `done`, or the fields of a request as a tuple, roles as bits: Elixir makes the struct of them, since a map made here
+/// sorts its keys every time.
 fn ask<'a>(plan: Handle<PlanRef>, header: Term<'a>) -> Reply<Term<'a>> {
     let env = header.get_env();
     Ok(match Run::read(&plan.0, bytes(header)?, |run| run.ask(&plan.0))? {
