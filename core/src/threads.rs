@@ -100,12 +100,18 @@ pub(crate) fn is_parallel(work: u64) -> bool {
 ///
 /// Items are handed out in order, one at a time, to whichever thread is free; each must own
 /// the memory it writes. Nested calls run on the thread that makes them.
-pub(crate) fn for_each<T: Send>(items: impl Iterator<Item = T> + Send, work: u64, f: impl Fn(T) + Sync) {
+pub(crate) fn for_each<T: Send>(mut items: impl Iterator<Item = T> + Send, work: u64, f: impl Fn(T) + Sync) {
     if work < MIN_PARALLEL_WORK || NESTED.get() {
         return items.for_each(f);
     }
     let Some(helpers) = current().1 else { return items.for_each(f) };
-    let queue = Mutex::new(items);
+    let Some(first) = items.next() else { return };
+    let Some(second) = items.next() else {
+        // Nothing to share: a helper that took it would only fetch from afar what this thread has at hand.
+        let _nested = NestedGuard::enter();
+        return f(first);
+    };
+    let queue = Mutex::new([first, second].into_iter().chain(items));
     let drain = || {
         let _nested = NestedGuard::enter();
         loop {
@@ -169,6 +175,16 @@ mod tests {
             assert_eq!(calls.load(Ordering::Relaxed), 1000);
             assert!(out.iter().enumerate().all(|(i, &o)| o == i as u32 + 1));
         }
+    }
+
+    #[test]
+    fn a_single_item_stays_with_its_caller() {
+        set_num_threads(2).unwrap();
+        let me = std::thread::current().id();
+        for _ in 0..100 {
+            for_each(std::iter::once(()), u64::MAX, |()| assert_eq!(std::thread::current().id(), me));
+        }
+        for_each(std::iter::empty::<()>(), u64::MAX, |()| unreachable!("no items"));
     }
 
     #[test]

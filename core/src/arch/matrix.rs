@@ -206,6 +206,12 @@ impl<'a> Pairs<'a> {
         Pairs { ptr: unsafe { self.ptr.offset(step) }, pairs: len, ..self }
     }
 
+    /// Rows `first .. first + len`.
+    #[inline(always)]
+    pub(crate) fn slice_rows(self, first: usize, len: usize) -> Self {
+        self.transposed().slice_pairs(first, len).transposed()
+    }
+
     /// The transpose of a matrix of pairs.
     #[inline(always)]
     pub(crate) fn transposed(self) -> Self {

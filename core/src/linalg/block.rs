@@ -56,28 +56,40 @@ impl<const DOT: bool> Kernel for Block<'_, '_, DOT> {
                 Some(pairs) => pairs,
                 None => paired(s, x, room),
             };
-            layer.run(s, Dots { x, w }, tile, out);
+            layer.run(s, Dots::new(x, w), tile, out);
         } else {
             let (part, room) =
                 room.split_at_mut(if w.dtype() == Dtype::F32 { 0 } else { WIDENED_PART * PANEL });
             let x = each!(Floats, x, x => widened(s, Matrix::new(x), room));
-            layer.run(s, Wide { x, w, part }, tile, out);
+            layer.run(s, Wide::new(x, w, part), tile, out);
         }
     }
 }
 
-/// A product of rows with a part of a panel.
+/// A product of rows with a panel, part by part.
 trait Product {
     /// Inputs a part.
     fn part(&self) -> usize;
-    /// Inputs `first .. first + len`.
-    fn add<S: Simd>(&mut self, s: S, panel: usize, first: usize, len: usize, sink: &mut impl Sink<S>);
+    /// Goes on to inputs `first .. first + len` of a panel.
+    fn load<S: Simd>(&mut self, s: S, panel: usize, first: usize, len: usize);
+    /// Adds the part's products for `count` rows from `row` on.
+    fn add<S: Simd>(&self, s: S, row: usize, count: usize, sink: &mut impl Sink<S>);
 }
 
 /// Pairs of bfloat16.
 struct Dots<'a> {
     x: Pairs<'a>,
     w: &'a PackedLinear,
+    /// The present part of the rows and of the panel.
+    columns: Pairs<'a>,
+    weights: &'a [f32],
+}
+
+impl<'a> Dots<'a> {
+    #[inline(always)]
+    fn new(x: Pairs<'a>, w: &'a PackedLinear) -> Self {
+        Dots { x, w, columns: x, weights: &[] }
+    }
 }
 
 impl Product for Dots<'_> {
@@ -87,9 +99,15 @@ impl Product for Dots<'_> {
     }
 
     #[inline(always)]
-    fn add<S: Simd>(&mut self, s: S, panel: usize, first: usize, len: usize, sink: &mut impl Sink<S>) {
+    fn load<S: Simd>(&mut self, _: S, panel: usize, first: usize, len: usize) {
         let Panel::Bf16(weights) = self.w.panel(panel, first, len) else { unreachable!("pairs of weights") };
-        multiply(s, self.x.slice_pairs(first / 2, len.div_ceil(2)), weights, PANEL, sink);
+        self.weights = weights;
+        self.columns = self.x.slice_pairs(first / 2, len.div_ceil(2));
+    }
+
+    #[inline(always)]
+    fn add<S: Simd>(&self, s: S, row: usize, count: usize, sink: &mut impl Sink<S>) {
+        multiply(s, self.columns.slice_rows(row, count), self.weights, PANEL, sink);
     }
 }
 
@@ -99,6 +117,16 @@ struct Wide<'a> {
     w: &'a PackedLinear,
     /// Room for a part of a panel that is not f32.
     part: &'a mut [f32],
+    /// The present part of the rows, and of the panel where it is f32.
+    columns: Matrix<'a>,
+    weights: Option<&'a [f32]>,
+}
+
+impl<'a> Wide<'a> {
+    #[inline(always)]
+    fn new(x: Matrix<'a>, w: &'a PackedLinear, part: &'a mut [f32]) -> Self {
+        Wide { x, w, part, columns: x, weights: None }
+    }
 }
 
 impl Product for Wide<'_> {
@@ -108,24 +136,22 @@ impl Product for Wide<'_> {
     }
 
     #[inline(always)]
-    fn add<S: Simd>(&mut self, s: S, panel: usize, first: usize, len: usize, sink: &mut impl Sink<S>) {
-        let weights = match self.w.panel(panel, first, len) {
-            Panel::F32(weights) => weights,
+    fn load<S: Simd>(&mut self, s: S, panel: usize, first: usize, len: usize) {
+        self.columns = self.x.slice_cols(first, len);
+        match self.w.panel(panel, first, len) {
+            Panel::F32(weights) => self.weights = Some(weights),
             Panel::F16(weights) => {
-                let part = &mut self.part[..weights.len()];
-                for (to, from) in part.chunks_exact_mut(16).zip(weights.chunks_exact(16)) {
+                for (to, from) in self.part.chunks_exact_mut(16).zip(weights.chunks_exact(16)) {
                     let mut i = 0;
                     while i < 16 {
                         s.store(s.load_f16(&from[i..]), &mut to[i..]);
                         i += S::LANES;
                     }
                 }
-                part
             }
             Panel::Bf16(pairs) => {
                 // The last of an odd end is a zero that no input meets.
-                let part = &mut self.part[..2 * pairs.len()];
-                for (to, from) in part.chunks_exact_mut(2 * PANEL).zip(pairs.chunks_exact(PANEL)) {
+                for (to, from) in self.part.chunks_exact_mut(2 * PANEL).zip(pairs.chunks_exact(PANEL)) {
                     let mut i = 0;
                     while i < PANEL {
                         let pair = s.to_bits(s.load(&from[i..]));
@@ -134,10 +160,17 @@ impl Product for Wide<'_> {
                         i += S::LANES;
                     }
                 }
-                part
             }
+        }
+    }
+
+    #[inline(always)]
+    fn add<S: Simd>(&self, s: S, row: usize, count: usize, sink: &mut impl Sink<S>) {
+        let weights = match self.weights {
+            Some(weights) => weights,
+            None => &*self.part,
         };
-        multiply(s, self.x.slice_cols(first, len), weights, PANEL, sink);
+        multiply(s, self.columns.slice_rows(row, count), weights, PANEL, sink);
     }
 }
 
@@ -148,12 +181,15 @@ struct Layer<'a> {
     panel: usize,
 }
 
+/// Rows whose sums are finished together, while they lie in the first cache.
+const FINISHED: usize = 24;
+
 impl Layer<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S, mut product: impl Product, tile: &mut [f32], mut out: FloatsMut<Ix2>) {
         let Layer { w, tail, mut panel } = self;
-        let (depth, outputs, columns) = (w.in_features(), out.shape()[1], w.columns());
-        let part = product.part();
+        let (rows, outputs) = (out.shape()[0], out.shape()[1]);
+        let (depth, columns, part) = (w.in_features(), w.columns(), product.part());
         let straight = columns == PANEL && depth <= part && out.strides()[1] == 1 && tail.is_straight();
         let mut col = 0;
         while col < outputs {
@@ -165,24 +201,35 @@ impl Layer<'_> {
             {
                 let out = MatrixMut::new(out.view_mut());
                 let direct = Some(Direct { out, col, at, bias: w.bias(panel), tail: &tail });
-                let mut sink = Sums { tile: &mut *tile, resumed: false, direct };
-                product.add(s, panel, 0, depth, &mut sink);
+                product.load(s, panel, 0, depth);
+                product.add(s, 0, rows, &mut Sums { tile: &mut *tile, resumed: false, direct });
             } else {
                 let mut first = 0;
                 loop {
                     let len = part.min(depth - first);
-                    let mut sink = Sums { tile: &mut *tile, resumed: first > 0, direct: None };
-                    product.add(s, panel, first, len, &mut sink);
-                    first += len;
-                    if first == depth {
+                    product.load(s, panel, first, len);
+                    let (resumed, last) = (first > 0, first + len == depth);
+                    let mut row = 0;
+                    while row < rows {
+                        let count = FINISHED.min(rows - row);
+                        // Sums that no other part resumes take the place of those before them.
+                        let from = if resumed || !last { row * PANEL } else { 0 };
+                        let tile = &mut tile[from..from + count * PANEL];
+                        product.add(s, row, count, &mut Sums { tile: &mut *tile, resumed, direct: None });
+                        if last {
+                            let place = Place { row, col, at, cols, bias: w.bias(panel), outputs: columns };
+                            bias_and_activation(s, tail.act, tile, place);
+                            each!(FloatsMut, &mut out, out => {
+                                put_tile(s, &tail, tile, &mut MatrixMut::new(out.view_mut()), place);
+                            });
+                        }
+                        row += count;
+                    }
+                    if last {
                         break;
                     }
+                    first += len;
                 }
-                bias_and_activation(s, tail.act, w, panel, tile);
-                each!(FloatsMut, &mut out, out => {
-                    let place = Place { row: 0, col, at, cols };
-                    put_tile(s, &tail, tile, &mut MatrixMut::new(out.view_mut()), place);
-                });
             }
             col += cols;
             panel += 1;

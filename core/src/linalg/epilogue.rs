@@ -8,6 +8,7 @@ use super::packed::{PANEL, PackedLinear};
 use super::rows::{load, store};
 use crate::arch::{Kernel, Matrix, MatrixMut, Simd};
 use crate::math::slice::{Function, GeluErf, GeluTanh, Silu};
+use crate::nn::lanes::{Target, put_two};
 use crate::tensor::{Element, Floats};
 
 /// A matrix of one of the three types, as vector code reads it.
@@ -107,6 +108,12 @@ impl<'a> Tail<'a> {
         matches!(self.base, Base::Out)
     }
 
+    /// Whether neither gate nor residual follows.
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        self.gate.is_none() && matches!(self.base, Base::None)
+    }
+
     /// Whether sums can go to rows of f32 straight: there is no activation, and gate and residual are rows of
     /// adjacent f32.
     #[inline(always)]
@@ -153,20 +160,14 @@ pub(super) fn gated<S: Simd>(s: S, gate: Option<S::F>, y: S::F, base: Option<S::
     }
 }
 
-/// Sums of a panel of `w` become what its activation gives, in place: as many a row as the panel has outputs.
+/// Sums `[rows][32]` of a panel become what its activation gives, in place: as many a row as the panel has outputs.
 #[inline(always)]
-pub(super) fn bias_and_activation<S: Simd>(
-    s: S,
-    act: Activation,
-    w: &PackedLinear,
-    panel: usize,
-    tile: &mut [f32],
-) {
+pub(super) fn bias_and_activation<S: Simd>(s: S, act: Activation, tile: &mut [f32], place: Place) {
     match act {
-        Activation::None => map(s, w, panel, tile, Same),
-        Activation::Silu => map(s, w, panel, tile, Silu),
-        Activation::GeluTanh => map(s, w, panel, tile, GeluTanh),
-        Activation::GeluErf => map(s, w, panel, tile, GeluErf),
+        Activation::None => map(s, Same, tile, place),
+        Activation::Silu => map(s, Silu, tile, place),
+        Activation::GeluTanh => map(s, GeluTanh, tile, place),
+        Activation::GeluErf => map(s, GeluErf, tile, place),
     }
 }
 
@@ -183,8 +184,8 @@ impl Function for Same {
 }
 
 #[inline(always)]
-fn map<S: Simd>(s: S, w: &PackedLinear, panel: usize, tile: &mut [f32], f: impl Function) {
-    let (bias, outputs) = (w.bias(panel), w.columns());
+fn map<S: Simd>(s: S, f: impl Function, tile: &mut [f32], place: Place) {
+    let Place { bias, outputs, .. } = place;
     for row in tile.chunks_exact_mut(PANEL) {
         let mut i = 0;
         while i < outputs {
@@ -202,7 +203,7 @@ fn map<S: Simd>(s: S, w: &PackedLinear, panel: usize, tile: &mut [f32], f: impl 
 
 /// Where a tile belongs.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Place<'a> {
     /// Its first row of what is written.
     pub row: usize,
     /// Its first column of what is written.
@@ -211,6 +212,10 @@ pub(super) struct Place {
     pub at: usize,
     /// Its columns.
     pub cols: usize,
+    /// The bias of its panel.
+    pub bias: &'a [f32],
+    /// Outputs of its panel.
+    pub outputs: usize,
 }
 
 /// Writes the first columns of each row of a tile to `out`, after gate and residual, rounded to its type.
@@ -222,9 +227,20 @@ pub(super) fn put_tile<S: Simd, T: Element>(
     out: &mut MatrixMut<T>,
     place: Place,
 ) {
-    let Place { row: first, col, at, cols } = place;
-    if tail.gate.is_none() && matches!(tail.base, Base::None) {
-        // A loop of its own: what the other one may do would slow this one down.
+    let Place { row: first, col, at, cols, .. } = place;
+    if tail.is_plain() {
+        // Loops of their own: what the last one may do would slow them down.
+        if cols == PANEL
+            && let Some(mut out) = out.block(first, col, tile.len() / PANEL, PANEL)
+        {
+            for (r, row) in tile.chunks_exact(PANEL).enumerate() {
+                let mut to = Target { row: T::row_mut(out.row(r)), past: false };
+                for i in (0..PANEL).step_by(2 * S::LANES) {
+                    put_two(s, [s.load(&row[i..]), s.load(&row[i + S::LANES..])], &mut to, i);
+                }
+            }
+            return;
+        }
         for (r, row) in (first..).zip(tile.chunks_exact(PANEL)) {
             let mut i = 0;
             while i < cols {
@@ -282,8 +298,9 @@ impl Kernel for Finish<'_> {
                 for (i, to) in tile[..cols].iter_mut().enumerate() {
                     *to = self.out.get(r, first + i);
                 }
-                bias_and_activation(s, self.tail.act, self.w, panel, &mut tile);
-                let place = Place { row: r, col: first, at: first, cols };
+                let bias = self.w.bias(panel);
+                let place = Place { row: r, col: first, at: first, cols, bias, outputs: PANEL };
+                bias_and_activation(s, self.tail.act, &mut tile, place);
                 put_tile(s, &self.tail, &tile, &mut self.out, place);
             }
         }

@@ -79,11 +79,16 @@ pub(crate) fn linear_rows<'e, X: Element, Y: Element>(
     run(X::floats(x), w, Tail::new(options, rows), Y::floats_mut(out));
 }
 
+/// Rows that the microkernel takes at once.
+const ROWS: usize = 12;
+
 /// Rows a task: of a short depth the block of x stays in L2 while panels stream past it, of a long one a panel is read
-/// for as many rows as that is worth. A copy of x takes no more memory than it has to.
-fn block_rows(depth: usize, copied: bool) -> usize {
+/// for as many rows as that is worth. A copy of x takes no more memory than it has to. No block is much smaller than
+/// the others.
+fn block_rows(rows: usize, depth: usize, copied: bool) -> usize {
     const BLOCK_FLOATS: usize = 128 * 1024;
-    (BLOCK_FLOATS / depth.max(1) / 12 * 12).clamp(if copied { 24 } else { 48 }, MAX_ROWS)
+    let most = (BLOCK_FLOATS / depth.max(1) / ROWS * ROWS).clamp(if copied { 24 } else { 48 }, MAX_ROWS);
+    rows.div_ceil(rows.div_ceil(most)).next_multiple_of(ROWS).min(rows)
 }
 
 /// About how many floating-point operations the time of reading a weight from memory would allow.
@@ -105,11 +110,13 @@ struct Task<'a> {
 }
 
 /// Cuts the output into blocks of `rows` by `columns`: through all rows before the next columns, so that weights are
-/// read once, or through all columns before the next rows, so that inputs are.
+/// read once, or through all columns before the next rows, so that inputs are. The last strip of blocks is cut into
+/// blocks of `last_rows`, so that no thread waits long for the others in the end.
 struct Tasks<'a> {
     x: Floats<'a, Ix2>,
     rows: usize,
     columns: usize,
+    last_rows: usize,
     /// Outputs a panel.
     panel: usize,
     down: bool,
@@ -135,16 +142,19 @@ impl<'a> Iterator for Tasks<'a> {
 
     fn next(&mut self) -> Option<Task<'a>> {
         let (across, along) = if self.down { (1, 0) } else { (0, 1) };
-        let size = [self.rows, self.columns];
         let strip = match self.strip.take() {
             Some(strip) => strip,
             None => {
-                let (strip, rest) = cut(self.rest.take()?, across, size[across]);
+                let rest = self.rest.take()?;
+                if rest.shape()[across] <= [self.rows, self.columns][across] {
+                    self.rows = self.last_rows;
+                }
+                let (strip, rest) = cut(rest, across, [self.rows, self.columns][across]);
                 self.rest = rest;
                 strip
             }
         };
-        let (out, strip) = cut(strip, along, size[along]);
+        let (out, strip) = cut(strip, along, [self.rows, self.columns][along]);
         let (row, column) = (self.row, self.column);
         let (rows, columns) = (out.shape()[0], out.shape()[1]);
         (self.row, self.column) = match (self.down, strip.is_some()) {
@@ -179,7 +189,7 @@ fn run<'a>(x: Floats<'a, Ix2>, w: &PackedLinear, tail: Tail<'a>, mut out: Floats
         false => x.dtype() != Dtype::F32,
     };
     let (block, work) = {
-        let block = block_rows(depth, copied).min(rows);
+        let block = block_rows(rows, depth, copied);
         let work = rows as u64 * 2 + READ as u64 * rows.div_ceil(block) as u64;
         // A gated layer has a second half.
         let sums = outputs as u64 * (PANEL / w.columns()) as u64;
@@ -192,6 +202,7 @@ fn run<'a>(x: Floats<'a, Ix2>, w: &PackedLinear, tail: Tail<'a>, mut out: Floats
         x,
         rows: block,
         columns: panels * panel,
+        last_rows: if threads::is_parallel(work) { block.min(2 * ROWS) } else { block },
         panel,
         down,
         row: 0,

@@ -238,7 +238,7 @@ pub(super) fn part<S: Simd>(s: S, row: Row, at: usize, count: usize, fill: f32) 
 }
 
 #[inline(always)]
-fn put_two<S: Simd>(s: S, v: [S::F; 2], out: &mut Target, at: usize) {
+pub(crate) fn put_two<S: Simd>(s: S, v: [S::F; 2], out: &mut Target, at: usize) {
     let (middle, count) = (S::LANES, 2 * S::LANES);
     let pairs = match &mut out.row {
         RowMut::F32(to) => {
