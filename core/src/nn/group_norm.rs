@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Dimension, Ix1};
 
-use super::lanes::{Lanes, Operand, Target, fill};
+use super::lanes::{Lanes, Operand, Target, ask, fill};
 use super::norm::{Affine, check_eps, shape_of};
 use super::rows::{SHORT, goes_past};
 use super::sum::{Plain, Squares, row_sum};
@@ -84,10 +84,15 @@ struct Options<'a> {
     silu: bool,
 }
 
+/// Tasks a thread: enough that all end together.
+const TASKS: usize = 8;
+
 /// Every group of a tensor that is not empty.
 fn run<T: Element, U: Element>(x: ArrayViewD<T>, o: &Options, mut out: ArrayViewMutD<U>, past: bool) {
     let work = 12 * x.len() as u64 * if o.silu { 4 } else { 1 };
-    let n = o.channels * x.shape()[2..].iter().product::<usize>();
+    let groups = x.shape()[1] / o.channels;
+    // Of groups that follow each other the next is asked for while one is written.
+    let run = groups.min(x.shape()[0] * groups / (TASKS * threads::num_threads())).max(1);
     let mut images = x.outer_iter().zip(out.outer_iter_mut());
     let mut rest = None;
     let tasks = std::iter::from_fn(|| {
@@ -95,39 +100,56 @@ fn run<T: Element, U: Element>(x: ArrayViewD<T>, o: &Options, mut out: ArrayView
             Some(rest) => rest,
             None => images.next().map(|(x, out)| (0, x, out))?,
         };
-        let (group, after) = out.split_at(Axis(0), o.channels);
-        let next = first + o.channels;
+        let channels = (run * o.channels).min(out.shape()[0]);
+        let (some, after) = out.split_at(Axis(0), channels);
+        let next = first + channels;
         rest = (!after.is_empty()).then(|| (next, x.clone(), after));
-        Some((first, x, group))
+        Some((first, x.slice_axis_move(Axis(0), (first..next).into()), some))
     });
-    threads::for_each(tasks, work, |(first, x, mut out)| {
-        let x = x.slice_axis_move(Axis(0), (first..first + o.channels).into());
-        // The parameters, and a copy of the group where its elements lie apart.
-        let copied = !(x.is_standard_layout() && out.is_standard_layout());
-        let copies = if copied { n.next_multiple_of(16) } else { 0 };
-        threads::with_scratch(2 * copies + 2 * o.channels, |scratch| {
-            let (from, rest) = scratch.split_at_mut(copies);
-            let (to, parameters) = rest.split_at_mut(copies);
-            let (weight, bias) = parameters.split_at_mut(o.channels);
+    threads::for_each(tasks, work, |(first, x, out)| run_groups(x, o, first, out, past));
+}
+
+/// Groups that follow each other, from channel `first` on.
+fn run_groups<T: Element, U: Element>(
+    x: ArrayViewD<T>,
+    o: &Options,
+    first: usize,
+    mut out: ArrayViewMutD<U>,
+    past: bool,
+) {
+    let n = o.channels * x.shape()[1..].iter().product::<usize>();
+    let space = n / o.channels;
+    let past = past && space * size_of::<U>() >= SHORT;
+    // The parameters, and a copy of the group where its elements lie apart.
+    let copied = !(x.is_standard_layout() && out.is_standard_layout());
+    let copies = if copied { n.next_multiple_of(16) } else { 0 };
+    threads::with_scratch(2 * copies + 2 * o.channels, |scratch| {
+        let (from, rest) = scratch.split_at_mut(copies);
+        let (to, parameters) = rest.split_at_mut(copies);
+        let (weight, bias) = parameters.split_at_mut(o.channels);
+        let whole = x.to_slice();
+        let groups = x.axis_chunks_iter(Axis(0), o.channels);
+        for (i, (x, mut out)) in groups.zip(out.axis_chunks_iter_mut(Axis(0), o.channels)).enumerate() {
+            let first = first + i * o.channels;
             let weight = parameter(&o.weight, first, weight);
             let bias = parameter(&o.bias, first, bias);
-            let space = n / o.channels;
-            let past = past && space * size_of::<U>() >= SHORT;
             let group = Group { space, weight, bias, eps: o.eps, silu: o.silu };
-            match (x.to_slice(), out.as_slice_mut()) {
-                (Some(x), Some(out)) => {
+            match (whole, out.as_slice_mut()) {
+                (Some(all), Some(out)) => {
+                    let (x, after) = all[i * n..].split_at(n);
+                    let next = &after[..after.len().min(n)];
                     let out = Target { row: U::row_mut(out), past };
-                    dispatch(Run { group, x: T::row(x), out });
+                    dispatch(Run { group, x: T::row(x), next: T::row(next), out });
                 }
                 _ => {
                     let (from, to) = (&mut from[..n], &mut to[..n]);
                     from.iter_mut().zip(&x).for_each(|(to, x)| *to = x.to_f32());
                     let target = Target { row: RowMut::F32(to), past: false };
-                    dispatch(Run { group, x: Row::F32(from), out: target });
+                    dispatch(Run { group, x: Row::F32(from), next: Row::F32(&[]), out: target });
                     out.iter_mut().zip(&*to).for_each(|(out, &y)| *out = U::from_f32(y));
                 }
             }
-        });
+        }
     });
 }
 
@@ -152,34 +174,52 @@ struct Group<'a> {
 struct Run<'a> {
     group: Group<'a>,
     x: Row<'a>,
+    /// The group after it.
+    next: Row<'a>,
     out: Target<'a>,
 }
+
+/// Elements that are written before as many of the next group are asked for.
+const PIECE: usize = 1024;
 
 impl Kernel for Run<'_> {
     type Output = ();
     const BF16: bool = true;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Run { group, x, mut out } = self;
+        let Run { group, x, next, mut out } = self;
         let n = x.len() as f32;
         let mean = row_sum(s, x, Plain) / n;
         let inverse = 1.0 / (row_sum(s, x, Squares(mean)) / n + group.eps).sqrt();
         // -0 added to a weight is the weight, of either sign of 0.
         let affine = Affine { mean, inverse, one: -0.0 };
+        let past = out.past;
         for channel in 0..x.len() / group.space {
-            let at = channel * group.space;
-            let (x, mut out) = (Operand::Row(x.slice(at, group.space)), out.slice(at, group.space));
             // What is missing changes no bit: 1 as a factor, -0 as a summand.
             let weight = group.weight.map_or(1.0, |w| w[channel]);
             let bias = group.bias.map_or(-0.0, |b| b[channel]);
-            let from = [x, Operand::Same(weight), Operand::Same(bias)];
-            if group.silu {
-                fill(s, AffineSilu(affine), from, &mut out)
-            } else {
-                fill(s, affine, from, &mut out)
+            let (mut at, end) = (channel * group.space, (channel + 1) * group.space);
+            while at < end {
+                // Pieces after the first begin with a line.
+                let mut to = out.slice(at, end - at);
+                let len = match past {
+                    true => (to.row.before_a_line() + PIECE).min(end - at),
+                    false => end - at,
+                };
+                if past && at < next.len() {
+                    ask(s, next.slice(at, len.min(next.len() - at)));
+                }
+                let from = [Operand::Row(x.slice(at, len)), Operand::Same(weight), Operand::Same(bias)];
+                let mut to = to.slice(0, len);
+                if group.silu {
+                    fill(s, AffineSilu(affine), from, &mut to)
+                } else {
+                    fill(s, affine, from, &mut to)
+                }
+                at += len;
             }
         }
-        if out.past {
+        if past {
             s.settle();
         }
     }

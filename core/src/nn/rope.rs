@@ -132,6 +132,10 @@ const ROOM: usize = 1024;
 /// Tokens between the one that is turned and the one that is asked for, where memory is waited for.
 const AHEAD: usize = 16;
 
+/// Bytes of tables that the tokens of a task share where memory is waited for: they stay in the second cache, and rows
+/// of a head that follow each other are many.
+const TABLES: usize = 256 * 1024;
+
 /// Rounds turned rows to where they belong.
 #[inline(always)]
 fn write<S: Simd, Y: Element>(s: S, turned: &[f32], to: &mut [Y], past: bool) {
@@ -379,7 +383,11 @@ pub fn rope<'a>(
         return Ok(());
     }
     let past = goes_past(&out);
-    let part = task_size(past).div_ceil(heads * dim);
+    let mut part = task_size(past).div_ceil(heads * dim);
+    if past {
+        let row = 2 * size_of::<f32>() * tables.cos.ncols().max(1);
+        part = part.max((TABLES / row).min(tokens / (8 * threads::num_threads())));
+    }
     let work = 8 * x.shape()[1..].iter().product::<usize>() as u64;
     each!(Floats, &x, x => each!(FloatsMut, &mut out, out => {
         for ((x, mut out), &first) in x.outer_iter().zip(out.outer_iter_mut()).zip(first) {
