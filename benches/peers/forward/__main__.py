@@ -55,7 +55,7 @@ def main():
     torch.manual_seed(1)
     engine, probe = Engine(args.threads), Probe(args.cache, args.threads, args.gate)
     common = engine, probe, args.threads, not args.quick
-    cases = [c for c in (*linear.cases(*common, args.rust), *memory.cases(*common), *dit.cases(*common))
+    cases = [c for c in (*linear.cases(*common, args.rust), *memory.cases(*common), *dit.cases(*common, args.rust))
              if (not args.only or c.group in args.only) and re.search(args.match, c.name)]
     whole = sum(c.weight for c in cases)
     with torch.inference_mode(), open(args.rows, "a") as f:

@@ -11,6 +11,7 @@ import tempfile
 import torch
 from safetensors.torch import save_file
 
+from harness import rust
 from harness.library import ROOT, Tensor
 from harness.measure import Timed
 from harness.openvino import compile_model, share
@@ -116,13 +117,45 @@ def _ort(net, inputs, threads):
     return call
 
 
-def _make(engine, probe, threads, compile_too, load, batch, dtype):
+class _Config(ctypes.Structure):
+    _fields_ = [(n, ctypes.c_size_t) for n in ("width", "blocks", "heads", "hidden", "patch", "channels", "out_channels", "side",
+                                              "classes", "frequencies")] + [
+        ("time_scale", ctypes.c_double), ("batch", ctypes.c_size_t)]
+
+
+def _candle(library, net, path, inputs):
+    x, t, labels = inputs
+    config = _Config(net.pos_embed.shape[-1], len(net.blocks), net.num_heads, net.blocks[0].mlp.fc1.weight.shape[0],
+                     net.patch_size, net.in_channels, net.out_channels, net.input_size, net.num_classes,
+                     net.frequency_embedding_size, net.time_scale, len(x))
+    lib = rust.load(library)
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, t, labels))
+    peer = rust.Peer(lib, "candle", lib.rust_dit_new(path.encode(), ctypes.byref(config), *pointers), x.shape)
+
+    def call():
+        peer.run()
+        return peer.output()
+
+    def run(n):
+        for _ in range(n):
+            peer.run()
+
+    return Timed("candle", call, run=run)
+
+
+def _make(engine, probe, threads, compile_too, candle, load, batch, dtype):
     net, path, keep = load()
     inputs = torch.randn(batch, net.in_channels, net.input_size, net.input_size), torch.rand(batch), \
         torch.arange(batch) % net.num_classes
     ours = Ours(engine, path)
-    keep.close()
     expected = net(*inputs)
+    timed = [Timed("ours", ours.forward(*inputs))]
+    work = flops(net) * batch
+    if candle:
+        timed.append(_candle(candle, net, path, inputs))
+        keep.close()
+        return Made(timed, expected, 1e-3, limit_ms=lambda: 1e3 * work / probe.clean, free=ours.free)
+    keep.close()
     bf16, left_out = dtype == torch.bfloat16, {}
     peers = {"openvino": _openvino(net, inputs, threads, bf16)}
     if bf16:
@@ -139,14 +172,13 @@ def _make(engine, probe, threads, compile_too, load, batch, dtype):
     if compile_too:
         compiled = torch.compile(net, dynamic=False, options={"freezing": True})
         peers["torch compile, frozen"] = lambda: compiled(*own)
-    timed = [Timed("ours", ours.forward(*inputs))] + [Timed(name, call) for name, call in peers.items()]
-    work = flops(net) * batch
+    timed += [Timed(name, call) for name, call in peers.items()]
     peak = (lambda: probe.clean_bf16) if bf16 else (lambda: probe.clean)
     return Made(timed, expected, 0.2 if bf16 else 1e-3, limit_ms=lambda: 1e3 * work / peak(), left_out=left_out,
                 free=ours.free)
 
 
-def cases(engine, probe, threads, compile_too):
+def cases(engine, probe, threads, compile_too, library):
     for size, shapes in SHAPES.items():
         for (side, batch), dtype in itertools.product(shapes, (torch.float32, torch.bfloat16)):
             def load(size=size, side=side, dtype=dtype):
@@ -160,8 +192,13 @@ def cases(engine, probe, threads, compile_too):
 
             yield Case(f"DiT-{size}, {side * side // 4} tokens, batch {batch}", "dit", NAMES[dtype],
                        f"fma_{NAMES[dtype]}", lambda load=load, batch=batch, dtype=dtype:
-                       _make(engine, probe, threads, compile_too, load, batch, dtype), 4.0)
+                       _make(engine, probe, threads, compile_too, None, load, batch, dtype), 4.0)
+            # By itself: its threads look out for work between calls.
+            if library and dtype == torch.float32 and side == 32 and batch < 8:
+                yield Case(f"DiT-{size}, {side * side // 4} tokens, batch {batch}, beside candle", "dit", "f32", "fma_f32",
+                           lambda load=load, batch=batch:
+                           _make(engine, probe, threads, compile_too, library, load, batch, torch.float32), 2.0)
     for batch in (1, 8, 64):
         load = lambda: (load_dit(DIGITS)[0].eval(), DIGITS, io.BytesIO())
         yield Case(f"digits, batch {batch}", "digits", "f32", "fma_f32", lambda load=load, batch=batch:
-                   _make(engine, probe, threads, compile_too, load, batch, torch.float32))
+                   _make(engine, probe, threads, compile_too, None, load, batch, torch.float32))

@@ -9,7 +9,7 @@ from .measure import LeftOut
 
 def load(path):
     lib = ctypes.CDLL(path)
-    lib.rust_peer_new.restype = lib.rust_linear_new.restype = ctypes.c_void_p
+    lib.rust_peer_new.restype = lib.rust_linear_new.restype = lib.rust_dit_new.restype = ctypes.c_void_p
     return lib
 
 

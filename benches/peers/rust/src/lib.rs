@@ -1,10 +1,11 @@
-//! Attention of candle and burn-flex, and linear layers of Rust libraries, behind a C interface.
+//! Attention of candle and burn-flex, linear layers of Rust libraries and a DiT of candle, behind a C interface.
 //!
 //! `rust_peer_new` copies q, k and v into tensors of the peer, in the layout it likes best, outside
-//! the timed region, `rust_linear_new` x, w and b; `rust_peer_run` is what is timed; `rust_peer_output` copies the last result.
+//! the timed region, `rust_linear_new` x, w and b, `rust_dit_new` reads a file; `rust_peer_run` is what is timed; `rust_peer_output` copies the last result.
 
 mod burn;
 mod candle;
+mod dit;
 mod linear;
 
 use std::ffi::{CStr, c_char};
@@ -51,7 +52,7 @@ impl Case {
 /// A peer with its tensors.
 trait Peer {
     fn run(&mut self) -> Result<(), String>;
-    /// The last result in f32: [batch, heads, queries, value_dim], or [rows, outputs].
+    /// The last result in f32: [batch, heads, queries, value_dim], [rows, outputs] or [batch, channels, side, side].
     fn output(&self) -> Result<Vec<f32>, String>;
 }
 
@@ -133,11 +134,42 @@ pub unsafe extern "C" fn rust_linear_new(
         .map_or(std::ptr::null_mut(), |peer| Box::into_raw(Box::new(Handle(peer))))
 }
 
+/// A DiT's handle, or NULL.
+///
+/// # Safety
+///
+/// `path` is a NUL-terminated string, `config` is valid, `x` [batch, channels, side, side], `t` and `labels` [batch]
+/// hold what it says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rust_dit_new(
+    path: *const c_char,
+    config: *const dit::Config,
+    x: *const f32,
+    t: *const f32,
+    labels: *const i64,
+) -> *mut Handle {
+    // SAFETY: the caller's promise.
+    let (path, config) = unsafe { (CStr::from_ptr(path), *config) };
+    // SAFETY: the caller's promise.
+    let (x, t, labels) = unsafe {
+        (
+            from_raw_parts(x, config.x_len()),
+            from_raw_parts(t, config.batch),
+            from_raw_parts(labels, config.batch),
+        )
+    };
+    guarded(|| {
+        let path = path.to_str().map_err(|e| e.to_string())?;
+        dit::Dit::new(path, config, x, t, labels).map_err(|e| e.to_string())
+    })
+    .map_or(std::ptr::null_mut(), |peer| Box::into_raw(Box::new(Handle(Box::new(peer)))))
+}
+
 /// 0, or -1 after a failure.
 ///
 /// # Safety
 ///
-/// `peer` comes from `rust_peer_new` or `rust_linear_new`.
+/// `peer` comes from one of the three functions that make one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rust_peer_run(peer: *mut Handle) -> i32 {
     // SAFETY: the caller's promise.
@@ -149,7 +181,7 @@ pub unsafe extern "C" fn rust_peer_run(peer: *mut Handle) -> i32 {
 ///
 /// # Safety
 ///
-/// `peer` comes from one of the two; `out` has room for `len` floats.
+/// `peer` comes from one of the three; `out` has room for `len` floats.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rust_peer_output(peer: *mut Handle, out: *mut f32, len: usize) -> i32 {
     // SAFETY: the caller's promise.
@@ -166,7 +198,7 @@ pub unsafe extern "C" fn rust_peer_output(peer: *mut Handle, out: *mut f32, len:
 ///
 /// # Safety
 ///
-/// `peer` comes from one of the two and is not used again.
+/// `peer` comes from one of the three and is not used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rust_peer_free(peer: *mut Handle) {
     if !peer.is_null() {
