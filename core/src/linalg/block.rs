@@ -254,6 +254,67 @@ struct Direct<'a, 'b> {
     tail: &'a Tail<'a>,
 }
 
+impl Direct<'_, '_> {
+    /// Writes a block of sums with what most often follows them: the bias alone, or a gate that its rows share and what
+    /// the output holds. False, with nothing written, where something else does.
+    #[inline(always)]
+    fn put_block<S: Simd, const MR: usize, const NV: usize>(
+        &mut self,
+        s: S,
+        row: usize,
+        lane: usize,
+        acc: &[[S::F; NV]; MR],
+    ) -> bool {
+        let Some(follows) = self.tail.of_block(row, MR) else { return false };
+        let Some(mut out) = self.out.block(row, self.col + lane, MR, NV * S::LANES) else { return false };
+        let bias = &self.bias[lane..][..NV * S::LANES];
+        match follows {
+            None => {
+                for r in 0..MR {
+                    let out = out.row(r);
+                    for v in 0..NV {
+                        let i = v * S::LANES;
+                        s.store(s.add(acc[r][v], s.load(&bias[i..])), &mut out[i..]);
+                    }
+                }
+            }
+            Some(gate) => {
+                let gate = &gate[self.at + lane..][..NV * S::LANES];
+                for r in 0..MR {
+                    let out = out.row(r);
+                    for v in 0..NV {
+                        let i = v * S::LANES;
+                        let y = s.add(acc[r][v], s.load(&bias[i..]));
+                        s.store(s.fma(s.load(&gate[i..]), y, s.load(&out[i..])), &mut out[i..]);
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Writes `width` sums of a row with whatever follows them.
+    #[inline(always)]
+    fn put_row<S: Simd>(&mut self, s: S, row: usize, lane: usize, width: usize, sums: &[f32]) {
+        let Some(out) = self.out.row(row) else { unreachable!("rows of adjacent elements") };
+        let out = &mut out[self.col + lane..];
+        let (gate, base) = self.tail.straight(row);
+        for i in (0..width).step_by(S::LANES) {
+            let y = s.add(s.load(&sums[i..]), s.load(&self.bias[lane + i..]));
+            let base = match base {
+                Some(base) => Some(s.load(&base[self.at + lane + i..])),
+                None if self.tail.adds_onto_out() => Some(s.load(&out[i..])),
+                None => None,
+            };
+            let y = match gate {
+                Some(gate) => gated(s, Some(s.load(&gate[self.at + lane + i..])), y, base),
+                None => gated(s, None, y, base),
+            };
+            s.store(y, &mut out[i..]);
+        }
+    }
+}
+
 impl<S: Simd> Sink<S> for Sums<'_, '_> {
     #[inline(always)]
     fn start<const MR: usize, const NV: usize>(&self, s: S, row: usize, lane: usize) -> [[S::F; NV]; MR] {
@@ -276,31 +337,20 @@ impl<S: Simd> Sink<S> for Sums<'_, '_> {
         lane: usize,
         acc: [[S::F; NV]; MR],
     ) {
+        if let Some(direct) = &mut self.direct
+            && direct.put_block(s, row, lane, &acc)
+        {
+            return;
+        }
         for r in 0..MR {
-            if let Some(Direct { out, col, at, bias, tail }) = &mut self.direct
-                && let Some(out) = out.row(row + r)
-            {
-                let out = &mut out[*col + lane..];
-                let (gate, base) = tail.straight(row + r);
-                for v in 0..NV {
-                    let i = v * S::LANES;
-                    let y = s.add(acc[r][v], s.load(&bias[lane + i..]));
-                    let base = match base {
-                        Some(base) => Some(s.load(&base[*at + lane + i..])),
-                        None if tail.adds_onto_out() => Some(s.load(&out[i..])),
-                        None => None,
-                    };
-                    let y = match gate {
-                        Some(gate) => gated(s, Some(s.load(&gate[*at + lane + i..])), y, base),
-                        None => gated(s, None, y, base),
-                    };
-                    s.store(y, &mut out[i..]);
-                }
-                continue;
-            }
             let tile = &mut self.tile[(row + r) * PANEL + lane..];
             for v in 0..NV {
                 s.store(acc[r][v], &mut tile[v * S::LANES..]);
+            }
+        }
+        if let Some(direct) = &mut self.direct {
+            for row in row..row + MR {
+                direct.put_row(s, row, lane, NV * S::LANES, &self.tile[row * PANEL + lane..]);
             }
         }
     }

@@ -141,6 +141,24 @@ impl<'a> Tail<'a> {
         (gate, base)
     }
 
+    /// What follows the sums of some rows where that is nothing, or where they share a gate and add onto what the output
+    /// holds: the row of the gate.
+    #[inline(always)]
+    pub fn of_block(&self, row: usize, rows: usize) -> Option<Option<&'a [f32]>> {
+        match (self.gate, self.base) {
+            (None, Base::None) => Some(None),
+            (Some((gate, group)), Base::Out) => {
+                let row = self.first + row;
+                let at = row / group;
+                match (row + rows - 1) / group == at {
+                    true => gate.singles(at).map(Some),
+                    false => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
     #[inline(always)]
     fn gate<S: Simd>(&self, s: S, row: usize, at: usize) -> Option<S::F> {
         // Not by a closure: it would be compiled without the instruction set.
