@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from harness import rust
 from harness.library import ROOT, Tensor
-from harness.measure import Timed
+from harness.measure import LeftOut, Timed
 from harness.openvino import compile_model, share
 
 from .case import NAMES, Case, Made
@@ -123,14 +123,14 @@ class _Config(ctypes.Structure):
         ("time_scale", ctypes.c_double), ("batch", ctypes.c_size_t)]
 
 
-def _candle(library, net, path, inputs):
+def _candle(library, net, path, inputs, shape):
     x, t, labels = inputs
     config = _Config(net.pos_embed.shape[-1], len(net.blocks), net.num_heads, net.blocks[0].mlp.fc1.weight.shape[0],
                      net.patch_size, net.in_channels, net.out_channels, net.input_size, net.num_classes,
                      net.frequency_embedding_size, net.time_scale, len(x))
     lib = rust.load(library)
     pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, t, labels))
-    peer = rust.Peer(lib, "candle", lib.rust_dit_new(path.encode(), ctypes.byref(config), *pointers), x.shape)
+    peer = rust.Peer(lib, "candle", lib.rust_dit_new(path.encode(), ctypes.byref(config), *pointers), shape)
 
     def call():
         peer.run()
@@ -152,9 +152,14 @@ def _make(engine, probe, threads, compile_too, candle, load, batch, dtype):
     timed = [Timed("ours", ours.forward(*inputs))]
     work = flops(net) * batch
     if candle:
-        timed.append(_candle(candle, net, path, inputs))
+        left_out = {}
+        try:
+            timed.append(_candle(candle, net, path, inputs, expected.shape))
+        except LeftOut as e:
+            left_out["candle"] = str(e)
         keep.close()
-        return Made(timed, expected, 1e-3, limit_ms=lambda: 1e3 * work / probe.clean, free=ours.free)
+        return Made(timed, expected, 1e-3, limit_ms=lambda: 1e3 * work / probe.clean, left_out=left_out,
+                    free=ours.free)
     keep.close()
     bf16, left_out = dtype == torch.bfloat16, {}
     peers = {"openvino": _openvino(net, inputs, threads, bf16)}
@@ -193,7 +198,7 @@ def cases(engine, probe, threads, compile_too, library):
             yield Case(f"DiT-{size}, {side * side // 4} tokens, batch {batch}", "dit", NAMES[dtype],
                        f"fma_{NAMES[dtype]}", lambda load=load, batch=batch, dtype=dtype:
                        _make(engine, probe, threads, compile_too, None, load, batch, dtype), 4.0)
-            # By itself: its threads look out for work between calls.
+            # By itself: candle's threads look out for work between calls.
             if library and dtype == torch.float32 and side == 32 and batch < 8:
                 yield Case(f"DiT-{size}, {side * side // 4} tokens, batch {batch}, beside candle", "dit", "f32", "fma_f32",
                            lambda load=load, batch=batch:

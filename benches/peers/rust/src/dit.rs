@@ -2,6 +2,7 @@
 
 use candle_core::{D, DType, Device, IndexOp, Module, Result, Tensor};
 use candle_nn::attention::{AttnMask, flash_attn};
+use candle_nn::ops::layer_norm;
 use candle_nn::{LayerNorm, Linear, VarBuilder, linear};
 
 use crate::Peer;
@@ -29,6 +30,8 @@ impl Config {
         self.batch * self.channels * self.side * self.side
     }
 }
+
+const EPS: f32 = 1e-6;
 
 struct Block {
     modulation: Linear,
@@ -60,17 +63,14 @@ pub struct Dit {
     classes: Tensor,
     blocks: Vec<Block>,
     norm: LayerNorm,
+    /// Whether one row of shift and scale is for all: then they are the parameters of the norm.
+    single: bool,
     modulation: Linear,
     last: Linear,
     x: Tensor,
     t: Tensor,
     labels: Tensor,
     out: Option<Tensor>,
-}
-
-/// `x * (1 + scale) + shift`, with a row of `shift` and `scale` for each image.
-fn modulate(x: &Tensor, shift: &Tensor, scale: &Tensor) -> Result<Tensor> {
-    x.broadcast_mul(&(scale.unsqueeze(1)? + 1.0)?)?.broadcast_add(&shift.unsqueeze(1)?)
 }
 
 impl Dit {
@@ -96,8 +96,9 @@ impl Dit {
             norm: LayerNorm::new(
                 Tensor::ones(d, DType::F32, device)?,
                 Tensor::zeros(d, DType::F32, device)?,
-                1e-6,
+                f64::from(EPS),
             ),
+            single: c.batch == 1,
             modulation: linear(d, 2 * d, last.pp("adaLN_modulation.1"))?,
             last: linear(d, c.out_channels * c.patch * c.patch, last.pp("linear"))?,
             x: Tensor::from_slice(x, (c.batch, c.channels, c.side, c.side), device)?,
@@ -118,11 +119,20 @@ impl Dit {
         (time + self.classes.index_select(&self.labels, 0)?)?.silu()
     }
 
+    /// The norm of `x`, times `1 + scale`, plus `shift`, which have a row for each image.
+    fn modulated(&self, x: &Tensor, shift: &Tensor, scale: &Tensor) -> Result<Tensor> {
+        let scale = (scale + 1.0)?;
+        if self.single {
+            return layer_norm(x, &scale.squeeze(0)?, &shift.squeeze(0)?.contiguous()?, EPS);
+        }
+        self.norm.forward(x)?.broadcast_mul(&scale.unsqueeze(1)?)?.broadcast_add(&shift.unsqueeze(1)?)
+    }
+
     fn attend(&self, block: &Block, x: &Tensor) -> Result<Tensor> {
         let (b, t, d) = x.dims3()?;
         let size = d / self.config.heads;
         let qkv = block.qkv.forward(x)?.reshape((b, t, 3, self.config.heads, size))?;
-        let part = |i: usize| qkv.i((.., .., i))?.contiguous();
+        let part = |i: usize| qkv.i((.., .., i));
         let scale = 1.0 / (size as f32).sqrt();
         let out = flash_attn::<f32>(&part(0)?, &part(1)?, &part(2)?, scale, AttnMask::None, None, None)?;
         block.proj.forward(&out.transpose(1, 2)?.reshape((b, t, d))?)
@@ -137,13 +147,13 @@ impl Dit {
         let condition = self.condition()?;
         for block in &self.blocks {
             let parts = block.modulation.forward(&condition)?.chunk(6, D::Minus1)?;
-            let y = self.attend(block, &modulate(&self.norm.forward(&h)?, &parts[0], &parts[1])?)?;
+            let y = self.attend(block, &self.modulated(&h, &parts[0], &parts[1])?)?;
             h = (h + y.broadcast_mul(&parts[2].unsqueeze(1)?)?)?;
-            let y = block.fc1.forward(&modulate(&self.norm.forward(&h)?, &parts[3], &parts[4])?)?.gelu()?;
+            let y = block.fc1.forward(&self.modulated(&h, &parts[3], &parts[4])?)?.gelu()?;
             h = (h + block.fc2.forward(&y)?.broadcast_mul(&parts[5].unsqueeze(1)?)?)?;
         }
         let parts = self.modulation.forward(&condition)?.chunk(2, D::Minus1)?;
-        let tokens = self.last.forward(&modulate(&self.norm.forward(&h)?, &parts[0], &parts[1])?)?;
+        let tokens = self.last.forward(&self.modulated(&h, &parts[0], &parts[1])?)?;
         let tokens = tokens.reshape(&[b, grid, grid, p, p, out_channels][..])?;
         tokens.permute([0, 5, 1, 3, 2, 4])?.reshape((b, out_channels, side, side))
     }
