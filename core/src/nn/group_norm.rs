@@ -134,10 +134,10 @@ fn run_groups<T: Element, U: Element>(
             let weight = parameter(&o.weight, first, weight);
             let bias = parameter(&o.bias, first, bias);
             let group = Group { space, weight, bias, eps: o.eps, silu: o.silu };
-            match (whole, out.as_slice_mut()) {
-                (Some(all), Some(out)) => {
-                    let (x, after) = all[i * n..].split_at(n);
-                    let next = &after[..after.len().min(n)];
+            match (x.to_slice(), out.as_slice_mut()) {
+                (Some(x), Some(out)) => {
+                    let next = whole.and_then(|x| x.get((i + 1) * n..)).unwrap_or_default();
+                    let next = &next[..next.len().min(n)];
                     let out = Target { row: U::row_mut(out), past };
                     dispatch(Run { group, x: T::row(x), next: T::row(next), out });
                 }
@@ -174,12 +174,12 @@ struct Group<'a> {
 struct Run<'a> {
     group: Group<'a>,
     x: Row<'a>,
-    /// The group after it.
+    /// The group after it, empty where there is none.
     next: Row<'a>,
     out: Target<'a>,
 }
 
-/// Elements that are written before as many of the next group are asked for.
+/// Elements of the next group that are asked for before about as many are written.
 const PIECE: usize = 1024;
 
 impl Kernel for Run<'_> {

@@ -7,6 +7,7 @@ use super::tests::{bits, everywhere, noise, noise2, noise3};
 use super::*;
 use crate::arch::{available_levels, level, set_level};
 use crate::tensor::{Element, Floats, FloatsMut, bf16, f16};
+use crate::threads;
 
 fn rounded<T: Element, D: Dimension>(x: &ndarray::Array<f32, D>) -> ndarray::Array<T, D> {
     x.mapv(T::from_f32)
@@ -354,6 +355,76 @@ where
 fn outputs_past_the_caches_have_the_same_bits() {
     past_the_caches::<f32>();
     past_the_caches::<bf16>();
+}
+
+/// Groups that go past the caches, from the middle of a line on, in runs, against an image at a time.
+fn groups_past_the_caches<T: Element>()
+where
+    for<'a> Floats<'a, ndarray::Ix3>: From<ArrayView3<'a, T>>,
+    for<'a> FloatsMut<'a, ndarray::Ix3>: From<ndarray::ArrayViewMut3<'a, T>>,
+{
+    const CHANNELS: usize = 22;
+    let space = (32 << 20) / size_of::<T>() / (2 * CHANNELS) + 3;
+    let shape = (2, CHANNELS, space);
+    let len = 2 * CHANNELS * space;
+    let period: Vec<T> = noise(&[10_007], 1).iter().map(|&x| T::from_f32(x)).collect();
+    let x: Vec<T> = period.iter().cycle().take(len).copied().collect();
+    let x = ArrayView3::from_shape(shape, &x).unwrap();
+    let (weight, bias) = (noise(&[CHANNELS], 2), noise(&[CHANNELS], 3));
+    let (weight, bias) = (weight.as_slice().unwrap(), bias.as_slice().unwrap());
+    let mut memory = vec![T::from_f32(7.0); len + 2];
+    let mut one = Array3::from_elem((1, CHANNELS, space), T::from_f32(0.0));
+    let best = level();
+    for l in available_levels() {
+        set_level(l).unwrap();
+        for silu in [false, true] {
+            let call = |x: ArrayView3<T>, out: ndarray::ArrayViewMut3<T>| {
+                group_norm(x, 11, Some(weight.into()), Some(bias.into()), 1e-5, silu, out).unwrap();
+            };
+            let mut out = ndarray::ArrayViewMut3::from_shape(shape, &mut memory[1..=len]).unwrap();
+            threads::set_num_threads(1).unwrap();
+            call(x, out.view_mut());
+            for (x, out) in x.axis_chunks_iter(Axis(0), 1).zip(out.axis_chunks_iter(Axis(0), 1)) {
+                call(x, one.view_mut());
+                assert!(
+                    one.iter().zip(&out).all(|(a, b)| a.to_f32().to_bits() == b.to_f32().to_bits()),
+                    "{l:?}"
+                );
+            }
+            assert!([memory[0], memory[len + 1]].iter().all(|x| x.to_f32() == 7.0));
+        }
+    }
+    set_level(best).unwrap();
+}
+
+#[test]
+fn groups_past_the_caches_have_the_same_bits() {
+    groups_past_the_caches::<f32>();
+    groups_past_the_caches::<bf16>();
+}
+
+/// Runs of four, four and three groups whose elements lie side by side or apart.
+#[test]
+fn runs_of_groups_have_the_bits_of_images_alone() {
+    threads::set_num_threads(1).unwrap();
+    let all = Array3::from_shape_fn((3, 33, 14), |(b, c, i)| ((b * 31 + c * 17 + i * 7) % 23) as f32 - 9.0);
+    let weight = noise(&[33], 2);
+    let weight = weight.as_slice().unwrap();
+    let normed = |x: ArrayView3<f32>, out: ndarray::ArrayViewMut3<f32>| {
+        group_norm(x, 11, Some(weight.into()), None, 1e-5, true, out).unwrap();
+    };
+    for (from, to) in [(1, 1), (2, 1), (1, 2), (2, 2)] {
+        let x = all.slice(s![.., .., ..;from]);
+        let x = x.slice(s![.., .., ..7]);
+        let mut out = Array3::<f32>::from_elem((3, 33, 14), 7.0);
+        let mut want = Array3::<f32>::zeros((3, 33, 7));
+        normed(x, out.slice_mut(s![.., .., ..;to]).slice_mut(s![.., .., ..7]));
+        for (x, want) in x.axis_chunks_iter(Axis(0), 1).zip(want.axis_chunks_iter_mut(Axis(0), 1)) {
+            normed(x, want);
+        }
+        assert_eq!(out.slice(s![.., .., ..;to]).slice(s![.., .., ..7]), want, "{from} {to}");
+        assert_eq!(out.iter().filter(|&&y| y == 7.0).count(), 3 * 33 * 7, "{from} {to}");
+    }
 }
 
 /// Patches by squares of vectors, past the caches and not, where rows of patches end within a square.
