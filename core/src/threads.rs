@@ -99,7 +99,7 @@ pub(crate) fn is_parallel(work: u64) -> bool {
 /// Runs `f` once for every item. `work` is the total in floating-point operations.
 ///
 /// Items are handed out in order, one at a time, to whichever thread is free; each must own
-/// the memory it writes. Nested calls run on the thread that makes them.
+/// the memory it writes. A single item stays with its caller. Nested calls run on the thread that makes them.
 pub(crate) fn for_each<T: Send>(mut items: impl Iterator<Item = T> + Send, work: u64, f: impl Fn(T) + Sync) {
     if work < MIN_PARALLEL_WORK || NESTED.get() {
         return items.for_each(f);

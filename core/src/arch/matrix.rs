@@ -71,8 +71,8 @@ impl<'a, T: Copy> Matrix<'a, T> {
     pub(crate) fn slice_rows(self, first: usize, len: usize) -> Self {
         assert!(first <= self.rows && len <= self.rows - first);
         // An empty result must not move the pointer out of the allocation.
-        let step = if len == 0 { 0 } else { first as isize * self.row_stride };
-        // SAFETY: row `first` exists when len > 0, so the offset stays inside the view.
+        let step = if len == 0 || self.cols == 0 { 0 } else { first as isize * self.row_stride };
+        // SAFETY: row `first` has elements where the pointer moves, so the offset stays inside the view.
         Matrix { ptr: unsafe { self.ptr.offset(step) }, rows: len, ..self }
     }
 
@@ -201,8 +201,8 @@ impl<'a> Pairs<'a> {
     pub(crate) fn slice_pairs(self, first: usize, len: usize) -> Self {
         assert!(first <= self.pairs && len <= self.pairs - first);
         // An empty result must not move the pointer out of the allocation.
-        let step = if len == 0 { 0 } else { first as isize * self.pair_stride };
-        // SAFETY: pair `first` exists when len > 0, so the offset stays inside the matrix.
+        let step = if len == 0 || self.rows == 0 { 0 } else { first as isize * self.pair_stride };
+        // SAFETY: there is a pair `first` where the pointer moves, so the offset stays inside the matrix.
         Pairs { ptr: unsafe { self.ptr.offset(step) }, pairs: len, ..self }
     }
 

@@ -256,7 +256,7 @@ struct Direct<'a, 'b> {
 
 impl Direct<'_, '_> {
     /// Writes a block of sums with what most often follows them: the bias alone, or a gate that its rows share and what
-    /// the output holds. False, with nothing written, where something else does.
+    /// the output holds, as [`gated`] would. False, with nothing written, where something else does.
     #[inline(always)]
     fn put_block<S: Simd, const MR: usize, const NV: usize>(
         &mut self,

@@ -141,8 +141,8 @@ impl<'a> Tail<'a> {
         (gate, base)
     }
 
-    /// What follows the sums of some rows where that is nothing, or where they share a gate and add onto what the output
-    /// holds: the row of the gate.
+    /// What follows the sums of some rows, where [`Tail::is_straight`] and that is nothing, or where they share a gate and
+    /// add onto what the output holds: the row of the gate.
     #[inline(always)]
     pub fn of_block(&self, row: usize, rows: usize) -> Option<Option<&'a [f32]>> {
         match (self.gate, self.base) {
@@ -203,23 +203,33 @@ impl Function for Same {
 
 #[inline(always)]
 fn map<S: Simd>(s: S, f: impl Function, tile: &mut [f32], place: Place) {
-    let Place { bias, outputs, .. } = place;
-    for row in tile.chunks_exact_mut(PANEL) {
-        let mut i = 0;
-        while i < outputs {
+    const HALF: usize = PANEL / 2;
+    let (rows, bias) = (tile.as_chunks_mut::<PANEL>().0, &place.bias[..PANEL]);
+    if place.outputs == PANEL {
+        for row in rows {
+            for i in (0..PANEL).step_by(2 * S::LANES) {
+                let j = i + S::LANES;
+                let (a, b) = (s.load(&row[i..]), s.load(&row[j..]));
+                let (a, b) = (s.add(a, s.load(&bias[i..])), s.add(b, s.load(&bias[j..])));
+                let (a, b) = (f.eval(s, a), f.eval(s, b));
+                s.store(a, &mut row[i..]);
+                s.store(b, &mut row[j..]);
+            }
+        }
+        return;
+    }
+    for row in rows {
+        for i in (0..HALF).step_by(S::LANES) {
+            let j = HALF + i;
             let y = f.eval(s, s.add(s.load(&row[i..]), s.load(&bias[i..])));
-            let y = match outputs == PANEL {
-                true => y,
-                // The other half of a gated layer.
-                false => s.mul(y, s.add(s.load(&row[outputs + i..]), s.load(&bias[outputs + i..]))),
-            };
+            // The other half of a gated layer.
+            let y = s.mul(y, s.add(s.load(&row[j..]), s.load(&bias[j..])));
             s.store(y, &mut row[i..]);
-            i += S::LANES;
         }
     }
 }
 
-/// Where a tile belongs.
+/// Where a tile belongs, and the panel whose sums it holds.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     /// Its first row of what is written.

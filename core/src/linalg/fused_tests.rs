@@ -114,7 +114,7 @@ fn check<X: Element, W: Element, G: Element, R: Element, Y: Element + PartialEq 
     let y = alone(&x, &halves, act);
     let held = matrix::<Y>(9, m, n);
     let per_row = |x: &Array2<R>, r: usize| x.slice(s![r % x.nrows()..=r % x.nrows(), ..]).to_owned();
-    for groups in [0, 1, m / 3, m] {
+    for groups in [0, 1, 2, m / 3, m] {
         let gate = (groups > 0 && m % groups == 0).then(|| matrix::<G>(7, groups, n));
         for period in [0, 1, m / 2, m, m + 1] {
             let own = period == m + 1;
@@ -200,6 +200,8 @@ fn every_mix_equals_the_composition_at_every_level() {
                 check::<bf16, f32, bf16, f16, f32>(shape, halves, act);
             }
         }
+        // Blocks of rows that share a gate, and one whose rows have two.
+        check::<f32, f32, f32, f32, f32>((60, 70, 72), 1, Activation::None);
     });
 }
 
@@ -228,6 +230,11 @@ fn depths_of_several_parts_and_many_blocks_equal_the_composition() {
         // More rows than outputs: the other order.
         check::<f32, f32, f32, f32, f32>((600, 130, 200), halves, Activation::Silu);
         check::<f16, bf16, f32, f32, bf16>((600, 130, 200), halves, Activation::None);
+        // The last strip of blocks is cut finer.
+        check::<f32, f32, f32, f32, f32>((302, 130, 200), halves, Activation::None);
+        // Nothing to sum, for more rows than are finished at a time.
+        check::<f32, f32, f32, f32, f32>((60, 0, 40), halves, Activation::Silu);
+        check::<bf16, bf16, f32, f32, bf16>((60, 0, 40), halves, Activation::None);
     }
 }
 

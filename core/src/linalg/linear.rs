@@ -79,16 +79,17 @@ pub(crate) fn linear_rows<'e, X: Element, Y: Element>(
     run(X::floats(x), w, Tail::new(options, rows), Y::floats_mut(out));
 }
 
-/// Rows that the microkernel takes at once.
-const ROWS: usize = 12;
+/// Rows that the microkernel takes at once where vectors are of 16 lanes.
+const AT_ONCE: usize = 12;
 
 /// Rows a task: of a short depth the block of x stays in L2 while panels stream past it, of a long one a panel is read
-/// for as many rows as that is worth. A copy of x takes no more memory than it has to. No block is much smaller than
-/// the others.
+/// for as many rows as that is worth. A copy of x takes no more memory than it has to. Blocks are as even as multiples
+/// of 12 allow; there is at least a row.
 fn block_rows(rows: usize, depth: usize, copied: bool) -> usize {
     const BLOCK_FLOATS: usize = 128 * 1024;
-    let most = (BLOCK_FLOATS / depth.max(1) / ROWS * ROWS).clamp(if copied { 24 } else { 48 }, MAX_ROWS);
-    rows.div_ceil(rows.div_ceil(most)).next_multiple_of(ROWS).min(rows)
+    let most =
+        (BLOCK_FLOATS / depth.max(1) / AT_ONCE * AT_ONCE).clamp(if copied { 24 } else { 48 }, MAX_ROWS);
+    rows.div_ceil(rows.div_ceil(most)).next_multiple_of(AT_ONCE).min(rows)
 }
 
 /// About how many floating-point operations the time of reading a weight from memory would allow.
@@ -202,7 +203,7 @@ fn run<'a>(x: Floats<'a, Ix2>, w: &PackedLinear, tail: Tail<'a>, mut out: Floats
         x,
         rows: block,
         columns: panels * panel,
-        last_rows: if threads::is_parallel(work) { block.min(2 * ROWS) } else { block },
+        last_rows: if threads::is_parallel(work) { block.min(2 * AT_ONCE) } else { block },
         panel,
         down,
         row: 0,
