@@ -256,7 +256,7 @@ struct Direct<'a, 'b> {
 
 impl Direct<'_, '_> {
     /// Writes a block of sums with what most often follows them: the bias alone, or a gate that its rows share and what
-    /// the output holds, as [`gated`] would. False, with nothing written, where something else does.
+    /// the output holds. False, with nothing written, where something else does.
     #[inline(always)]
     fn put_block<S: Simd, const MR: usize, const NV: usize>(
         &mut self,
@@ -285,7 +285,8 @@ impl Direct<'_, '_> {
                     for v in 0..NV {
                         let i = v * S::LANES;
                         let y = s.add(acc[r][v], s.load(&bias[i..]));
-                        s.store(s.fma(s.load(&gate[i..]), y, s.load(&out[i..])), &mut out[i..]);
+                        let y = gated(s, Some(s.load(&gate[i..])), y, Some(s.load(&out[i..])));
+                        s.store(y, &mut out[i..]);
                     }
                 }
             }

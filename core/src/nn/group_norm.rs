@@ -4,7 +4,7 @@ use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Dimension, Ix1};
 
 use super::lanes::{Lanes, Operand, Target, ask, fill};
 use super::norm::{Affine, check_eps, shape_of};
-use super::rows::{SHORT, goes_past};
+use super::rows::{SHORT, TASKS_A_THREAD, goes_past};
 use super::sum::{Plain, Squares, row_sum};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
@@ -84,15 +84,12 @@ struct Options<'a> {
     silu: bool,
 }
 
-/// Tasks a thread: enough that all end together.
-const TASKS: usize = 8;
-
 /// Every group of a tensor that is not empty.
 fn run<T: Element, U: Element>(x: ArrayViewD<T>, o: &Options, mut out: ArrayViewMutD<U>, past: bool) {
     let work = 12 * x.len() as u64 * if o.silu { 4 } else { 1 };
     let groups = x.shape()[1] / o.channels;
     // Of groups that follow each other the next is asked for while one is written.
-    let run = groups.min(x.shape()[0] * groups / (TASKS * threads::num_threads())).max(1);
+    let run = groups.min(x.shape()[0] * groups / (TASKS_A_THREAD * threads::num_threads())).max(1);
     let mut images = x.outer_iter().zip(out.outer_iter_mut());
     let mut rest = None;
     let tasks = std::iter::from_fn(|| {

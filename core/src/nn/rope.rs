@@ -3,7 +3,7 @@
 use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis, Ix4, s};
 
 use super::lanes::{Operand, Same, Target, ask, fill, one, two};
-use super::rows::{goes_past, task_size};
+use super::rows::{TASKS_A_THREAD, goes_past, task_size};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
 use crate::linalg::check_strides;
@@ -386,7 +386,7 @@ pub fn rope<'a>(
     let mut part = task_size(past).div_ceil(heads * dim);
     if past {
         let row = 2 * size_of::<f32>() * tables.cos.ncols().max(1);
-        part = part.max((TABLES / row).min(tokens / (8 * threads::num_threads())));
+        part = part.max((TABLES / row).min(tokens / (TASKS_A_THREAD * threads::num_threads())));
     }
     let work = 8 * x.shape()[1..].iter().product::<usize>() as u64;
     each!(Floats, &x, x => each!(FloatsMut, &mut out, out => {

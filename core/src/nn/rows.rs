@@ -71,6 +71,9 @@ pub(crate) fn task_size(past: bool) -> usize {
     if past { LONG_TASK } else { TASK }
 }
 
+/// Tasks a thread has where they could be longer: enough that all threads end together.
+pub(super) const TASKS_A_THREAD: usize = 8;
+
 /// Applies `op` to every element of `out`. The caller has checked the shapes; inputs may have axes of one element, or
 /// lack leading axes, where the output repeats them.
 pub(crate) fn for_elements<const N: usize>(
