@@ -1,4 +1,4 @@
-//! Kernels from tensors to a tensor, each listed once ([`KERNELS`]); tests, `cases.txt` and `docs/HASHES.md`
+//! Kernels from tensors to a tensor, each listed once ([`kernels`]); tests, `cases.txt` and `docs/HASHES.md`
 //! follow from it. Random numbers, walks of the solvers and models are listed in [`run_cases`] and published in
 //! `runs.txt`.
 
@@ -11,7 +11,7 @@ mod storage;
 use dgm_core::Result;
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, IxDyn};
 
-pub use kernels::KERNELS;
+pub use kernels::kernels;
 pub use publish::{BadCase, PATTERN, bad_cases, cases_text, hashes_text, sha256};
 pub use runs::{ROWS, RunCase, Source, at_own_times, run_cases, runs_text};
 
