@@ -69,6 +69,19 @@ impl Lanes<1> for Same {
 /// are written, and parts of a vector at the ends.
 #[inline(always)]
 pub(crate) fn fill<S: Simd, const N: usize>(s: S, op: impl Lanes<N>, from: [Operand; N], out: &mut Target) {
+    fill_asking(s, op, from, out, None);
+}
+
+/// [`fill`] that asks for a row of as many elements, which is read soon: a line of it with every line of `from`, since
+/// requests that come in a burst wait for each other.
+#[inline(always)]
+pub(super) fn fill_asking<S: Simd, const N: usize>(
+    s: S,
+    op: impl Lanes<N>,
+    from: [Operand; N],
+    out: &mut Target,
+    next: Option<Row>,
+) {
     let len = out.row.len();
     // As long as the output, so that one comparison serves all.
     let mut from = from;
@@ -80,7 +93,7 @@ pub(crate) fn fill<S: Simd, const N: usize>(s: S, op: impl Lanes<N>, from: [Oper
     let head = if out.past { out.row.before_a_line() } else { 0 };
     let mut at = head;
     if let Some(sources) = Source::all(s, &from, head) {
-        at += fill_blocks(s, op, &sources, out, head);
+        at += fill_blocks(s, op, &sources, out, head, next);
     }
     while len - at >= 2 * S::LANES {
         let (mut a, mut b) = ([s.splat(0.0); N], [s.splat(0.0); N]);
@@ -157,7 +170,7 @@ impl<'a, S: Simd> Source<'a, S> {
     }
 }
 
-/// The whole blocks from `at` on of [`fill`]; returns how many elements they are.
+/// The whole blocks from `at` on of [`fill_asking`]; returns how many elements they are.
 #[inline(always)]
 fn fill_blocks<S: Simd, const N: usize>(
     s: S,
@@ -165,9 +178,13 @@ fn fill_blocks<S: Simd, const N: usize>(
     from: &[Source<S>; N],
     out: &mut Target,
     at: usize,
+    next: Option<Row>,
 ) -> usize {
     let blocks = (out.row.len() - at) / BLOCK;
     for block in 0..blocks {
+        if let Some(next) = next {
+            ask(s, next.slice(at + block * BLOCK, BLOCK));
+        }
         for j in (0..BLOCK).step_by(2 * S::LANES) {
             let (mut a, mut b) = ([s.splat(0.0); N], [s.splat(0.0); N]);
             for i in 0..N {

@@ -2,12 +2,12 @@
 
 use ndarray::{Ix2, Ix4};
 
-use super::lanes::{Operand, Same, Target, ask, fill};
+use super::lanes::{Operand, Same, Target, ask, fill_asking};
 use super::rows::{PART, SHORT, goes_past, task_size};
 use super::stored::{Rows, RowsMut};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
-use crate::tensor::{Floats, FloatsMut};
+use crate::tensor::{Floats, FloatsMut, Row, RowMut};
 use crate::threads;
 
 /// `out[n] = table[indices[n]]`, with `table` `[V, d]` and `out` `[N, d]`, f32, f16 or bf16 each.
@@ -58,8 +58,8 @@ pub fn embedding<'a, 'o>(
     Ok(())
 }
 
-/// Rows between the one that is copied and the one that is asked for: they may lie anywhere.
-const AHEAD: usize = 2;
+/// Bytes of rows between the one that is copied and the one that is asked for: they may lie anywhere.
+const AHEAD: usize = 8192;
 
 struct Copy<'r, 'a, 'o> {
     table: &'r Floats<'a, Ix4>,
@@ -77,19 +77,20 @@ impl Kernel for Copy<'_, '_, '_> {
         let past = past && out.strides()[3] == 1;
         let d = table.shape()[3];
         let copied = table.strides()[3] != 1 || out.strides()[3] != 1;
+        let ahead = AHEAD.div_ceil(d * table.dtype().size());
         let (table, mut out) = (Rows::new(table, [0, 0]), RowsMut::new(&mut out, [0, 0]));
         let (mut room, mut for_out) = ([0.0; PART], [0.0; PART]);
-        let part = if copied { PART.min(d) } else { d };
+        let part = if copied { PART } else { d };
         for (n, &index) in indices.iter().enumerate() {
-            if let (false, Some(&next)) = (copied, indices.get(n + AHEAD)) {
-                ask(s, table.row((next as usize, 0, d), &mut [], false));
-            }
+            let next = indices.get(n + ahead).filter(|_| !copied);
+            let next = next.map(|&next| table.row((next as usize, 0, d), &mut [], false));
             let mut from = 0;
             while from < d {
                 let len = part.min(d - from);
                 // The index was checked.
-                let numbers = Operand::Row(table.row((index as usize, from, len), &mut room, false));
-                fill(s, Same, [numbers], &mut Target { row: out.row((n, from, len), &mut for_out), past });
+                let numbers = table.row((index as usize, from, len), &mut room, false);
+                let mut to = Target { row: out.row((n, from, len), &mut for_out), past };
+                put(s, numbers, &mut to, next);
                 out.put_back((n, from, len), &mut for_out);
                 from += len;
             }
@@ -98,4 +99,25 @@ impl Kernel for Copy<'_, '_, '_> {
             s.settle();
         }
     }
+}
+
+/// A row of the table in the type of the output, and a request for another row.
+#[inline(always)]
+fn put<S: Simd>(s: S, from: Row, to: &mut Target, next: Option<Row>) {
+    let past = to.past;
+    let head = if past { to.row.before_a_line() } else { 0 };
+    let (from, to) = match (from, &mut to.row) {
+        (Row::F16(from), RowMut::F16(to)) | (Row::Bf16(from), RowMut::Bf16(to)) => (&from[..to.len()], to),
+        _ => return fill_asking(s, Same, [Operand::Row(from)], to, next),
+    };
+    let end = to.len() - (to.len() - head) % (2 * S::LANES);
+    for at in (head..end).step_by(2 * S::LANES) {
+        if let Some(next) = next {
+            ask(s, next.slice(at, 2 * S::LANES));
+        }
+        let (pairs, to) = (s.load_pairs(&from[at..]), &mut to[at..]);
+        if past { s.stream_pairs(pairs, to) } else { s.store_pairs(pairs, to) }
+    }
+    to[..head].copy_from_slice(&from[..head]);
+    to[end..].copy_from_slice(&from[end..]);
 }
