@@ -44,7 +44,7 @@ def dit(weights, metadata, image, t, label):
         shift1, scale1, gate1, shift2, scale2, gate2 = np.split(layer(c, name + "adaLN_modulation.1")[0], 6)
         qkv = layer(modulated_norm(x, shift1, scale1), name + "attn.qkv")
         q, k, v = qkv.reshape(len(x), 3, heads, -1).transpose(1, 2, 0, 3)[:, None]
-        a = attention({"causal": "0"}, q, k, v)[0].transpose(1, 0, 2).reshape(len(x), width)
+        a = attention({"causal": "0"}, q, k, v)[0][0].transpose(1, 0, 2).reshape(len(x), width)
         x = fma(gate1, layer(a, name + "attn.proj"), x)
         hidden = layer(modulated_norm(x, shift2, scale2), name + "mlp.fc1", "gelu_tanh")
         x = fma(gate2, layer(hidden, name + "mlp.fc2"), x)
