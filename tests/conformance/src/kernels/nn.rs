@@ -98,6 +98,11 @@ fn guided(x: &[ArrayViewD<f32>], a: &Args, out: ArrayViewMutD<f32>) -> Result<()
     into(out, a, |out| cfg_combine(cond.view(), uncond.view(), a.number("scale"), a.number("rescale"), out))
 }
 
+fn timestep_embedding(x: &[ArrayViewD<f32>], a: &Args, out: ArrayViewMutD<f32>) -> Result<()> {
+    let t = own::<Ix1>(&x[0], a);
+    into(out, a, |out| nn::timestep_embedding(t.view(), a.number("max_period"), out))
+}
+
 /// What is listed of them.
 pub(super) const KERNELS: &[Kernel] = &[
     Kernel {
@@ -406,10 +411,7 @@ pub(super) const KERNELS: &[Kernel] = &[
         cases: &[case("two", "B=5 D=2", "max_period=10000"), case("wide", "B=65 D=128", "max_period=10000")],
         bound: 1e-6,
         oracle: oracle::timestep_embedding,
-        run: |x, a, out| {
-            let t = own::<Ix1>(&x[0], a);
-            into(out, a, |out| nn::timestep_embedding(t.view(), a.number("max_period"), out))
-        },
+        run: timestep_embedding,
     },
     Kernel {
         call: "timestep_embedding",
@@ -420,10 +422,7 @@ pub(super) const KERNELS: &[Kernel] = &[
         ],
         bound: ROUNDED,
         oracle: oracle::timestep_embedding,
-        run: |x, a, out| {
-            let t = own::<Ix1>(&x[0], a);
-            into(out, a, |out| nn::timestep_embedding(t.view(), a.number("max_period"), out))
-        },
+        run: timestep_embedding,
     },
     Kernel {
         call: "patchify",
