@@ -74,9 +74,13 @@ def exp(x):
     x = maximum(F(-104), minimum(F(89), x))
     n = np.rint(x * TABLE["exp.log2e"][0])
     r = fma(n, -low, fma(n, -high, x))
+    return scale(poly("exp.q", r), n)
+
+
+def scale(p, n):
     n = integer(n)
     half = n >> 1
-    return poly("exp.q", r) * np.ldexp(F(1), half) * np.ldexp(F(1), n - half)
+    return p * np.ldexp(F(1), half) * np.ldexp(F(1), n - half)
 
 
 def log(x):
@@ -106,13 +110,6 @@ def tanh(x):
     return np.copysign(np.where(a < F(0.625), small, large), x).astype(F)
 
 
-def erf(x):
-    a, t = np.abs(x), minimum(F(4), np.abs(x))
-    small = fma(poly("erf.p", x * x), x, x)
-    large = F(1) - exp(fma(poly("erf.q", t), t, -t))
-    return np.where(a < TABLE["erf.split"][0], small, np.copysign(large, x)).astype(F)
-
-
 def times_sigmoid(x, z):
     e = exp(-np.abs(z))
     return np.where(z < 0, x * e, x) / (F(1) + e)
@@ -124,11 +121,13 @@ def silu(x):
 
 
 def gelu(x, kind):
-    x = maximum(F(-30), x)
     if kind == "tanh":
+        x = maximum(F(-30), x)
         return times_sigmoid(x, x * fma(x * x, *TABLE["gelu.tanh"]))
-    half = x * F(0.5)
-    return fma(half, erf(x * TABLE["gelu.rsqrt2"][0]), half)
+    t = minimum(TABLE["gelu.end"][0], np.abs(x))
+    y = poly("gelu.tail", t)
+    n = np.rint(y)
+    return fma(-t, scale(poly("exp2.p", y - n), n), maximum(F(0), x))
 
 
 def row_sum(term, d, rows):

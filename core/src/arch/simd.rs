@@ -91,6 +91,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         self.mul(self.mul(x, self.power_of_two(half)), self.power_of_two(self.isub(n, half)))
     }
 
+    /// `x * 2^n` for whole `n` where `x` is about 1 and the product a normal number, or infinity for `x` 1 and `n` 128;
+    /// NaN for NaN. What it is elsewhere depends on the level.
+    #[inline(always)]
+    fn add_exponent(self, x: Self::F, n: Self::F) -> Self::F {
+        // A NaN converts to 0 or i32::MIN, whose low nine bits are 0 on every level: x stays NaN.
+        self.bits_to_f32(self.iadd(self.to_bits(x), self.ishl::<23>(self.to_i32(n))))
+    }
+
     /// `2^k` of normal numbers.
     #[inline(always)]
     fn power_of_two(self, k: Self::I) -> Self::F {
@@ -356,6 +364,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         self.bits_to_f32(self.ixor(self.to_bits(a), self.isplat(i32::MIN)))
     }
 
+    /// `-|a|` (sets the sign bit).
+    #[inline(always)]
+    fn below_zero(self, a: Self::F) -> Self::F {
+        self.bits_to_f32(self.ior(self.to_bits(a), self.isplat(i32::MIN)))
+    }
+
     /// `4 * LANES` bytes by fours: lane `i` holds bytes `4 i` (lowest) to `4 i + 3`.
     #[inline(always)]
     fn load_quads(self, s: &[i8]) -> Self::I {
@@ -379,6 +393,18 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The square of the first `LANES` vectors with rows and columns exchanged; the others are
     /// left as they are.
     fn transpose(self, rows: [Self::F; 16]) -> [Self::F; 16];
+
+    /// The columns of eight rows one after the other, eight lanes each: `8 * LANES` numbers, a vector after the other.
+    #[inline(always)]
+    fn columns(self, rows: [Self::F; 8]) -> [Self::F; 8] {
+        gathered::<Self, 1>(self, rows)
+    }
+
+    /// [`columns`](Simd::columns) of twos: a column is two lanes of each row.
+    #[inline(always)]
+    fn columns_of_twos(self, rows: [Self::F; 8]) -> [Self::F; 8] {
+        gathered::<Self, 2>(self, rows)
+    }
 
     /// Like [`load_bf16`](Simd::load_bf16) for a slice shorter than a vector; missing lanes are 0.
     #[inline(always)]
@@ -424,6 +450,22 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// way at a time than of those for the first.
     #[inline(always)]
     fn prefetch_later_at(self, _address: usize) {}
+}
+
+/// Columns of `N` lanes by way of memory.
+#[inline(always)]
+fn gathered<S: Simd, const N: usize>(s: S, mut rows: [S::F; 8]) -> [S::F; 8] {
+    let (mut lanes, mut all) = ([0.0f32; 16], [0.0f32; 8 * 16]);
+    for (i, &row) in rows.iter().enumerate() {
+        s.store(row, &mut lanes);
+        for (column, from) in lanes[..S::LANES].as_chunks::<N>().0.iter().enumerate() {
+            all[(column * 8 + i) * N..][..N].copy_from_slice(from);
+        }
+    }
+    for (row, all) in rows.iter_mut().zip(all.chunks_exact(S::LANES)) {
+        *row = s.load(all);
+    }
+    rows
 }
 
 /// `s` and zeros behind it.

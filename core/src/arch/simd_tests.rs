@@ -64,6 +64,13 @@ impl<const WITH: bool> Kernel for Moves<WITH> {
                 assert_eq!(x, (100 * i + j) as f32);
             }
         }
+        let eight = std::array::from_fn(|i| rows[i % n]);
+        for (width, columns) in [(1, s.columns(eight)), (2, s.columns_of_twos(eight))] {
+            for (at, x) in columns.into_iter().flat_map(|x| get(x).into_iter().take(n)).enumerate() {
+                let (column, row, lane) = (at / (8 * width), at / width % 8, at % width);
+                assert_eq!(x, (100 * (row % n) + column * width + lane) as f32, "{width} at {at}");
+            }
+        }
         let twos: [f32; 32] = std::array::from_fn(|i| i as f32);
         let [even, odd] = s.load_twos(&twos);
         for i in 0..n {
@@ -167,10 +174,19 @@ impl<const WITH: bool> Kernel for Moves<WITH> {
         for power in -150..=128 {
             for x in [1.0f32, 0.71, 1.42, 1.000_000_1] {
                 let exact = f64::from(x) * libm::exp2(f64::from(power));
-                assert_eq!(get(s.scale(s.splat(x), s.splat(power as f32)))[0], exact as f32, "{x} {power}");
+                let (x, n) = (s.splat(x), s.splat(power as f32));
+                assert_eq!(get(s.scale(x, n))[0], exact as f32, "{exact} {power}");
+                if exact >= f64::from(f32::MIN_POSITIVE) && exact <= f64::from(f32::MAX) {
+                    assert_eq!(get(s.add_exponent(x, n))[0], exact as f32, "{exact} {power}");
+                }
             }
         }
-        assert!(get(s.scale(s.splat(f32::NAN), s.splat(f32::NAN)))[0].is_nan());
+        let nan = s.splat(f32::NAN);
+        assert!(get(s.scale(nan, nan))[0].is_nan() && get(s.add_exponent(nan, nan))[0].is_nan());
+        assert_eq!(get(s.add_exponent(s.splat(1.0), s.splat(128.0)))[0], f32::INFINITY);
+        for x in [0.0f32, -0.0, 2.5, -2.5, f32::NEG_INFINITY] {
+            assert_eq!(get(s.below_zero(s.splat(x)))[0].to_bits(), (-x.abs()).to_bits());
+        }
         s.prefetch::<f32>(&[]);
         s.prefetch_later_at(1);
     }

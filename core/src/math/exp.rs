@@ -21,6 +21,20 @@ pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
 pub(crate) fn exp2_above<S: Simd>(s: S, x: S::F, least: f32) -> S::F {
     // Both rules below let a NaN pass: the comparison is false and the second operand wins.
     let x = s.min(s.splat(128.0), x);
+    let (p, n) = parts(s, x);
+    s.select(s.lt(x, s.splat(least)), s.splat(0.0), s.add_exponent(p, n))
+}
+
+/// `2^x` for `x` in [-150.5, 128], rounded once more where the result is subnormal; NaN for NaN.
+#[inline(always)]
+pub(crate) fn exp2_gradual<S: Simd>(s: S, x: S::F) -> S::F {
+    let (p, n) = parts(s, x);
+    s.scale(p, n)
+}
+
+/// `2^f` and `n` of `x = n + f`.
+#[inline(always)]
+fn parts<S: Simd>(s: S, x: S::F) -> (S::F, S::F) {
     let n = s.round(x);
     let f = s.sub(x, n);
     let p = s.splat(1.5329264e-4);
@@ -29,11 +43,7 @@ pub(crate) fn exp2_above<S: Simd>(s: S, x: S::F, least: f32) -> S::F {
     let p = s.fma(p, f, s.splat(5.5503596e-2));
     let p = s.fma(p, f, s.splat(2.4022648e-1));
     let p = s.fma(p, f, s.splat(6.931472e-1));
-    let p = s.fma(p, f, s.splat(1.0));
-    // A NaN converts to 0 or i32::MIN, whose low nine bits are 0 on every level: p stays NaN.
-    // 1.0 moved up by 128 exponents is infinity; from -126 up the sum is a normal number.
-    let y = s.bits_to_f32(s.iadd(s.to_bits(p), s.ishl::<23>(s.to_i32(n))));
-    s.select(s.lt(x, s.splat(least)), s.splat(0.0), y)
+    (s.fma(p, f, s.splat(1.0)), n)
 }
 
 /// `e^x`: at most 0.90 ULP everywhere, subnormal results included; overflow gives infinity,
@@ -43,8 +53,15 @@ pub(crate) fn exp2_above<S: Simd>(s: S, x: S::F, least: f32) -> S::F {
 /// FMA); `e^r = 1 + r (1 + r Q(r))`.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
-    // Beyond these bounds the result is infinity or 0 whatever the polynomial says.
-    let x = s.max(s.splat(-104.0), s.min(s.splat(89.0), x));
+    // Beyond this bound the result is infinity whatever the polynomial says.
+    exp_below(s, s.min(s.splat(89.0), x))
+}
+
+/// [`exp`] of what is at most 89.
+#[inline(always)]
+pub(crate) fn exp_below<S: Simd>(s: S, x: S::F) -> S::F {
+    // As above: 0.
+    let x = s.max(s.splat(-104.0), x);
     let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
     let r = s.fma(n, s.splat(-LN2_HI), x);
     let r = s.fma(n, s.splat(-LN2_LO), r);

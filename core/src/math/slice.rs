@@ -44,7 +44,7 @@ functions! {
     /// GELU by tanh.
     GeluTanh = super::gelu_tanh, 44;
     /// GELU by erf.
-    GeluErf = super::gelu_erf, 64;
+    GeluErf = super::gelu_erf, 44;
 }
 
 struct Map<'a, U>(U, &'a [f32], &'a mut [f32]);

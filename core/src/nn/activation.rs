@@ -3,8 +3,7 @@
 use ndarray::Dimension;
 
 use super::lanes::Lanes;
-use super::rows::{for_elements, for_rows, lend};
-use super::table::Tables;
+use super::rows::{for_elements, lend};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
 use crate::math::slice::{Function, GeluErf, GeluTanh, Silu};
@@ -35,7 +34,7 @@ pub fn silu<'a, 'o, D: Dimension>(
     x: impl Into<Floats<'a, D>>,
     out: impl Into<FloatsMut<'o, D>>,
 ) -> Result<()> {
-    apart(Silu, None, x.into(), out.into())
+    apart(Silu, x.into(), out.into())
 }
 
 /// GELU for every element; any shape, any strides, f32, f16 or bf16.
@@ -57,8 +56,8 @@ pub fn gelu<'a, 'o, D: Dimension>(
     out: impl Into<FloatsMut<'o, D>>,
 ) -> Result<()> {
     match kind {
-        Gelu::Tanh => apart(GeluTanh, None, x.into(), out.into()),
-        Gelu::Erf => apart(GeluErf, Some(&GELU_ERF), x.into(), out.into()),
+        Gelu::Tanh => apart(GeluTanh, x.into(), out.into()),
+        Gelu::Erf => apart(GeluErf, x.into(), out.into()),
     }
 }
 
@@ -74,7 +73,7 @@ pub fn gelu<'a, 'o, D: Dimension>(
 /// # Errors
 /// None: the signature is that of its siblings.
 pub fn silu_inplace<'o, D: Dimension>(x: impl Into<FloatsMut<'o, D>>) -> Result<()> {
-    in_place(Silu, None, x.into())
+    in_place(Silu, x.into())
 }
 
 /// [`gelu`] in place: a slice, or a view with any strides.
@@ -90,8 +89,8 @@ pub fn silu_inplace<'o, D: Dimension>(x: impl Into<FloatsMut<'o, D>>) -> Result<
 /// None: the signature is that of its siblings.
 pub fn gelu_inplace<'o, D: Dimension>(x: impl Into<FloatsMut<'o, D>>, kind: Gelu) -> Result<()> {
     match kind {
-        Gelu::Tanh => in_place(GeluTanh, None, x.into()),
-        Gelu::Erf => in_place(GeluErf, Some(&GELU_ERF), x.into()),
+        Gelu::Tanh => in_place(GeluTanh, x.into()),
+        Gelu::Erf => in_place(GeluErf, x.into()),
     }
 }
 
@@ -251,29 +250,13 @@ impl<U: Function> Lanes<2> for Gated<U> {
     }
 }
 
-// The others are computed about as fast as they are looked up.
-static GELU_ERF: Tables = Tables::new();
-
-fn in_place<U: Function, D: Dimension>(f: U, tables: Option<&Tables>, x: FloatsMut<D>) -> Result<()> {
-    let (dtype, x) = (x.dtype(), x.into_dyn());
-    match tables.and_then(|tables| tables.of(Plain(f), dtype, dtype, x.shape())) {
-        Some(table) => for_rows(table, [None], None, x),
-        None => for_elements(Plain(f), [None], x),
-    }
+fn in_place<D: Dimension>(f: impl Function, x: FloatsMut<D>) -> Result<()> {
+    for_elements(Plain(f), [None], x.into_dyn())
 }
 
-fn apart<U: Function, D: Dimension>(
-    f: U,
-    tables: Option<&Tables>,
-    x: Floats<D>,
-    out: FloatsMut<D>,
-) -> Result<()> {
+fn apart<D: Dimension>(f: impl Function, x: Floats<D>, out: FloatsMut<D>) -> Result<()> {
     check_shape("out", out.shape(), x.shape())?;
-    let (dtype, out) = (x.dtype(), out.into_dyn());
-    match tables.and_then(|tables| tables.of(Plain(f), dtype, out.dtype(), out.shape())) {
-        Some(table) => for_rows(table, [lend(x)], None, out),
-        None => for_elements(Plain(f), [lend(x)], out),
-    }
+    for_elements(Plain(f), [lend(x)], out.into_dyn())
 }
 
 /// Where an operand is missing, `out` holds it.

@@ -25,7 +25,6 @@ mod softmax;
 mod storage_tests;
 mod stored;
 mod sum;
-mod table;
 #[cfg(test)]
 mod tests;
 

@@ -7,7 +7,7 @@ use super::rows::{RowOp, for_rows, lend};
 use super::sum::{Plain, Term, row_sum};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
-use crate::math::{exp, log};
+use crate::math::{exp_below, log};
 use crate::tensor::{Dtype, Floats, FloatsMut, Row, RowMut};
 
 #[derive(Clone, Copy)]
@@ -55,7 +55,7 @@ fn inverse(sum: f32) -> f32 {
     if sum == 0.0 { 0.0 } else { 1.0 / sum }
 }
 
-/// `e^(x - base)`
+/// `e^(x - base)`, of the largest `x` or less.
 #[derive(Clone, Copy)]
 struct Exp(f32);
 
@@ -63,7 +63,7 @@ impl Lanes<1> for Exp {
     const COST: u64 = 24;
     #[inline(always)]
     fn eval<S: Simd>(self, s: S, [x]: [S::F; 1]) -> S::F {
-        exp(s, s.sub(x, s.splat(self.0)))
+        exp_below(s, s.sub(x, s.splat(self.0)))
     }
 }
 
@@ -102,7 +102,7 @@ impl Term for Exps {
     }
     #[inline(always)]
     fn add<S: Simd>(self, s: S, sum: S::F, x: S::F) -> S::F {
-        s.add(sum, exp(s, s.sub(x, s.splat(self.0))))
+        s.add(sum, exp_below(s, s.sub(x, s.splat(self.0))))
     }
 }
 

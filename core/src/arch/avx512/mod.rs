@@ -1,5 +1,7 @@
 //! AVX-512 with sixteen lanes.
 
+mod squares;
+
 use std::arch::x86_64::*;
 
 use super::level::Kernel;
@@ -214,6 +216,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     fn scale(self, x: Self::F, n: Self::F) -> Self::F {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_scalef_ps(x, n) }
+    }
+
+    #[inline(always)]
+    fn add_exponent(self, x: Self::F, n: Self::F) -> Self::F {
+        self.scale(x, n)
     }
 
     #[inline(always)]
@@ -525,38 +532,18 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
-    fn transpose(self, r: [Self::F; 16]) -> [Self::F; 16] {
-        let mut t = r;
-        // SAFETY: the token proves the instructions.
-        unsafe {
-            // In 128-bit quarters: pairs of rows, then squares of four.
-            for i in 0..8 {
-                t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-                t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-            }
-            let mut u = t;
-            for i in 0..4 {
-                // Not by `map`: a closure would be compiled without the instruction set, and called.
-                let (a, b) = (_mm512_castps_pd(t[4 * i]), _mm512_castps_pd(t[4 * i + 1]));
-                let (c, d) = (_mm512_castps_pd(t[4 * i + 2]), _mm512_castps_pd(t[4 * i + 3]));
-                u[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
-                u[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
-                u[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
-                u[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
-            }
-            // Then the quarters themselves: column c of quarter q is row 4 q + c.
-            for c in 0..4 {
-                let low = _mm512_shuffle_f32x4::<0x88>(u[c], u[4 + c]);
-                let high = _mm512_shuffle_f32x4::<0xdd>(u[c], u[4 + c]);
-                let low2 = _mm512_shuffle_f32x4::<0x88>(u[8 + c], u[12 + c]);
-                let high2 = _mm512_shuffle_f32x4::<0xdd>(u[8 + c], u[12 + c]);
-                t[c] = _mm512_shuffle_f32x4::<0x88>(low, low2);
-                t[8 + c] = _mm512_shuffle_f32x4::<0xdd>(low, low2);
-                t[4 + c] = _mm512_shuffle_f32x4::<0x88>(high, high2);
-                t[12 + c] = _mm512_shuffle_f32x4::<0xdd>(high, high2);
-            }
-        }
-        t
+    fn transpose(self, rows: [Self::F; 16]) -> [Self::F; 16] {
+        squares::transpose(self, rows)
+    }
+
+    #[inline(always)]
+    fn columns(self, rows: [Self::F; 8]) -> [Self::F; 8] {
+        squares::columns(self, rows)
+    }
+
+    #[inline(always)]
+    fn columns_of_twos(self, rows: [Self::F; 8]) -> [Self::F; 8] {
+        squares::columns_of_twos(self, rows)
     }
 
     #[inline(always)]
