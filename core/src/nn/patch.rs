@@ -143,7 +143,8 @@ fn cut_rows<T: Element, U: Element, const P: usize>(
             // A token has as many numbers of every line, each time from the same place.
             let lines: Vec<&[T]> = x.rows().into_iter().filter_map(|row| row.to_slice()).collect();
             let done = if patch == 2 && TypeId::of::<T>() == TypeId::of::<U>() {
-                let next = patch * x.strides()[1].unsigned_abs() * size_of::<T>();
+                let row = (patch * x.strides()[1].unsigned_abs() * size_of::<T>()).max(1);
+                let next = row * AHEAD.div_ceil(row);
                 dispatch(Twos { lines: &lines, next, out: U::row_mut(tokens), past })
             } else {
                 0
@@ -167,12 +168,23 @@ fn cut_rows<T: Element, U: Element, const P: usize>(
             }
         }
     }
+    if past {
+        // Once a task: it waits for all that was written.
+        dispatch(Settle);
+    }
 }
+
+/// Bytes at least between a line and the one that is asked for when it is read: that of the next row of patches, or of
+/// one behind it.
+const AHEAD: usize = 2048;
+
+/// Lines whose columns are taken at once: those of four channels.
+const EIGHT: usize = 8;
 
 /// Tokens of two numbers of every line, by squares of vectors of 32-bit words; returns how many, from the first on.
 struct Twos<'a, 'b, T> {
     lines: &'a [&'a [T]],
-    /// Bytes from a line to that of the next row of patches, which is asked for.
+    /// Bytes from a line to that which is asked for.
     next: usize,
     /// Tokens of the type of the lines.
     out: RowMut<'b>,
@@ -193,24 +205,31 @@ impl<T: Element> Kernel for Twos<'_, '_, T> {
             return 0;
         }
         let tokens = lines[0].len() / 2;
-        // Tokens of half a vector are taken by two, the even ones and the odd ones.
-        let twice = 2 * token == S::LANES && words == 1;
-        let step = if twice { 2 * S::LANES } else { S::LANES };
+        // Eight lines fill vectors by their columns; of 16-bit numbers more of them would leave gaps.
+        let eights =
+            S::LANES == 16 && lines.len().is_multiple_of(EIGHT) && (words == 2 || lines.len() == EIGHT);
+        let step = if eights { S::LANES / words } else { S::LANES };
         let mut j = 0;
         while tokens - j >= step {
+            if eights {
+                for (group, lines) in lines.as_chunks().0.iter().enumerate() {
+                    let rows = eight(s, lines, j, next);
+                    let columns = if words == 2 { s.columns_of_twos(rows) } else { s.columns(rows) };
+                    let apart = if words == 2 { token } else { S::LANES };
+                    let mut at = j * token + group * S::LANES;
+                    for column in columns {
+                        put(s, column, &mut out, at, past);
+                        at += apart;
+                    }
+                }
+                j += step;
+                continue;
+            }
             for line in lines {
                 let first = line[2 * j..].as_ptr().addr() + next;
                 for line in (first..first + 2 * step * size_of::<T>()).step_by(64) {
                     s.prefetch_later_at(line);
                 }
-            }
-            if twice {
-                let square = s.transpose(two_squares(s, lines, j));
-                for (t, &row) in square[..S::LANES].iter().enumerate() {
-                    put(s, row, &mut out, j * token + t * S::LANES, past);
-                }
-                j += step;
-                continue;
             }
             for (group, lines) in lines.chunks(S::LANES / words).enumerate() {
                 let square = s.transpose(square(s, lines, j));
@@ -232,24 +251,33 @@ impl<T: Element> Kernel for Twos<'_, '_, T> {
             }
             j += step;
         }
-        if past {
-            s.settle();
-        }
         j
     }
 }
 
-/// What two vectors of tokens from `j` on read of half as many lines of 16-bit numbers: the words of even tokens, a row
-/// for each line, then those of odd ones.
+/// What went past the caches is seen by all threads.
+struct Settle;
+
+impl Kernel for Settle {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        s.settle();
+    }
+}
+
+/// A vector of each of eight lines, from token `j` on, and a request for the line that lies `next` bytes behind each.
 #[inline(always)]
-fn two_squares<S: Simd, T: Element>(s: S, lines: &[&[T]], j: usize) -> [S::F; 16] {
-    let mut rows = [s.splat(0.0); 16];
-    for i in 0..S::LANES / 2 {
-        let Some(line) = lines.get(i) else { break };
-        if let Row::F16(x) | Row::Bf16(x) = T::row(&line[2 * j..]) {
-            let (a, b) = (s.load_pairs(x), s.load_pairs(&x[2 * S::LANES..]));
-            [rows[i], rows[S::LANES / 2 + i]] = s.unzip([s.bits_to_f32(a), s.bits_to_f32(b)]);
-        }
+fn eight<S: Simd, T: Element>(s: S, lines: &[&[T]; EIGHT], j: usize, next: usize) -> [S::F; EIGHT] {
+    let mut rows = [s.splat(0.0); EIGHT];
+    for (row, line) in rows.iter_mut().zip(lines) {
+        let line = &line[2 * j..];
+        s.prefetch_later_at(line.as_ptr().addr().wrapping_add(next));
+        *row = match T::row(line) {
+            Row::F32(x) => s.load(x),
+            Row::F16(x) | Row::Bf16(x) => s.bits_to_f32(s.load_pairs(x)),
+        };
     }
     rows
 }
