@@ -8,18 +8,12 @@ use super::Avx512;
 /// See [`Simd::transpose`](super::Simd::transpose).
 #[inline(always)]
 pub(super) fn transpose<const BF16: bool>(_: Avx512<BF16>, r: [__m512; 16]) -> [__m512; 16] {
-    let mut t = r;
+    let (mut t, mut u) = (r, r);
     // SAFETY: the token proves the instructions.
     unsafe {
-        // Within quarters: pairs of rows, then squares of four.
-        for i in 0..8 {
-            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-        }
-        let mut u = t;
         for i in 0..4 {
-            [u[4 * i], u[4 * i + 1]] = twos(t[4 * i], t[4 * i + 2]);
-            [u[4 * i + 2], u[4 * i + 3]] = twos(t[4 * i + 1], t[4 * i + 3]);
+            [u[4 * i], u[4 * i + 1], u[4 * i + 2], u[4 * i + 3]] =
+                fours(r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]);
         }
         // Then the quarters themselves: column c of quarter q is row 4 q + c.
         for c in 0..4 {
@@ -38,14 +32,10 @@ pub(super) fn columns<const BF16: bool>(_: Avx512<BF16>, r: [__m512; 8]) -> [__m
     let (mut t, mut u) = (r, r);
     // SAFETY: the token proves the instructions.
     unsafe {
-        for i in 0..4 {
-            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-        }
         // Quarter q of u[c] is column 4 q + c of the first four rows, that of u[4 + c] of the last four.
         for i in 0..2 {
-            [u[4 * i], u[4 * i + 1]] = twos(t[4 * i], t[4 * i + 2]);
-            [u[4 * i + 2], u[4 * i + 3]] = twos(t[4 * i + 1], t[4 * i + 3]);
+            [u[4 * i], u[4 * i + 1], u[4 * i + 2], u[4 * i + 3]] =
+                fours(r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]);
         }
         // Quarters 0 and 2 of a column's vector and of the next one's, then 1 and 3; two of each half of the rows make
         // two columns.
@@ -81,6 +71,20 @@ pub(super) fn columns_of_twos<const BF16: bool>(_: Avx512<BF16>, r: [__m512; 8])
         }
     }
     u
+}
+
+/// Rows and columns of the squares of four lanes exchanged, each within its quarter.
+///
+/// # Safety
+/// The processor has the instructions.
+#[inline(always)]
+unsafe fn fours(a: __m512, b: __m512, c: __m512, d: __m512) -> [__m512; 4] {
+    // SAFETY: as the caller says.
+    unsafe {
+        let [first, second] = twos(_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+        let [third, fourth] = twos(_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+        [first, second, third, fourth]
+    }
 }
 
 /// The first halves of the quarters of both, side by side, and the second ones.

@@ -7,7 +7,7 @@ use dgm_core::tensor::FloatsMut;
 use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Ix1, Ix2, Ix3, Ix4, IxDyn};
 
 use super::{case, into, own, target, view};
-use crate::{Args, Kernel, oracle};
+use crate::{Args, CaseSpec, Kernel, oracle};
 
 fn gelu_kind(a: &Args) -> Gelu {
     if a.text("kind") == "erf" { Gelu::Erf } else { Gelu::Tanh }
@@ -102,6 +102,14 @@ fn timestep_embedding(x: &[ArrayViewD<f32>], a: &Args, out: ArrayViewMutD<f32>) 
     let t = own::<Ix1>(&x[0], a);
     into(out, a, |out| nn::timestep_embedding(t.view(), a.number("max_period"), out))
 }
+
+/// Images and their patches, either way.
+const PATCHES: &[CaseSpec] = &[
+    case("two", "B=3 C=3 H=6 W=8 N=12 K=12", "patch=2"),
+    case("threads", "B=4 C=3 H=300 W=304 N=22800 K=12", "patch=2"),
+    case("bf16", "B=3 C=3 H=6 W=8 N=12 K=12", "patch=2 storage=bf16"),
+    case("f16", "B=3 C=3 H=6 W=8 N=12 K=12", "patch=2 storage=f16"),
+];
 
 /// What is listed of them.
 pub(super) const KERNELS: &[Kernel] = &[
@@ -427,12 +435,7 @@ pub(super) const KERNELS: &[Kernel] = &[
     Kernel {
         call: "patchify",
         signature: "x[B,C,H,W] -> out[B,N,K]",
-        cases: &[
-            case("two", "B=3 C=3 H=6 W=8 N=12 K=12", "patch=2"),
-            case("threads", "B=4 C=3 H=300 W=304 N=22800 K=12", "patch=2"),
-            case("bf16", "B=3 C=3 H=6 W=8 N=12 K=12", "patch=2 storage=bf16"),
-            case("f16", "B=3 C=3 H=6 W=8 N=12 K=12", "patch=2 storage=f16"),
-        ],
+        cases: PATCHES,
         bound: 0.0,
         oracle: oracle::patchify,
         run: |x, a, out| {
@@ -443,12 +446,7 @@ pub(super) const KERNELS: &[Kernel] = &[
     Kernel {
         call: "unpatchify",
         signature: "x[B,N,K] -> out[B,C,H,W]",
-        cases: &[
-            case("two", "B=3 C=3 H=6 W=8 N=12 K=12", "patch=2"),
-            case("threads", "B=4 C=3 H=300 W=304 N=22800 K=12", "patch=2"),
-            case("bf16", "B=3 C=3 H=6 W=8 N=12 K=12", "patch=2 storage=bf16"),
-            case("f16", "B=3 C=3 H=6 W=8 N=12 K=12", "patch=2 storage=f16"),
-        ],
+        cases: PATCHES,
         bound: 0.0,
         oracle: oracle::unpatchify,
         run: |x, a, out| {
