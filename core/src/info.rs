@@ -5,7 +5,7 @@ use crate::{arch, linalg, threads};
 /// Version of the numeric definitions: it changes when the bits of any result may.
 ///
 /// Equal versions give equal bits on any machine, so a stored hash should name it.
-pub const NUMERICS_VERSION: i32 = 6;
+pub const NUMERICS_VERSION: i32 = 7;
 
 /// One line that says what runs: `version`, `numerics`, `isa` in use, `available` levels,
 /// `threads`, `backend`, `target`; `name=value` separated by single spaces.

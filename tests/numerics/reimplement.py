@@ -61,12 +61,13 @@ def integer(x):
     return np.where(np.isfinite(x), x, 0).astype(np.int32)
 
 
-def exp2(x):
+def exp2(x, short=False):
+    table, least = ("exp2.short", -64) if short else ("exp2.p", -126)
     x = minimum(F(128), x)
     n = np.rint(x)
-    p = poly("exp2.p", x - n)
-    y = (bits(p) + (integer(np.where(x < -126, 0, n)) << 23)).view(F)
-    return np.where(x < -126, F(0), y).astype(F)
+    p = poly(table, x - n)
+    y = (bits(p) + (integer(np.where(x < least, 0, n)) << 23)).view(F)
+    return np.where(x < least, F(0), y).astype(F)
 
 
 def exp(x):
@@ -111,18 +112,16 @@ def tanh(x):
 
 
 def times_sigmoid(x, z):
-    e = exp(-np.abs(z))
-    return np.where(z < 0, x * e, x) / (F(1) + e)
+    e = exp(-minimum(F(87), maximum(F(-87), z)))
+    return np.where(z < -87, maximum(F(-200), x) * exp(z), x / (F(1) + e))
 
 
 def silu(x):
-    x = maximum(F(-200), x)
     return times_sigmoid(x, x)
 
 
 def gelu(x, kind):
     if kind == "tanh":
-        x = maximum(F(-30), x)
         return times_sigmoid(x, x * fma(x * x, *TABLE["gelu.tanh"]))
     t = minimum(TABLE["gelu.end"][0], np.abs(x))
     y = poly("gelu.tail", t)
@@ -330,9 +329,7 @@ def attention_row(
             new = m
             for x in s[tile:end]:
                 new = maximum(new, x)
-            a, p = exp2(m - base(new)), exp2(s[tile:end] - base(new))
-            if pairs:
-                p = np.where(s[tile:end] - base(new) < -64, F(0), p)
+            a, p = exp2(m - base(new)), exp2(s[tile:end] - base(new), short=pairs)
             l = fma(l, a, in_parts(p, np.ones_like(p), 64))
             if pairs:
                 t = np.zeros(v.shape[1], F)
@@ -483,8 +480,7 @@ def attention_backward(a, q, k, v, dout):
             delta = in_parts(dout[b, h, i], out, chain_length(len(out)))
             dp = of_head(value[:n].T, dout[b, h, i])
             at = fma(lse, -F(LOG2E), s)
-            seen = seen & (at >= -64) if pairs else seen
-            p[i, :n] = np.where(seen, exp2(at), F(0)) if lse > -np.inf else F(0)
+            p[i, :n] = np.where(seen, exp2(at, short=pairs), F(0)) if lse > -np.inf else F(0)
             ds[i, :n] = np.where(p[i, :n] == 0, F(0), p[i, :n] * (dp - delta)) * turn
         none = p == 0
         p, ds = STORAGE[own](p), STORAGE[own](ds)

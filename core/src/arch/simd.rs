@@ -240,7 +240,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     }
 
     /// Two vectors rounded by [`round_bf16`](Simd::round_bf16), `lower` in the lower halves of the
-    /// lanes.
+    /// lanes. Not for subnormal numbers either, which may become 0.
     #[inline(always)]
     fn pair_bf16(self, lower: Self::F, upper: Self::F) -> Self::I {
         let lower = self.ishr::<16>(self.round_bf16(lower));
@@ -362,12 +362,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn neg(self, a: Self::F) -> Self::F {
         self.bits_to_f32(self.ixor(self.to_bits(a), self.isplat(i32::MIN)))
-    }
-
-    /// `-|a|` (sets the sign bit).
-    #[inline(always)]
-    fn below_zero(self, a: Self::F) -> Self::F {
-        self.bits_to_f32(self.ior(self.to_bits(a), self.isplat(i32::MIN)))
     }
 
     /// `4 * LANES` bytes by fours: lane `i` holds bytes `4 i` (lowest) to `4 i + 3`.

@@ -184,9 +184,6 @@ impl<const WITH: bool> Kernel for Moves<WITH> {
         let nan = s.splat(f32::NAN);
         assert!(get(s.scale(nan, nan))[0].is_nan() && get(s.add_exponent(nan, nan))[0].is_nan());
         assert_eq!(get(s.add_exponent(s.splat(1.0), s.splat(128.0)))[0], f32::INFINITY);
-        for x in [0.0f32, -0.0, 2.5, -2.5, f32::NEG_INFINITY] {
-            assert_eq!(get(s.below_zero(s.splat(x)))[0].to_bits(), (-x.abs()).to_bits());
-        }
         s.prefetch::<f32>(&[]);
         s.prefetch_later_at(1);
     }

@@ -7,8 +7,8 @@ use ndarray::{Array3, Array4, s};
 
 use super::tests::{bits, serial, tensor};
 use super::*;
-use crate::arch::{available_levels, level, set_level};
-use crate::math;
+use crate::arch::{Kernel, Simd, available_levels, dispatch, level, set_level};
+use crate::math::{Powers, exp2_above};
 use crate::tensor::bf16;
 use crate::threads;
 
@@ -32,10 +32,20 @@ fn attend(x: &Inputs, o: &AttentionOptions) -> (Array4<f32>, Array3<f32>) {
     (out, lse)
 }
 
+pub(super) struct Exp2(pub f32, pub Powers);
+
+impl Kernel for Exp2 {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let mut lanes = [0.0; 16];
+        s.store(exp2_above(s, s.splat(self.0), self.1), &mut lanes);
+        lanes[0]
+    }
+}
+
 pub(super) fn exp2(x: f32) -> f32 {
-    let mut y = [0.0];
-    math::slice::exp2(&[x], &mut y).unwrap();
-    y[0]
+    dispatch(Exp2(x, Powers::EXACT))
 }
 
 /// A chain of pairs `(lower, upper)`, the upper product first.
@@ -75,11 +85,8 @@ fn definition(
                 .collect();
             let next = scores.iter().fold(sm, |m, &x| if x > m { x } else { m });
             let alpha = exp2(sm - finite(next));
-            let p: Vec<f32> = scores
-                .iter()
-                .map(|x| x - finite(next))
-                .map(|x| if x < -64.0 { 0.0 } else { exp2(x) })
-                .collect();
+            let p: Vec<f32> =
+                scores.iter().map(|x| x - finite(next)).map(|x| dispatch(Exp2(x, Powers::SHORT))).collect();
             sl = sl.mul_add(alpha, in_parts(p.len(), KEY_TILE / 2, |j| [p[j], 1.0]));
             let p: Vec<f32> = p.iter().map(|&p| bf16::from_f32(p).to_f32()).collect();
             for (d, o) in so.iter_mut().enumerate() {

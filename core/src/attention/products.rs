@@ -9,7 +9,7 @@ use super::scores::{Factors, Hidden};
 use super::{over_head, over_keys};
 use crate::arch::{Matrix, Pairs, Simd, Sink, multiply_lanes};
 use crate::linalg::rows::{paired, widened};
-use crate::math;
+use crate::math::{Powers, exp2_each};
 use crate::tensor::{Element, Row};
 
 /// How scores, probabilities and values are multiplied.
@@ -22,8 +22,8 @@ pub(super) trait Products {
     /// Lanes that are asked for the keys they see together. Fewer would cut closer, but keys and values in
     /// another form are made again for each.
     const STEP: usize;
-    /// Scores so much below the maximum have no probability.
-    const LEAST: f32;
+    /// What probabilities are as powers of two.
+    const POWERS: Powers;
 
     /// `[key][lane]`: keys times queries, for some of the lanes.
     #[allow(clippy::too_many_arguments)]
@@ -72,7 +72,7 @@ impl<T: Element> Products for Wide<T> {
     type Stored = T;
     const PAIRS: bool = false;
     const STEP: usize = if size_of::<T>() == 4 { 16 } else { 32 };
-    const LEAST: f32 = -126.0;
+    const POWERS: Powers = Powers::EXACT;
 
     #[inline(always)]
     fn scores<S: Simd>(
@@ -98,7 +98,8 @@ impl<T: Element> Products for Wide<T> {
         middle: usize,
     ) -> S::F {
         let (first, second) = p.split_at_mut(middle * width);
-        s.add(exponentials(s, first, width, lane, base), exponentials(s, second, width, lane, base))
+        let first = exponentials(s, first, width, lane, base, Self::POWERS);
+        s.add(first, exponentials(s, second, width, lane, base, Self::POWERS))
     }
 
     #[inline(always)]
@@ -126,16 +127,41 @@ impl<T: Element> Products for Wide<T> {
 
 /// [`Products::probabilities`] of some keys, with their sum.
 #[inline(always)]
-fn exponentials<S: Simd>(s: S, p: &mut [f32], width: usize, lane: usize, base: S::F) -> S::F {
+fn exponentials<S: Simd>(s: S, p: &mut [f32], width: usize, lane: usize, base: S::F, kind: Powers) -> S::F {
     let mut sum = s.splat(0.0);
     let mut at = lane;
+    while at + 3 * width < p.len() {
+        let e = powers::<S, 4>(s, p, width, at, base, kind);
+        for k in 0..4 {
+            s.store(e[k], &mut p[at..]);
+            sum = s.add(sum, e[k]);
+            at += width;
+        }
+    }
     while at < p.len() {
-        let e = math::exp2(s, s.sub(s.load(&p[at..]), base));
+        let [e] = powers(s, p, width, at, base, kind);
         s.store(e, &mut p[at..]);
         sum = s.add(sum, e);
         at += width;
     }
     sum
+}
+
+/// `2^(p - base)` of `K` keys from `at` on, where `base` is the largest score.
+#[inline(always)]
+fn powers<S: Simd, const K: usize>(
+    s: S,
+    p: &[f32],
+    width: usize,
+    at: usize,
+    base: S::F,
+    kind: Powers,
+) -> [S::F; K] {
+    let mut x = [base; K];
+    for k in 0..K {
+        x[k] = s.sub(s.load(&p[at + k * width..]), base);
+    }
+    exp2_each(s, x, kind)
 }
 
 /// Values and probabilities as numbers.
@@ -176,9 +202,8 @@ impl Products for Dots {
     type Stored = bf16;
     const PAIRS: bool = true;
     const STEP: usize = 32;
-    /// With probabilities of at least 2^-64 the products of all but the tiniest values are normal
-    /// numbers, which the instruction does not take for zeros.
-    const LEAST: f32 = -64.0;
+    /// Products of normal numbers are normal, which the instruction does not take for zeros.
+    const POWERS: Powers = Powers::SHORT;
 
     #[inline(always)]
     fn scores<S: Simd>(
@@ -210,12 +235,20 @@ impl Products for Dots {
         let (mut from, mut to) = (lane, lane);
         let mut sums = [s.splat(0.0); 2];
         for (sum, end) in sums.iter_mut().zip([middle * width, p.len()]) {
+            while from + 3 * width < end {
+                let e = powers::<S, 4>(s, p, width, from, base, Self::POWERS);
+                *sum = s.add(s.add(s.add(s.add(*sum, e[0]), e[1]), e[2]), e[3]);
+                s.store(s.bits_to_f32(s.pair_bf16(e[0], e[1])), &mut p[to..]);
+                s.store(s.bits_to_f32(s.pair_bf16(e[2], e[3])), &mut p[to + width..]);
+                from += 4 * width;
+                to += 2 * width;
+            }
             while from < end {
-                let even = math::exp2_above(s, s.sub(s.load(&p[from..]), base), Self::LEAST);
+                let [even] = powers(s, p, width, from, base, Self::POWERS);
                 *sum = s.add(*sum, even);
                 let mut odd = s.splat(0.0);
                 if from + width < p.len() {
-                    odd = math::exp2_above(s, s.sub(s.load(&p[from + width..]), base), Self::LEAST);
+                    [odd] = powers(s, p, width, from + width, base, Self::POWERS);
                     *sum = s.add(*sum, odd);
                 }
                 s.store(s.bits_to_f32(s.pair_bf16(even, odd)), &mut p[to..]);

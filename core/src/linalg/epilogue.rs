@@ -196,7 +196,7 @@ struct Same;
 impl Function for Same {
     const COST: u64 = 0;
     #[inline(always)]
-    fn eval<S: Simd>(self, _: S, x: S::F) -> S::F {
+    fn eval<S: Simd, const K: usize>(self, _: S, x: [S::F; K]) -> [S::F; K] {
         x
     }
 }
@@ -210,8 +210,7 @@ fn map<S: Simd>(s: S, f: impl Function, tile: &mut [f32], place: Place) {
             for i in (0..PANEL).step_by(2 * S::LANES) {
                 let j = i + S::LANES;
                 let (a, b) = (s.load(&row[i..]), s.load(&row[j..]));
-                let (a, b) = (s.add(a, s.load(&bias[i..])), s.add(b, s.load(&bias[j..])));
-                let (a, b) = (f.eval(s, a), f.eval(s, b));
+                let [a, b] = f.eval(s, [s.add(a, s.load(&bias[i..])), s.add(b, s.load(&bias[j..]))]);
                 s.store(a, &mut row[i..]);
                 s.store(b, &mut row[j..]);
             }
@@ -221,7 +220,7 @@ fn map<S: Simd>(s: S, f: impl Function, tile: &mut [f32], place: Place) {
     for row in rows {
         for i in (0..HALF).step_by(S::LANES) {
             let j = HALF + i;
-            let y = f.eval(s, s.add(s.load(&row[i..]), s.load(&bias[i..])));
+            let [y] = f.eval(s, [s.add(s.load(&row[i..]), s.load(&bias[i..]))]);
             // The other half of a gated layer.
             let y = s.mul(y, s.add(s.load(&row[j..]), s.load(&bias[j..])));
             s.store(y, &mut row[i..]);

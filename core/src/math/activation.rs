@@ -1,24 +1,38 @@
-//! Activation functions of the networks.
+//! Activation functions of the networks, of vectors side by side, as [`exp2_each`](super::exp2_each).
 
-use super::exp::{exp_below, exp2_gradual};
+use super::exp::{exp_each, exp_minus, exp2_gradual};
 use crate::arch::Simd;
 
 /// `x / (1 + e^-z)` where `z` has the sign of `x`.
-///
-/// For negative `x` both sides are multiplied by `e^z`, so that no intermediate overflows and
-/// the tail keeps its relative accuracy.
 #[inline(always)]
-fn times_sigmoid<S: Simd>(s: S, x: S::F, z: S::F) -> S::F {
-    let e = exp_below(s, s.below_zero(z));
-    let numerator = s.select(s.lt(z, s.splat(0.0)), s.mul(x, e), x);
-    s.div(numerator, s.add(s.splat(1.0), e))
+fn times_sigmoid<S: Simd, const K: usize>(s: S, x: [S::F; K], z: [S::F; K]) -> [S::F; K] {
+    // From here on `e^-z` may be infinite, but 1 is nothing beside it.
+    let least = s.splat(-87.0);
+    let (mut y, mut below) = (z, false);
+    for k in 0..K {
+        y[k] = s.min(s.splat(87.0), s.max(least, z[k]));
+        below |= s.any(s.lt(z[k], least));
+    }
+    y = exp_minus(s, y);
+    for k in 0..K {
+        y[k] = s.div(x[k], s.add(s.splat(1.0), y[k]));
+    }
+    if below {
+        let e = exp_each(s, z);
+        for k in 0..K {
+            // The power is 0 long before, and 0 times infinity must not arise.
+            let x = s.max(s.splat(-200.0), x[k]);
+            y[k] = s.select(s.lt(z[k], least), s.mul(x, e[k]), y[k]);
+        }
+    }
+    y
 }
 
-/// The logistic function `1 / (1 + e^-x)`, for negative `x` as `e^x / (1 + e^x)`: 0 and 1 at the infinities, NaN for
-/// NaN; never above 1.
+/// The logistic function `1 / (1 + e^-x)`: 0 and 1 at the infinities, NaN for NaN; never above 1.
 #[inline(always)]
 pub(crate) fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
-    times_sigmoid(s, s.splat(1.0), x)
+    let [y] = times_sigmoid(s, [s.splat(1.0)], [x]);
+    y
 }
 
 /// SiLU (swish), `x / (1 + e^-x)`: at most 3.2 ULP, or an absolute 1e-43 where `e^x` is
@@ -26,9 +40,7 @@ pub(crate) fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
 ///
 /// Hendrycks and Gimpel, arXiv:1606.08415; Ramachandran et al., arXiv:1710.05941.
 #[inline(always)]
-pub(crate) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
-    // From -200 down the result is -0, and -infinity * 0 must not arise.
-    let x = s.max(s.splat(-200.0), x);
+pub(crate) fn silu<S: Simd, const K: usize>(s: S, x: [S::F; K]) -> [S::F; K] {
     times_sigmoid(s, x, x)
 }
 
@@ -38,11 +50,14 @@ pub(crate) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
 ///
 /// Hendrycks and Gimpel, arXiv:1606.08415.
 #[inline(always)]
-pub(crate) fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
-    let x = s.max(s.splat(-30.0), x);
-    // 2 sqrt(2/pi), and 0.044715 times it.
-    let c = s.fma(s.mul(x, x), s.splat(0.071_354_814), s.splat(1.595_769_2));
-    times_sigmoid(s, x, s.mul(x, c))
+pub(crate) fn gelu_tanh<S: Simd, const K: usize>(s: S, x: [S::F; K]) -> [S::F; K] {
+    let mut z = x;
+    for k in 0..K {
+        // 2 sqrt(2/pi), and 0.044715 times it.
+        let c = s.fma(s.mul(x[k], x[k]), s.splat(0.071_354_814), s.splat(1.595_769_2));
+        z[k] = s.mul(x[k], c);
+    }
+    times_sigmoid(s, x, z)
 }
 
 /// GELU with the error function, `x/2 (1 + erf(x / sqrt 2))`, computed as `max(x, 0) - |x| 2^P(|x|)`, where `P`
@@ -53,18 +68,31 @@ pub(crate) fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
 /// absolute error that it leaves in the result, 1e-8 up to 6; its constant term is exactly -1, so that small numbers
 /// are halved exactly.
 #[inline(always)]
-pub(crate) fn gelu_erf<S: Simd>(s: S, x: S::F) -> S::F {
-    // From here on the power is 0.
-    let t = s.min(s.splat(11.2175), s.abs(x));
-    let p = s.splat(-1.3440974e-6);
-    let p = s.fma(p, t, s.splat(2.1290467e-5));
-    let p = s.fma(p, t, s.splat(-9.8705656e-5));
-    let p = s.fma(p, t, s.splat(-3.53458e-4));
-    let p = s.fma(p, t, s.splat(7.356052e-3));
-    let p = s.fma(p, t, s.splat(-5.2708637e-2));
-    let p = s.fma(p, t, s.splat(-4.5913318e-1));
-    let p = s.fma(p, t, s.splat(-1.1511148));
-    let p = s.fma(p, t, s.splat(-1.0));
-    // The second operand wins over NaN.
-    s.fma(s.neg(t), exp2_gradual(s, p), s.max(s.splat(0.0), x))
+pub(crate) fn gelu_erf<S: Simd, const K: usize>(s: S, x: [S::F; K]) -> [S::F; K] {
+    const POLYNOMIAL: [f32; 8] = [
+        2.1290467e-5,
+        -9.8705656e-5,
+        -3.53458e-4,
+        7.356052e-3,
+        -5.2708637e-2,
+        -4.5913318e-1,
+        -1.1511148,
+        -1.0,
+    ];
+    let (mut t, mut p) = (x, [s.splat(-1.3440974e-6); K]);
+    for k in 0..K {
+        // From here on the power is 0.
+        t[k] = s.min(s.splat(11.2175), s.abs(x[k]));
+    }
+    for c in &POLYNOMIAL {
+        for k in 0..K {
+            p[k] = s.fma(p[k], t[k], s.splat(*c));
+        }
+    }
+    p = exp2_gradual(s, p);
+    for k in 0..K {
+        // The second operand wins over NaN.
+        p[k] = s.fma(s.neg(t[k]), p[k], s.max(s.splat(0.0), x[k]));
+    }
+    p
 }

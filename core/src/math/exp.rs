@@ -13,37 +13,74 @@ use crate::arch::Simd;
 /// The constant term is exactly 1, so that rescaling by `2^0` never changes a bit.
 #[inline(always)]
 pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
-    exp2_above(s, x, -126.0)
+    exp2_above(s, x, Powers::EXACT)
 }
 
-/// [`exp2`], but 0 already below `least`, which is at least -126.
+/// How exact powers of two are, and from where on they are 0.
+#[derive(Clone, Copy)]
+pub(crate) struct Powers {
+    least: f32,
+    short: bool,
+}
+
+impl Powers {
+    /// Those of [`exp2`].
+    pub const EXACT: Powers = Powers { least: -126.0, short: false };
+    /// For what is rounded to bfloat16: a polynomial of degree four, whose relative error is 3e-6; 0 below 2^-64, so
+    /// that the products of all but the tiniest numbers are normal.
+    pub const SHORT: Powers = Powers { least: -64.0, short: true };
+}
+
+/// [`exp2`], or something close to it.
 #[inline(always)]
-pub(crate) fn exp2_above<S: Simd>(s: S, x: S::F, least: f32) -> S::F {
-    // Both rules below let a NaN pass: the comparison is false and the second operand wins.
-    let x = s.min(s.splat(128.0), x);
-    let (p, n) = parts(s, x);
-    s.select(s.lt(x, s.splat(least)), s.splat(0.0), s.add_exponent(p, n))
+pub(crate) fn exp2_above<S: Simd>(s: S, x: S::F, powers: Powers) -> S::F {
+    // A NaN passes: the second operand wins.
+    let [y] = exp2_each(s, [s.min(s.splat(128.0), x)], powers);
+    y
+}
+
+/// [`exp2_above`] of vectors that are at most 128, step by step side by side: each step waits for the one before it,
+/// and a processor does not look far enough ahead to fill the time with a vector that begins behind the last step.
+#[inline(always)]
+pub(crate) fn exp2_each<S: Simd, const K: usize>(s: S, x: [S::F; K], powers: Powers) -> [S::F; K] {
+    let (mut p, n) = parts(s, x, powers.short);
+    for k in 0..K {
+        // A NaN passes: the comparison is false.
+        p[k] = s.select(s.lt(x[k], s.splat(powers.least)), s.splat(0.0), s.add_exponent(p[k], n[k]));
+    }
+    p
 }
 
 /// `2^x` for `x` in [-150.5, 128], rounded once more where the result is subnormal; NaN for NaN.
 #[inline(always)]
-pub(crate) fn exp2_gradual<S: Simd>(s: S, x: S::F) -> S::F {
-    let (p, n) = parts(s, x);
-    s.scale(p, n)
+pub(super) fn exp2_gradual<S: Simd, const K: usize>(s: S, x: [S::F; K]) -> [S::F; K] {
+    let (mut p, n) = parts(s, x, false);
+    for k in 0..K {
+        p[k] = s.scale(p[k], n[k]);
+    }
+    p
 }
 
 /// `2^f` and `n` of `x = n + f`.
 #[inline(always)]
-fn parts<S: Simd>(s: S, x: S::F) -> (S::F, S::F) {
-    let n = s.round(x);
-    let f = s.sub(x, n);
-    let p = s.splat(1.5329264e-4);
-    let p = s.fma(p, f, s.splat(1.3390969e-3));
-    let p = s.fma(p, f, s.splat(9.618499e-3));
-    let p = s.fma(p, f, s.splat(5.5503596e-2));
-    let p = s.fma(p, f, s.splat(2.4022648e-1));
-    let p = s.fma(p, f, s.splat(6.931472e-1));
-    (s.fma(p, f, s.splat(1.0)), n)
+fn parts<S: Simd, const K: usize>(s: S, x: [S::F; K], short: bool) -> ([S::F; K], [S::F; K]) {
+    const POLYNOMIAL: [f32; 7] =
+        [1.5329264e-4, 1.3390969e-3, 9.618499e-3, 5.5503596e-2, 2.4022648e-1, 6.931472e-1, 1.0];
+    const SHORT: [f32; 5] = [9.583128e-3, 5.590649e-2, 2.4024092e-1, 6.931242e-1, 1.0];
+    let (first, rest) = if short { (SHORT[0], &SHORT[1..]) } else { (POLYNOMIAL[0], &POLYNOMIAL[1..]) };
+    let (mut n, mut f, mut p) = (x, x, [s.splat(first); K]);
+    for k in 0..K {
+        n[k] = s.round(x[k]);
+    }
+    for k in 0..K {
+        f[k] = s.sub(x[k], n[k]);
+    }
+    for c in rest {
+        for k in 0..K {
+            p[k] = s.fma(p[k], f[k], s.splat(*c));
+        }
+    }
+    (p, n)
 }
 
 /// `e^x`: at most 0.90 ULP everywhere, subnormal results included; overflow gives infinity,
@@ -54,24 +91,60 @@ fn parts<S: Simd>(s: S, x: S::F) -> (S::F, S::F) {
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     // Beyond this bound the result is infinity whatever the polynomial says.
-    exp_below(s, s.min(s.splat(89.0), x))
+    let [y] = exp_each(s, [s.min(s.splat(89.0), x)]);
+    y
 }
 
-/// [`exp`] of what is at most 89.
+/// [`exp`] of vectors that are at most 89, side by side, as [`exp2_each`].
 #[inline(always)]
-pub(crate) fn exp_below<S: Simd>(s: S, x: S::F) -> S::F {
-    // As above: 0.
-    let x = s.max(s.splat(-104.0), x);
-    let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
-    let r = s.fma(n, s.splat(-LN2_HI), x);
-    let r = s.fma(n, s.splat(-LN2_LO), r);
-    let q = s.splat(1.3820734e-3);
-    let q = s.fma(q, r, s.splat(8.368677e-3));
-    let q = s.fma(q, r, s.splat(4.1668266e-2));
-    let q = s.fma(q, r, s.splat(1.6666521e-1));
-    let q = s.fma(q, r, s.splat(4.9999994e-1));
-    let q = s.fma(q, r, s.splat(1.0));
-    s.scale(s.fma(q, r, s.splat(1.0)), n)
+pub(crate) fn exp_each<S: Simd, const K: usize>(s: S, mut x: [S::F; K]) -> [S::F; K] {
+    for k in 0..K {
+        // As above: 0.
+        x[k] = s.max(s.splat(-104.0), x[k]);
+    }
+    let (mut p, n) = natural_parts(s, x, false);
+    for k in 0..K {
+        p[k] = s.scale(p[k], n[k]);
+    }
+    p
+}
+
+/// `e^-x` of vectors side by side, for `x` in [-87, 87].
+#[inline(always)]
+pub(super) fn exp_minus<S: Simd, const K: usize>(s: S, x: [S::F; K]) -> [S::F; K] {
+    let (mut p, n) = natural_parts(s, x, true);
+    for k in 0..K {
+        p[k] = s.add_exponent(p[k], n[k]);
+    }
+    p
+}
+
+/// `e^r` and `n` of `n ln 2 + r`, which is `x`, or `-x`.
+#[inline(always)]
+fn natural_parts<S: Simd, const K: usize>(s: S, x: [S::F; K], minus: bool) -> ([S::F; K], [S::F; K]) {
+    const POLYNOMIAL: [f32; 7] =
+        [1.3820734e-3, 8.368677e-3, 4.1668266e-2, 1.6666521e-1, 4.9999994e-1, 1.0, 1.0];
+    // Of -x everything is the same but the signs of r and of the odd terms.
+    let sign = if minus { -1.0 } else { 1.0 };
+    let (mut n, mut r, mut p) = (x, x, [s.splat(POLYNOMIAL[0]); K]);
+    for k in 0..K {
+        n[k] = s.mul(x[k], s.splat(sign * std::f32::consts::LOG2_E));
+    }
+    for k in 0..K {
+        n[k] = s.round(n[k]);
+    }
+    for part in [LN2_HI, LN2_LO] {
+        for k in 0..K {
+            r[k] = s.fma(n[k], s.splat(-sign * part), r[k]);
+        }
+    }
+    for (i, c) in POLYNOMIAL.iter().enumerate().skip(1) {
+        let c = if i % 2 == 1 { sign * c } else { *c };
+        for k in 0..K {
+            p[k] = s.fma(p[k], r[k], s.splat(c));
+        }
+    }
+    (p, n)
 }
 
 /// `ln 2` rounded to f32.

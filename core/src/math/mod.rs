@@ -16,7 +16,7 @@ mod tests;
 mod trig;
 
 pub(crate) use activation::{gelu_erf, gelu_tanh, sigmoid, silu};
-pub(crate) use exp::{exp, exp_below, exp2, exp2_above};
+pub(crate) use exp::{Powers, exp, exp_each, exp2, exp2_above, exp2_each};
 pub(crate) use hyper::{erf, tanh};
 pub(crate) use log::log;
 pub(crate) use trig::{sincos, sincos_quadrant};

@@ -8,21 +8,31 @@ use crate::threads;
 pub(crate) trait Function: Copy + Send + Sync {
     /// Roughly how many floating-point operations a value costs.
     const COST: u64;
-    /// The function. Implementations are `#[inline(always)]`.
-    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F;
+    /// The function, of vectors side by side. Implementations are `#[inline(always)]`.
+    fn eval<S: Simd, const K: usize>(self, s: S, x: [S::F; K]) -> [S::F; K];
 }
 
-/// Names a type after a function of lanes, so that it can be passed to [`map`].
+/// Names a type after a function of one vector or of each of several, so that it can be passed to [`map`].
 macro_rules! functions {
-    ($($(#[$doc:meta])* $name:ident = $f:path, $cost:literal;)*) => {$(
+    (@each $f:path, $s:ident, $x:ident) => {
+        $f($s, $x)
+    };
+    (@one $f:path, $s:ident, $x:ident) => {{
+        let mut y = $x;
+        for k in 0..K {
+            y[k] = $f($s, $x[k]);
+        }
+        y
+    }};
+    ($($(#[$doc:meta])* $name:ident = $how:ident $f:path, $cost:literal;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub(crate) struct $name;
         impl Function for $name {
             const COST: u64 = $cost;
             #[inline(always)]
-            fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
-                $f(s, x)
+            fn eval<S: Simd, const K: usize>(self, s: S, x: [S::F; K]) -> [S::F; K] {
+                functions!(@$how $f, s, x)
             }
         }
     )*};
@@ -30,21 +40,21 @@ macro_rules! functions {
 
 functions! {
     /// `2^x`
-    Exp2 = super::exp2, 20;
+    Exp2 = one super::exp2, 20;
     /// `e^x`
-    Exp = super::exp, 24;
+    Exp = one super::exp, 24;
     /// `ln x`
-    Log = super::log, 32;
+    Log = one super::log, 32;
     /// Hyperbolic tangent.
-    Tanh = super::tanh, 50;
+    Tanh = one super::tanh, 50;
     /// Error function.
-    Erf = super::erf, 60;
+    Erf = one super::erf, 60;
     /// SiLU.
-    Silu = super::silu, 40;
+    Silu = each super::silu, 40;
     /// GELU by tanh.
-    GeluTanh = super::gelu_tanh, 44;
+    GeluTanh = each super::gelu_tanh, 44;
     /// GELU by erf.
-    GeluErf = super::gelu_erf, 44;
+    GeluErf = each super::gelu_erf, 44;
 }
 
 struct Map<'a, U>(U, &'a [f32], &'a mut [f32]);
@@ -55,7 +65,8 @@ impl<U: Function> Kernel for Map<'_, U> {
     fn run<S: Simd>(self, s: S) {
         let Map(f, x, out) = self;
         for (x, out) in x.chunks(S::LANES).zip(out.chunks_mut(S::LANES)) {
-            s.store_partial(f.eval(s, s.load_partial(x, 0.0)), out);
+            let [y] = f.eval(s, [s.load_partial(x, 0.0)]);
+            s.store_partial(y, out);
         }
     }
 }

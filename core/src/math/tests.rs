@@ -1,5 +1,6 @@
 //! Error bounds against `libm` in f64, special values, and equality of the levels.
 
+use super::Powers;
 use super::slice::{Erf, Exp, Exp2, Function, GeluErf, GeluTanh, Log, Silu, Tanh};
 use crate::arch::{Kernel, Level, Simd, available_levels, dispatch_at};
 
@@ -22,7 +23,8 @@ impl<U: Function> Kernel for Apply<'_, U> {
     fn run<S: Simd>(self, s: S) {
         let Apply(f, x, out) = self;
         for (x, out) in x.chunks(S::LANES).zip(out.chunks_mut(S::LANES)) {
-            s.store_partial(f.eval(s, s.load_partial(x, 0.0)), out);
+            let [y] = f.eval(s, [s.load_partial(x, 0.0)]);
+            s.store_partial(y, out);
         }
     }
 }
@@ -32,8 +34,8 @@ struct Sin;
 impl Function for Sin {
     const COST: u64 = 48;
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
-        super::sincos(s, x).0
+    fn eval<S: Simd, const K: usize>(self, s: S, x: [S::F; K]) -> [S::F; K] {
+        x.map(|x| super::sincos(s, x).0)
     }
 }
 
@@ -42,9 +44,23 @@ struct Cos;
 impl Function for Cos {
     const COST: u64 = 48;
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
-        super::sincos(s, x).1
+    fn eval<S: Simd, const K: usize>(self, s: S, x: [S::F; K]) -> [S::F; K] {
+        x.map(|x| super::sincos(s, x).1)
     }
+}
+
+#[derive(Clone, Copy)]
+struct Short;
+impl Function for Short {
+    const COST: u64 = 16;
+    #[inline(always)]
+    fn eval<S: Simd, const K: usize>(self, s: S, x: [S::F; K]) -> [S::F; K] {
+        x.map(|x| super::exp2_above(s, x, Powers::SHORT))
+    }
+}
+
+fn exp2_short_oracle(x: f64) -> f64 {
+    if x < -64.0 { 0.0 } else { libm::exp2(x) }
 }
 
 fn exp2_flushed(x: f64) -> f64 {
@@ -71,6 +87,13 @@ const CASES: &[Case] = &[
         floor: 0.0,
         oracle: exp2_flushed,
         eval: |l, x, y| dispatch_at(l, Apply(Exp2, x, y)),
+    },
+    Case {
+        name: "exp2_short",
+        bound: 50.0,
+        floor: 0.0,
+        oracle: exp2_short_oracle,
+        eval: |l, x, y| dispatch_at(l, Apply(Short, x, y)),
     },
     Case {
         name: "exp",
@@ -248,10 +271,13 @@ fn special_values() {
         check(case.name, -f32::NAN, f32::NAN);
         check(case.name, f32::from_bits(0x7f80_0001), f32::NAN);
     }
+    for n in -64..128 {
+        check("exp2_short", n as f32, f32::from_bits(((n + 127) as u32) << 23));
+    }
     for n in -126..128 {
         check("exp2", n as f32, f32::from_bits(((n + 127) as u32) << 23));
     }
-    for name in ["exp", "exp2"] {
+    for name in ["exp", "exp2", "exp2_short"] {
         check(name, 0.0, 1.0);
         check(name, -0.0, 1.0);
         check(name, inf, inf);

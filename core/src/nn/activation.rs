@@ -233,7 +233,7 @@ struct Plain<U>(U);
 impl<U: Function> Lanes<1> for Plain<U> {
     const COST: u64 = U::COST;
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S, [x]: [S::F; 1]) -> S::F {
+    fn eval<S: Simd, const K: usize>(self, s: S, [x]: [[S::F; K]; 1]) -> [S::F; K] {
         self.0.eval(s, x)
     }
 }
@@ -245,8 +245,12 @@ struct Gated<U>(U);
 impl<U: Function> Lanes<2> for Gated<U> {
     const COST: u64 = U::COST + 1;
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S, [x, y]: [S::F; 2]) -> S::F {
-        s.mul(self.0.eval(s, x), y)
+    fn eval<S: Simd, const K: usize>(self, s: S, [x, y]: [[S::F; K]; 2]) -> [S::F; K] {
+        let mut out = self.0.eval(s, x);
+        for k in 0..K {
+            out[k] = s.mul(out[k], y[k]);
+        }
+        out
     }
 }
 

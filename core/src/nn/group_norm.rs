@@ -229,7 +229,7 @@ struct AffineSilu(Affine);
 impl Lanes<3> for AffineSilu {
     const COST: u64 = 44;
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S, x: [S::F; 3]) -> S::F {
+    fn eval<S: Simd, const K: usize>(self, s: S, x: [[S::F; K]; 3]) -> [S::F; K] {
         silu(s, self.0.eval(s, x))
     }
 }

@@ -1,5 +1,6 @@
 //! Loops over rows of any of the three types: numbers are widened, computed with and rounded in registers.
 
+use super::blocks::{Bf16, F16, F32, Type, fill_blocks};
 use crate::arch::Simd;
 use crate::tensor::{Row, RowMut};
 
@@ -49,8 +50,9 @@ impl Target<'_> {
 pub(crate) trait Lanes<const N: usize>: Copy + Send + Sync {
     /// Roughly how many operations an element costs.
     const COST: u64;
-    /// The operation. Implementations are `#[inline(always)]`, which a closure could not be.
-    fn eval<S: Simd>(self, s: S, x: [S::F; N]) -> S::F;
+    /// The operation, of `K` vectors of each operand side by side. Implementations are `#[inline(always)]`, which a
+    /// closure could not be.
+    fn eval<S: Simd, const K: usize>(self, s: S, x: [[S::F; K]; N]) -> [S::F; K];
 }
 
 /// The number itself.
@@ -60,7 +62,7 @@ pub(super) struct Same;
 impl Lanes<1> for Same {
     const COST: u64 = 1;
     #[inline(always)]
-    fn eval<S: Simd>(self, _: S, [x]: [S::F; 1]) -> S::F {
+    fn eval<S: Simd, const K: usize>(self, _: S, [x]: [[S::F; K]; 1]) -> [S::F; K] {
         x
     }
 }
@@ -91,109 +93,38 @@ pub(super) fn fill_asking<S: Simd, const N: usize>(
         }
     }
     let head = if out.past { out.row.before_a_line() } else { 0 };
-    let mut at = head;
-    if let Some(sources) = Source::all(s, &from, head) {
-        at += fill_blocks(s, op, &sources, out, head, next);
-    }
+    let mut at = head + fill_blocks(s, op, &from, (&mut *out, head), next);
     while len - at >= 2 * S::LANES {
-        let (mut a, mut b) = ([s.splat(0.0); N], [s.splat(0.0); N]);
+        if let Some(next) = next {
+            ask(s, next.slice(at, 2 * S::LANES));
+        }
+        let mut x = [[s.splat(0.0); 2]; N];
         for i in 0..N {
-            [a[i], b[i]] = match from[i] {
+            x[i] = match from[i] {
                 Operand::Same(x) => [s.splat(x); 2],
                 Operand::Held => two(s, out.row.read(), at),
                 Operand::Row(row) => two(s, row, at),
             };
         }
-        put_two(s, [op.eval(s, a), op.eval(s, b)], out, at);
+        put_two(s, op.eval(s, x), out, at);
         at += 2 * S::LANES;
     }
     for (mut at, end) in [(0, head), (at, len)] {
         while at < end {
             let count = S::LANES.min(end - at);
-            let mut x = [s.splat(0.0); N];
+            let mut x = [[s.splat(0.0)]; N];
             for i in 0..N {
                 x[i] = match from[i] {
-                    Operand::Same(x) => s.splat(x),
-                    Operand::Held => part(s, out.row.read(), at, count, 0.0),
-                    Operand::Row(row) => part(s, row, at, count, 0.0),
+                    Operand::Same(x) => [s.splat(x)],
+                    Operand::Held => [part(s, out.row.read(), at, count, 0.0)],
+                    Operand::Row(row) => [part(s, row, at, count, 0.0)],
                 };
             }
-            put_part(s, op.eval(s, x), &mut out.row, at, count);
+            let [y] = op.eval(s, x);
+            put_part(s, y, &mut out.row, at, count);
             at += count;
         }
     }
-}
-
-/// Elements of a block: at least two vectors.
-const BLOCK: usize = 32;
-
-/// An operand by blocks: which of its types it has is seen where the loop over blocks looks for the end of it.
-#[derive(Clone, Copy)]
-struct Source<'a, S: Simd> {
-    floats: &'a [[f32; BLOCK]],
-    words: &'a [[u16; BLOCK]],
-    is_f16: bool,
-    same: S::F,
-}
-
-impl<'a, S: Simd> Source<'a, S> {
-    /// The operands from `at` on; `None` where one is what the output holds.
-    #[inline(always)]
-    fn all<const N: usize>(s: S, from: &[Operand<'a>; N], at: usize) -> Option<[Self; N]> {
-        let mut sources = [Source { floats: &[], words: &[], is_f16: false, same: s.splat(0.0) }; N];
-        for i in 0..N {
-            match from[i] {
-                Operand::Same(x) => sources[i].same = s.splat(x),
-                Operand::Held => return None,
-                Operand::Row(Row::F32(x)) => sources[i].floats = x[at..].as_chunks().0,
-                Operand::Row(Row::F16(x)) => {
-                    (sources[i].words, sources[i].is_f16) = (x[at..].as_chunks().0, true);
-                }
-                Operand::Row(Row::Bf16(x)) => sources[i].words = x[at..].as_chunks().0,
-            }
-        }
-        Some(sources)
-    }
-
-    /// Two vectors from `j` on of a block.
-    #[inline(always)]
-    fn two(&self, s: S, block: usize, j: usize) -> [S::F; 2] {
-        let middle = j + S::LANES;
-        if let Some(x) = self.floats.get(block) {
-            return [s.load(&x[j..]), s.load(&x[middle..])];
-        }
-        match self.words.get(block) {
-            Some(x) if self.is_f16 => [s.load_f16(&x[j..]), s.load_f16(&x[middle..])],
-            Some(x) => [s.load_bf16(&x[j..]), s.load_bf16(&x[middle..])],
-            None => [self.same; 2],
-        }
-    }
-}
-
-/// The whole blocks from `at` on of [`fill_asking`]; returns how many elements they are.
-#[inline(always)]
-fn fill_blocks<S: Simd, const N: usize>(
-    s: S,
-    op: impl Lanes<N>,
-    from: &[Source<S>; N],
-    out: &mut Target,
-    at: usize,
-    next: Option<Row>,
-) -> usize {
-    let blocks = (out.row.len() - at) / BLOCK;
-    for block in 0..blocks {
-        if let Some(next) = next {
-            ask(s, next.slice(at + block * BLOCK, BLOCK));
-        }
-        for j in (0..BLOCK).step_by(2 * S::LANES) {
-            let (mut a, mut b) = ([s.splat(0.0); N], [s.splat(0.0); N]);
-            for i in 0..N {
-                [a[i], b[i]] = from[i].two(s, block, j);
-            }
-            put_two(s, [op.eval(s, a), op.eval(s, b)], out, at + block * BLOCK + j);
-        }
-    }
-    blocks * BLOCK
 }
 
 /// Asks for a row that is read soon.
@@ -221,20 +152,10 @@ pub(super) fn one<S: Simd>(s: S, row: Row, at: usize) -> S::F {
 /// Two vectors of elements from `at` on.
 #[inline(always)]
 pub(super) fn two<S: Simd>(s: S, row: Row, at: usize) -> [S::F; 2] {
-    let (middle, count) = (S::LANES, 2 * S::LANES);
     match row {
-        Row::F32(x) => {
-            let x = &x[at..][..count];
-            [s.load(x), s.load(&x[middle..])]
-        }
-        Row::F16(x) => {
-            let x = &x[at..][..count];
-            [s.load_f16(x), s.load_f16(&x[middle..])]
-        }
-        Row::Bf16(x) => {
-            let x = &x[at..][..count];
-            [s.load_bf16(x), s.load_bf16(&x[middle..])]
-        }
+        Row::F32(x) => F32::two(s, &x[at..]),
+        Row::F16(x) => F16::two(s, &x[at..]),
+        Row::Bf16(x) => Bf16::two(s, &x[at..]),
     }
 }
 
@@ -254,27 +175,13 @@ pub(super) fn part<S: Simd>(s: S, row: Row, at: usize, count: usize, fill: f32) 
     s.load(&lanes)
 }
 
+/// Writes two vectors of elements from `at` on.
 #[inline(always)]
 pub(crate) fn put_two<S: Simd>(s: S, v: [S::F; 2], out: &mut Target, at: usize) {
-    let (middle, count) = (S::LANES, 2 * S::LANES);
-    let pairs = match &mut out.row {
-        RowMut::F32(to) => {
-            let to = &mut to[at..][..count];
-            if out.past {
-                s.stream(v[0], to);
-                s.stream(v[1], &mut to[middle..]);
-            } else {
-                s.store(v[0], to);
-                s.store(v[1], &mut to[middle..]);
-            }
-            return;
-        }
-        RowMut::F16(_) => s.pack_f16(v),
-        RowMut::Bf16(_) => s.pack_bf16(v),
-    };
-    if let RowMut::F16(to) | RowMut::Bf16(to) = &mut out.row {
-        let to = &mut to[at..][..count];
-        if out.past { s.stream_pairs(pairs, to) } else { s.store_pairs(pairs, to) }
+    match &mut out.row {
+        RowMut::F32(to) => F32::put_two(s, v, &mut to[at..], out.past),
+        RowMut::F16(to) => F16::put_two(s, v, &mut to[at..], out.past),
+        RowMut::Bf16(to) => Bf16::put_two(s, v, &mut to[at..], out.past),
     }
 }
 

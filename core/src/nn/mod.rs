@@ -7,6 +7,7 @@
 //! bits. A row never depends on the other rows.
 
 mod activation;
+mod blocks;
 mod embedding;
 mod group_norm;
 pub(crate) mod lanes;

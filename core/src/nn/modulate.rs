@@ -32,8 +32,11 @@ struct Modulate;
 impl Lanes<3> for Modulate {
     const COST: u64 = 4;
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S, [x, scale, shift]: [S::F; 3]) -> S::F {
-        s.fma(x, s.add(s.splat(1.0), scale), shift)
+    fn eval<S: Simd, const K: usize>(self, s: S, [mut x, scale, shift]: [[S::F; K]; 3]) -> [S::F; K] {
+        for k in 0..K {
+            x[k] = s.fma(x[k], s.add(s.splat(1.0), scale[k]), shift[k]);
+        }
+        x
     }
 }
 
@@ -100,8 +103,11 @@ struct GateResidual;
 impl Lanes<3> for GateResidual {
     const COST: u64 = 4;
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S, [x, y, gate]: [S::F; 3]) -> S::F {
-        s.fma(gate, y, x)
+    fn eval<S: Simd, const K: usize>(self, s: S, [mut x, y, gate]: [[S::F; K]; 3]) -> [S::F; K] {
+        for k in 0..K {
+            x[k] = s.fma(gate[k], y[k], x[k]);
+        }
+        x
     }
 }
 

@@ -83,8 +83,11 @@ struct Add;
 impl Lanes<2> for Add {
     const COST: u64 = 1;
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S, [x, y]: [S::F; 2]) -> S::F {
-        s.add(x, y)
+    fn eval<S: Simd, const K: usize>(self, s: S, [mut x, y]: [[S::F; K]; 2]) -> [S::F; K] {
+        for k in 0..K {
+            x[k] = s.add(x[k], y[k]);
+        }
+        x
     }
 }
 
@@ -99,9 +102,12 @@ pub(super) struct Affine {
 impl Lanes<3> for Affine {
     const COST: u64 = 4;
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S, [x, scale, shift]: [S::F; 3]) -> S::F {
-        let y = s.mul(s.sub(x, s.splat(self.mean)), s.splat(self.inverse));
-        s.fma(y, s.add(s.splat(self.one), scale), shift)
+    fn eval<S: Simd, const K: usize>(self, s: S, [mut x, scale, shift]: [[S::F; K]; 3]) -> [S::F; K] {
+        for k in 0..K {
+            let y = s.mul(s.sub(x[k], s.splat(self.mean)), s.splat(self.inverse));
+            x[k] = s.fma(y, s.add(s.splat(self.one), scale[k]), shift[k]);
+        }
+        x
     }
 }
 

@@ -4,11 +4,11 @@ use ndarray::Dimension;
 
 use super::lanes::{Lanes, Operand, Target, fill, part, two};
 use super::rows::{RowOp, for_rows, lend};
-use super::sum::{Plain, Term, row_sum};
+use super::sum::{Term, row_sum};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
-use crate::math::{exp_below, log};
-use crate::tensor::{Dtype, Floats, FloatsMut, Row, RowMut};
+use crate::math::{exp_each, log};
+use crate::tensor::{Dtype, Floats, FloatsMut, Row};
 
 #[derive(Clone, Copy)]
 struct Softmax {
@@ -18,8 +18,8 @@ struct Softmax {
 
 impl RowOp<1> for Softmax {
     const COST: u64 = 50;
-    fn needs_room(self, out: Dtype) -> bool {
-        !self.log && out != Dtype::F32
+    fn needs_room(self, _: Dtype) -> bool {
+        !self.log
     }
     #[inline(always)]
     fn run<S: Simd>(self, s: S, [x]: [Operand; 1], _: Option<Target>, mut out: Target, room: &mut [f32]) {
@@ -28,22 +28,15 @@ impl RowOp<1> for Softmax {
         // A row of -infinity alone has nothing to subtract.
         let base = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
         if self.log {
-            let sum = row_sum(s, x, Exps(base));
+            let sum = row_sum(s, x, Powers { base, to: &mut [] });
             let mut logs = [0.0; 16];
             if sum != 0.0 {
                 s.store(log(s, s.splat(sum)), &mut logs);
             }
             fill(s, Below(base, logs[0]), [Operand::Row(x)], &mut out);
-        } else if let RowMut::F32(exps) = &mut out.row {
-            // Exponentials take the place of the result, which is read again at once.
-            out.past = false;
-            fill(s, Exp(base), [Operand::Row(x)], &mut Target { row: RowMut::F32(exps), past: false });
-            let sum = row_sum(s, Row::F32(exps), Plain);
-            fill(s, Times(inverse(sum)), [Operand::Held], &mut out);
         } else {
             let room = &mut room[..x.len()];
-            fill(s, Exp(base), [Operand::Row(x)], &mut Target { row: RowMut::F32(room), past: false });
-            let sum = row_sum(s, Row::F32(room), Plain);
+            let sum = row_sum(s, x, Powers { base, to: &mut *room });
             fill(s, Times(inverse(sum)), [Operand::Row(Row::F32(room))], &mut out);
         }
     }
@@ -55,18 +48,6 @@ fn inverse(sum: f32) -> f32 {
     if sum == 0.0 { 0.0 } else { 1.0 / sum }
 }
 
-/// `e^(x - base)`, of the largest `x` or less.
-#[derive(Clone, Copy)]
-struct Exp(f32);
-
-impl Lanes<1> for Exp {
-    const COST: u64 = 24;
-    #[inline(always)]
-    fn eval<S: Simd>(self, s: S, [x]: [S::F; 1]) -> S::F {
-        exp_below(s, s.sub(x, s.splat(self.0)))
-    }
-}
-
 /// `x` times a number.
 #[derive(Clone, Copy)]
 struct Times(f32);
@@ -74,8 +55,11 @@ struct Times(f32);
 impl Lanes<1> for Times {
     const COST: u64 = 1;
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S, [x]: [S::F; 1]) -> S::F {
-        s.mul(x, s.splat(self.0))
+    fn eval<S: Simd, const K: usize>(self, s: S, [mut x]: [[S::F; K]; 1]) -> [S::F; K] {
+        for k in 0..K {
+            x[k] = s.mul(x[k], s.splat(self.0));
+        }
+        x
     }
 }
 
@@ -86,23 +70,50 @@ struct Below(f32, f32);
 impl Lanes<1> for Below {
     const COST: u64 = 2;
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S, [x]: [S::F; 1]) -> S::F {
-        s.sub(s.sub(x, s.splat(self.0)), s.splat(self.1))
+    fn eval<S: Simd, const K: usize>(self, s: S, [mut x]: [[S::F; K]; 1]) -> [S::F; K] {
+        for k in 0..K {
+            x[k] = s.sub(s.sub(x[k], s.splat(self.0)), s.splat(self.1));
+        }
+        x
     }
 }
 
-/// The exponential of the distance from a number.
-#[derive(Clone, Copy)]
-struct Exps(f32);
+/// `e^(x - base)`, of the largest `x` or less; kept where there is a place.
+struct Powers<'a> {
+    base: f32,
+    to: &'a mut [f32],
+}
 
-impl Term for Exps {
+impl Term for Powers<'_> {
     #[inline(always)]
-    fn neutral(self) -> f32 {
+    fn neutral(&self) -> f32 {
         f32::NEG_INFINITY
     }
     #[inline(always)]
-    fn add<S: Simd>(self, s: S, sum: S::F, x: S::F) -> S::F {
-        s.add(sum, exp_below(s, s.sub(x, s.splat(self.0))))
+    fn add<S: Simd, const K: usize>(
+        &mut self,
+        s: S,
+        mut sums: [S::F; K],
+        mut x: [S::F; K],
+        at: usize,
+    ) -> [S::F; K] {
+        for k in 0..K {
+            x[k] = s.sub(x[k], s.splat(self.base));
+        }
+        x = exp_each(s, x);
+        for k in 0..K {
+            sums[k] = s.add(sums[k], x[k]);
+        }
+        // Whole vectors with one question, which would take them apart again.
+        let rest = self.to.get_mut(at..).unwrap_or_default();
+        if rest.len() >= K * S::LANES {
+            for k in 0..K {
+                s.store(x[k], &mut rest[k * S::LANES..]);
+            }
+        } else if !rest.is_empty() {
+            s.store_partial(x[0], rest);
+        }
+        sums
     }
 }
 
@@ -124,7 +135,14 @@ fn largest<S: Simd>(s: S, x: Row) -> f32 {
     }
     let mut lanes = [f32::NEG_INFINITY; 16];
     s.store(s.max(most[0], most[1]), &mut lanes);
-    lanes.into_iter().fold(f32::NEG_INFINITY, |most, x| if x > most { x } else { most })
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            if lanes[i + half] > lanes[i] {
+                lanes[i] = lanes[i + half];
+            }
+        }
+    }
+    lanes[0]
 }
 
 fn apply<D: Dimension>(log: bool, x: Floats<D>, out: FloatsMut<D>) -> Result<()> {

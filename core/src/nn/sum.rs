@@ -1,6 +1,7 @@
 //! The sum over a row, in an order that is part of the definition.
 
-use super::lanes::{part, two};
+use super::blocks::{Bf16, F16, F32, Type};
+use super::lanes::part;
 use crate::arch::Simd;
 use crate::tensor::Row;
 
@@ -11,41 +12,57 @@ const LANES: usize = 32;
 const BLOCK: usize = 4096;
 
 /// What an element adds to a sum. Implementations are `#[inline(always)]`, which a closure could not be.
-pub(super) trait Term: Copy {
+pub(super) trait Term {
     /// What adds nothing.
-    fn neutral(self) -> f32;
-    /// `sum` and the term of `x`.
-    fn add<S: Simd>(self, s: S, sum: S::F, x: S::F) -> S::F;
+    fn neutral(&self) -> f32;
+    /// `sums` and the terms of `x`, which are the elements from `at` on.
+    fn add<S: Simd, const K: usize>(&mut self, s: S, sums: [S::F; K], x: [S::F; K], at: usize) -> [S::F; K];
 }
 
 /// The element itself.
-#[derive(Clone, Copy)]
 pub(super) struct Plain;
 
 impl Term for Plain {
     #[inline(always)]
-    fn neutral(self) -> f32 {
+    fn neutral(&self) -> f32 {
         0.0
     }
     #[inline(always)]
-    fn add<S: Simd>(self, s: S, sum: S::F, x: S::F) -> S::F {
-        s.add(sum, x)
+    fn add<S: Simd, const K: usize>(
+        &mut self,
+        s: S,
+        mut sums: [S::F; K],
+        x: [S::F; K],
+        _: usize,
+    ) -> [S::F; K] {
+        for k in 0..K {
+            sums[k] = s.add(sums[k], x[k]);
+        }
+        sums
     }
 }
 
 /// The square of the distance from a number.
-#[derive(Clone, Copy)]
 pub(super) struct Squares(pub f32);
 
 impl Term for Squares {
     #[inline(always)]
-    fn neutral(self) -> f32 {
+    fn neutral(&self) -> f32 {
         self.0
     }
     #[inline(always)]
-    fn add<S: Simd>(self, s: S, sum: S::F, x: S::F) -> S::F {
-        let deviation = s.sub(x, s.splat(self.0));
-        s.fma(deviation, deviation, sum)
+    fn add<S: Simd, const K: usize>(
+        &mut self,
+        s: S,
+        mut sums: [S::F; K],
+        x: [S::F; K],
+        _: usize,
+    ) -> [S::F; K] {
+        for k in 0..K {
+            let deviation = s.sub(x[k], s.splat(self.0));
+            sums[k] = s.fma(deviation, deviation, sums[k]);
+        }
+        sums
     }
 }
 
@@ -53,46 +70,63 @@ impl Term for Squares {
 /// lane `i % 32`; a block of 4096 elements combines its lanes by halving (lane `i` += lane `i + 16`, then
 /// 8, 4, 2, 1); block sums are added in order.
 #[inline(always)]
-pub(super) fn row_sum<S: Simd>(s: S, x: Row, term: impl Term) -> f32 {
+pub(super) fn row_sum<S: Simd>(s: S, x: Row, mut term: impl Term) -> f32 {
+    match x {
+        Row::F32(_) => sum_of::<S, F32>(s, x, &mut term),
+        Row::F16(_) => sum_of::<S, F16>(s, x, &mut term),
+        Row::Bf16(_) => sum_of::<S, Bf16>(s, x, &mut term),
+    }
+}
+
+/// [`row_sum`] of a row of `T`.
+#[inline(always)]
+fn sum_of<S: Simd, T: Type>(s: S, x: Row, term: &mut impl Term) -> f32 {
     let (mut total, mut at) = (0.0, 0);
     // Two blocks at a time: a chain of additions waits for itself.
     while x.len() - at >= 2 * BLOCK {
-        let [a, b] = block_sums(s, [x.slice(at, BLOCK), x.slice(at + BLOCK, BLOCK)], term);
+        let [a, b] = block_sums::<S, T, 2>(s, x, [at, at + BLOCK], BLOCK, term);
         total = total + a + b;
         at += 2 * BLOCK;
     }
     while at < x.len() {
         let len = BLOCK.min(x.len() - at);
-        let [sum] = block_sums(s, [x.slice(at, len)], term);
+        let [sum] = block_sums::<S, T, 1>(s, x, [at], len, term);
         total += sum;
         at += len;
     }
     total
 }
 
-/// The sums of blocks of one length.
+/// The sums of the blocks of `len` elements that begin at `from`.
 #[inline(always)]
-fn block_sums<S: Simd, const R: usize>(s: S, x: [Row; R], term: impl Term) -> [f32; R] {
-    let (len, mut at) = (x[0].len(), 0);
+fn block_sums<S: Simd, T: Type, const R: usize>(
+    s: S,
+    x: Row,
+    from: [usize; R],
+    len: usize,
+    term: &mut impl Term,
+) -> [f32; R] {
+    let words = T::words(&x).unwrap_or_default();
+    let steps = from.map(|from| words[from..from + len].as_chunks::<LANES>().0);
     // LANES / S::LANES of them are used; four lanes is the narrowest vector.
     let mut sums = [[s.splat(0.0); LANES / 4]; R];
-    while at + LANES <= len {
+    for step in 0..len / LANES {
         for v in (0..LANES / S::LANES).step_by(2) {
             for r in 0..R {
-                let [a, b] = two(s, x[r], at + v * S::LANES);
-                sums[r][v] = term.add(s, sums[r][v], a);
-                sums[r][v + 1] = term.add(s, sums[r][v + 1], b);
+                let at = v * S::LANES;
+                let two = T::two(s, &steps[r][step][at..]);
+                let both = [sums[r][v], sums[r][v + 1]];
+                [sums[r][v], sums[r][v + 1]] = term.add(s, both, two, from[r] + step * LANES + at);
             }
         }
-        at += LANES;
     }
     let mut totals = [0.0; R];
     for r in 0..R {
-        let mut at = at;
+        let (mut at, end) = (from[r] + len / LANES * LANES, from[r] + len);
         for v in 0..LANES / S::LANES {
-            if at < len {
-                let count = S::LANES.min(len - at);
-                sums[r][v] = term.add(s, sums[r][v], part(s, x[r], at, count, term.neutral()));
+            if at < end {
+                let count = S::LANES.min(end - at);
+                [sums[r][v]] = term.add(s, [sums[r][v]], [part(s, x, at, count, term.neutral())], at);
                 at += count;
             }
         }

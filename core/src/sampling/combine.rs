@@ -21,15 +21,17 @@ struct Combine {
 impl Lanes<2> for Combine {
     const COST: u64 = 4;
     #[inline(always)]
-    fn eval<S: Simd>(self, s: S, [x, y]: [S::F; 2]) -> S::F {
-        let mut sum = s.splat(0.0);
-        if let Some(a) = self.a {
-            sum = s.fma(x, s.splat(a), sum);
+    fn eval<S: Simd, const K: usize>(self, s: S, [x, y]: [[S::F; K]; 2]) -> [S::F; K] {
+        let mut sums = [s.splat(0.0); K];
+        for k in 0..K {
+            if let Some(a) = self.a {
+                sums[k] = s.fma(x[k], s.splat(a), sums[k]);
+            }
+            if let Some(b) = self.b {
+                sums[k] = s.fma(y[k], s.splat(b), sums[k]);
+            }
         }
-        if let Some(b) = self.b {
-            sum = s.fma(y, s.splat(b), sum);
-        }
-        sum
+        sums
     }
 }
 

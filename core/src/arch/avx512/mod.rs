@@ -75,15 +75,26 @@ pub(super) fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
         None => run(kernel),
     }
 }
-/// The place of the upper word of every lane of two vectors.
 #[repr(align(64))]
 struct Words([u16; 2 * N]);
 
+/// The place of the upper word of every lane of two vectors.
 static UPPER: Words = {
     let mut words = [0; 2 * N];
     let mut i = 0;
     while i < 2 * N {
         words[i] = 2 * i as u16 + 1;
+        i += 1;
+    }
+    Words(words)
+};
+
+/// The places of words of the two halves of a vector, in turn.
+static IN_TURN: Words = {
+    let mut words = [0; 2 * N];
+    let mut i = 0;
+    while i < N {
+        (words[2 * i], words[2 * i + 1]) = (i as u16, (N + i) as u16);
         i += 1;
     }
     Words(words)
@@ -382,6 +393,19 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             // The upper word of every lane of both.
             let upper = _mm512_load_si512(UPPER.0.as_ptr().cast());
             _mm512_permutex2var_epi16(self.rounded_bf16(a), upper, self.rounded_bf16(b))
+        }
+    }
+
+    #[inline(always)]
+    fn pair_bf16(self, lower: Self::F, upper: Self::F) -> Self::I {
+        // SAFETY: the token proves the instructions; the types are different views of 64 bytes.
+        unsafe {
+            if BF16 {
+                let halves = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(upper, lower));
+                return _mm512_permutexvar_epi16(_mm512_load_si512(IN_TURN.0.as_ptr().cast()), halves);
+            }
+            let lower = _mm512_srli_epi32::<16>(self.round_bf16(lower));
+            _mm512_mask_blend_epi16(0xaaaa_aaaa, lower, self.round_bf16(upper))
         }
     }
 

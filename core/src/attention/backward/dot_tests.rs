@@ -4,14 +4,15 @@ use std::f32::consts::LOG2_E;
 
 use ndarray::{Array3, Array4, Zip, s};
 
-use super::super::dot_tests::{dot, exp2, in_parts};
+use super::super::dot_tests::{Exp2, dot, in_parts};
 use super::super::tests::{bits, serial};
 use super::super::{AttentionOptions, KEY_TILE, chain_length};
 use super::oracle::{Grads, Inputs, bounds, exact, sees};
 use super::tests::{Shape, inputs};
 use super::{Arguments, Schedule};
-use crate::arch::{available_levels, level, set_level};
+use crate::arch::{available_levels, dispatch, level, set_level};
 use crate::attention::cut::MAX_ROWS;
+use crate::math::Powers;
 use crate::tensor::bf16;
 use crate::threads;
 
@@ -92,7 +93,7 @@ fn row(
         }
         let score = pairs(&x.k, &x.q, [b, g, j], [b, h, i], dim) * factor;
         let at = lse[[b, h, i]].mul_add(-LOG2_E, score);
-        let p = if at < -64.0 { 0.0 } else { exp2(at) };
+        let p = dispatch(Exp2(at, Powers::SHORT));
         let dp = pairs(&x.v, &x.dout, [b, g, j], [b, h, i], value_dim);
         (p, if p == 0.0 { 0.0 } else { p * (dp - delta) })
     };

@@ -7,7 +7,7 @@ use super::super::products::Products;
 use super::super::scores::{Change, KeyTile};
 use super::work::Work;
 use crate::arch::{Kernel, Matrix, Simd, Sink, Store, scaled};
-use crate::math;
+use crate::math::{Powers, exp2_above, tanh};
 
 /// Probabilities `p` and the gradients `ds` of the scores after cap and bias, `[key][lane]`.
 pub(super) struct Differences<'a, 'b, 'c, 'd, P: Products> {
@@ -34,7 +34,7 @@ impl<P: Products> Kernel for Differences<'_, '_, '_, '_, P> {
         let p = &mut work.p[..used];
         let factor = P::PAIRS.then_some(factor);
         if tile.ranges.is_none() && change.is_none() {
-            let mut to = Probabilities { p, lse: work.lse, width, factor, least: P::LEAST };
+            let mut to = Probabilities { p, lse: work.lse, width, factor, kind: P::POWERS };
             P::scores(s, k, work.q_lanes, width, 0..width, room, &mut to);
         } else {
             P::scores(s, k, work.q_lanes, width, 0..width, room, &mut Store { to: p, width, factor });
@@ -42,7 +42,7 @@ impl<P: Products> Kernel for Differences<'_, '_, '_, '_, P> {
                 slopes(s, p, &mut work.slope[..used]);
             }
             change.apply(s, tile, p, width, work.bias, work.next);
-            probabilities(s, p, work.lse, width, P::LEAST);
+            probabilities(s, p, work.lse, width, P::POWERS);
         }
         let (p, ds) = (&work.p[..used], &mut work.ds[..used]);
         let mut to = Gradients { p, ds, delta: work.delta, width };
@@ -56,7 +56,7 @@ fn slopes<S: Simd>(s: S, x: &[f32], slope: &mut [f32]) {
     let one = s.splat(1.0);
     let mut i = 0;
     while i < x.len() {
-        let t = math::tanh(s, s.load(&x[i..]));
+        let t = tanh(s, s.load(&x[i..]));
         s.store(s.fma(s.neg(t), t, one), &mut slope[i..]);
         i += S::LANES;
     }
@@ -65,7 +65,7 @@ fn slopes<S: Simd>(s: S, x: &[f32], slope: &mut [f32]) {
 /// Scores to probabilities where some are hidden (-inf): those stay 0 even in a row whose lse is
 /// NaN.
 #[inline(always)]
-fn probabilities<S: Simd>(s: S, p: &mut [f32], lse: &[f32], width: usize, least: f32) {
+fn probabilities<S: Simd>(s: S, p: &mut [f32], lse: &[f32], width: usize, kind: Powers) {
     let (hidden, log2_e) = (s.splat(f32::NEG_INFINITY), s.splat(-LOG2_E));
     let mut lane = 0;
     while lane < width {
@@ -74,7 +74,7 @@ fn probabilities<S: Simd>(s: S, p: &mut [f32], lse: &[f32], width: usize, least:
         while i < p.len() {
             let x = s.load(&p[i..]);
             let x = s.select(s.eq(x, hidden), hidden, s.fma(lse, log2_e, x));
-            s.store(math::exp2_above(s, x, least), &mut p[i..]);
+            s.store(exp2_above(s, x, kind), &mut p[i..]);
             i += width;
         }
         lane += S::LANES;
@@ -87,7 +87,7 @@ struct Probabilities<'a> {
     lse: &'a [f32],
     width: usize,
     factor: Option<f32>,
-    least: f32,
+    kind: Powers,
 }
 
 impl<S: Simd> Sink<S> for Probabilities<'_> {
@@ -106,7 +106,7 @@ impl<S: Simd> Sink<S> for Probabilities<'_> {
             for v in 0..NV {
                 let i = v * S::LANES;
                 let x = s.fma(s.load(&lse[i..]), log2_e, scaled(s, acc[r][v], self.factor));
-                s.store(math::exp2_above(s, x, self.least), &mut p[i..]);
+                s.store(exp2_above(s, x, self.kind), &mut p[i..]);
             }
         }
     }

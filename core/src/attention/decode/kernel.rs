@@ -188,8 +188,8 @@ impl<T: Stored, const DOT: bool> Rows<'_, '_, '_, '_, T, DOT> {
             let b = s.splat(base[r]);
             let mut j = 0;
             while j < tile.len {
-                let least = if DOT { Dots::LEAST } else { Wide::<f32>::LEAST };
-                s.store(math::exp2_above(s, s.sub(s.load(&p[j..]), b), least), &mut p[j..]);
+                let kind = if DOT { Dots::POWERS } else { Wide::<f32>::POWERS };
+                s.store(math::exp2_above(s, s.sub(s.load(&p[j..]), b), kind), &mut p[j..]);
                 j += S::LANES;
             }
         }
