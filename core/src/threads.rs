@@ -9,7 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::arch::Team;
+use crate::arch::{Team, number};
 use crate::error::{Error, Result};
 
 /// Floating-point operations below which a call stays on the calling thread.
@@ -127,6 +127,49 @@ pub(crate) fn for_each<T: Send>(mut items: impl Iterator<Item = T> + Send, work:
     }
 }
 
+/// Most parts that [`for_each_in`] takes.
+const MAX_PARTS: usize = 16;
+
+/// How many parts [`for_each_in`] should have for this amount of work: one for each thread.
+pub(crate) fn parts(work: u64) -> usize {
+    if is_parallel(work) { num_threads().min(MAX_PARTS) } else { 1 }
+}
+
+/// [`for_each`] of the items of all parts. Each thread begins with the part of its number, and then helps with the
+/// others: calls that cut what they share in the same places find it in the caches of the thread that wrote it.
+/// There are at most as many as [`parts`] says.
+pub(crate) fn for_each_in<T: Send>(
+    mut parts: impl Iterator<Item = impl Iterator<Item = T> + Send>,
+    work: u64,
+    f: impl Fn(T) + Sync,
+) {
+    let Some(first) = parts.next() else { return };
+    let Some(second) = parts.next() else { return for_each(first, work, f) };
+    let mut queues = [const { None }; MAX_PARTS];
+    let mut count = 0;
+    for part in [first, second].into_iter().chain(parts) {
+        queues[count] = Some(Mutex::new(part));
+        count += 1;
+    }
+    let drain = || {
+        let _nested = NestedGuard::enter();
+        for i in 0..count {
+            let Some(queue) = &queues[(number() + i) % count] else { continue };
+            loop {
+                let item = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                match item {
+                    Some(item) => f(item),
+                    None => break,
+                }
+            }
+        }
+    };
+    match current().1 {
+        Some(helpers) if helpers.run(work >= MIN_WAKING_WORK, &drain) => {}
+        _ => drain(),
+    }
+}
+
 struct NestedGuard(bool);
 
 impl NestedGuard {
@@ -175,6 +218,31 @@ mod tests {
             assert_eq!(calls.load(Ordering::Relaxed), 1000);
             assert!(out.iter().enumerate().all(|(i, &o)| o == i as u32 + 1));
         }
+    }
+
+    #[test]
+    fn every_item_of_every_part_runs_once_and_its_own_thread_comes_first() {
+        for threads in [1, 2, 3, 7, 40] {
+            set_num_threads(threads).unwrap();
+            for length in [1, 2, 100] {
+                let mut out = vec![0u32; 1000];
+                let count = threads.min(MAX_PARTS);
+                let begun = Mutex::new(std::collections::HashSet::new());
+                let parts = out.chunks_mut(1000usize.div_ceil(count)).enumerate();
+                let parts = parts.map(|(part, out)| out.chunks_mut(length).map(move |out| (part, out)));
+                for_each_in(parts, u64::MAX, |(part, out)| {
+                    if begun.lock().unwrap().insert(number()) && part != number() % count {
+                        // Its own part was done by those that came before it.
+                        assert!(begun.lock().unwrap().len() > 1);
+                    }
+                    out.iter_mut().for_each(|x| *x += 1);
+                });
+                assert!(out.iter().all(|&x| x == 1));
+            }
+        }
+        for_each_in(std::iter::empty::<std::iter::Empty<()>>(), u64::MAX, |()| unreachable!("no parts"));
+        let empty = || std::iter::empty::<()>();
+        for_each_in([empty(), empty()].into_iter(), u64::MAX, |()| unreachable!("no items"));
     }
 
     #[test]

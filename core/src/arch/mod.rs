@@ -41,5 +41,5 @@ pub(crate) use microkernel::{InParts, Sink, Store, multiply, multiply_lanes, sca
 pub(crate) use paged::{Columns, PagedRows, Slot, Strip};
 pub use peak::{dot_work, fma_work, read_work};
 pub(crate) use simd::Simd;
-pub(crate) use team::Team;
+pub(crate) use team::{Team, number};
 pub(crate) use words::{Lend, Words};

@@ -8,7 +8,7 @@
 //! A process made by `fork` has no helpers; its jobs are done by the caller.
 
 use std::any::Any;
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +28,16 @@ const LOOKS: u32 = 1500;
 const OPEN: u64 = 1 << 31;
 const INSIDE: u64 = OPEN - 1;
 const NUMBER: u64 = 1 << 32;
+
+thread_local! {
+    /// The number of a helper, from 1 on.
+    static NUMBERED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The number of this thread among those of a job: 0 for its caller, from 1 on for helpers.
+pub(crate) fn number() -> usize {
+    NUMBERED.get()
+}
 
 struct Shared {
     state: AtomicU64,
@@ -81,6 +91,7 @@ impl Team {
             let (shared, mine) = (team.shared.clone(), sleep.clone());
             let handle = thread::Builder::new().name(format!("dgm-{i}")).spawn(move || {
                 let _environment = FpEnv::enter();
+                NUMBERED.set(i + 1);
                 shared.help(&mine);
             })?;
             team.helpers.push(Helper { thread: handle.thread().clone(), sleep });

@@ -83,6 +83,23 @@ impl Cut {
         head / self.group
     }
 
+    /// Up to `count` even parts, of whole batch entries or groups of heads.
+    pub(super) fn parts(self, rows: Rows<'_>, count: usize) -> impl Iterator<Item = Rows<'_>> {
+        let shape = rows.out.shape();
+        let (axis, unit) = if shape[0] >= count { (0, 1) } else { (1, self.group) };
+        let step = (shape[axis] / unit).div_ceil(count).max(1) * unit;
+        let mut rest = Some(rows);
+        std::iter::from_fn(move || {
+            let rows = rest.take()?;
+            if rows.out.shape()[axis] <= step {
+                return Some(rows);
+            }
+            let (part, behind) = rows.split(axis, step);
+            rest = Some(behind);
+            Some(part)
+        })
+    }
+
     /// Blocks of at most `most` tiles, the last first.
     pub(super) fn tasks(self, rows: Rows<'_>, most: usize) -> impl Iterator<Item = Rows<'_>> {
         let tiles = self.tiles(rows.out.shape());
@@ -170,6 +187,31 @@ mod tests {
     use ndarray::{Array3, Array4};
 
     use super::*;
+
+    #[test]
+    fn parts_follow_each_other_and_keep_groups_together() {
+        for (batch, heads, kv_heads) in [(1, 1, 1), (1, 6, 6), (2, 6, 2), (1, 12, 4), (5, 3, 3)] {
+            let mut out = Array4::<f32>::zeros((batch, heads, 70, 2));
+            let cut = Cut::new(out.shape(), kv_heads);
+            for count in 1..6 {
+                let rows = Rows { start: [0; 3], out: out.view_mut().into(), lse: None };
+                let mut next = [0; 3];
+                let parts: Vec<_> = cut.parts(rows, count).collect();
+                assert!(parts.len() <= count);
+                for part in parts {
+                    let shape = part.out.shape();
+                    assert_eq!(part.start, next);
+                    assert!(shape[1].is_multiple_of(heads / kv_heads) && shape[2] == 70);
+                    next = if shape[1] == heads {
+                        [next[0] + shape[0], 0, 0]
+                    } else {
+                        [0, next[1] + shape[1], 0]
+                    };
+                }
+                assert!(next == [batch, 0, 0] || next == [0, heads, 0]);
+            }
+        }
+    }
 
     #[test]
     fn every_row_is_in_one_tile_and_no_task_has_too_many() {

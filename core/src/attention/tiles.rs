@@ -86,21 +86,30 @@ fn group_size(work: u64, tiles: usize) -> usize {
 pub(super) fn run(calls: Vec<Call>) {
     let calls: Vec<Call> = calls.into_iter().filter_map(blas::run).collect();
     let work = calls.iter().fold(0u64, |w, (p, ..)| w.saturating_add(p.work()));
-    let count = calls.iter().map(|(_, out, _)| tile_count(out.shape())).fold(0, usize::saturating_add);
-    let size = group_size(work, count);
-    let tasks =
-        calls.into_iter().filter(|(_, out, _)| !out.shape().contains(&0)).flat_map(|(p, out, lse)| {
-            let cut = Cut::new(p.q.shape(), p.k.shape()[1]);
-            let p = Arc::new(p);
-            cut.tasks(Rows { start: [0; 3], out, lse }, size).map(move |rows| (p.clone(), cut, rows))
-        });
-    threads::for_each(tasks, work, |(p, cut, rows)| match (&p.q, &p.k, &p.v) {
+    let tiles = calls.iter().map(|(_, out, _)| tile_count(out.shape())).fold(0, usize::saturating_add);
+    let size = group_size(work, tiles);
+    let count = if calls.len() == 1 { threads::parts(work) } else { 1 };
+    let run = |(p, cut, rows): (Arc<Problem>, Cut, Rows)| match (&p.q, &p.k, &p.v) {
         (Floats::Bf16(_), Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Dots>(&p, *k, *v, cut, rows),
         (_, Floats::F32(k), Floats::F32(v)) => each_tile::<Wide<_>>(&p, *k, *v, cut, rows),
         (_, Floats::F16(k), Floats::F16(v)) => each_tile::<Wide<_>>(&p, *k, *v, cut, rows),
         (_, Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Wide<_>>(&p, *k, *v, cut, rows),
         _ => unreachable!("keys and values have one type"),
-    });
+    };
+    let parts =
+        calls.into_iter().filter(|(_, out, _)| !out.shape().contains(&0)).flat_map(|(p, out, lse)| {
+            let cut = Cut::new(p.q.shape(), p.k.shape()[1]);
+            let p = Arc::new(p);
+            cut.parts(Rows { start: [0; 3], out, lse }, count).map(move |rows| {
+                let p = p.clone();
+                cut.tasks(rows, size).map(move |rows| (p.clone(), cut, rows))
+            })
+        });
+    if count == 1 {
+        threads::for_each(parts.flatten(), work, run)
+    } else {
+        threads::for_each_in(parts, work, run)
+    }
 }
 
 /// How many tiles an output has, were its heads not to share any.

@@ -170,6 +170,26 @@ impl<'a> Iterator for Tasks<'a> {
     }
 }
 
+/// Parts of the rows, one for each thread where each is worth it.
+fn parts<'a>(
+    x: Floats<'a, Ix2>,
+    out: FloatsMut<'a, Ix2>,
+    work: u64,
+) -> impl Iterator<Item = (usize, Floats<'a, Ix2>, FloatsMut<'a, Ix2>)> {
+    let rows = x.shape()[0];
+    let count = threads::parts(work).min(rows / MAX_ROWS).max(1);
+    let each = rows.div_ceil(count).next_multiple_of(AT_ONCE);
+    let (mut first, mut rest) = (0, Some((x, out)));
+    std::iter::from_fn(move || {
+        let (x, out) = rest.take()?;
+        let at = each.min(x.shape()[0]);
+        let ((x, next), (out, below)) = (x.split_at(0, at), out.split_at(0, at));
+        rest = (below.shape()[0] > 0).then_some((next, below));
+        first += at;
+        Some((first - at, x, out))
+    })
+}
+
 fn run<'a>(x: Floats<'a, Ix2>, w: &PackedLinear, tail: Tail<'a>, mut out: FloatsMut<'a, Ix2>) {
     let [rows, depth] = *x.shape() else { unreachable!("two axes") };
     let outputs = out.shape()[1];
@@ -189,29 +209,33 @@ fn run<'a>(x: Floats<'a, Ix2>, w: &PackedLinear, tail: Tail<'a>, mut out: Floats
         true => x.strides()[1] != 1 || depth % 2 != 0,
         false => x.dtype() != Dtype::F32,
     };
-    let (block, work) = {
-        let block = block_rows(rows, depth, copied);
-        let work = rows as u64 * 2 + READ as u64 * rows.div_ceil(block) as u64;
+    let work = {
+        let work = rows as u64 * 2 + READ as u64 * rows.div_ceil(block_rows(rows, depth, copied)) as u64;
         // A gated layer has a second half.
         let sums = outputs as u64 * (PANEL / w.columns()) as u64;
-        (block, work * (depth as u64 + 1) * sums)
+        work * (depth as u64 + 1) * sums
     };
-    let panels = block_panels(block, depth, copied).min(w.panels());
-    // A gated layer has twice as many weights.
-    let (panel, down) = (w.columns(), rows < w.panels() * PANEL);
-    let tasks = Tasks {
-        x,
-        rows: block,
-        columns: panels * panel,
-        last_rows: if threads::is_parallel(work) { block.min(2 * AT_ONCE) } else { block },
-        panel,
-        down,
-        row: 0,
-        column: 0,
-        strip: None,
-        rest: Some(out),
-    };
-    threads::for_each(tasks, work, |Task { row, x, panel, out }| {
+    let tasks = parts(x, out, work).map(|(first, x, out)| {
+        let rows = x.shape()[0];
+        let block = block_rows(rows, depth, copied);
+        let panels = block_panels(block, depth, copied).min(w.panels());
+        // A gated layer has twice as many weights.
+        let (panel, down) = (w.columns(), rows < w.panels() * PANEL);
+        let tasks = Tasks {
+            x,
+            rows: block,
+            columns: panels * panel,
+            last_rows: if threads::is_parallel(work) { block.min(2 * AT_ONCE) } else { block },
+            panel,
+            down,
+            row: 0,
+            column: 0,
+            strip: None,
+            rest: Some(out),
+        };
+        tasks.map(move |task| Task { row: first + task.row, ..task })
+    });
+    threads::for_each_in(tasks, work, |Task { row, x, panel, out }| {
         let tail = tail.after(row);
         threads::with_scratch(room_len(&x, w), |room| match dots {
             true => dispatch(Block::<true> { x, w, tail, panel, out, room }),

@@ -69,7 +69,8 @@ pub(crate) fn gelu_tanh<S: Simd, const K: usize>(s: S, x: [S::F; K]) -> [S::F; K
 /// are halved exactly.
 #[inline(always)]
 pub(crate) fn gelu_erf<S: Simd, const K: usize>(s: S, x: [S::F; K]) -> [S::F; K] {
-    const POLYNOMIAL: [f32; 8] = [
+    const POLYNOMIAL: [f32; 9] = [
+        -1.3440974e-6,
         2.1290467e-5,
         -9.8705656e-5,
         -3.53458e-4,
@@ -79,12 +80,12 @@ pub(crate) fn gelu_erf<S: Simd, const K: usize>(s: S, x: [S::F; K]) -> [S::F; K]
         -1.1511148,
         -1.0,
     ];
-    let (mut t, mut p) = (x, [s.splat(-1.3440974e-6); K]);
+    let (mut t, mut p) = (x, [s.splat(POLYNOMIAL[0]); K]);
     for k in 0..K {
         // From here on the power is 0.
         t[k] = s.min(s.splat(11.2175), s.abs(x[k]));
     }
-    for c in &POLYNOMIAL {
+    for c in &POLYNOMIAL[1..] {
         for k in 0..K {
             p[k] = s.fma(p[k], t[k], s.splat(*c));
         }

@@ -196,9 +196,14 @@ impl<const N: usize> All<'_, N> {
         let rooms = copies + usize::from(op.needs_room(out.dtype()));
         let whole = Piece { at: [0; 4], out, sum };
         let axes = if O::ELEMENTWISE { 4 } else { 3 };
-        let tasks = Tasks { stack: [Some(whole), None, None, None], axes, size: task_size(past) };
+        let size = task_size(past);
+        let tasks = whole.parts(axes, threads::parts(work)).map(|part| Tasks {
+            stack: [Some(part), None, None, None],
+            axes,
+            size,
+        });
         let inputs = &inputs;
-        threads::for_each(tasks, work, |piece| {
+        threads::for_each_in(tasks, work, |piece| {
             threads::with_scratch(rooms * line(part), |scratch| {
                 dispatch(Run { op, inputs, piece, part, past, scratch });
             });
@@ -216,6 +221,34 @@ struct Piece<'a> {
     at: [usize; 4],
     out: FloatsMut<'a, Ix4>,
     sum: Option<FloatsMut<'a, Ix4>>,
+}
+
+impl<'a> Piece<'a> {
+    /// The rest from `keep` on of an axis is a piece of its own.
+    fn split(self, axis: usize, keep: usize) -> (Piece<'a>, Piece<'a>) {
+        let Piece { at, out, sum } = self;
+        let (out, rest) = out.split_at(axis, keep);
+        let (sum, sums) = sum.map(|x| x.split_at(axis, keep)).unzip();
+        let mut behind = at;
+        behind[axis] += keep;
+        (Piece { at, out, sum }, Piece { at: behind, out: rest, sum: sums })
+    }
+
+    /// Up to `count` even parts along the first of the first `axes` axes that is long enough.
+    fn parts(self, axes: usize, count: usize) -> impl Iterator<Item = Piece<'a>> {
+        let axis = (0..axes).find(|&axis| self.out.shape()[axis] >= count).unwrap_or(0);
+        let keep = self.out.shape()[axis].div_ceil(count);
+        let mut rest = Some(self);
+        std::iter::from_fn(move || {
+            let piece = rest.take()?;
+            if piece.out.shape()[axis] <= keep {
+                return Some(piece);
+            }
+            let (part, behind) = piece.split(axis, keep);
+            rest = Some(behind);
+            Some(part)
+        })
+    }
 }
 
 /// Cuts a box along its first `axes` axes into boxes of at most `size` elements, in order.
@@ -239,13 +272,10 @@ impl<'a> Iterator for Tasks<'a> {
             if shape[axis] <= keep {
                 continue;
             }
-            let (out, rest) = piece.out.split_at(axis, keep);
-            let (sum, sums) = piece.sum.map(|x| x.split_at(axis, keep)).unzip();
-            let mut at = piece.at;
-            at[axis] += keep;
-            self.stack[free] = Some(Piece { at, out: rest, sum: sums });
+            let (part, rest) = piece.split(axis, keep);
+            self.stack[free] = Some(rest);
             free += 1;
-            piece = Piece { at: piece.at, out, sum };
+            piece = part;
         }
         Some(piece)
     }
