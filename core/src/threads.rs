@@ -151,10 +151,13 @@ pub(crate) fn for_each_in<T: Send>(
         queues[count] = Some(Mutex::new(part));
         count += 1;
     }
+    let (threads, helpers) = current();
     let drain = || {
         let _nested = NestedGuard::enter();
+        // Of fewer parts than threads, neighbours begin with the same.
+        let own = number() * count / threads.max(count);
         for i in 0..count {
-            let Some(queue) = &queues[(number() + i) % count] else { continue };
+            let Some(queue) = &queues[(own + i) % count] else { continue };
             loop {
                 let item = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                 match item {
@@ -164,7 +167,7 @@ pub(crate) fn for_each_in<T: Send>(
             }
         }
     };
-    match current().1 {
+    match helpers {
         Some(helpers) if helpers.run(work >= MIN_WAKING_WORK, &drain) => {}
         _ => drain(),
     }
@@ -221,22 +224,25 @@ mod tests {
     }
 
     #[test]
-    fn every_item_of_every_part_runs_once_and_its_own_thread_comes_first() {
+    fn every_item_of_every_part_runs_once_and_the_caller_begins_with_the_first() {
         for threads in [1, 2, 3, 7, 40] {
             set_num_threads(threads).unwrap();
             for length in [1, 2, 100] {
                 let mut out = vec![0u32; 1000];
                 let count = threads.min(MAX_PARTS);
-                let begun = Mutex::new(std::collections::HashSet::new());
                 let parts = out.chunks_mut(1000usize.div_ceil(count)).enumerate();
-                let parts = parts.map(|(part, out)| out.chunks_mut(length).map(move |out| (part, out)));
-                for_each_in(parts, u64::MAX, |(part, out)| {
-                    if begun.lock().unwrap().insert(number()) && part != number() % count {
-                        // Its own part was done by those that came before it.
-                        assert!(begun.lock().unwrap().len() > 1);
-                    }
-                    out.iter_mut().for_each(|x| *x += 1);
+                // The caller looks into its own part, the first, before any other.
+                let looked = Mutex::new(Vec::new());
+                let looked = &looked;
+                let parts = parts.map(|(part, out)| {
+                    out.chunks_mut(length).inspect(move |_| {
+                        if number() == 0 {
+                            looked.lock().unwrap().push(part);
+                        }
+                    })
                 });
+                for_each_in(parts, u64::MAX, |out| out.iter_mut().for_each(|x| *x += 1));
+                assert!(looked.lock().unwrap().is_sorted());
                 assert!(out.iter().all(|&x| x == 1));
             }
         }

@@ -83,7 +83,7 @@ impl Cut {
         head / self.group
     }
 
-    /// Up to `count` even parts, of whole batch entries or groups of heads.
+    /// Up to `count` parts, as even as they can be, of whole batch entries or groups of heads.
     pub(super) fn parts(self, rows: Rows<'_>, count: usize) -> impl Iterator<Item = Rows<'_>> {
         let shape = rows.out.shape();
         let (axis, unit) = if shape[0] >= count { (0, 1) } else { (1, self.group) };

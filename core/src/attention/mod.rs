@@ -21,7 +21,7 @@
 //! * The result is `fma(O, 1 / l, 0)` (no negative zero) and `lse = ln 2 * (m + log2 l)`.
 //! * Queries, keys and values of bfloat16 are multiplied in pairs ([`products`]), in one chain: along `d` for
 //!   the scores, which are then multiplied by `fl(scale * log2 e)`, and of an even key and the
-//!   next for the values, with `p` rounded to bfloat16 and 0 below 2^-64.
+//!   next for the values, with `p` a shorter polynomial, 0 below 2^-64, and rounded to bfloat16 (`l` sums what was not rounded).
 //!
 //! Masked elements (out of range, mask 0, bias -inf) take no part at all, whatever key and value
 //! hold there. A row whose every score is -inf, or that has no key, gives 0 and lse -inf (with a

@@ -147,7 +147,8 @@ fn exponentials<S: Simd>(s: S, p: &mut [f32], width: usize, lane: usize, base: S
     sum
 }
 
-/// `2^(p - base)` of `K` keys from `at` on, where `base` is the largest score.
+/// `2^(p - base)` of `K` keys from `at` on, where `base` is the largest score since the last that was NaN. (Where one was,
+/// the sum and with it the row are NaN, whatever the other powers are.)
 #[inline(always)]
 fn powers<S: Simd, const K: usize>(
     s: S,
@@ -202,7 +203,7 @@ impl Products for Dots {
     type Stored = bf16;
     const PAIRS: bool = true;
     const STEP: usize = 32;
-    /// Products of normal numbers are normal, which the instruction does not take for zeros.
+    /// The products of all but the tiniest values are normal numbers, which the instruction does not take for zeros.
     const POWERS: Powers = Powers::SHORT;
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use super::exp::{exp_each, exp_minus, exp2_gradual};
 use crate::arch::Simd;
 
-/// `x / (1 + e^-z)` where `z` has the sign of `x`.
+/// `x / (1 + e^-z)`.
 #[inline(always)]
 fn times_sigmoid<S: Simd, const K: usize>(s: S, x: [S::F; K], z: [S::F; K]) -> [S::F; K] {
     // From here on `e^-z` may be infinite, but 1 is nothing beside it.
@@ -18,6 +18,7 @@ fn times_sigmoid<S: Simd, const K: usize>(s: S, x: [S::F; K], z: [S::F; K]) -> [
         y[k] = s.div(x[k], s.add(s.splat(1.0), y[k]));
     }
     if below {
+        // Of lanes above 89, which are not selected, it is anything.
         let e = exp_each(s, z);
         for k in 0..K {
             // The power is 0 long before, and 0 times infinity must not arise.

@@ -26,7 +26,7 @@ pub(crate) struct Powers {
 impl Powers {
     /// Those of [`exp2`].
     pub const EXACT: Powers = Powers { least: -126.0, short: false };
-    /// For what is rounded to bfloat16: a polynomial of degree four, whose relative error is 3e-6; 0 below 2^-64, so
+    /// For probabilities that are multiplied as bfloat16: a polynomial of degree four, whose relative error is 3e-6; 0 below 2^-64, so
     /// that the products of all but the tiniest numbers are normal.
     pub const SHORT: Powers = Powers { least: -64.0, short: true };
 }
@@ -109,7 +109,7 @@ pub(crate) fn exp_each<S: Simd, const K: usize>(s: S, mut x: [S::F; K]) -> [S::F
     p
 }
 
-/// `e^-x` of vectors side by side, for `x` in [-87, 87].
+/// `e^-x` of vectors side by side, for `x` in [-87, 87]; NaN for NaN.
 #[inline(always)]
 pub(super) fn exp_minus<S: Simd, const K: usize>(s: S, x: [S::F; K]) -> [S::F; K] {
     let (mut p, n) = natural_parts(s, x, true);

@@ -234,10 +234,14 @@ impl<'a> Piece<'a> {
         (Piece { at, out, sum }, Piece { at: behind, out: rest, sum: sums })
     }
 
-    /// Up to `count` even parts along the first of the first `axes` axes that is long enough.
+    /// Up to `count` parts, as even as they can be, along the first of the first `axes` axes that is long enough.
     fn parts(self, axes: usize, count: usize) -> impl Iterator<Item = Piece<'a>> {
         let axis = (0..axes).find(|&axis| self.out.shape()[axis] >= count).unwrap_or(0);
-        let keep = self.out.shape()[axis].div_ceil(count);
+        let mut keep = self.out.shape()[axis].div_ceil(count);
+        if axis == 3 {
+            // Whole lines of a cache.
+            keep = keep.next_multiple_of(32);
+        }
         let mut rest = Some(self);
         std::iter::from_fn(move || {
             let piece = rest.take()?;

@@ -104,7 +104,7 @@ impl Term for Powers<'_> {
         for k in 0..K {
             sums[k] = s.add(sums[k], x[k]);
         }
-        // Whole vectors with one question, which would take them apart again.
+        // One comparison for all: between them the vectors would be computed one after the other.
         let rest = self.to.get_mut(at..).unwrap_or_default();
         if rest.len() >= K * S::LANES {
             for k in 0..K {

@@ -4,7 +4,7 @@
 //! Definition, with scores `s`, hidden elements, chains and sums `in parts` as in the forward pass:
 //!
 //! * `p[i][j] = exp2(fma(lse[i], -fl(log2 e), s[i][j]))`; 0 for a hidden element and in a row whose lse
-//!   is -inf.
+//!   is -inf. Where all is of bfloat16, `exp2` is that of the forward pass.
 //! * `delta[i] = dout[i][e] * out[i][e] over e, in parts`; `dp[i][j] = v[j][e] * dout[i][e] over e, in parts`.
 //! * `db[i][j] = p * (dp - delta)`, 0 where `p` is: the gradient of the bias. A soft-cap makes
 //!   `ds = db * fma(-t, t, 1)` of it, `t` the tanh of the score; else `ds = db`.
