@@ -88,7 +88,6 @@ impl Flux {
             qk_norm: true,
             guidance: c.guidance,
             text_ends: false,
-            exact_times: true,
         };
         let embed = layer(&mut file, "x_embedder", c.hidden, c.channels)?;
         let trunk = Trunk::read(&mut file, shape)?;

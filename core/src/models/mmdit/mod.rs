@@ -11,7 +11,7 @@ use super::weights::{Weights, pack};
 use crate::attention::MAX_HEAD_DIM;
 use crate::error::Result;
 use crate::linalg::PackedLinear;
-use crate::nn::{exact_frequencies, frequencies};
+use crate::nn::exact_frequencies;
 
 pub(super) use forward::{FIRST, Inputs, check_batch, finite, modulated, part};
 pub(super) use space::{Sizes, Space};
@@ -39,14 +39,12 @@ pub(super) struct Shape {
     pub guidance: bool,
     /// Whether the text stream ends with the last block's attention.
     pub text_ends: bool,
-    /// Whether the frequencies of the embeddings of times are of f64: guidances times 1000 show their rounding.
-    pub exact_times: bool,
 }
 
 /// All of a network but the way in of its image tokens.
 pub(super) struct Trunk {
     pub shape: Shape,
-    /// Of the sinusoidal embeddings of times and guidances.
+    /// Of the sinusoidal embeddings of times and guidances, in f64: numbers near 1000 show their rounding.
     frequencies: Vec<f64>,
     time: [PackedLinear; 2],
     guidance: Option<[PackedLinear; 2]>,
@@ -113,10 +111,7 @@ impl Trunk {
             blocks.push(Block { image, text: Stream::read(file, &shape, &TEXT, i, ends)? });
         }
         let half = FREQUENCIES / 2;
-        let frequencies = match shape.exact_times {
-            true => exact_frequencies(MAX_PERIOD, half).collect(),
-            false => frequencies(MAX_PERIOD, half).map(f64::from).collect(),
-        };
+        let frequencies = exact_frequencies(MAX_PERIOD, half).collect();
         Ok(Trunk {
             shape,
             frequencies,

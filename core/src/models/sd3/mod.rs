@@ -90,7 +90,6 @@ impl Sd3 {
             qk_norm: c.qk_norm,
             guidance: false,
             text_ends: true,
-            exact_times: false,
         };
         Ok(Sd3 { patch_embed, pos_embed, trunk: Trunk::read(&mut file, shape)?, config })
     }
