@@ -114,17 +114,32 @@ pub(crate) fn for_each<T: Send>(mut items: impl Iterator<Item = T> + Send, work:
     let queue = Mutex::new([first, second].into_iter().chain(items));
     let drain = || {
         let _nested = NestedGuard::enter();
-        loop {
-            let item = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-            match item {
-                Some(item) => f(item),
-                None => break,
-            }
-        }
+        take_all(&queue, &f);
     };
     if !helpers.run(work >= MIN_WAKING_WORK, &drain) {
         drain();
     }
+}
+
+/// Runs `f` for one item after the other until there are no more.
+fn take_all<T>(queue: &Mutex<impl Iterator<Item = T>>, f: &impl Fn(T)) {
+    loop {
+        let item = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        match item {
+            Some(item) => f(item),
+            None => break,
+        }
+    }
+}
+
+/// The pieces of what `cut` takes the first of, as long as there is a rest.
+pub(crate) fn pieces<T>(whole: T, mut cut: impl FnMut(T) -> (T, Option<T>)) -> impl Iterator<Item = T> {
+    let mut rest = Some(whole);
+    std::iter::from_fn(move || {
+        let (piece, behind) = cut(rest.take()?);
+        rest = behind;
+        Some(piece)
+    })
 }
 
 /// Most parts that [`for_each_in`] takes.
@@ -157,13 +172,8 @@ pub(crate) fn for_each_in<T: Send>(
         // Of fewer parts than threads, neighbours begin with the same.
         let own = number() * count / threads.max(count);
         for i in 0..count {
-            let Some(queue) = &queues[(own + i) % count] else { continue };
-            loop {
-                let item = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                match item {
-                    Some(item) => f(item),
-                    None => break,
-                }
+            if let Some(queue) = &queues[(own + i) % count] {
+                take_all(queue, &f);
             }
         }
     };

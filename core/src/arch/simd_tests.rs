@@ -119,6 +119,16 @@ impl<const WITH: bool> Kernel for Moves<WITH> {
             let got = get(s.bits_to_f32(s.load_pairs_partial(&whole[..len])));
             assert_eq!(got.map(f32::to_bits), want.map(f32::to_bits));
         }
+        // Pairs, of numbers that are neither subnormal nor NaN.
+        let numbers: [f32; 32] =
+            std::array::from_fn(|i| [1.003_906_3, 1.011_718_8, 0.0, -3e-8][i % 4] * i as f32);
+        let pairs = s.pair_bf16(s.load(&numbers), s.load(&numbers[n..]));
+        let (lower, upper) = (get(s.lower_bf16(pairs)), get(s.upper_bf16(pairs)));
+        for i in 0..n {
+            let rounded = |x: f32| half::bf16::from_f32(x).to_f32().to_bits();
+            assert_eq!(lower[i].to_bits(), rounded(numbers[i]));
+            assert_eq!(upper[i].to_bits(), rounded(numbers[n + i]));
+        }
         // Numbers that round up, down and to even, subnormal ones, and some that are none.
         // Those without a subnormal one may be rounded by another instruction.
         let edges = [1.003_906_3, 1.011_718_8, -1e-41, 3e-8, 65_519.9, 3e38, f32::NAN, f32::NEG_INFINITY];

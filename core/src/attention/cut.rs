@@ -5,6 +5,7 @@ use std::ops::Range;
 use ndarray::{ArrayViewMut2, ArrayViewMut3, Axis, Ix3, Ix4, s};
 
 use crate::tensor::{Floats, FloatsMut};
+use crate::threads;
 
 /// Most query rows a tile: 64 lanes.
 pub(super) const MAX_ROWS: usize = 64;
@@ -88,15 +89,12 @@ impl Cut {
         let shape = rows.out.shape();
         let (axis, unit) = if shape[0] >= count { (0, 1) } else { (1, self.group) };
         let step = (shape[axis] / unit).div_ceil(count).max(1) * unit;
-        let mut rest = Some(rows);
-        std::iter::from_fn(move || {
-            let rows = rest.take()?;
+        threads::pieces(rows, move |rows| {
             if rows.out.shape()[axis] <= step {
-                return Some(rows);
+                return (rows, None);
             }
             let (part, behind) = rows.split(axis, step);
-            rest = Some(behind);
-            Some(part)
+            (part, Some(behind))
         })
     }
 

@@ -179,14 +179,11 @@ fn parts<'a>(
     let rows = x.shape()[0];
     let count = threads::parts(work).min(rows / MAX_ROWS).max(1);
     let each = rows.div_ceil(count).next_multiple_of(AT_ONCE);
-    let (mut first, mut rest) = (0, Some((x, out)));
-    std::iter::from_fn(move || {
-        let (x, out) = rest.take()?;
+    threads::pieces((0, x, out), move |(first, x, out)| {
         let at = each.min(x.shape()[0]);
         let ((x, next), (out, below)) = (x.split_at(0, at), out.split_at(0, at));
-        rest = (below.shape()[0] > 0).then_some((next, below));
-        first += at;
-        Some((first - at, x, out))
+        let rest = (below.shape()[0] > 0).then_some((first + at, next, below));
+        ((first, x, out), rest)
     })
 }
 
@@ -249,15 +246,10 @@ fn finish(w: &PackedLinear, tail: Tail, out: MatrixMut) {
     const ROWS: usize = 32;
     const WORK: u64 = 32; // operations an element, about, of an activation
     let work = WORK * out.rows() as u64 * out.cols() as u64;
-    let mut rest = Some(out);
-    let blocks = std::iter::from_fn(|| {
-        let out = rest.take()?;
-        let (block, below) = {
-            let at = ROWS.min(out.rows());
-            out.split_rows(at)
-        };
-        rest = (below.rows() > 0).then_some(below);
-        Some(block)
+    let blocks = threads::pieces(out, |out| {
+        let at = ROWS.min(out.rows());
+        let (block, below) = out.split_rows(at);
+        (block, (below.rows() > 0).then_some(below))
     });
     let blocks = (0..).step_by(ROWS).zip(blocks);
     threads::for_each(blocks, work, |(row, out)| dispatch(Finish { w, tail: tail.after(row), out }));

@@ -1,6 +1,6 @@
 //! Activation functions of the networks, of vectors side by side, as [`exp2_each`](super::exp2_each).
 
-use super::exp::{exp_each, exp_minus, exp2_gradual};
+use super::exp::{exp_each, exp_minus, exp2_gradual, poly};
 use crate::arch::Simd;
 
 /// `x / (1 + e^-z)`.
@@ -81,17 +81,12 @@ pub(crate) fn gelu_erf<S: Simd, const K: usize>(s: S, x: [S::F; K]) -> [S::F; K]
         -1.1511148,
         -1.0,
     ];
-    let (mut t, mut p) = (x, [s.splat(POLYNOMIAL[0]); K]);
+    let mut t = x;
     for k in 0..K {
         // From here on the power is 0.
         t[k] = s.min(s.splat(11.2175), s.abs(x[k]));
     }
-    for c in &POLYNOMIAL[1..] {
-        for k in 0..K {
-            p[k] = s.fma(p[k], t[k], s.splat(*c));
-        }
-    }
-    p = exp2_gradual(s, p);
+    let mut p = exp2_gradual(s, poly(s, &POLYNOMIAL, t));
     for k in 0..K {
         // The second operand wins over NaN.
         p[k] = s.fma(s.neg(t[k]), p[k], s.max(s.splat(0.0), x[k]));

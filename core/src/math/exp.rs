@@ -67,20 +67,30 @@ fn parts<S: Simd, const K: usize>(s: S, x: [S::F; K], short: bool) -> ([S::F; K]
     const POLYNOMIAL: [f32; 7] =
         [1.5329264e-4, 1.3390969e-3, 9.618499e-3, 5.5503596e-2, 2.4022648e-1, 6.931472e-1, 1.0];
     const SHORT: [f32; 5] = [9.583128e-3, 5.590649e-2, 2.4024092e-1, 6.931242e-1, 1.0];
-    let (first, rest) = if short { (SHORT[0], &SHORT[1..]) } else { (POLYNOMIAL[0], &POLYNOMIAL[1..]) };
-    let (mut n, mut f, mut p) = (x, x, [s.splat(first); K]);
+    let (mut n, mut f) = (x, x);
     for k in 0..K {
         n[k] = s.round(x[k]);
     }
     for k in 0..K {
         f[k] = s.sub(x[k], n[k]);
     }
-    for c in rest {
+    (if short { poly(s, &SHORT, f) } else { poly(s, &POLYNOMIAL, f) }, n)
+}
+
+/// Horner's rule, the highest coefficient first.
+#[inline(always)]
+pub(super) fn poly<S: Simd, const N: usize, const K: usize>(
+    s: S,
+    coefficients: &[f32; N],
+    x: [S::F; K],
+) -> [S::F; K] {
+    let mut p = [s.splat(coefficients[0]); K];
+    for c in &coefficients[1..] {
         for k in 0..K {
-            p[k] = s.fma(p[k], f[k], s.splat(*c));
+            p[k] = s.fma(p[k], x[k], s.splat(*c));
         }
     }
-    (p, n)
+    p
 }
 
 /// `e^x`: at most 0.90 ULP everywhere, subnormal results included; overflow gives infinity,
@@ -125,8 +135,15 @@ fn natural_parts<S: Simd, const K: usize>(s: S, x: [S::F; K], minus: bool) -> ([
     const POLYNOMIAL: [f32; 7] =
         [1.3820734e-3, 8.368677e-3, 4.1668266e-2, 1.6666521e-1, 4.9999994e-1, 1.0, 1.0];
     // Of -x everything is the same but the signs of r and of the odd terms.
+    const OF_MINUS: [f32; 7] = {
+        let (mut c, mut i) = (POLYNOMIAL, 1);
+        while i < c.len() {
+            (c[i], i) = (-c[i], i + 2);
+        }
+        c
+    };
     let sign = if minus { -1.0 } else { 1.0 };
-    let (mut n, mut r, mut p) = (x, x, [s.splat(POLYNOMIAL[0]); K]);
+    let (mut n, mut r) = (x, x);
     for k in 0..K {
         n[k] = s.mul(x[k], s.splat(sign * std::f32::consts::LOG2_E));
     }
@@ -138,13 +155,7 @@ fn natural_parts<S: Simd, const K: usize>(s: S, x: [S::F; K], minus: bool) -> ([
             r[k] = s.fma(n[k], s.splat(-sign * part), r[k]);
         }
     }
-    for (i, c) in POLYNOMIAL.iter().enumerate().skip(1) {
-        let c = if i % 2 == 1 { sign * c } else { *c };
-        for k in 0..K {
-            p[k] = s.fma(p[k], r[k], s.splat(c));
-        }
-    }
-    (p, n)
+    (if minus { poly(s, &OF_MINUS, r) } else { poly(s, &POLYNOMIAL, r) }, n)
 }
 
 /// `ln 2` rounded to f32.

@@ -8,7 +8,7 @@ use super::rows::{RowOp, for_rows, lend};
 use super::sum::{Plain, Squares, row_sum};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
-use crate::tensor::{Dtype, Floats, FloatsMut};
+use crate::tensor::{Floats, FloatsMut};
 
 /// Which statistics a norm uses.
 #[derive(Clone, Copy)]
@@ -33,7 +33,7 @@ struct Norm {
 /// `x`, scale, shift and what is added to `x` where there is a sum.
 impl RowOp<4> for Norm {
     const COST: u64 = 8;
-    fn needs_room(self, _: Dtype) -> bool {
+    fn needs_room(self) -> bool {
         self.sums
     }
     #[inline(always)]

@@ -8,7 +8,7 @@ use super::lanes::{Lanes, Operand, Target, fill};
 use super::stored::{Rows, RowsMut};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result};
-use crate::tensor::{Dtype, Floats, FloatsMut};
+use crate::tensor::{Floats, FloatsMut};
 use crate::threads;
 
 /// An operation from `N` operands of a row to a row.
@@ -17,8 +17,8 @@ pub(crate) trait RowOp<const N: usize>: Copy + Send + Sync {
     const COST: u64;
     /// Whether an element depends on what lies at its place alone: then rows may be cut.
     const ELEMENTWISE: bool = false;
-    /// Whether it needs room for a row of f32 where the output has this type.
-    fn needs_room(self, _: Dtype) -> bool {
+    /// Whether it needs room for a row of f32.
+    fn needs_room(self) -> bool {
         false
     }
     /// Fills `out`, and `sum` where the call has one. Implementations are `#[inline(always)]`.
@@ -193,7 +193,7 @@ impl<const N: usize> All<'_, N> {
             || sum.as_ref().is_some_and(|x| apart(x.strides()));
         let part = if O::ELEMENTWISE && copied { width.min(PART) } else { width };
         let copies = if copied { N + 2 } else { 0 };
-        let rooms = copies + usize::from(op.needs_room(out.dtype()));
+        let rooms = copies + usize::from(op.needs_room());
         let whole = Piece { at: [0; 4], out, sum };
         let axes = if O::ELEMENTWISE { 4 } else { 3 };
         let size = task_size(past);
@@ -242,15 +242,12 @@ impl<'a> Piece<'a> {
             // Whole lines of a cache.
             keep = keep.next_multiple_of(32);
         }
-        let mut rest = Some(self);
-        std::iter::from_fn(move || {
-            let piece = rest.take()?;
+        threads::pieces(self, move |piece| {
             if piece.out.shape()[axis] <= keep {
-                return Some(piece);
+                return (piece, None);
             }
             let (part, behind) = piece.split(axis, keep);
-            rest = Some(behind);
-            Some(part)
+            (part, Some(behind))
         })
     }
 }
@@ -307,7 +304,7 @@ impl<O: RowOp<N>, const N: usize> Kernel for Run<'_, '_, '_, O, N> {
         // A copy of what lies apart is read again at once.
         let past = past && out.strides()[3] == 1;
         let sum_adjacent = sum.as_ref().is_some_and(|sum| sum.strides()[3] == 1);
-        let for_op = op.needs_room(out.dtype());
+        let for_op = op.needs_room();
         let [outer, inner, rows, width] = *out.shape() else { unreachable!("four axes") };
         let mut rooms = scratch.chunks_exact_mut(line(part));
         let mut room = || rooms.next().unwrap_or_default();

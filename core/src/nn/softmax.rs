@@ -8,7 +8,7 @@ use super::sum::{Term, row_sum};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
 use crate::math::{exp_each, log};
-use crate::tensor::{Dtype, Floats, FloatsMut, Row};
+use crate::tensor::{Floats, FloatsMut, Row};
 
 #[derive(Clone, Copy)]
 struct Softmax {
@@ -18,7 +18,7 @@ struct Softmax {
 
 impl RowOp<1> for Softmax {
     const COST: u64 = 50;
-    fn needs_room(self, _: Dtype) -> bool {
+    fn needs_room(self) -> bool {
         !self.log
     }
     #[inline(always)]

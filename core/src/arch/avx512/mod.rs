@@ -1,5 +1,6 @@
 //! AVX-512 with sixteen lanes.
 
+mod bf16;
 mod squares;
 
 use std::arch::x86_64::*;
@@ -22,31 +23,6 @@ impl<const BF16: bool> Avx512<BF16> {
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma");
         ok.then_some(Avx512(()))
-    }
-
-    /// Whether the instruction that rounds to bfloat16 is at hand and right: it takes subnormal numbers for zeros. (So
-    /// does this question where the caller's floating-point environment says so, which [`FpEnv`](super::FpEnv) ends.)
-    #[inline(always)]
-    fn rounds_at_once(self, [a, b]: [__m512; 2]) -> bool {
-        const SUBNORMAL: i32 = 0x20;
-        // SAFETY: the token proves the instructions.
-        BF16 && unsafe {
-            _mm512_fpclass_ps_mask::<SUBNORMAL>(a) | _mm512_fpclass_ps_mask::<SUBNORMAL>(b) == 0
-        }
-    }
-
-    /// Lanes whose upper half is the number rounded to bfloat16 (nearest, ties to even; NaN quieted).
-    #[inline(always)]
-    fn rounded_bf16(self, v: __m512) -> __m512i {
-        // SAFETY: the token proves the instructions.
-        unsafe {
-            let bits = _mm512_castps_si512(v);
-            let odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x1_0000));
-            let up = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
-            let rounded = _mm512_mask_add_epi32(up, odd, bits, _mm512_set1_epi32(0x8000));
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
-            _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000))
-        }
     }
 }
 /// Runs `kernel` compiled for this level.
@@ -75,31 +51,6 @@ pub(super) fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
         None => run(kernel),
     }
 }
-#[repr(align(64))]
-struct Words([u16; 2 * N]);
-
-/// The place of the upper word of every lane of two vectors.
-static UPPER: Words = {
-    let mut words = [0; 2 * N];
-    let mut i = 0;
-    while i < 2 * N {
-        words[i] = 2 * i as u16 + 1;
-        i += 1;
-    }
-    Words(words)
-};
-
-/// The places of words of the two halves of a vector, in turn.
-static IN_TURN: Words = {
-    let mut words = [0; 2 * N];
-    let mut i = 0;
-    while i < N {
-        (words[2 * i], words[2 * i + 1]) = (i as u16, (N + i) as u16);
-        i += 1;
-    }
-    Words(words)
-};
-
 impl<const BF16: bool> Simd for Avx512<BF16> {
     const LANES: usize = N;
     type F = __m512;
@@ -347,12 +298,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         let p = s[..N].as_mut_ptr();
         // SAFETY: the slice has N elements (checked), the token proves the instructions; unaligned is allowed.
         unsafe {
-            let words = if self.rounds_at_once([v; 2]) {
-                std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v))
-            } else {
-                _mm512_cvtepi32_epi16(self.ishr::<16>(self.rounded_bf16(v)))
-            };
-            _mm256_storeu_si256(p.cast(), words)
+            _mm256_storeu_si256(p.cast(), bf16::words(self, v));
         }
     }
 
@@ -368,8 +314,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         let mask = u16::MAX.checked_shr((N - s.len().min(N)) as u32).unwrap_or(0);
         // SAFETY: only the elements of the slice are written; the token proves the instructions.
         unsafe {
-            let words = _mm512_cvtepi32_epi16(self.ishr::<16>(self.rounded_bf16(v)));
-            _mm256_mask_storeu_epi16(s.as_mut_ptr().cast(), mask, words);
+            _mm256_mask_storeu_epi16(s.as_mut_ptr().cast(), mask, bf16::words(self, v));
         }
     }
 
@@ -384,29 +329,13 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
-    fn pack_bf16(self, [a, b]: [Self::F; 2]) -> Self::I {
-        // SAFETY: the token proves the instructions; the types are different views of 64 bytes.
-        unsafe {
-            if self.rounds_at_once([a, b]) {
-                return std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(b, a));
-            }
-            // The upper word of every lane of both.
-            let upper = _mm512_load_si512(UPPER.0.as_ptr().cast());
-            _mm512_permutex2var_epi16(self.rounded_bf16(a), upper, self.rounded_bf16(b))
-        }
+    fn pack_bf16(self, v: [Self::F; 2]) -> Self::I {
+        bf16::pack(self, v)
     }
 
     #[inline(always)]
     fn pair_bf16(self, lower: Self::F, upper: Self::F) -> Self::I {
-        // SAFETY: the token proves the instructions; the types are different views of 64 bytes.
-        unsafe {
-            if BF16 {
-                let halves = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(upper, lower));
-                return _mm512_permutexvar_epi16(_mm512_load_si512(IN_TURN.0.as_ptr().cast()), halves);
-            }
-            let lower = _mm512_srli_epi32::<16>(self.round_bf16(lower));
-            _mm512_mask_blend_epi16(0xaaaa_aaaa, lower, self.round_bf16(upper))
-        }
+        bf16::pair(self, lower, upper)
     }
 
     #[inline(always)]
