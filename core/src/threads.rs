@@ -150,6 +150,11 @@ pub(crate) fn parts(work: u64) -> usize {
     if is_parallel(work) { num_threads().min(MAX_PARTS) } else { 1 }
 }
 
+/// A queue in lines of its own (two, which some processors fetch together): what one thread writes at every item is
+/// not beside what another reads.
+#[repr(align(128))]
+struct Queue<P>(Mutex<P>);
+
 /// [`for_each`] of the items of all parts. Each thread begins with the part of its number, and then helps with the
 /// others: calls that cut what they share in the same places find it in the caches of the thread that wrote it.
 /// There are at most as many as [`parts`] says.
@@ -163,7 +168,7 @@ pub(crate) fn for_each_in<T: Send>(
     let mut queues = [const { None }; MAX_PARTS];
     let mut count = 0;
     for part in [first, second].into_iter().chain(parts) {
-        queues[count] = Some(Mutex::new(part));
+        queues[count] = Some(Queue(Mutex::new(part)));
         count += 1;
     }
     let (threads, helpers) = current();
@@ -172,7 +177,7 @@ pub(crate) fn for_each_in<T: Send>(
         // Of fewer parts than threads, neighbours begin with the same.
         let own = number() * count / threads.max(count);
         for i in 0..count {
-            if let Some(queue) = &queues[(own + i) % count] {
+            if let Some(Queue(queue)) = &queues[(own + i) % count] {
                 take_all(queue, &f);
             }
         }

@@ -1,7 +1,6 @@
 //! The tiles of a call, one after the other on each thread.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use ndarray::{ArrayView2, ArrayView4, ArrayViewMut2, ArrayViewMut3, Axis, Ix3, Ix4, s};
 
@@ -84,27 +83,25 @@ fn group_size(work: u64, tiles: usize) -> usize {
 
 /// Runs calls side by side.
 pub(super) fn run(calls: Vec<Call>) {
-    let calls: Vec<Call> = calls.into_iter().filter_map(blas::run).collect();
+    let mut calls: Vec<Call> = calls.into_iter().filter_map(blas::run).collect();
     let work = calls.iter().fold(0u64, |w, (p, ..)| w.saturating_add(p.work()));
     let tiles = calls.iter().map(|(_, out, _)| tile_count(out.shape())).fold(0, usize::saturating_add);
     let size = group_size(work, tiles);
     let count = if calls.len() == 1 { threads::parts(work) } else { 1 };
-    let run = |(p, cut, rows): (Arc<Problem>, Cut, Rows)| match (&p.q, &p.k, &p.v) {
-        (Floats::Bf16(_), Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Dots>(&p, *k, *v, cut, rows),
-        (_, Floats::F32(k), Floats::F32(v)) => each_tile::<Wide<_>>(&p, *k, *v, cut, rows),
-        (_, Floats::F16(k), Floats::F16(v)) => each_tile::<Wide<_>>(&p, *k, *v, cut, rows),
-        (_, Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Wide<_>>(&p, *k, *v, cut, rows),
+    let run = |(p, cut, rows): (&Problem, Cut, Rows)| match (&p.q, &p.k, &p.v) {
+        (Floats::Bf16(_), Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Dots>(p, *k, *v, cut, rows),
+        (_, Floats::F32(k), Floats::F32(v)) => each_tile::<Wide<_>>(p, *k, *v, cut, rows),
+        (_, Floats::F16(k), Floats::F16(v)) => each_tile::<Wide<_>>(p, *k, *v, cut, rows),
+        (_, Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Wide<_>>(p, *k, *v, cut, rows),
         _ => unreachable!("keys and values have one type"),
     };
-    let parts =
-        calls.into_iter().filter(|(_, out, _)| !out.shape().contains(&0)).flat_map(|(p, out, lse)| {
-            let cut = Cut::new(p.q.shape(), p.k.shape()[1]);
-            let p = Arc::new(p);
-            cut.parts(Rows { start: [0; 3], out, lse }, count).map(move |rows| {
-                let p = p.clone();
-                cut.tasks(rows, size).map(move |rows| (p.clone(), cut, rows))
-            })
-        });
+    let parts = calls.iter_mut().filter(|(_, out, _)| !out.shape().contains(&0)).flat_map(|(p, out, lse)| {
+        // Lent, not counted: a count would go back and forth between threads at every task.
+        let p = &*p;
+        let cut = Cut::new(p.q.shape(), p.k.shape()[1]);
+        let rows = Rows { start: [0; 3], out: out.view_mut(), lse: lse.as_mut().map(|x| x.view_mut()) };
+        cut.parts(rows, count).map(move |rows| cut.tasks(rows, size).map(move |rows| (p, cut, rows)))
+    });
     if count == 1 {
         threads::for_each(parts.flatten(), work, run)
     } else {

@@ -95,11 +95,12 @@ fn block_rows(rows: usize, depth: usize, copied: bool) -> usize {
 /// About how many floating-point operations the time of reading a weight from memory would allow.
 const READ: usize = 16;
 
-/// Panels a task: enough work to be worth handing to a thread, and to be worth a copy of `x`.
-fn block_panels(rows: usize, depth: usize, copied: bool) -> usize {
-    const TASK_WORK: usize = 2_000_000;
+/// Panels a task: enough work to be worth handing to a thread, more where none waits for it, and to be worth a copy of
+/// `x`.
+fn block_panels(rows: usize, depth: usize, copied: bool, shared: bool) -> usize {
+    let task_work = if shared { 2_000_000 } else { 8_000_000 };
     let panel = PANEL * depth.max(1) * (2 * rows.max(1) + READ);
-    (TASK_WORK / panel).max(if copied { 8 } else { 1 })
+    (task_work / panel).max(if copied { 8 } else { 1 })
 }
 
 struct Task<'a> {
@@ -170,15 +171,13 @@ impl<'a> Iterator for Tasks<'a> {
     }
 }
 
-/// Parts of the rows, one for each thread where each is worth it.
+/// `count` parts of the rows.
 fn parts<'a>(
     x: Floats<'a, Ix2>,
     out: FloatsMut<'a, Ix2>,
-    work: u64,
+    count: usize,
 ) -> impl Iterator<Item = (usize, Floats<'a, Ix2>, FloatsMut<'a, Ix2>)> {
-    let rows = x.shape()[0];
-    let count = threads::parts(work).min(rows / MAX_ROWS).max(1);
-    let each = rows.div_ceil(count).next_multiple_of(AT_ONCE);
+    let each = x.shape()[0].div_ceil(count).next_multiple_of(AT_ONCE);
     threads::pieces((0, x, out), move |(first, x, out)| {
         let at = each.min(x.shape()[0]);
         let ((x, next), (out, below)) = (x.split_at(0, at), out.split_at(0, at));
@@ -212,17 +211,20 @@ fn run<'a>(x: Floats<'a, Ix2>, w: &PackedLinear, tail: Tail<'a>, mut out: Floats
         let sums = outputs as u64 * (PANEL / w.columns()) as u64;
         work * (depth as u64 + 1) * sums
     };
-    let tasks = parts(x, out, work).map(|(first, x, out)| {
+    // A part for each thread where each is worth it.
+    let count = threads::parts(work).min(rows / MAX_ROWS).max(1);
+    let parallel = threads::is_parallel(work);
+    let tasks = parts(x, out, count).map(|(first, x, out)| {
         let rows = x.shape()[0];
         let block = block_rows(rows, depth, copied);
-        let panels = block_panels(block, depth, copied).min(w.panels());
+        let panels = block_panels(block, depth, copied, parallel && count == 1).min(w.panels());
         // A gated layer has twice as many weights.
         let (panel, down) = (w.columns(), rows < w.panels() * PANEL);
         let tasks = Tasks {
             x,
             rows: block,
             columns: panels * panel,
-            last_rows: if threads::is_parallel(work) { block.min(2 * AT_ONCE) } else { block },
+            last_rows: if parallel { block.min(2 * AT_ONCE) } else { block },
             panel,
             down,
             row: 0,

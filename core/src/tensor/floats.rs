@@ -364,6 +364,11 @@ impl<'a> Floats<'a, Ix4> {
 }
 
 impl FloatsMut<'_, Ix4> {
+    /// The same, for a time.
+    pub(crate) fn view_mut(&mut self) -> FloatsMut<'_, Ix4> {
+        map!(FloatsMut, self, x => x.view_mut())
+    }
+
     /// The same, to look at.
     pub(crate) fn view(&self) -> Floats<'_, Ix4> {
         match self {

@@ -19,7 +19,7 @@ const EPS: f32 = 1e-6;
 /// The longest period of the sinusoidal time embedding.
 const MAX_PERIOD: f32 = 10_000.0;
 /// Rows of a linear layer that are worth reading its weights for.
-const FEWEST_ROWS: usize = 128;
+const FEWEST_ROWS: usize = 256;
 
 impl Dit {
     /// Floats of workspace that [`Dit::forward`] needs for a batch.
