@@ -10,28 +10,46 @@ use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
 use crate::tensor::{Floats, FloatsMut};
 
-/// Which statistics a norm uses.
-#[derive(Clone, Copy)]
-enum Statistics {
-    /// Mean and variance.
-    Layer,
-    /// Mean square.
-    Rms,
-}
-
 /// `(x - mean) * (1 / sqrt(variance + eps))`, then scale and shift.
 #[derive(Clone, Copy)]
-struct Norm {
-    statistics: Statistics,
+struct LayerNorm {
     eps: f32,
     /// Whether the scale is `1 + scale`.
     one_plus: bool,
+}
+
+/// `x`, scale, shift.
+impl RowOp<3> for LayerNorm {
+    const COST: u64 = 8;
+    #[inline(always)]
+    fn run<S: Simd>(
+        self,
+        s: S,
+        [x, scale, shift]: [Operand; 3],
+        _: Option<Target>,
+        mut out: Target,
+        _: &mut [f32],
+    ) {
+        let Operand::Row(row) = x else { unreachable!("norms are not in place") };
+        let n = row.len() as f32;
+        let mean = row_sum(s, row, Plain) / n;
+        let inverse = 1.0 / (row_sum(s, row, Squares(mean)) / n + self.eps).sqrt();
+        let (one, scale) = if self.one_plus { (1.0, scale.or(0.0)) } else { (-0.0, scale.or(1.0)) };
+        // What is missing changes no bit: 1 as a factor, -0 as a summand.
+        fill(s, Affine { mean, inverse, one }, [x, scale, shift.or(-0.0)], &mut out);
+    }
+}
+
+/// `x * (1 / sqrt(mean square + eps))`, then scale.
+#[derive(Clone, Copy)]
+struct RmsNorm {
+    eps: f32,
     /// Whether a sum is normalised, and kept.
     sums: bool,
 }
 
-/// `x`, scale, shift and what is added to `x` where there is a sum.
-impl RowOp<4> for Norm {
+/// `x`, scale, and what is added to `x` where there is a sum.
+impl RowOp<3> for RmsNorm {
     const COST: u64 = 8;
     fn needs_room(self) -> bool {
         self.sums
@@ -40,7 +58,7 @@ impl RowOp<4> for Norm {
     fn run<S: Simd>(
         self,
         s: S,
-        [x, scale, shift, residual]: [Operand; 4],
+        [x, scale, residual]: [Operand; 3],
         mut sum: Option<Target>,
         mut out: Target,
         room: &mut [f32],
@@ -64,15 +82,8 @@ impl RowOp<4> for Norm {
             (None, Operand::Row(x)) => x,
             _ => unreachable!("norms are not in place"),
         };
-        let n = x.len() as f32;
-        let mean = match self.statistics {
-            Statistics::Layer => row_sum(s, x, Plain) / n,
-            Statistics::Rms => 0.0,
-        };
-        let inverse = 1.0 / (row_sum(s, x, Squares(mean)) / n + self.eps).sqrt();
-        let (one, scale) = if self.one_plus { (1.0, scale.or(0.0)) } else { (-0.0, scale.or(1.0)) };
-        // What is missing changes no bit: 1 as a factor, -0 as a summand.
-        fill(s, Affine { mean, inverse, one }, [Operand::Row(x), scale, shift.or(-0.0)], &mut out);
+        let inverse = 1.0 / (row_sum(s, x, Squares(0.0)) / x.len() as f32 + self.eps).sqrt();
+        fill(s, Scaled { inverse }, [Operand::Row(x), scale.or(1.0), Operand::Same(-0.0)], &mut out);
     }
 }
 
@@ -106,6 +117,23 @@ impl Lanes<3> for Affine {
         for k in 0..K {
             let y = s.mul(s.sub(x[k], s.splat(self.mean)), s.splat(self.inverse));
             x[k] = s.fma(y, s.add(s.splat(self.one), scale[k]), shift[k]);
+        }
+        x
+    }
+}
+
+/// `x * inverse * scale`; the third operand is not there.
+#[derive(Clone, Copy)]
+struct Scaled {
+    inverse: f32,
+}
+
+impl Lanes<3> for Scaled {
+    const COST: u64 = 2;
+    #[inline(always)]
+    fn eval<S: Simd, const K: usize>(self, s: S, [mut x, scale, _]: [[S::F; K]; 3]) -> [S::F; K] {
+        for k in 0..K {
+            x[k] = s.mul(s.mul(x[k], s.splat(self.inverse)), scale[k]);
         }
         x
     }
@@ -181,13 +209,8 @@ pub fn layer_norm<'a, 'o, D: Dimension>(
         eps,
         &[("out", out.shape())],
     )?;
-    let inputs = [lend(x), weight.and_then(lend), bias.and_then(lend), None];
-    for_rows(
-        Norm { statistics: Statistics::Layer, eps, one_plus: false, sums: false },
-        inputs,
-        None,
-        out.into_dyn(),
-    )
+    let inputs = [lend(x), weight.and_then(lend), bias.and_then(lend)];
+    for_rows(LayerNorm { eps, one_plus: false }, inputs, None, out.into_dyn())
 }
 
 /// RMS norm over the last axis of `x` `[..., d]`: `x / sqrt(mean(x^2) + eps) * weight`, weight `[d]`
@@ -215,13 +238,8 @@ pub fn rms_norm<'a, 'o, D: Dimension>(
 ) -> Result<()> {
     let (x, out) = (x.into(), out.into());
     check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &[("out", out.shape())])?;
-    let inputs = [lend(x), weight.and_then(lend), None, None];
-    for_rows(
-        Norm { statistics: Statistics::Rms, eps, one_plus: false, sums: false },
-        inputs,
-        None,
-        out.into_dyn(),
-    )
+    let inputs = [lend(x), weight.and_then(lend), None];
+    for_rows(RmsNorm { eps, sums: false }, inputs, None, out.into_dyn())
 }
 
 /// The end of a residual branch and the norm before the next one, in one pass: `sum = x + residual`, then
@@ -253,8 +271,8 @@ pub fn rms_norm_residual<'a, 'o, D: Dimension>(
     check_shape("residual", residual.shape(), x.shape())?;
     let outputs = [("sum", sum.shape()), ("out", out.shape())];
     check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &outputs)?;
-    let inputs = [lend(x), weight.and_then(lend), None, lend(residual)];
-    let norm = Norm { statistics: Statistics::Rms, eps, one_plus: false, sums: true };
+    let inputs = [lend(x), weight.and_then(lend), lend(residual)];
+    let norm = RmsNorm { eps, sums: true };
     for_rows(norm, inputs, Some(sum.into_dyn()), out.into_dyn())
 }
 
@@ -281,8 +299,8 @@ pub fn rms_norm_residual_inplace<'a, 'o, D: Dimension>(
     let (x, sum, out) = (x.into(), residual.into(), out.into());
     let outputs = [("residual", sum.shape()), ("out", out.shape())];
     check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &outputs)?;
-    let inputs = [lend(x), weight.and_then(lend), None, None];
-    let norm = Norm { statistics: Statistics::Rms, eps, one_plus: false, sums: true };
+    let inputs = [lend(x), weight.and_then(lend), None];
+    let norm = RmsNorm { eps, sums: true };
     for_rows(norm, inputs, Some(sum.into_dyn()), out.into_dyn())
 }
 
@@ -314,11 +332,6 @@ pub fn layer_norm_modulate<'a, 'o>(
     check_eps(eps)?;
     let (x, shift, scale, out) = (x.into(), shift.into(), scale.into(), out.into());
     check_modulation(x.shape(), &[("shift", shift.shape()), ("scale", scale.shape())], out.shape())?;
-    let inputs = [lend(x), by_batch(scale), by_batch(shift), None];
-    for_rows(
-        Norm { statistics: Statistics::Layer, eps, one_plus: true, sums: false },
-        inputs,
-        None,
-        out.into_dyn(),
-    )
+    let inputs = [lend(x), by_batch(scale), by_batch(shift)];
+    for_rows(LayerNorm { eps, one_plus: true }, inputs, None, out.into_dyn())
 }
