@@ -8,7 +8,7 @@ use super::rows::{RowOp, for_rows, lend};
 use super::sum::{Plain, Squares, row_sum};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
-use crate::tensor::{Floats, FloatsMut};
+use crate::tensor::{Floats, FloatsMut, Row};
 
 /// `(x - mean) * (1 / sqrt(variance + eps))`, then scale and shift.
 #[derive(Clone, Copy)]
@@ -31,9 +31,8 @@ impl RowOp<3> for LayerNorm {
         _: &mut [f32],
     ) {
         let Operand::Row(row) = x else { unreachable!("norms are not in place") };
-        let n = row.len() as f32;
-        let mean = row_sum(s, row, Plain) / n;
-        let inverse = 1.0 / (row_sum(s, row, Squares(mean)) / n + self.eps).sqrt();
+        let mean = row_sum(s, row, Plain) / row.len() as f32;
+        let inverse = inverse_deviation(s, row, mean, self.eps);
         let (one, scale) = if self.one_plus { (1.0, scale.or(0.0)) } else { (-0.0, scale.or(1.0)) };
         // What is missing changes no bit: 1 as a factor, -0 as a summand.
         fill(s, Affine { mean, inverse, one }, [x, scale, shift.or(-0.0)], &mut out);
@@ -82,9 +81,15 @@ impl RowOp<3> for RmsNorm {
             (None, Operand::Row(x)) => x,
             _ => unreachable!("norms are not in place"),
         };
-        let inverse = 1.0 / (row_sum(s, x, Squares(0.0)) / x.len() as f32 + self.eps).sqrt();
+        let inverse = inverse_deviation(s, x, 0.0, self.eps);
         fill(s, Scaled { inverse }, [Operand::Row(x), scale.or(1.0), Operand::Same(-0.0)], &mut out);
     }
+}
+
+/// `1 / sqrt(variance + eps)` of a row; a mean known to be 0 is not subtracted.
+#[inline(always)]
+pub(super) fn inverse_deviation<S: Simd>(s: S, x: Row, mean: f32, eps: f32) -> f32 {
+    1.0 / (row_sum(s, x, Squares(mean)) / x.len() as f32 + eps).sqrt()
 }
 
 /// `x + y`
@@ -122,7 +127,7 @@ impl Lanes<3> for Affine {
     }
 }
 
-/// `x * inverse * scale`; the third operand is not there.
+/// `x * inverse * scale`. The third operand is not looked at: it is there because loops are compiled for three.
 #[derive(Clone, Copy)]
 struct Scaled {
     inverse: f32,

@@ -380,7 +380,7 @@ impl FloatsMut<'_, Ix4> {
 
     /// Rows `[heads, rows, ..]` of one entry along the first axis, from `[entry, head, row]` on.
     pub(crate) fn block_mut(&mut self, at: [usize; 3], heads: usize, rows: usize) -> FloatsMut<'_, Ix3> {
-        map!(FloatsMut, self, x => x.view_mut()).into_block(at, heads, rows)
+        self.view_mut().into_block(at, heads, rows)
     }
 }
 
