@@ -80,10 +80,9 @@ impl Ahead {
     }
 
     /// Spreads the lines over `times` calls of [`some`](Self::some).
-    pub(super) fn over(mut self, times: usize) -> Self {
+    pub(super) fn over(&mut self, times: usize) {
         let all: usize = self.parts.iter().map(Part::lines).sum();
         self.step = all.div_ceil(times.max(1));
-        self
     }
 
     /// Asks for the next lines, if any are left.

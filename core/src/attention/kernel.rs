@@ -15,29 +15,29 @@ use crate::arch::{Kernel, Matrix, Simd, Sink};
 use crate::math;
 
 /// The computation of one tile.
-pub(super) struct QueryTile<'a, 'b, 'c, P: Products> {
+pub(super) struct QueryTile<'a, 'b, 'c, 'o, P: Products> {
     pub k: Matrix<'a, P::Stored>,
     pub v: Matrix<'a, P::Stored>,
     /// Keys each lane sees.
     pub ranges: &'a Ranges,
     /// What happens to the scores.
-    pub change: &'a Change<'a>,
+    pub change: &'a Change<'o>,
     /// What the scores of [`Products::PAIRS`] are multiplied by.
     pub factor: f32,
     pub lanes: Lanes,
     pub work: Work<'b>,
     pub result: &'c mut TileResult<'b>,
     /// What to ask for on the way.
-    pub ahead: Ahead,
+    pub ahead: &'c mut Ahead,
 }
 
-impl<P: Products> Kernel for QueryTile<'_, '_, '_, P> {
+impl<P: Products> Kernel for QueryTile<'_, '_, '_, '_, P> {
     type Output = ();
     const BF16: bool = P::PAIRS;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let QueryTile { k, v, ranges, change, factor, lanes, mut work, result, mut ahead } = self;
+        let QueryTile { k, v, ranges, change, factor, lanes, mut work, result, ahead } = self;
         let width = lanes.width();
         let mut used = ranges.any_lane();
         if P::PAIRS {
@@ -70,7 +70,17 @@ impl<P: Products> Kernel for QueryTile<'_, '_, '_, P> {
                     let (k, v) = (k.slice_rows(piece.first, piece.len), v.slice_rows(piece.first, piece.len));
                     let skipped = (piece.first - first) * width;
                     key_tile::<S, P>(
-                        s, k, v, factor, width, piece, change, skipped, !begun, &mut work, &mut ahead,
+                        s,
+                        k,
+                        v,
+                        factor,
+                        width,
+                        piece,
+                        change,
+                        skipped,
+                        !begun,
+                        &mut work,
+                        &mut *ahead,
                     );
                 }
                 begun = true;

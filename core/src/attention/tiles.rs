@@ -140,15 +140,13 @@ impl<T: Element> Inputs<'_, T> {
     }
 
     /// The same memory, to be asked for by and by.
-    fn ahead(&self, out: &Floats<Ix3>, same: bool) -> Ahead {
-        let mut ahead = Ahead::default();
+    fn ask_by(&self, ahead: &mut Ahead, out: &Floats<Ix3>, same: bool) {
         each!(Floats, &self.q, q => ahead.add(q));
         if !same {
             ahead.add(&self.k.insert_axis(Axis(0)));
             ahead.add(&self.v.insert_axis(Axis(0)));
         }
         each!(Floats, out, out => ahead.add(out));
-        ahead
     }
 }
 
@@ -180,49 +178,45 @@ fn each_tile<P: Products>(
     };
     let tiles = cut.tiles(rows.out.shape());
     threads::with_scratch(Lanes::new(tiles.most_rows()).scratch(size), |scratch| {
-        let mut tiles = tiles.peekable();
-        let mut uniform = Uniform::default();
+        let mut tiles = tiles.map(|place| (inputs(&place), place));
+        let mut common = Common::default();
         // Whose keys and values were read last; whether somebody has asked for what the tile needs.
         let (mut keys_of, mut asked) = (None, false);
-        while let Some(place) = tiles.next() {
-            let now = inputs(&place);
+        let mut next = tiles.next();
+        while let Some((now, place)) = next {
             if !asked {
                 now.fetch(&rows.out(&place), keys_of == Some(now.kv));
             }
             keys_of = Some(now.kv);
-            // As often as blocks of six rows are done in the first key tile.
-            let times = (now.k.nrows().min(KEY_TILE) + size.value_dim) / 6;
-            let ahead = match tiles.peek() {
-                Some(next) => {
-                    let then = inputs(next);
-                    then.ahead(&rows.out(next), keys_of == Some(then.kv)).over(times)
-                }
-                None => Ahead::default(),
-            };
-            asked = tiles.peek().is_some();
-            one::<P>(p, now, size, ahead, &mut uniform, place.after(start), rows.tile(&place), scratch);
+            next = tiles.next();
+            asked = next.is_some();
+            let mut ahead = Ahead::default();
+            if let Some((then, place)) = &next {
+                then.ask_by(&mut ahead, &rows.out(place), keys_of == Some(then.kv));
+                // As often as blocks of six rows are done in the first key tile.
+                ahead.over((now.k.nrows().min(KEY_TILE) + size.value_dim) / 6);
+            }
+            one::<P>(p, now, size, &mut ahead, &mut common, place.after(start), rows.tile(&place), scratch);
         }
     });
 }
 
-/// The ranges of lanes that all see the same number of keys, which many tiles have in common.
+/// What many tiles have in common.
 #[derive(Default)]
-struct Uniform(Option<(usize, Ranges)>);
-
-impl Uniform {
-    fn ranges(&mut self, keys: usize) -> &Ranges {
-        self.0.take_if(|(n, _)| *n != keys);
-        &self.0.get_or_insert_with(|| (keys, Ranges::uniform(keys))).1
-    }
+struct Common<'r> {
+    /// The ranges of lanes that all see the same number of keys.
+    uniform: Option<(usize, Ranges)>,
+    /// For scores that stay as they are.
+    unchanged: Change<'r>,
 }
 
 #[allow(clippy::too_many_arguments)]
-fn one<P: Products>(
-    p: &Problem,
+fn one<'r, P: Products>(
+    p: &Problem<'_, 'r, '_>,
     Inputs { q, k, v, .. }: Inputs<P::Stored>,
     size: Sizes,
-    ahead: Ahead,
-    uniform: &mut Uniform,
+    ahead: &mut Ahead,
+    common: &mut Common<'r>,
     [b, h, i]: [usize; 3],
     (out, lse): (FloatsMut<Ix3>, Option<ArrayViewMut2<f32>>),
     scratch: &mut [f32],
@@ -231,10 +225,18 @@ fn one<P: Products>(
     let (heads, queries) = (q.shape()[0], q.shape()[1]);
     let lanes = Lanes::new(heads * queries);
     let full = [p.q.shape()[0], p.q.shape()[1], p.q.shape()[2], p.k.shape()[2]];
-    let change = change(p.options, p.cap, full, [b, h, i], [heads, queries], p.keys(b));
+    let own_change;
+    let change = if p.options.keep_scores() {
+        &common.unchanged
+    } else {
+        own_change = change(p.options, p.cap, full, [b, h, i], [heads, queries], p.keys(b));
+        &own_change
+    };
     let own_ranges;
     let ranges = if p.is_uniform() {
-        uniform.ranges(p.keys(b))
+        let keys = p.keys(b);
+        common.uniform.take_if(|(n, _)| *n != keys);
+        &common.uniform.get_or_insert_with(|| (keys, Ranges::uniform(keys))).1
     } else {
         own_ranges = Ranges::new((0..heads).flat_map(|_| (i..i + queries).map(|i| p.range(b, i))));
         &own_ranges
@@ -244,7 +246,7 @@ fn one<P: Products>(
     each!(Floats, q, q => {
         dispatch(Pack { q, columns: k.cols(), factor, width: lanes.width(), to: &mut *work.q });
     });
-    let (change, factor) = (&change, p.factor);
+    let factor = p.factor;
     dispatch(QueryTile::<P> { k, v, ranges, change, factor, lanes, work, result: &mut result, ahead });
     each!(FloatsMut, out, out => {
         dispatch(Unpack { from: result.o, sums: Some(result.l), width: lanes.width(), out });

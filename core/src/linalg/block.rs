@@ -2,7 +2,7 @@
 
 use ndarray::Ix2;
 
-use super::epilogue::{Place, Tail, bias_and_activation, gated, put_tile};
+use super::epilogue::{Place, Tail, finish_tile, gated};
 use super::packed::{PANEL, PackedLinear, Panel};
 use super::rows::{paired, widened};
 use crate::arch::{Kernel, Matrix, MatrixMut, Pairs, Simd, Sink, multiply};
@@ -218,10 +218,7 @@ impl Layer<'_> {
                         product.add(s, row, count, &mut Sums { tile: &mut *tile, resumed, direct: None });
                         if last {
                             let place = Place { row, col, at, cols, bias: w.bias(panel), outputs: columns };
-                            bias_and_activation(s, tail.act, tile, place);
-                            each!(FloatsMut, &mut out, out => {
-                                put_tile(s, &tail, tile, &mut MatrixMut::new(out.view_mut()), place);
-                            });
+                            finish_tile(s, &tail, tile, &mut out, place);
                         }
                         row += count;
                     }

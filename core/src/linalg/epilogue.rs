@@ -6,10 +6,10 @@ use ndarray::Ix2;
 use super::options::{Activation, LinearOptions, Residual};
 use super::packed::{PANEL, PackedLinear};
 use super::rows::{load, store};
-use crate::arch::{Kernel, Matrix, MatrixMut, Simd};
+use crate::arch::{BlockMut, Kernel, Matrix, MatrixMut, Simd};
 use crate::math::slice::{Function, GeluErf, GeluTanh, Silu};
 use crate::nn::lanes::{Target, put_two};
-use crate::tensor::{Element, Floats};
+use crate::tensor::{Element, Floats, FloatsMut, each};
 
 /// A matrix of one of the three types, as vector code reads it.
 #[derive(Clone, Copy)]
@@ -178,15 +178,71 @@ pub(super) fn gated<S: Simd>(s: S, gate: Option<S::F>, y: S::F, base: Option<S::
     }
 }
 
-/// Sums `[rows][32]` of a panel become what its activation gives, in place: as many a row as the panel has outputs.
+/// Writes the sums `[rows][32]` of a panel to `out`, after all that follows them, rounded to its type. The sums are lost.
 #[inline(always)]
-pub(super) fn bias_and_activation<S: Simd>(s: S, act: Activation, tile: &mut [f32], place: Place) {
-    match act {
-        Activation::None => map(s, Same, tile, place),
-        Activation::Silu => map(s, Silu, tile, place),
-        Activation::GeluTanh => map(s, GeluTanh, tile, place),
-        Activation::GeluErf => map(s, GeluErf, tile, place),
+pub(super) fn finish_tile<S: Simd>(
+    s: S,
+    tail: &Tail,
+    tile: &mut [f32],
+    out: &mut FloatsMut<Ix2>,
+    place: Place,
+) {
+    let tile = tile.as_chunks_mut().0;
+    // Whole panels without gate and residual go straight to their rows.
+    if tail.is_plain() && place.outputs == PANEL && place.cols == PANEL && out.strides()[1] == 1 {
+        each!(FloatsMut, out, out => put_outputs(s, tail.act, tile, &mut MatrixMut::new(out.view_mut()), place));
+    } else {
+        bias_and_activation(s, tail.act, tile, place);
+        each!(FloatsMut, out, out => put_tile(s, tail, tile, &mut MatrixMut::new(out.view_mut()), place));
     }
+}
+
+/// Calls `$f` with the activation `$act` is.
+macro_rules! with_activation {
+    ($act:expr, $f:ident($s:expr, $($arg:expr),*)) => {
+        match $act {
+            Activation::None => $f($s, Same, $($arg),*),
+            Activation::Silu => $f($s, Silu, $($arg),*),
+            Activation::GeluTanh => $f($s, GeluTanh, $($arg),*),
+            Activation::GeluErf => $f($s, GeluErf, $($arg),*),
+        }
+    };
+}
+
+/// Writes what the activation gives for the sums of a panel to adjacent elements of rows.
+#[inline(always)]
+fn put_outputs<S: Simd, T: Element>(
+    s: S,
+    act: Activation,
+    tile: &[[f32; PANEL]],
+    out: &mut MatrixMut<T>,
+    place: Place,
+) {
+    let Some(mut out) = out.block(place.row, place.col, tile.len(), PANEL) else { unreachable!("adjacent") };
+    with_activation!(act, put_rows(s, tile, &mut out, place.bias));
+}
+
+#[inline(always)]
+fn put_rows<S: Simd, T: Element>(
+    s: S,
+    f: impl Function,
+    tile: &[[f32; PANEL]],
+    out: &mut BlockMut<T>,
+    bias: &[f32],
+) {
+    let bias = &bias[..PANEL];
+    for (r, row) in tile.iter().enumerate() {
+        let mut to = Target { row: T::row_mut(out.row(r)), past: false };
+        for i in (0..PANEL).step_by(2 * S::LANES) {
+            put_two(s, two_outputs(s, f, row, bias, i), &mut to, i);
+        }
+    }
+}
+
+/// Sums of a panel become what its activation gives, in place: as many a row as the panel has outputs.
+#[inline(always)]
+fn bias_and_activation<S: Simd>(s: S, act: Activation, tile: &mut [[f32; PANEL]], place: Place) {
+    with_activation!(act, map(s, tile, place));
 }
 
 /// No activation.
@@ -202,22 +258,18 @@ impl Function for Same {
 }
 
 #[inline(always)]
-fn map<S: Simd>(s: S, f: impl Function, tile: &mut [f32], place: Place) {
+fn map<S: Simd>(s: S, f: impl Function, tile: &mut [[f32; PANEL]], place: Place) {
     const HALF: usize = PANEL / 2;
-    let (rows, bias) = (tile.as_chunks_mut::<PANEL>().0, &place.bias[..PANEL]);
-    if place.outputs == PANEL {
-        for row in rows {
+    let bias = &place.bias[..PANEL];
+    for row in tile {
+        if place.outputs == PANEL {
             for i in (0..PANEL).step_by(2 * S::LANES) {
-                let j = i + S::LANES;
-                let (a, b) = (s.load(&row[i..]), s.load(&row[j..]));
-                let [a, b] = f.eval(s, [s.add(a, s.load(&bias[i..])), s.add(b, s.load(&bias[j..]))]);
+                let [a, b] = two_outputs(s, f, row, bias, i);
                 s.store(a, &mut row[i..]);
-                s.store(b, &mut row[j..]);
+                s.store(b, &mut row[i + S::LANES..]);
             }
+            continue;
         }
-        return;
-    }
-    for row in rows {
         for i in (0..HALF).step_by(S::LANES) {
             let j = HALF + i;
             let [y] = f.eval(s, [s.add(s.load(&row[i..]), s.load(&bias[i..]))]);
@@ -226,6 +278,13 @@ fn map<S: Simd>(s: S, f: impl Function, tile: &mut [f32], place: Place) {
             s.store(y, &mut row[i..]);
         }
     }
+}
+
+/// What `f` gives for the sums of a row from lane `i` on, with their bias.
+#[inline(always)]
+fn two_outputs<S: Simd>(s: S, f: impl Function, row: &[f32; PANEL], bias: &[f32], i: usize) -> [S::F; 2] {
+    let j = i + S::LANES;
+    f.eval(s, [s.add(s.load(&row[i..]), s.load(&bias[i..])), s.add(s.load(&row[j..]), s.load(&bias[j..]))])
 }
 
 /// Where a tile belongs, and the panel whose sums it holds.
@@ -247,28 +306,17 @@ pub(super) struct Place<'a> {
 
 /// Writes the first columns of each row of a tile to `out`, after gate and residual, rounded to its type.
 #[inline(always)]
-pub(super) fn put_tile<S: Simd, T: Element>(
+fn put_tile<S: Simd, T: Element>(
     s: S,
     tail: &Tail,
-    tile: &[f32],
+    tile: &[[f32; PANEL]],
     out: &mut MatrixMut<T>,
     place: Place,
 ) {
     let Place { row: first, col, at, cols, .. } = place;
     if tail.is_plain() {
-        // Loops of their own: what the last one may do would slow them down.
-        if cols == PANEL
-            && let Some(mut out) = out.block(first, col, tile.len() / PANEL, PANEL)
-        {
-            for (r, row) in tile.chunks_exact(PANEL).enumerate() {
-                let mut to = Target { row: T::row_mut(out.row(r)), past: false };
-                for i in (0..PANEL).step_by(2 * S::LANES) {
-                    put_two(s, [s.load(&row[i..]), s.load(&row[i + S::LANES..])], &mut to, i);
-                }
-            }
-            return;
-        }
-        for (r, row) in (first..).zip(tile.chunks_exact(PANEL)) {
+        // A loop of its own: what the other may do would slow it down.
+        for (r, row) in (first..).zip(tile) {
             let mut i = 0;
             while i < cols {
                 store(s, s.load(&row[i..]), out, r, col + i);
@@ -277,7 +325,7 @@ pub(super) fn put_tile<S: Simd, T: Element>(
         }
         return;
     }
-    for (r, row) in (first..).zip(tile.chunks_exact(PANEL)) {
+    for (r, row) in (first..).zip(tile) {
         let mut i = 0;
         while i < cols {
             let base = match tail.base {
@@ -327,8 +375,9 @@ impl Kernel for Finish<'_> {
                 }
                 let bias = self.w.bias(panel);
                 let place = Place { row: r, col: first, at: first, cols, bias, outputs: PANEL };
-                bias_and_activation(s, self.tail.act, &mut tile, place);
-                put_tile(s, &self.tail, &tile, &mut self.out, place);
+                let tile = std::slice::from_mut(&mut tile);
+                bias_and_activation(s, self.tail.act, tile, place);
+                put_tile(s, &self.tail, tile, &mut self.out, place);
             }
         }
     }

@@ -1,8 +1,11 @@
 //! The forward pass.
 
+use std::sync::{Mutex, PoisonError};
+
 use half::bf16;
 use ndarray::{ArrayView2, ArrayView4, ArrayViewMut4, Axis, s};
 
+use super::spaces::Spaces;
 use super::{Block, Dit};
 use crate::arch::Lend;
 use crate::attention::{AttentionOptions, attention};
@@ -98,16 +101,16 @@ impl Dit {
             .axis_chunks_iter(Axis(0), chunk)
             .zip(t.chunks(chunk))
             .zip(labels.chunks(chunk))
-            .zip(workspace.chunks_mut(chunk * per_image))
             .zip(out.axis_chunks_iter_mut(Axis(0), chunk));
-        let failure = std::sync::Mutex::new(None);
-        let run = |((((x, t), labels), workspace), out)| {
-            let done = match self.multiplies_bf16() {
-                true => self.forward_part::<bf16>(x, t, labels, workspace, out),
-                false => self.forward_part::<f32>(x, t, labels, workspace, out),
-            };
+        let spaces = Spaces::new(workspace, chunk * per_image);
+        let failure = Mutex::new(None);
+        let run = |(((x, t), labels), out): (((ArrayView4<f32>, &[f32]), _), _)| {
+            let done = spaces.with(t.len() * per_image, |space| match self.multiplies_bf16() {
+                true => self.forward_part::<bf16>(x, t, labels, space, out),
+                false => self.forward_part::<f32>(x, t, labels, space, out),
+            });
             if let Err(e) = done {
-                failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(e);
+                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
             }
         };
         if chunk == batch {
@@ -116,7 +119,7 @@ impl Dit {
             threads::for_each(items, work, run);
         }
         // Shapes were checked above, so a layer can only fail through a bug of this function.
-        match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(e) => Err(Error::Internal(format!("forward pass: {e}"))),
             None => Ok(()),
         }

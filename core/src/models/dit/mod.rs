@@ -1,6 +1,7 @@
 //! The diffusion transformer with adaLN-Zero conditioning.
 
 mod forward;
+mod spaces;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek};
