@@ -5,7 +5,7 @@ use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Dimension, Ix1};
 use super::lanes::{Lanes, Operand, Target, ask, fill};
 use super::norm::{Affine, check_eps, inverse_deviation, shape_of};
 use super::rows::{SHORT, TASKS_A_THREAD, goes_past};
-use super::sum::{Plain, row_sum};
+use super::sum::{Plain, Squares, row_sum};
 use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
 use crate::math::silu;
@@ -186,7 +186,7 @@ impl Kernel for Run<'_> {
     fn run<S: Simd>(self, s: S) {
         let Run { group, x, next, mut out } = self;
         let mean = row_sum(s, x, Plain) / x.len() as f32;
-        let inverse = inverse_deviation(s, x, mean, group.eps);
+        let inverse = inverse_deviation(row_sum(s, x, Squares(mean)), x.len(), group.eps);
         // -0 added to a weight is the weight, of either sign of 0.
         let affine = Affine { mean, inverse, one: -0.0 };
         let past = out.past;

@@ -2,13 +2,13 @@
 
 use ndarray::{Dimension, Ix1, Ix2, Ix3};
 
-use super::lanes::{Lanes, Operand, Same, Target, fill};
+use super::lanes::{Lanes, Operand, Target, fill, part, put_part, put_two, two};
 use super::modulate::{by_batch, check_modulation};
 use super::rows::{RowOp, for_rows, lend};
-use super::sum::{Plain, Squares, row_sum};
+use super::sum::{Plain, Squares, Term, row_sum};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
-use crate::tensor::{Floats, FloatsMut, Row};
+use crate::tensor::{Floats, FloatsMut, Row, RowMut};
 
 /// `(x - mean) * (1 / sqrt(variance + eps))`, then scale and shift.
 #[derive(Clone, Copy)]
@@ -32,7 +32,7 @@ impl RowOp<3> for LayerNorm {
     ) {
         let Operand::Row(row) = x else { unreachable!("norms are not in place") };
         let mean = row_sum(s, row, Plain) / row.len() as f32;
-        let inverse = inverse_deviation(s, row, mean, self.eps);
+        let inverse = inverse_deviation(row_sum(s, row, Squares(mean)), row.len(), self.eps);
         let (one, scale) = if self.one_plus { (1.0, scale.or(0.0)) } else { (-0.0, scale.or(1.0)) };
         // What is missing changes no bit: 1 as a factor, -0 as a summand.
         fill(s, Affine { mean, inverse, one }, [x, scale, shift.or(-0.0)], &mut out);
@@ -43,53 +43,109 @@ impl RowOp<3> for LayerNorm {
 #[derive(Clone, Copy)]
 struct RmsNorm {
     eps: f32,
-    /// Whether a sum is normalised, and kept.
-    sums: bool,
 }
 
-/// `x`, scale, and what is added to `x` where there is a sum.
+/// `x`, scale; the third operand is missing.
 impl RowOp<3> for RmsNorm {
     const COST: u64 = 8;
+    #[inline(always)]
+    fn run<S: Simd>(
+        self,
+        s: S,
+        [x, scale, _]: [Operand; 3],
+        _: Option<Target>,
+        mut out: Target,
+        _: &mut [f32],
+    ) {
+        let Operand::Row(row) = x else { unreachable!("norms are not in place") };
+        let inverse = inverse_deviation(row_sum(s, row, Squares(0.0)), row.len(), self.eps);
+        fill(s, Scaled { inverse }, [x, scale.or(1.0), Operand::Same(-0.0)], &mut out);
+    }
+}
+
+/// [`RmsNorm`] of a sum, which is kept.
+#[derive(Clone, Copy)]
+struct RmsNormOfSum(RmsNorm);
+
+/// `x`, scale, and what is added to `x`: what the sum holds, where it is missing.
+impl RowOp<3> for RmsNormOfSum {
+    const COST: u64 = 9;
     fn needs_room(self) -> bool {
-        self.sums
+        true
     }
     #[inline(always)]
     fn run<S: Simd>(
         self,
         s: S,
         [x, scale, residual]: [Operand; 3],
-        mut sum: Option<Target>,
+        sum: Option<Target>,
         mut out: Target,
         room: &mut [f32],
     ) {
-        let mut near = None;
-        if let Some(sum) = &mut sum {
-            if sum.past {
-                // What is read again is a copy that stays near.
-                let mut copy = Target { row: sum.row.lend(room), past: false };
-                let held = Operand::Row(sum.row.read());
-                let residual = if let Operand::Held = residual { held } else { residual };
-                fill(s, Add, [x, residual], &mut copy);
-                fill(s, Same, [Operand::Row(copy.row.read())], sum);
-                near = Some(copy);
-            } else {
-                fill(s, Add, [x, residual], sum);
-            }
-        }
-        let x = match (near.as_ref().or(sum.as_ref()), x) {
-            (Some(sum), _) => sum.row.read(),
-            (None, Operand::Row(x)) => x,
-            _ => unreachable!("norms are not in place"),
+        let (Operand::Row(row), Some(mut sum)) = (x, sum) else { unreachable!("norms are not in place") };
+        let mut near = Target { row: sum.row.lend(room), past: false };
+        let (x, squares) = if sum.past || matches!(sum.row, RowMut::F32(_)) {
+            let residual = if let Operand::Row(residual) = residual { Some(residual) } else { None };
+            let squares = row_sum(s, row, Added { residual, near: &mut near, sum: &mut sum });
+            (near.row.read(), squares)
+        } else {
+            // Two loops that are compiled for the types of the rows are quicker than one that asks for them.
+            fill(s, Add, [x, residual], &mut sum);
+            (sum.row.read(), row_sum(s, sum.row.read(), Squares(0.0)))
         };
-        let inverse = inverse_deviation(s, x, 0.0, self.eps);
+        let inverse = inverse_deviation(squares, x.len(), self.0.eps);
         fill(s, Scaled { inverse }, [Operand::Row(x), scale.or(1.0), Operand::Same(-0.0)], &mut out);
     }
 }
 
-/// `1 / sqrt(variance + eps)` of a row; a mean known to be 0 is not subtracted.
+/// `1 / sqrt(variance + eps)`, of the sum of `n` squares.
 #[inline(always)]
-pub(super) fn inverse_deviation<S: Simd>(s: S, x: Row, mean: f32, eps: f32) -> f32 {
-    1.0 / (row_sum(s, x, Squares(mean)) / x.len() as f32 + eps).sqrt()
+pub(super) fn inverse_deviation(squares: f32, n: usize, eps: f32) -> f32 {
+    1.0 / (squares / n as f32 + eps).sqrt()
+}
+
+/// The square of the sum with a residual, or with what `sum` holds. The sum is rounded to its type and kept on the way;
+/// what is read again is a copy that stays near.
+struct Added<'a, 'r, 'n, 's> {
+    residual: Option<Row<'r>>,
+    near: &'a mut Target<'n>,
+    sum: &'a mut Target<'s>,
+}
+
+impl Term for Added<'_, '_, '_, '_> {
+    #[inline(always)]
+    fn neutral(&self) -> f32 {
+        0.0
+    }
+    #[inline(always)]
+    fn add<S: Simd, const K: usize>(
+        &mut self,
+        s: S,
+        sums: [S::F; K],
+        mut x: [S::F; K],
+        at: usize,
+    ) -> [S::F; K] {
+        let Added { residual, near, sum } = self;
+        if K == 2 {
+            let [a, b] = two(s, residual.unwrap_or(sum.row.read()), at);
+            put_two(s, [s.add(x[0], a), s.add(x[K - 1], b)], near, at);
+            let rounded = two(s, near.row.read(), at);
+            put_two(s, rounded, sum, at);
+            [x[0], x[K - 1]] = rounded;
+        } else {
+            let mut at = at;
+            for k in 0..K {
+                let held = residual.unwrap_or(sum.row.read());
+                let count = S::LANES.min(held.len() - at);
+                let y = s.add(x[k], part(s, held, at, count, 0.0));
+                put_part(s, y, &mut near.row, at, count);
+                x[k] = part(s, near.row.read(), at, count, 0.0);
+                put_part(s, x[k], &mut sum.row, at, count);
+                at += count;
+            }
+        }
+        Squares(0.0).add(s, sums, x, at)
+    }
 }
 
 /// `x + y`
@@ -244,7 +300,7 @@ pub fn rms_norm<'a, 'o, D: Dimension>(
     let (x, out) = (x.into(), out.into());
     check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &[("out", out.shape())])?;
     let inputs = [lend(x), weight.and_then(lend), None];
-    for_rows(RmsNorm { eps, sums: false }, inputs, None, out.into_dyn())
+    for_rows(RmsNorm { eps }, inputs, None, out.into_dyn())
 }
 
 /// The end of a residual branch and the norm before the next one, in one pass: `sum = x + residual`, then
@@ -277,7 +333,7 @@ pub fn rms_norm_residual<'a, 'o, D: Dimension>(
     let outputs = [("sum", sum.shape()), ("out", out.shape())];
     check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &outputs)?;
     let inputs = [lend(x), weight.and_then(lend), lend(residual)];
-    let norm = RmsNorm { eps, sums: true };
+    let norm = RmsNormOfSum(RmsNorm { eps });
     for_rows(norm, inputs, Some(sum.into_dyn()), out.into_dyn())
 }
 
@@ -305,7 +361,7 @@ pub fn rms_norm_residual_inplace<'a, 'o, D: Dimension>(
     let outputs = [("residual", sum.shape()), ("out", out.shape())];
     check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &outputs)?;
     let inputs = [lend(x), weight.and_then(lend), None];
-    let norm = RmsNorm { eps, sums: true };
+    let norm = RmsNormOfSum(RmsNorm { eps });
     for_rows(norm, inputs, Some(sum.into_dyn()), out.into_dyn())
 }
 
