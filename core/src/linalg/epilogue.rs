@@ -72,7 +72,7 @@ enum Base<'a> {
 /// Options of a call, for the rows from `first` on.
 #[derive(Clone, Copy)]
 pub(super) struct Tail<'a> {
-    pub act: Activation,
+    act: Activation,
     /// The gate and how many rows share one of its rows.
     gate: Option<(Numbers<'a>, usize)>,
     base: Base<'a>,
@@ -178,7 +178,7 @@ pub(super) fn gated<S: Simd>(s: S, gate: Option<S::F>, y: S::F, base: Option<S::
     }
 }
 
-/// Writes the sums `[rows][32]` of a panel to `out`, after all that follows them, rounded to its type. The sums are lost.
+/// Writes the sums `[rows][32]` of a panel to `out`, after all that follows them, rounded to its type. The sums may be lost.
 #[inline(always)]
 pub(super) fn finish_tile<S: Simd>(
     s: S,

@@ -2,7 +2,7 @@
 
 use ndarray::{Dimension, Ix1, Ix2, Ix3};
 
-use super::lanes::{Lanes, Operand, Target, fill, part, put_part, put_two, two};
+use super::lanes::{Lanes, Operand, Same, Target, fill, part, put_part, put_two, two};
 use super::modulate::{by_batch, check_modulation};
 use super::rows::{RowOp, for_rows, lend};
 use super::sum::{Plain, Squares, Term, row_sum};
@@ -83,16 +83,29 @@ impl RowOp<3> for RmsNormOfSum {
         room: &mut [f32],
     ) {
         let (Operand::Row(row), Some(mut sum)) = (x, sum) else { unreachable!("norms are not in place") };
+        // What is read again stays near.
         let mut near = Target { row: sum.row.lend(room), past: false };
-        let (x, squares) = if sum.past || matches!(sum.row, RowMut::F32(_)) {
-            let residual = if let Operand::Row(residual) = residual { Some(residual) } else { None };
-            let squares = row_sum(s, row, Added { residual, near: &mut near, sum: &mut sum });
-            (near.row.read(), squares)
-        } else {
-            // Two loops that are compiled for the types of the rows are quicker than one that asks for them.
-            fill(s, Add, [x, residual], &mut sum);
-            (sum.row.read(), row_sum(s, sum.row.read(), Squares(0.0)))
+        let at_once = match (sum.past, &sum.row) {
+            // Only whole lines go past the caches.
+            (true, row) => row.before_a_line() == 0,
+            // Of 16 bits, loops that are compiled for the types of their rows are quicker, where there are any.
+            (false, row) => matches!(row, RowMut::F32(_)),
         };
+        let squares = if at_once {
+            let residual = if let Operand::Row(residual) = residual { Some(residual) } else { None };
+            row_sum(s, row, Added { residual, near: &mut near, sum: &mut sum })
+        } else {
+            if let (Operand::Held, true) = (residual, sum.past) {
+                near.row.copy_from(sum.row.read());
+            }
+            let to = if sum.past { &mut near } else { &mut sum };
+            fill(s, Add, [x, residual], to);
+            row_sum(s, to.row.read(), Squares(0.0))
+        };
+        if sum.past && !at_once {
+            fill(s, Same, [Operand::Row(near.row.read())], &mut sum);
+        }
+        let x = if sum.past || at_once { near.row.read() } else { sum.row.read() };
         let inverse = inverse_deviation(squares, x.len(), self.0.eps);
         fill(s, Scaled { inverse }, [Operand::Row(x), scale.or(1.0), Operand::Same(-0.0)], &mut out);
     }
@@ -133,16 +146,13 @@ impl Term for Added<'_, '_, '_, '_> {
             put_two(s, rounded, sum, at);
             [x[0], x[K - 1]] = rounded;
         } else {
-            let mut at = at;
-            for k in 0..K {
-                let held = residual.unwrap_or(sum.row.read());
-                let count = S::LANES.min(held.len() - at);
-                let y = s.add(x[k], part(s, held, at, count, 0.0));
-                put_part(s, y, &mut near.row, at, count);
-                x[k] = part(s, near.row.read(), at, count, 0.0);
-                put_part(s, x[k], &mut sum.row, at, count);
-                at += count;
-            }
+            // The end of a row.
+            let held = residual.unwrap_or(sum.row.read());
+            let count = S::LANES.min(held.len() - at);
+            let y = s.add(x[0], part(s, held, at, count, 0.0));
+            put_part(s, y, &mut near.row, at, count);
+            x[0] = part(s, near.row.read(), at, count, 0.0);
+            put_part(s, x[0], &mut sum.row, at, count);
         }
         Squares(0.0).add(s, sums, x, at)
     }

@@ -159,31 +159,50 @@ fn a_gap_in_a_strided_tensor_stays() {
     assert!(wide.slice(s![.., 1..;2]).iter().all(|x| x.to_f32() == 7.0));
 }
 
-#[test]
-fn the_fused_residual_has_the_bits_of_its_parts() {
-    for d in [1, 40, 4100] {
-        let (x, r): (Array2<bf16>, Array2<bf16>) = (rounded(&noise2([7, d], 1)), rounded(&noise2([7, d], 2)));
+/// `x` of type `T`, residual and sum of type `U`, the norm of either.
+fn fused_residual<T: Element, U: Element + PartialEq + std::fmt::Debug>()
+where
+    for<'a> Floats<'a, ndarray::Ix2>: From<ndarray::ArrayView2<'a, T>> + From<ndarray::ArrayView2<'a, U>>,
+    for<'a> FloatsMut<'a, ndarray::Ix2>:
+        From<ndarray::ArrayViewMut2<'a, T>> + From<ndarray::ArrayViewMut2<'a, U>>,
+{
+    // Parts of a vector, of a block, and of two blocks whose sums are made side by side.
+    for d in [1, 40, 4100, 9000] {
+        let (x, r): (Array2<T>, Array2<U>) = (rounded(&noise2([7, d], 1)), rounded(&noise2([7, d], 2)));
         let w: Array1<f16> = rounded(&noise(&[d], 3).into_dimensionality().unwrap());
-        let sum: Array2<bf16> =
-            ndarray::Zip::from(&x).and(&r).map_collect(|x, r| bf16::from_f32(x.to_f32() + r.to_f32()));
-        let mut want = Array2::from_elem((7, d), bf16::ZERO);
+        let sum: Array2<U> =
+            ndarray::Zip::from(&x).and(&r).map_collect(|x, r| U::from_f32(x.to_f32() + r.to_f32()));
+        let mut want = Array2::from_elem((7, d), T::from_f32(0.0));
         rms_norm(sum.view(), Some(w.view().into()), 1e-6, want.view_mut()).unwrap();
         let got = everywhere(|| {
             let (mut total, mut out) = (sum.clone(), want.clone());
-            total.fill(bf16::ONE);
-            out.fill(bf16::ONE);
+            total.fill(U::from_f32(1.0));
+            out.fill(T::from_f32(1.0));
             let w = Some(w.view().into());
             rms_norm_residual(x.view(), r.view(), w, 1e-6, total.view_mut(), out.view_mut()).unwrap();
             assert_eq!(total, sum);
             widened(&out)
         });
         assert_eq!(got, widened(&want));
-        let (mut place, mut out) = (r.clone(), want.clone());
-        out.fill(bf16::ONE);
-        let w = Some(w.view().into());
-        rms_norm_residual_inplace(x.view(), place.view_mut(), w, 1e-6, out.view_mut()).unwrap();
-        assert_eq!((place, out), (sum, want));
+        let got = everywhere(|| {
+            let (mut place, mut out) = (r.clone(), want.clone());
+            out.fill(T::from_f32(1.0));
+            let w = Some(w.view().into());
+            rms_norm_residual_inplace(x.view(), place.view_mut(), w, 1e-6, out.view_mut()).unwrap();
+            assert_eq!(place, sum);
+            widened(&out)
+        });
+        assert_eq!(got, widened(&want));
     }
+}
+
+#[test]
+fn the_fused_residual_has_the_bits_of_its_parts() {
+    fused_residual::<f32, f32>();
+    fused_residual::<bf16, bf16>();
+    fused_residual::<f16, f16>();
+    fused_residual::<bf16, f32>();
+    fused_residual::<f32, f16>();
 }
 
 #[test]

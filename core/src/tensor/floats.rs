@@ -70,6 +70,17 @@ impl<'a> RowMut<'a> {
         }
     }
 
+    /// The elements of a row of the same type and length.
+    pub(crate) fn copy_from(&mut self, from: Row) {
+        match (self, from) {
+            (RowMut::F32(to), Row::F32(from)) => to.copy_from_slice(from),
+            (RowMut::F16(to), Row::F16(from)) | (RowMut::Bf16(to), Row::Bf16(from)) => {
+                to.copy_from_slice(from)
+            }
+            _ => unreachable!("rows of one type"),
+        }
+    }
+
     /// How many elements lie before the first line of a cache that begins with one; none where no line does.
     #[inline(always)]
     pub(crate) fn before_a_line(&self) -> usize {

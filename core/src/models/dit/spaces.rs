@@ -10,10 +10,9 @@ const MOST: usize = 64;
 pub(super) struct Spaces<'a>(Mutex<Free<'a>>);
 
 struct Free<'a> {
-    /// Spaces of the most that was asked for, of which `count` wait.
+    /// Spaces of `len` floats, of which `count` wait.
     waiting: [Option<&'a mut [f32]>; MOST],
     count: usize,
-    /// Their length.
     len: usize,
     rest: &'a mut [f32],
 }
@@ -25,7 +24,7 @@ impl<'a> Spaces<'a> {
         Spaces(Mutex::new(Free { waiting, count: 0, len, rest: workspace }))
     }
 
-    /// Calls `f` with at least `len` floats.
+    /// Calls `f` with at least `len` floats, of which there may be no more than a part has.
     pub fn with<R>(&self, len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
         let space = self.locked(|free| {
             let last = free.count.checked_sub(1);
