@@ -85,12 +85,9 @@ impl RowOp<3> for RmsNormOfSum {
         let (Operand::Row(row), Some(mut sum)) = (x, sum) else { unreachable!("norms are not in place") };
         // What is read again stays near.
         let mut near = Target { row: sum.row.lend(room), past: false };
-        let at_once = match (sum.past, &sum.row) {
-            // Only whole lines go past the caches.
-            (true, row) => row.before_a_line() == 0,
-            // Of 16 bits, loops that are compiled for the types of their rows are quicker, where there are any.
-            (false, row) => matches!(row, RowMut::F32(_)),
-        };
+        // Where memory is waited for, one loop is quicker, of 32 bits; else those that are compiled for their types are.
+        // Only whole lines go past the caches.
+        let at_once = sum.past && matches!(sum.row, RowMut::F32(_)) && sum.row.before_a_line() == 0;
         let squares = if at_once {
             let residual = if let Operand::Row(residual) = residual { Some(residual) } else { None };
             row_sum(s, row, Added { residual, near: &mut near, sum: &mut sum })
