@@ -70,17 +70,7 @@ impl<P: Products> Kernel for QueryTile<'_, '_, '_, '_, P> {
                     let (k, v) = (k.slice_rows(piece.first, piece.len), v.slice_rows(piece.first, piece.len));
                     let skipped = (piece.first - first) * width;
                     key_tile::<S, P>(
-                        s,
-                        k,
-                        v,
-                        factor,
-                        width,
-                        piece,
-                        change,
-                        skipped,
-                        !begun,
-                        &mut work,
-                        &mut *ahead,
+                        s, k, v, factor, width, piece, change, skipped, !begun, &mut work, ahead,
                     );
                 }
                 begun = true;

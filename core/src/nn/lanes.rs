@@ -185,9 +185,8 @@ pub(crate) fn put_two<S: Simd>(s: S, v: [S::F; 2], out: &mut Target, at: usize) 
     }
 }
 
-/// Writes the first `count` lanes to elements from `at` on.
 #[inline(always)]
-pub(super) fn put_part<S: Simd>(s: S, v: S::F, out: &mut RowMut, at: usize, count: usize) {
+fn put_part<S: Simd>(s: S, v: S::F, out: &mut RowMut, at: usize, count: usize) {
     match out {
         RowMut::F32(to) => s.store_partial(v, &mut to[at..at + count]),
         RowMut::F16(to) => s.store_f16_partial(v, &mut to[at..at + count]),

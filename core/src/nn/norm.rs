@@ -2,7 +2,7 @@
 
 use ndarray::{Dimension, Ix1, Ix2, Ix3};
 
-use super::lanes::{Lanes, Operand, Same, Target, fill, part, put_part, put_two, two};
+use super::lanes::{Lanes, Operand, Same, Target, fill, one, part};
 use super::modulate::{by_batch, check_modulation};
 use super::rows::{RowOp, for_rows, lend};
 use super::sum::{Plain, Squares, Term, row_sum};
@@ -85,24 +85,28 @@ impl RowOp<3> for RmsNormOfSum {
         let (Operand::Row(row), Some(mut sum)) = (x, sum) else { unreachable!("norms are not in place") };
         // What is read again stays near.
         let mut near = Target { row: sum.row.lend(room), past: false };
-        // Where memory is waited for, one loop is quicker, of 32 bits; else those that are compiled for their types are.
         // Only whole lines go past the caches.
-        let at_once = sum.past && matches!(sum.row, RowMut::F32(_)) && sum.row.before_a_line() == 0;
-        let squares = if at_once {
-            let residual = if let Operand::Row(residual) = residual { Some(residual) } else { None };
-            row_sum(s, row, Added { residual, near: &mut near, sum: &mut sum })
-        } else {
-            if let (Operand::Held, true) = (residual, sum.past) {
-                near.row.copy_from(sum.row.read());
+        let lines = sum.past && sum.row.before_a_line() == 0;
+        let squares = match (&mut near.row, &mut sum.row) {
+            // One loop, where f32 memory is waited for: elsewhere those that are compiled for their types are quicker.
+            (RowMut::F32(near), RowMut::F32(sum)) if lines => {
+                let residual = if let Operand::Row(residual) = residual { Some(residual) } else { None };
+                row_sum(s, row, Added { residual, near, sum })
             }
-            let to = if sum.past { &mut near } else { &mut sum };
-            fill(s, Add, [x, residual], to);
-            row_sum(s, to.row.read(), Squares(0.0))
+            _ => {
+                if let (Operand::Held, true) = (residual, sum.past) {
+                    near.row.copy_from(sum.row.read());
+                }
+                let to = if sum.past { &mut near } else { &mut sum };
+                fill(s, Add, [x, residual], to);
+                let squares = row_sum(s, to.row.read(), Squares(0.0));
+                if sum.past {
+                    fill(s, Same, [Operand::Row(near.row.read())], &mut sum);
+                }
+                squares
+            }
         };
-        if sum.past && !at_once {
-            fill(s, Same, [Operand::Row(near.row.read())], &mut sum);
-        }
-        let x = if sum.past || at_once { near.row.read() } else { sum.row.read() };
+        let x = if sum.past { near.row.read() } else { sum.row.read() };
         let inverse = inverse_deviation(squares, x.len(), self.0.eps);
         fill(s, Scaled { inverse }, [Operand::Row(x), scale.or(1.0), Operand::Same(-0.0)], &mut out);
     }
@@ -114,15 +118,15 @@ pub(super) fn inverse_deviation(squares: f32, n: usize, eps: f32) -> f32 {
     1.0 / (squares / n as f32 + eps).sqrt()
 }
 
-/// The square of the sum with a residual, or with what `sum` holds. The sum is rounded to its type and kept on the way;
-/// what is read again is a copy that stays near.
-struct Added<'a, 'r, 'n, 's> {
+/// The square of the sum with a residual, or with what `sum` holds. The sum goes past the caches on the way; a copy stays
+/// near.
+struct Added<'a, 'r> {
     residual: Option<Row<'r>>,
-    near: &'a mut Target<'n>,
-    sum: &'a mut Target<'s>,
+    near: &'a mut [f32],
+    sum: &'a mut [f32],
 }
 
-impl Term for Added<'_, '_, '_, '_> {
+impl Term for Added<'_, '_> {
     #[inline(always)]
     fn neutral(&self) -> f32 {
         0.0
@@ -136,20 +140,18 @@ impl Term for Added<'_, '_, '_, '_> {
         at: usize,
     ) -> [S::F; K] {
         let Added { residual, near, sum } = self;
-        if K == 2 {
-            let [a, b] = two(s, residual.unwrap_or(sum.row.read()), at);
-            put_two(s, [s.add(x[0], a), s.add(x[K - 1], b)], near, at);
-            let rounded = two(s, near.row.read(), at);
-            put_two(s, rounded, sum, at);
-            [x[0], x[K - 1]] = rounded;
-        } else {
-            // The end of a row.
-            let held = residual.unwrap_or(sum.row.read());
-            let count = S::LANES.min(held.len() - at);
-            let y = s.add(x[0], part(s, held, at, count, 0.0));
-            put_part(s, y, &mut near.row, at, count);
-            x[0] = part(s, near.row.read(), at, count, 0.0);
-            put_part(s, x[0], &mut sum.row, at, count);
+        for k in 0..K {
+            let at = at + k * S::LANES;
+            let residual = residual.unwrap_or(Row::F32(sum));
+            if sum.len() - at >= S::LANES {
+                x[k] = s.add(x[k], one(s, residual, at));
+                s.store(x[k], &mut near[at..]);
+                s.stream(x[k], &mut sum[at..]);
+            } else {
+                x[k] = s.add(x[k], part(s, residual, at, sum.len() - at, 0.0));
+                s.store_partial(x[k], &mut near[at..]);
+                s.store_partial(x[k], &mut sum[at..]);
+            }
         }
         Squares(0.0).add(s, sums, x, at)
     }

@@ -313,27 +313,26 @@ fn rounding_is_that_of_the_crate_at_every_level() {
     set_level(best).unwrap();
 }
 
-/// Outputs that go past the caches, from the middle of a line on, against the same rows a few at a time.
-fn past_the_caches<T: Element>()
+/// Outputs that go past the caches, from the middle of a line on, against the same rows a few at a time. The beginnings of
+/// rows of an odd width walk through the places of a line.
+fn past_the_caches<T: Element>(width: usize, ops: std::ops::Range<usize>)
 where
     for<'a> Floats<'a, ndarray::Ix3>: From<ArrayView3<'a, T>>,
     for<'a> FloatsMut<'a, ndarray::Ix3>: From<ndarray::ArrayViewMut3<'a, T>>,
 {
-    // Rows of 2 KiB and more, whose beginnings walk through the places of a line.
-    const WIDTH: usize = 1031;
-    let rows = (32 << 20) / size_of::<T>() / WIDTH + 1;
+    let rows = (32 << 20) / size_of::<T>() / width + 1;
     let period: Vec<T> = noise(&[10_007], 1).iter().map(|&x| T::from_f32(x)).collect();
-    let mut x: Vec<T> = Vec::with_capacity(rows * WIDTH);
-    x.extend(period.iter().cycle().take(rows * WIDTH));
-    let x = ArrayView3::from_shape((1, rows, WIDTH), &x).unwrap();
-    let (scale, shift) = (noise2([1, WIDTH], 2), noise2([1, WIDTH], 3));
+    let mut x: Vec<T> = Vec::with_capacity(rows * width);
+    x.extend(period.iter().cycle().take(rows * width));
+    let x = ArrayView3::from_shape((1, rows, width), &x).unwrap();
+    let (scale, shift) = (noise2([1, width], 2), noise2([1, width], 3));
     let weight = scale.row(0);
-    let mut memory = vec![T::from_f32(7.0); rows * WIDTH + 2];
-    let mut few = Array3::from_elem((1, 64, WIDTH), T::from_f32(0.0));
+    let mut memory = vec![T::from_f32(7.0); rows * width + 2];
+    let mut few = Array3::from_elem((1, 64, width), T::from_f32(0.0));
     let best = level();
     for l in available_levels() {
         set_level(l).unwrap();
-        for op in 0..4 {
+        for op in ops.clone() {
             let mut sums = vec![T::from_f32(7.0); if op >= 2 { x.len() + 3 } else { 0 }];
             let mut call = |x: ArrayView3<T>, out: ndarray::ArrayViewMut3<T>| match op {
                 0 => rms_norm(x, Some(weight.into()), 1e-6, out).unwrap(),
@@ -353,8 +352,8 @@ where
                     sums.fill(T::from_f32(7.0));
                 }
             };
-            let inner = &mut memory[1..=rows * WIDTH];
-            let mut out = ndarray::ArrayViewMut3::from_shape((1, rows, WIDTH), inner).unwrap();
+            let inner = &mut memory[1..=rows * width];
+            let mut out = ndarray::ArrayViewMut3::from_shape((1, rows, width), inner).unwrap();
             call(x, out.view_mut());
             for (x, out) in x.axis_chunks_iter(Axis(1), 64).zip(out.axis_chunks_iter(Axis(1), 64)) {
                 let mut few = few.slice_mut(s![.., ..x.len_of(Axis(1)), ..]);
@@ -364,7 +363,7 @@ where
                     "{l:?}"
                 );
             }
-            assert!([memory[0], memory[rows * WIDTH + 1]].iter().all(|x| x.to_f32() == 7.0));
+            assert!([memory[0], memory[rows * width + 1]].iter().all(|x| x.to_f32() == 7.0));
         }
     }
     set_level(best).unwrap();
@@ -372,8 +371,10 @@ where
 
 #[test]
 fn outputs_past_the_caches_have_the_same_bits() {
-    past_the_caches::<f32>();
-    past_the_caches::<bf16>();
+    // Of 2 KiB and more; then of two blocks whose sums are made side by side.
+    past_the_caches::<f32>(1031, 0..4);
+    past_the_caches::<bf16>(1031, 0..4);
+    past_the_caches::<f32>(9001, 2..4);
 }
 
 /// Groups that go past the caches, from the middle of a line on, in runs, against an image at a time.
