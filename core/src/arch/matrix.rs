@@ -132,6 +132,7 @@ impl<'a, T: Copy> Matrix<'a, T> {
 }
 
 /// Rows of adjacent elements: a [`Matrix`] that was checked once.
+#[derive(Clone, Copy)]
 pub(crate) struct Block<'a, T> {
     ptr: *const T,
     rows: usize,
@@ -353,6 +354,18 @@ pub(crate) struct BlockMut<'a, T> {
 }
 
 impl<T> BlockMut<'_, T> {
+    /// Number of rows.
+    #[inline(always)]
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    #[inline(always)]
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
     #[inline(always)]
     pub(crate) fn row(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.rows);

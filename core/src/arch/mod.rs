@@ -36,7 +36,7 @@ pub use fpenv::FpEnv;
 pub(crate) use level::dispatch_at;
 pub(crate) use level::{Kernel, dispatch};
 pub use level::{Level, available_levels, level, set_level};
-pub(crate) use matrix::{BlockMut, Matrix, MatrixMut, Pairs};
+pub(crate) use matrix::{Block, BlockMut, Matrix, MatrixMut, Pairs};
 pub(crate) use microkernel::{InParts, Sink, Store, multiply, multiply_lanes, scaled};
 pub(crate) use paged::{Columns, PagedRows, Slot, Strip};
 pub use peak::{dot_work, fma_work, read_work};

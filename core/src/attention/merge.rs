@@ -37,7 +37,15 @@ pub fn attention_merge<'a>(
     out: impl Into<FloatsMut<'a, Ix4>>,
     lse: Option<ArrayViewMut3<f32>>,
 ) -> Result<()> {
-    let (out1, out2, mut out) = (out1.into(), out2.into(), out.into());
+    merge([out1.into(), out2.into()], [lse1, lse2], out.into(), lse)
+}
+
+fn merge(
+    [out1, out2]: [Floats<Ix4>; 2],
+    [lse1, lse2]: [ArrayView3<f32>; 2],
+    mut out: FloatsMut<Ix4>,
+    lse: Option<ArrayViewMut3<f32>>,
+) -> Result<()> {
     let shape = out1.shape().to_vec();
     if !(1..=MAX_HEAD_DIM).contains(&shape[3]) {
         return Err(Error::shape("out1", &shape, format!("[B, H, Lq, Dv] with Dv 1 to {MAX_HEAD_DIM}")));

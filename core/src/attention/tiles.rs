@@ -51,6 +51,13 @@ impl Problem<'_, '_, '_> {
         self.options.range(self.keys(batch), self.position(batch, i))
     }
 
+    /// Whether one thread reads all there is from its own caches, where it most likely was written.
+    fn is_near(&self) -> bool {
+        let bytes = |x: &Floats<Ix4>| x.shape().iter().product::<usize>().saturating_mul(x.dtype().size());
+        let all = bytes(&self.q).saturating_add(bytes(&self.k)).saturating_add(bytes(&self.v));
+        all <= NEAR && !threads::is_parallel(self.work())
+    }
+
     /// Floating-point operations, at most.
     pub(super) fn work(&self) -> u64 {
         let keys = self.k.shape()[2] + 1;
@@ -73,6 +80,9 @@ pub(super) type Call<'a, 'r, 'o> = (Problem<'a, 'r, 'o>, FloatsMut<'a, Ix4>, Opt
 /// other share one, so that each can ask for the memory of the next.
 const TASK_WORK: u64 = 8_000_000;
 const MAX_TILES: usize = 16;
+
+/// Bytes that the second cache of a core holds together with an output.
+const NEAR: usize = 384 << 10;
 
 /// Tiles of one task in a call with `tiles` of them.
 fn group_size(work: u64, tiles: usize) -> usize {
@@ -180,8 +190,10 @@ fn each_tile<P: Products>(
     threads::with_scratch(Lanes::new(tiles.most_rows()).scratch(size), |scratch| {
         let mut tiles = tiles.map(|place| (inputs(&place), place));
         let mut common = Common::default();
-        // Whose keys and values were read last; whether somebody has asked for what the tile needs.
-        let (mut keys_of, mut asked) = (None, false);
+        // What is near is not asked for. Whose keys and values were read last; whether somebody has asked for what the
+        // tile needs.
+        let far = !p.is_near();
+        let (mut keys_of, mut asked) = (None, !far);
         let mut next = tiles.next();
         while let Some((now, place)) = next {
             if !asked {
@@ -189,9 +201,9 @@ fn each_tile<P: Products>(
             }
             keys_of = Some(now.kv);
             next = tiles.next();
-            asked = next.is_some();
+            asked = true;
             let mut ahead = Ahead::default();
-            if let Some((then, place)) = &next {
+            if far && let Some((then, place)) = &next {
                 then.ask_by(&mut ahead, &rows.out(place), keys_of == Some(then.kv));
                 // As often as blocks of six rows are done in the first key tile.
                 ahead.over((now.k.nrows().min(KEY_TILE) + size.value_dim) / 6);

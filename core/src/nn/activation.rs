@@ -1,9 +1,9 @@
 //! Activation functions, element by element.
 
-use ndarray::Dimension;
+use ndarray::{Dimension, IxDyn};
 
 use super::lanes::Lanes;
-use super::rows::{for_elements, lend};
+use super::rows::{Input, for_elements, lend};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
 use crate::math::slice::{Function, GeluErf, GeluTanh, Silu};
@@ -34,7 +34,7 @@ pub fn silu<'a, 'o, D: Dimension>(
     x: impl Into<Floats<'a, D>>,
     out: impl Into<FloatsMut<'o, D>>,
 ) -> Result<()> {
-    apart(Silu, x.into(), out.into())
+    apart(Kind::Silu, x.into(), out.into())
 }
 
 /// GELU for every element; any shape, any strides, f32, f16 or bf16.
@@ -55,10 +55,7 @@ pub fn gelu<'a, 'o, D: Dimension>(
     kind: Gelu,
     out: impl Into<FloatsMut<'o, D>>,
 ) -> Result<()> {
-    match kind {
-        Gelu::Tanh => apart(GeluTanh, x.into(), out.into()),
-        Gelu::Erf => apart(GeluErf, x.into(), out.into()),
-    }
+    apart(Kind::Gelu(kind), x.into(), out.into())
 }
 
 /// [`silu`] in place: a slice, or a view with any strides.
@@ -73,7 +70,7 @@ pub fn gelu<'a, 'o, D: Dimension>(
 /// # Errors
 /// None: the signature is that of its siblings.
 pub fn silu_inplace<'o, D: Dimension>(x: impl Into<FloatsMut<'o, D>>) -> Result<()> {
-    in_place(Silu, x.into())
+    in_place(Kind::Silu, x.into())
 }
 
 /// [`gelu`] in place: a slice, or a view with any strides.
@@ -88,10 +85,7 @@ pub fn silu_inplace<'o, D: Dimension>(x: impl Into<FloatsMut<'o, D>>) -> Result<
 /// # Errors
 /// None: the signature is that of its siblings.
 pub fn gelu_inplace<'o, D: Dimension>(x: impl Into<FloatsMut<'o, D>>, kind: Gelu) -> Result<()> {
-    match kind {
-        Gelu::Tanh => in_place(GeluTanh, x.into()),
-        Gelu::Erf => in_place(GeluErf, x.into()),
-    }
+    in_place(Kind::Gelu(kind), x.into())
 }
 
 /// `SiLU(gate) * up` for every element; any shape, any strides, each array f32, f16 or bf16. The halves of
@@ -115,7 +109,7 @@ pub fn swiglu<'a, 'o, D: Dimension>(
     up: impl Into<Floats<'a, D>>,
     out: impl Into<FloatsMut<'o, D>>,
 ) -> Result<()> {
-    gated(Silu, Some(gate.into()), Some(up.into()), out.into())
+    gated(Kind::Silu, Some(gate.into()), Some(up.into()), out.into())
 }
 
 /// `GELU(gate) * up` for every element; as [`swiglu`].
@@ -138,10 +132,7 @@ pub fn geglu<'a, 'o, D: Dimension>(
     kind: Gelu,
     out: impl Into<FloatsMut<'o, D>>,
 ) -> Result<()> {
-    match kind {
-        Gelu::Tanh => gated(GeluTanh, Some(gate.into()), Some(up.into()), out.into()),
-        Gelu::Erf => gated(GeluErf, Some(gate.into()), Some(up.into()), out.into()),
-    }
+    gated(Kind::Gelu(kind), Some(gate.into()), Some(up.into()), out.into())
 }
 
 /// [`swiglu`] that leaves its result in `gate`, with the same bits.
@@ -159,7 +150,7 @@ pub fn swiglu_inplace<'a, 'o, D: Dimension>(
     gate: impl Into<FloatsMut<'o, D>>,
     up: impl Into<Floats<'a, D>>,
 ) -> Result<()> {
-    gated(Silu, None, Some(up.into()), gate.into())
+    gated(Kind::Silu, None, Some(up.into()), gate.into())
 }
 
 /// [`swiglu`] that leaves its result in `up`, with the same bits. Without a gate, `up` is that as well.
@@ -177,7 +168,7 @@ pub fn swiglu_onto_up<'o, D: Dimension>(
     gate: Option<Floats<D>>,
     up: impl Into<FloatsMut<'o, D>>,
 ) -> Result<()> {
-    gated(Silu, gate, None, up.into())
+    gated(Kind::Silu, gate, None, up.into())
 }
 
 /// [`geglu`] that leaves its result in `gate`, with the same bits.
@@ -197,10 +188,7 @@ pub fn geglu_inplace<'a, 'o, D: Dimension>(
     up: impl Into<Floats<'a, D>>,
     kind: Gelu,
 ) -> Result<()> {
-    match kind {
-        Gelu::Tanh => gated(GeluTanh, None, Some(up.into()), gate.into()),
-        Gelu::Erf => gated(GeluErf, None, Some(up.into()), gate.into()),
-    }
+    gated(Kind::Gelu(kind), None, Some(up.into()), gate.into())
 }
 
 /// [`geglu`] that leaves its result in `up`, with the same bits. Without a gate, `up` is that as well.
@@ -220,10 +208,7 @@ pub fn geglu_onto_up<'o, D: Dimension>(
     up: impl Into<FloatsMut<'o, D>>,
     kind: Gelu,
 ) -> Result<()> {
-    match kind {
-        Gelu::Tanh => gated(GeluTanh, gate, None, up.into()),
-        Gelu::Erf => gated(GeluErf, gate, None, up.into()),
-    }
+    gated(Kind::Gelu(kind), gate, None, up.into())
 }
 
 /// `f(x)`
@@ -254,22 +239,42 @@ impl<U: Function> Lanes<2> for Gated<U> {
     }
 }
 
-fn in_place<D: Dimension>(f: impl Function, x: FloatsMut<D>) -> Result<()> {
-    for_elements(Plain(f), [None], x.into_dyn())
+/// One of the activations.
+#[derive(Clone, Copy)]
+enum Kind {
+    Silu,
+    Gelu(Gelu),
 }
 
-fn apart<D: Dimension>(f: impl Function, x: Floats<D>, out: FloatsMut<D>) -> Result<()> {
+fn in_place<D: Dimension>(f: Kind, x: FloatsMut<D>) -> Result<()> {
+    plain(f, None, x.into_dyn())
+}
+
+fn apart<D: Dimension>(f: Kind, x: Floats<D>, out: FloatsMut<D>) -> Result<()> {
     check_shape("out", out.shape(), x.shape())?;
-    for_elements(Plain(f), [lend(x)], out.into_dyn())
+    plain(f, lend(x), out.into_dyn())
+}
+
+/// `out` holds the operand where it is missing.
+fn plain(f: Kind, x: Input, out: FloatsMut<IxDyn>) -> Result<()> {
+    match f {
+        Kind::Silu => for_elements(Plain(Silu), [x], out),
+        Kind::Gelu(Gelu::Tanh) => for_elements(Plain(GeluTanh), [x], out),
+        Kind::Gelu(Gelu::Erf) => for_elements(Plain(GeluErf), [x], out),
+    }
 }
 
 /// Where an operand is missing, `out` holds it.
-fn gated<U: Function, D: Dimension>(
-    f: U,
+fn gated<D: Dimension>(
+    f: Kind,
     gate: Option<Floats<D>>,
     up: Option<Floats<D>>,
     out: FloatsMut<D>,
 ) -> Result<()> {
+    times(f, [gate.and_then(lend), up.and_then(lend)], out.into_dyn())
+}
+
+fn times(f: Kind, [gate, up]: [Input; 2], out: FloatsMut<IxDyn>) -> Result<()> {
     let check = |arg, got: &[usize], gate: &[usize]| match got == gate {
         true => Ok(()),
         false => Err(Error::shape(arg, got, format!("{gate:?}, as gate"))),
@@ -282,5 +287,9 @@ fn gated<U: Function, D: Dimension>(
         }
         None => check("up", out.shape(), shape)?,
     }
-    for_elements(Gated(f), [gate.and_then(lend), up.and_then(lend)], out.into_dyn())
+    match f {
+        Kind::Silu => for_elements(Gated(Silu), [gate, up], out),
+        Kind::Gelu(Gelu::Tanh) => for_elements(Gated(GeluTanh), [gate, up], out),
+        Kind::Gelu(Gelu::Erf) => for_elements(Gated(GeluErf), [gate, up], out),
+    }
 }

@@ -29,7 +29,10 @@ pub fn timestep_embedding<'a, 'o>(
     max_period: f32,
     out: impl Into<FloatsMut<'o, Ix2>>,
 ) -> Result<()> {
-    let (t, mut out) = (t.into(), out.into());
+    embed_times(t.into(), max_period, out.into())
+}
+
+fn embed_times(t: Floats<Ix1>, max_period: f32, mut out: FloatsMut<Ix2>) -> Result<()> {
     if !(max_period.is_finite() && max_period > 0.0) {
         return Err(Error::range("max_period", max_period, "a finite positive number"));
     }

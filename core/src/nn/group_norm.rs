@@ -1,6 +1,6 @@
 //! Group norm (Y. Wu and K. He, arXiv:1803.08494).
 
-use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Dimension, Ix1};
+use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Dimension, Ix1, IxDyn};
 
 use super::lanes::{Lanes, Operand, Target, ask, fill};
 use super::norm::{Affine, check_eps, inverse_deviation, shape_of};
@@ -42,7 +42,18 @@ pub fn group_norm<'a, 'o, D: Dimension>(
     silu: bool,
     out: impl Into<FloatsMut<'o, D>>,
 ) -> Result<()> {
-    let (x, out) = (x.into().into_dyn(), out.into().into_dyn());
+    let parameters = [("weight", weight.map(Floats::reborrow)), ("bias", bias.map(Floats::reborrow))];
+    of_groups(x.into().into_dyn(), groups, parameters, eps, silu, out.into().into_dyn())
+}
+
+fn of_groups(
+    x: Floats<IxDyn>,
+    groups: usize,
+    parameters: [(&'static str, Option<Floats<Ix1>>); 2],
+    eps: f32,
+    silu: bool,
+    mut out: FloatsMut<IxDyn>,
+) -> Result<()> {
     check_eps(eps)?;
     if groups == 0 {
         return Err(Error::range("groups", groups, "at least 1"));
@@ -58,13 +69,12 @@ pub fn group_norm<'a, 'o, D: Dimension>(
         }
     };
     check_shape("out", out.shape(), x.shape())?;
-    for (name, shape) in [("weight", shape_of(&weight)), ("bias", shape_of(&bias))] {
-        if let Some(shape) = shape {
+    for (name, parameter) in &parameters {
+        if let Some(shape) = shape_of(parameter) {
             check_shape(name, shape, &[channels])?;
         }
     }
-    let mut out = out;
-    let (weight, bias) = (weight.map(Floats::reborrow), bias.map(Floats::reborrow));
+    let [weight, bias] = parameters.map(|(_, parameter)| parameter);
     let past = goes_past(&out);
     let options = Options { channels: channels / groups, weight, bias, eps, silu };
     each!(Floats, &x, x => each!(FloatsMut, &mut out, out => {

@@ -30,7 +30,10 @@ pub fn embedding<'a, 'o>(
     indices: &[i64],
     out: impl Into<FloatsMut<'o, Ix2>>,
 ) -> Result<()> {
-    let (table, out) = (table.into(), out.into());
+    copy_rows(table.into(), indices, out.into())
+}
+
+fn copy_rows(table: Floats<Ix2>, indices: &[i64], out: FloatsMut<Ix2>) -> Result<()> {
     let &[rows, d] = table.shape() else { unreachable!("two axes") };
     check_shape("out", out.shape(), &[indices.len(), d])?;
     let inside = |i: i64| usize::try_from(i).is_ok_and(|i| i < rows);

@@ -20,6 +20,7 @@ mod patch;
 mod rope;
 #[cfg(test)]
 mod rope_tests;
+mod row_loop;
 pub(crate) mod rows;
 mod softmax;
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Layer norm and RMS norm, with a learned affine map or a modulation.
 
-use ndarray::{Dimension, Ix1, Ix2, Ix3};
+use ndarray::{Dimension, Ix1, Ix2, Ix3, IxDyn};
 
 use super::lanes::{Lanes, Operand, Same, Target, fill, one, part};
 use super::modulate::{by_batch, check_modulation};
-use super::rows::{RowOp, for_rows, lend};
+use super::rows::{Input, RowOp, Several, for_rows, lend};
 use super::sum::{Plain, Squares, Term, row_sum};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
@@ -18,21 +18,45 @@ struct LayerNorm {
     one_plus: bool,
 }
 
+impl LayerNorm {
+    fn of_rows(self, inputs: [Input; 3], out: FloatsMut<IxDyn>) -> Result<()> {
+        for_rows(self, inputs, None, out)
+    }
+}
+
+/// What a layer norm takes from a row.
+#[derive(Clone, Copy, Default)]
+struct Moments {
+    mean: f32,
+    /// `1 / sqrt(variance + eps)`
+    inverse: f32,
+}
+
 /// `x`, scale, shift.
 impl RowOp<3> for LayerNorm {
     const COST: u64 = 8;
+    type Seen = Moments;
+    #[inline(always)]
+    fn look<S: Simd>(self, s: S, rows: &impl Several, seen: &mut [Moments]) {
+        for (r, seen) in seen.iter_mut().enumerate() {
+            let row = rows.row(r);
+            seen.mean = row_sum(s, row, Plain) / row.len() as f32;
+        }
+        for (r, seen) in seen.iter_mut().enumerate() {
+            let row = rows.row(r);
+            seen.inverse = inverse_deviation(row_sum(s, row, Squares(seen.mean)), row.len(), self.eps);
+        }
+    }
     #[inline(always)]
     fn run<S: Simd>(
         self,
         s: S,
+        Moments { mean, inverse }: Moments,
         [x, scale, shift]: [Operand; 3],
         _: Option<Target>,
         mut out: Target,
         _: &mut [f32],
     ) {
-        let Operand::Row(row) = x else { unreachable!("norms are not in place") };
-        let mean = row_sum(s, row, Plain) / row.len() as f32;
-        let inverse = inverse_deviation(row_sum(s, row, Squares(mean)), row.len(), self.eps);
         let (one, scale) = if self.one_plus { (1.0, scale.or(0.0)) } else { (-0.0, scale.or(1.0)) };
         // What is missing changes no bit: 1 as a factor, -0 as a summand.
         fill(s, Affine { mean, inverse, one }, [x, scale, shift.or(-0.0)], &mut out);
@@ -45,20 +69,34 @@ struct RmsNorm {
     eps: f32,
 }
 
+impl RmsNorm {
+    fn of_rows(self, inputs: [Input; 3], out: FloatsMut<IxDyn>) -> Result<()> {
+        for_rows(self, inputs, None, out)
+    }
+}
+
 /// `x`, scale; the third operand is missing.
 impl RowOp<3> for RmsNorm {
     const COST: u64 = 8;
+    /// `1 / sqrt(mean square + eps)`
+    type Seen = f32;
+    #[inline(always)]
+    fn look<S: Simd>(self, s: S, rows: &impl Several, seen: &mut [f32]) {
+        for (r, inverse) in seen.iter_mut().enumerate() {
+            let row = rows.row(r);
+            *inverse = inverse_deviation(row_sum(s, row, Squares(0.0)), row.len(), self.eps);
+        }
+    }
     #[inline(always)]
     fn run<S: Simd>(
         self,
         s: S,
+        inverse: f32,
         [x, scale, _]: [Operand; 3],
         _: Option<Target>,
         mut out: Target,
         _: &mut [f32],
     ) {
-        let Operand::Row(row) = x else { unreachable!("norms are not in place") };
-        let inverse = inverse_deviation(row_sum(s, row, Squares(0.0)), row.len(), self.eps);
         fill(s, Scaled { inverse }, [x, scale.or(1.0), Operand::Same(-0.0)], &mut out);
     }
 }
@@ -67,16 +105,27 @@ impl RowOp<3> for RmsNorm {
 #[derive(Clone, Copy)]
 struct RmsNormOfSum(RmsNorm);
 
+impl RmsNormOfSum {
+    fn of_rows(self, inputs: [Input; 3], sum: FloatsMut<IxDyn>, out: FloatsMut<IxDyn>) -> Result<()> {
+        for_rows(self, inputs, Some(sum), out)
+    }
+}
+
 /// `x`, scale, and what is added to `x`: what the sum holds, where it is missing.
 impl RowOp<3> for RmsNormOfSum {
     const COST: u64 = 9;
     fn needs_room(self) -> bool {
         true
     }
+    /// The sum is yet to be.
+    type Seen = ();
+    #[inline(always)]
+    fn look<S: Simd>(self, _: S, _: &impl Several, _: &mut [()]) {}
     #[inline(always)]
     fn run<S: Simd>(
         self,
         s: S,
+        (): (),
         [x, scale, residual]: [Operand; 3],
         sum: Option<Target>,
         mut out: Target,
@@ -280,7 +329,7 @@ pub fn layer_norm<'a, 'o, D: Dimension>(
         &[("out", out.shape())],
     )?;
     let inputs = [lend(x), weight.and_then(lend), bias.and_then(lend)];
-    for_rows(LayerNorm { eps, one_plus: false }, inputs, None, out.into_dyn())
+    LayerNorm { eps, one_plus: false }.of_rows(inputs, out.into_dyn())
 }
 
 /// RMS norm over the last axis of `x` `[..., d]`: `x / sqrt(mean(x^2) + eps) * weight`, weight `[d]`
@@ -309,7 +358,7 @@ pub fn rms_norm<'a, 'o, D: Dimension>(
     let (x, out) = (x.into(), out.into());
     check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &[("out", out.shape())])?;
     let inputs = [lend(x), weight.and_then(lend), None];
-    for_rows(RmsNorm { eps }, inputs, None, out.into_dyn())
+    RmsNorm { eps }.of_rows(inputs, out.into_dyn())
 }
 
 /// The end of a residual branch and the norm before the next one, in one pass: `sum = x + residual`, then
@@ -342,8 +391,7 @@ pub fn rms_norm_residual<'a, 'o, D: Dimension>(
     let outputs = [("sum", sum.shape()), ("out", out.shape())];
     check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &outputs)?;
     let inputs = [lend(x), weight.and_then(lend), lend(residual)];
-    let norm = RmsNormOfSum(RmsNorm { eps });
-    for_rows(norm, inputs, Some(sum.into_dyn()), out.into_dyn())
+    RmsNormOfSum(RmsNorm { eps }).of_rows(inputs, sum.into_dyn(), out.into_dyn())
 }
 
 /// [`rms_norm_residual`] whose sum replaces the residual, with the same bits.
@@ -370,8 +418,7 @@ pub fn rms_norm_residual_inplace<'a, 'o, D: Dimension>(
     let outputs = [("residual", sum.shape()), ("out", out.shape())];
     check_norm(x.shape(), &[("weight", shape_of(&weight))], eps, &outputs)?;
     let inputs = [lend(x), weight.and_then(lend), None];
-    let norm = RmsNormOfSum(RmsNorm { eps });
-    for_rows(norm, inputs, Some(sum.into_dyn()), out.into_dyn())
+    RmsNormOfSum(RmsNorm { eps }).of_rows(inputs, sum.into_dyn(), out.into_dyn())
 }
 
 /// [`layer_norm`] without an affine map, then [`modulate`](super::modulate()): the same bits in one pass.
@@ -403,5 +450,5 @@ pub fn layer_norm_modulate<'a, 'o>(
     let (x, shift, scale, out) = (x.into(), shift.into(), scale.into(), out.into());
     check_modulation(x.shape(), &[("shift", shift.shape()), ("scale", scale.shape())], out.shape())?;
     let inputs = [lend(x), by_batch(scale), by_batch(shift)];
-    for_rows(LayerNorm { eps, one_plus: true }, inputs, None, out.into_dyn())
+    LayerNorm { eps, one_plus: true }.of_rows(inputs, out.into_dyn())
 }

@@ -55,7 +55,10 @@ pub fn patchify<'a, 'o>(
     patch: usize,
     out: impl Into<FloatsMut<'o, Ix3>>,
 ) -> Result<()> {
-    let (x, mut out) = (x.into(), out.into());
+    cut_floats(x.into(), patch, out.into())
+}
+
+fn cut_floats(x: Floats<Ix4>, patch: usize, mut out: FloatsMut<Ix3>) -> Result<()> {
     let ([_, columns], shape) = patch_shape("x", x.shape(), patch)?;
     check_shape("out", out.shape(), &shape)?;
     let past = goes_past(&out);
@@ -331,7 +334,10 @@ pub fn unpatchify<'a, 'o>(
     patch: usize,
     out: impl Into<FloatsMut<'o, Ix4>>,
 ) -> Result<()> {
-    let (x, mut out) = (x.into(), out.into());
+    join_floats(x.into(), patch, out.into())
+}
+
+fn join_floats(x: Floats<Ix3>, patch: usize, mut out: FloatsMut<Ix4>) -> Result<()> {
     let ([_, columns], shape) = patch_shape("out", out.shape(), patch)?;
     check_shape("x", x.shape(), &shape)?;
     each!(Floats, &x, x => each!(FloatsMut, &mut out, out => join(x, columns, patch, out)));

@@ -371,7 +371,10 @@ pub fn rope<'a>(
     tables: &Rope,
     out: impl Into<FloatsMut<'a, Ix4>>,
 ) -> Result<()> {
-    let (x, mut out) = (x.into(), out.into());
+    turn_tokens(x.into(), first, tables, out.into())
+}
+
+fn turn_tokens(x: Floats<Ix4>, first: &[usize], tables: &Rope, mut out: FloatsMut<Ix4>) -> Result<()> {
     let [batch, heads, tokens, dim] = *x.shape() else { unreachable!("four axes") };
     check_shape("first", &[first.len()], &[batch])?;
     check_shape("out", out.shape(), x.shape())?;

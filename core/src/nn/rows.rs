@@ -1,14 +1,14 @@
-//! Running an operation over the rows of arrays: tasks, strides, and which way the output goes to memory.
+//! Running an operation over the rows of arrays: strides, tasks, and which way the output goes to memory.
 
 use std::cmp::Reverse;
 
 use ndarray::{Dimension, Ix4, IxDyn};
 
 use super::lanes::{Lanes, Operand, Target, fill};
-use super::stored::{Rows, RowsMut};
-use crate::arch::{Kernel, Simd, dispatch};
+use super::row_loop::Run;
+use crate::arch::{Simd, dispatch};
 use crate::error::{Error, Result};
-use crate::tensor::{Floats, FloatsMut};
+use crate::tensor::{Floats, FloatsMut, Row};
 use crate::threads;
 
 /// An operation from `N` operands of a row to a row.
@@ -21,8 +21,26 @@ pub(crate) trait RowOp<const N: usize>: Copy + Send + Sync {
     fn needs_room(self) -> bool {
         false
     }
-    /// Fills `out`, and `sum` where the call has one. Implementations are `#[inline(always)]`.
-    fn run<S: Simd>(self, s: S, from: [Operand; N], sum: Option<Target>, out: Target, room: &mut [f32]);
+    /// What the output depends on besides the numbers at its place.
+    type Seen: Copy + Default;
+    /// Looks at rows of the first operand, at all of them for one thing before the next: what has to be waited for in
+    /// the end of a row is not waited for. Implementations are `#[inline(always)]`.
+    fn look<S: Simd>(self, s: S, rows: &impl Several, seen: &mut [Self::Seen]);
+    /// Fills `out`, and `sum` where the call has one.
+    fn run<S: Simd>(
+        self,
+        s: S,
+        seen: Self::Seen,
+        from: [Operand; N],
+        sum: Option<Target>,
+        out: Target,
+        room: &mut [f32],
+    );
+}
+
+/// Some rows.
+pub(crate) trait Several {
+    fn row(&self, row: usize) -> Row<'_>;
 }
 
 /// [`Lanes`] on whole rows.
@@ -32,8 +50,19 @@ struct Each<L>(L);
 impl<L: Lanes<N>, const N: usize> RowOp<N> for Each<L> {
     const COST: u64 = L::COST;
     const ELEMENTWISE: bool = true;
+    type Seen = ();
     #[inline(always)]
-    fn run<S: Simd>(self, s: S, from: [Operand; N], _: Option<Target>, mut out: Target, _: &mut [f32]) {
+    fn look<S: Simd>(self, _: S, _: &impl Several, _: &mut [()]) {}
+    #[inline(always)]
+    fn run<S: Simd>(
+        self,
+        s: S,
+        (): (),
+        from: [Operand; N],
+        _: Option<Target>,
+        mut out: Target,
+        _: &mut [f32],
+    ) {
         fill(s, self.0, from, &mut out);
     }
 }
@@ -75,7 +104,8 @@ pub(crate) fn task_size(past: bool) -> usize {
 pub(super) const TASKS_A_THREAD: usize = 8;
 
 /// Applies `op` to every element of `out`. The caller has checked the shapes; inputs may have axes of one element, or
-/// lack leading axes, where the output repeats them.
+/// lack leading axes, where the output repeats them. It has no type parameters itself: loops are compiled with this crate
+/// then, not once more with every crate that calls it.
 pub(crate) fn for_elements<const N: usize>(
     op: impl Lanes<N>,
     inputs: [Input; N],
@@ -212,15 +242,15 @@ impl<const N: usize> All<'_, N> {
 }
 
 /// Numbers that fill whole lines of a cache.
-fn line(len: usize) -> usize {
+pub(super) fn line(len: usize) -> usize {
     len.next_multiple_of(16)
 }
 
 /// A box of the output that begins at `at`.
-struct Piece<'a> {
-    at: [usize; 4],
-    out: FloatsMut<'a, Ix4>,
-    sum: Option<FloatsMut<'a, Ix4>>,
+pub(super) struct Piece<'a> {
+    pub at: [usize; 4],
+    pub out: FloatsMut<'a, Ix4>,
+    pub sum: Option<FloatsMut<'a, Ix4>>,
 }
 
 impl<'a> Piece<'a> {
@@ -279,70 +309,5 @@ impl<'a> Iterator for Tasks<'a> {
             piece = part;
         }
         Some(piece)
-    }
-}
-
-struct Run<'r, 'a, 'b, O, const N: usize> {
-    op: O,
-    inputs: &'r [Option<Floats<'a, Ix4>>; N],
-    piece: Piece<'b>,
-    /// Elements of a row at a time.
-    part: usize,
-    /// Whether the output goes past the caches.
-    past: bool,
-    /// A part for the operation where it needs it; for the output, the sum and each input where elements lie apart.
-    scratch: &'r mut [f32],
-}
-
-impl<O: RowOp<N>, const N: usize> Kernel for Run<'_, '_, '_, O, N> {
-    type Output = ();
-    const BF16: bool = true;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Run { op, inputs, piece, part, past, scratch } = self;
-        let Piece { at, mut out, mut sum } = piece;
-        // A copy of what lies apart is read again at once.
-        let past = past && out.strides()[3] == 1;
-        let sum_adjacent = sum.as_ref().is_some_and(|sum| sum.strides()[3] == 1);
-        let for_op = op.needs_room();
-        let [outer, inner, rows, width] = *out.shape() else { unreachable!("four axes") };
-        let mut rooms = scratch.chunks_exact_mut(line(part));
-        let mut room = || rooms.next().unwrap_or_default();
-        let for_op = if for_op { room() } else { Default::default() };
-        let (for_out, for_sum) = (room(), room());
-        let mut copies: [&mut [f32]; N] = std::array::from_fn(|_| room());
-        let whole = part >= width;
-        let repeats = inputs.each_ref().map(|x| whole && x.as_ref().is_some_and(|x| x.strides()[2] == 0));
-        for (i, j) in (0..outer).flat_map(|i| (0..inner).map(move |j| (i, j))) {
-            let inputs = inputs.each_ref().map(|x| x.as_ref().map(|x| Rows::new(x, [at[0] + i, at[1] + j])));
-            let mut out = RowsMut::new(&mut out, [i, j]);
-            let mut sum = sum.as_mut().map(|sum| RowsMut::new(sum, [i, j]));
-            for row in 0..rows {
-                let mut from = 0;
-                while from < width {
-                    let len = part.min(width - from);
-                    let mut operands = [Operand::Held; N];
-                    for (k, copy) in copies.iter_mut().enumerate() {
-                        if let Some(x) = &inputs[k] {
-                            let there = (at[2] + row, at[3] + from, len);
-                            operands[k] = Operand::Row(x.row(there, copy, repeats[k] && row > 0));
-                        }
-                    }
-                    let there = (row, from, len);
-                    let sum_row = sum.as_mut().map(|sum| sum.row(there, for_sum));
-                    let into_sum = sum_row.map(|row| Target { row, past: past && sum_adjacent });
-                    let into = Target { row: out.row(there, for_out), past };
-                    op.run(s, operands, into_sum, into, for_op);
-                    out.put_back(there, for_out);
-                    if let Some(sum) = &mut sum {
-                        sum.put_back(there, for_sum);
-                    }
-                    from += len;
-                }
-            }
-        }
-        if past {
-            s.settle();
-        }
     }
 }

@@ -1,9 +1,9 @@
 //! Softmax and its logarithm.
 
-use ndarray::Dimension;
+use ndarray::{Dimension, IxDyn};
 
 use super::lanes::{Lanes, Operand, Target, fill, part, two};
-use super::rows::{RowOp, for_rows, lend};
+use super::rows::{Input, RowOp, Several, for_rows, lend};
 use super::sum::{Term, row_sum};
 use crate::arch::Simd;
 use crate::error::{Error, Result, check_shape};
@@ -16,17 +16,38 @@ struct Softmax {
     log: bool,
 }
 
+impl Softmax {
+    fn of_rows(self, x: Input, out: FloatsMut<IxDyn>) -> Result<()> {
+        for_rows(self, [x], None, out)
+    }
+}
+
 impl RowOp<1> for Softmax {
     const COST: u64 = 50;
     fn needs_room(self) -> bool {
         !self.log
     }
+    /// What is subtracted.
+    type Seen = f32;
     #[inline(always)]
-    fn run<S: Simd>(self, s: S, [x]: [Operand; 1], _: Option<Target>, mut out: Target, room: &mut [f32]) {
+    fn look<S: Simd>(self, s: S, rows: &impl Several, seen: &mut [f32]) {
+        for (r, base) in seen.iter_mut().enumerate() {
+            let largest = largest(s, rows.row(r));
+            // A row of -infinity alone has nothing to subtract.
+            *base = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
+        }
+    }
+    #[inline(always)]
+    fn run<S: Simd>(
+        self,
+        s: S,
+        base: f32,
+        [x]: [Operand; 1],
+        _: Option<Target>,
+        mut out: Target,
+        room: &mut [f32],
+    ) {
         let Operand::Row(x) = x else { unreachable!("softmax is not in place") };
-        let largest = largest(s, x);
-        // A row of -infinity alone has nothing to subtract.
-        let base = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
         if self.log {
             let sum = row_sum(s, x, Powers { base, to: &mut [] });
             let mut logs = [0.0; 16];
@@ -150,7 +171,7 @@ fn apply<D: Dimension>(log: bool, x: Floats<D>, out: FloatsMut<D>) -> Result<()>
         return Err(Error::shape("x", x.shape(), "at least one axis"));
     }
     check_shape("out", out.shape(), x.shape())?;
-    for_rows(Softmax { log }, [lend(x)], None, out.into_dyn())
+    Softmax { log }.of_rows(lend(x), out.into_dyn())
 }
 
 /// `e^x / sum e^x` over the last axis of `x`; `x` and `out` are f32, f16 or bf16 each.

@@ -2,7 +2,7 @@
 
 use ndarray::{Axis, Ix4};
 
-use crate::arch::{Lend, Matrix, MatrixMut, Words};
+use crate::arch::{Block, BlockMut, Lend, Matrix, MatrixMut, Words};
 use crate::tensor::{Floats, FloatsMut, Row, RowMut, bf16, f16};
 
 /// Rows of one of the types.
@@ -25,6 +25,15 @@ impl<'a> Rows<'a> {
             Floats::F32(x) => Rows::F32(rows!(x)),
             Floats::F16(x) => Rows::F16(rows!(x)),
             Floats::Bf16(x) => Rows::Bf16(rows!(x)),
+        }
+    }
+
+    /// Some rows of f32 from row and column `at` on, where they lie side by side.
+    #[inline(always)]
+    pub(super) fn singles(&self, at: [usize; 2], size: [usize; 2]) -> Option<Block<'a, f32>> {
+        match self {
+            Rows::F32(x) => x.block(at[0], at[1], size[0], size[1]),
+            _ => None,
         }
     }
 
@@ -81,6 +90,15 @@ impl<'a> RowsMut<'a> {
             FloatsMut::F32(x) => RowsMut::F32(rows!(x)),
             FloatsMut::F16(x) => RowsMut::F16(rows!(x)),
             FloatsMut::Bf16(x) => RowsMut::Bf16(rows!(x)),
+        }
+    }
+
+    /// The first rows and columns, where they are f32 side by side.
+    #[inline(always)]
+    pub(super) fn singles(&mut self, size: [usize; 2]) -> Option<BlockMut<'_, f32>> {
+        match self {
+            RowsMut::F32(x) => x.block(0, 0, size[0], size[1]),
+            _ => None,
         }
     }
 
