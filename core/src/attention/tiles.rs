@@ -51,11 +51,10 @@ impl Problem<'_, '_, '_> {
         self.options.range(self.keys(batch), self.position(batch, i))
     }
 
-    /// Whether one thread reads all there is from its own caches, where it most likely was written.
-    fn is_near(&self) -> bool {
-        let bytes = |x: &Floats<Ix4>| x.shape().iter().product::<usize>().saturating_mul(x.dtype().size());
-        let all = bytes(&self.q).saturating_add(bytes(&self.k)).saturating_add(bytes(&self.v));
-        all <= NEAR && !threads::is_parallel(self.work())
+    /// Bytes of all that is read.
+    fn bytes(&self) -> usize {
+        let of = |x: &Floats<Ix4>| x.shape().iter().product::<usize>().saturating_mul(x.dtype().size());
+        of(&self.q).saturating_add(of(&self.k)).saturating_add(of(&self.v))
     }
 
     /// Floating-point operations, at most.
@@ -81,7 +80,8 @@ pub(super) type Call<'a, 'r, 'o> = (Problem<'a, 'r, 'o>, FloatsMut<'a, Ix4>, Opt
 const TASK_WORK: u64 = 8_000_000;
 const MAX_TILES: usize = 16;
 
-/// Bytes that the second cache of a core holds together with an output.
+/// Bytes that the second cache of a core holds together with an output. What one thread reads of no more was most likely
+/// written by it, and nothing is asked for.
 const NEAR: usize = 384 << 10;
 
 /// Tiles of one task in a call with `tiles` of them.
@@ -98,11 +98,13 @@ pub(super) fn run(calls: Vec<Call>) {
     let tiles = calls.iter().map(|(_, out, _)| tile_count(out.shape())).fold(0, usize::saturating_add);
     let size = group_size(work, tiles);
     let count = if calls.len() == 1 { threads::parts(work) } else { 1 };
+    let bytes = calls.iter().fold(0, |all: usize, (p, ..)| all.saturating_add(p.bytes()));
+    let far = bytes > NEAR || threads::is_parallel(work);
     let run = |(p, cut, rows): (&Problem, Cut, Rows)| match (&p.q, &p.k, &p.v) {
-        (Floats::Bf16(_), Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Dots>(p, *k, *v, cut, rows),
-        (_, Floats::F32(k), Floats::F32(v)) => each_tile::<Wide<_>>(p, *k, *v, cut, rows),
-        (_, Floats::F16(k), Floats::F16(v)) => each_tile::<Wide<_>>(p, *k, *v, cut, rows),
-        (_, Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Wide<_>>(p, *k, *v, cut, rows),
+        (Floats::Bf16(_), Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Dots>(p, *k, *v, cut, rows, far),
+        (_, Floats::F32(k), Floats::F32(v)) => each_tile::<Wide<_>>(p, *k, *v, cut, rows, far),
+        (_, Floats::F16(k), Floats::F16(v)) => each_tile::<Wide<_>>(p, *k, *v, cut, rows, far),
+        (_, Floats::Bf16(k), Floats::Bf16(v)) => each_tile::<Wide<_>>(p, *k, *v, cut, rows, far),
         _ => unreachable!("keys and values have one type"),
     };
     let parts = calls.iter_mut().filter(|(_, out, _)| !out.shape().contains(&0)).flat_map(|(p, out, lse)| {
@@ -134,8 +136,8 @@ struct Inputs<'v, T> {
 }
 
 impl<T: Element> Inputs<'_, T> {
-    /// Asks for them, and for what is written: keys and values unless `same` has read them.
-    fn fetch(&self, out: &Floats<Ix3>, same: bool) {
+    /// Asks for them, and for what is written.
+    fn fetch(&self, out: &Floats<Ix3>) {
         let rows = |x: &Floats<Ix3>| {
             each!(Floats, x, x => for head in x.outer_iter() {
                 dispatch(Fetch(Matrix::new(head)));
@@ -143,13 +145,11 @@ impl<T: Element> Inputs<'_, T> {
         };
         rows(&self.q);
         rows(out);
-        if !same {
-            dispatch(Fetch(Matrix::new(self.k)));
-            dispatch(Fetch(Matrix::new(self.v)));
-        }
+        dispatch(Fetch(Matrix::new(self.k)));
+        dispatch(Fetch(Matrix::new(self.v)));
     }
 
-    /// The same memory, to be asked for by and by.
+    /// The same memory, to be asked for by and by: keys and values unless the `same` were read.
     fn ask_by(&self, ahead: &mut Ahead, out: &Floats<Ix3>, same: bool) {
         each!(Floats, &self.q, q => ahead.add(q));
         if !same {
@@ -164,13 +164,14 @@ fn head<T>(x: ArrayView4<T>, [b, h]: [usize; 2]) -> ArrayView2<T> {
     x.index_axis_move(Axis(0), b).index_axis_move(Axis(0), h)
 }
 
-/// The tiles of one task, one after the other.
+/// The tiles of one task, one after the other; what is `far` is asked for before it is read.
 fn each_tile<P: Products>(
     p: &Problem,
     k: ArrayView4<P::Stored>,
     v: ArrayView4<P::Stored>,
     cut: Cut,
     mut rows: Rows,
+    far: bool,
 ) {
     let start = rows.start;
     let size = Sizes {
@@ -190,21 +191,15 @@ fn each_tile<P: Products>(
     threads::with_scratch(Lanes::new(tiles.most_rows()).scratch(size), |scratch| {
         let mut tiles = tiles.map(|place| (inputs(&place), place));
         let mut common = Common::default();
-        // What is near is not asked for. Whose keys and values were read last; whether somebody has asked for what the
-        // tile needs.
-        let far = !p.is_near();
-        let (mut keys_of, mut asked) = (None, !far);
         let mut next = tiles.next();
+        if far && let Some((first, place)) = &next {
+            first.fetch(&rows.out(place));
+        }
         while let Some((now, place)) = next {
-            if !asked {
-                now.fetch(&rows.out(&place), keys_of == Some(now.kv));
-            }
-            keys_of = Some(now.kv);
             next = tiles.next();
-            asked = true;
             let mut ahead = Ahead::default();
             if far && let Some((then, place)) = &next {
-                then.ask_by(&mut ahead, &rows.out(place), keys_of == Some(then.kv));
+                then.ask_by(&mut ahead, &rows.out(place), now.kv == then.kv);
                 // As often as blocks of six rows are done in the first key tile.
                 ahead.over((now.k.nrows().min(KEY_TILE) + size.value_dim) / 6);
             }

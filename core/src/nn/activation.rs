@@ -274,6 +274,7 @@ fn gated<D: Dimension>(
     times(f, [gate.and_then(lend), up.and_then(lend)], out.into_dyn())
 }
 
+/// [`gated`] without type parameters.
 fn times(f: Kind, [gate, up]: [Input; 2], out: FloatsMut<IxDyn>) -> Result<()> {
     let check = |arg, got: &[usize], gate: &[usize]| match got == gate {
         true => Ok(()),

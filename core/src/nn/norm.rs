@@ -35,6 +35,7 @@ struct Moments {
 /// `x`, scale, shift.
 impl RowOp<3> for LayerNorm {
     const COST: u64 = 8;
+    const OF_SINGLES: usize = 3;
     type Seen = Moments;
     #[inline(always)]
     fn look<S: Simd>(self, s: S, rows: &impl Several, seen: &mut [Moments]) {
@@ -78,6 +79,7 @@ impl RmsNorm {
 /// `x`, scale; the third operand is missing.
 impl RowOp<3> for RmsNorm {
     const COST: u64 = 8;
+    const OF_SINGLES: usize = 2;
     /// `1 / sqrt(mean square + eps)`
     type Seen = f32;
     #[inline(always)]

@@ -44,16 +44,16 @@ impl<O: RowOp<N>, const N: usize> Kernel for Run<'_, '_, '_, O, N> {
             let inputs = inputs.each_ref().map(|x| x.as_ref().map(|x| Rows::new(x, [at[0] + i, at[1] + j])));
             let mut out = RowsMut::new(&mut out, [i, j]);
             let mut sum = sum.as_mut().map(|sum| RowsMut::new(sum, [i, j]));
-            if !O::ELEMENTWISE
+            if O::OF_SINGLES > 0
                 && !past
-                && sum.is_none()
                 && let Some((inputs, there)) = singles(&inputs, [at[2], at[3]], [rows, width])
                 && let Some(out) = out.singles([rows, width])
             {
                 match there {
                     FIRST => fill_singles::<S, O, N, FIRST>(s, op, inputs, out, for_op),
-                    TWO if N == 3 => fill_singles::<S, O, N, TWO>(s, op, inputs, out, for_op),
-                    _ => fill_singles::<S, O, N, ALL>(s, op, inputs, out, for_op),
+                    TWO if O::OF_SINGLES >= 2 => fill_singles::<S, O, N, TWO>(s, op, inputs, out, for_op),
+                    ALL if O::OF_SINGLES >= 3 => fill_singles::<S, O, N, ALL>(s, op, inputs, out, for_op),
+                    _ => unreachable!("operands without a loop"),
                 }
                 continue;
             }
@@ -96,7 +96,7 @@ const FIRST: u32 = 1;
 const TWO: u32 = 3;
 const ALL: u32 = 7;
 
-/// Rows of f32 that lie side by side, and which of them are there: others take the place of those that are not.
+/// Rows of adjacent f32 and which of them are there, where there is a loop for those: others take the place of the rest.
 #[inline(always)]
 fn singles<'a, const N: usize>(
     inputs: &[Option<Rows<'a>>; N],
@@ -111,7 +111,7 @@ fn singles<'a, const N: usize>(
             there |= 1 << k;
         }
     }
-    (there == FIRST || N == 3 && (there == TWO || there == ALL)).then_some((all, there))
+    matches!(there, FIRST | TWO | ALL).then_some((all, there))
 }
 
 impl Several for Row<'_> {

@@ -17,16 +17,18 @@ pub(crate) trait RowOp<const N: usize>: Copy + Send + Sync {
     const COST: u64;
     /// Whether an element depends on what lies at its place alone: then rows may be cut.
     const ELEMENTWISE: bool = false;
+    /// Most operands of calls that have loops of their own where all rows are of adjacent f32; 0 without such loops.
+    const OF_SINGLES: usize = 0;
     /// Whether it needs room for a row of f32.
     fn needs_room(self) -> bool {
         false
     }
     /// What the output depends on besides the numbers at its place.
     type Seen: Copy + Default;
-    /// Looks at rows of the first operand, at all of them for one thing before the next: what has to be waited for in
-    /// the end of a row is not waited for. Implementations are `#[inline(always)]`.
+    /// Looks at rows of the first operand, unless it is missing: at all of them for one thing before the next, since the
+    /// end of a row is waited for, but not by another row.
     fn look<S: Simd>(self, s: S, rows: &impl Several, seen: &mut [Self::Seen]);
-    /// Fills `out`, and `sum` where the call has one.
+    /// Fills `out`, and `sum` where the call has one. Implementations are `#[inline(always)]`, as those of `look`.
     fn run<S: Simd>(
         self,
         s: S,
@@ -104,8 +106,8 @@ pub(crate) fn task_size(past: bool) -> usize {
 pub(super) const TASKS_A_THREAD: usize = 8;
 
 /// Applies `op` to every element of `out`. The caller has checked the shapes; inputs may have axes of one element, or
-/// lack leading axes, where the output repeats them. It has no type parameters itself: loops are compiled with this crate
-/// then, not once more with every crate that calls it.
+/// lack leading axes, where the output repeats them. A caller has no type parameters: with them loops would be compiled again in
+/// every crate that calls it.
 pub(crate) fn for_elements<const N: usize>(
     op: impl Lanes<N>,
     inputs: [Input; N],

@@ -24,6 +24,7 @@ impl Softmax {
 
 impl RowOp<1> for Softmax {
     const COST: u64 = 50;
+    const OF_SINGLES: usize = 1;
     fn needs_room(self) -> bool {
         !self.log
     }

@@ -28,7 +28,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Some rows of f32 from row and column `at` on, where they lie side by side.
+    /// Some rows of adjacent f32 from row and column `at` on.
     #[inline(always)]
     pub(super) fn singles(&self, at: [usize; 2], size: [usize; 2]) -> Option<Block<'a, f32>> {
         match self {
@@ -93,7 +93,7 @@ impl<'a> RowsMut<'a> {
         }
     }
 
-    /// The first rows and columns, where they are f32 side by side.
+    /// The first rows and columns, where they are rows of adjacent f32.
     #[inline(always)]
     pub(super) fn singles(&mut self, size: [usize; 2]) -> Option<BlockMut<'_, f32>> {
         match self {

@@ -67,7 +67,7 @@ pub(super) fn row_sum(terms: &[f32], square: bool) -> f32 {
     total
 }
 
-fn layer_norm_definition(x: &[f32], eps: f32) -> Vec<f32> {
+pub(super) fn layer_norm_definition(x: &[f32], eps: f32) -> Vec<f32> {
     let n = x.len() as f32;
     let mean = row_sum(x, false) / n;
     let deviations: Vec<f32> = x.iter().map(|x| x - mean).collect();
@@ -107,7 +107,8 @@ fn layer_norm_follows_definition_and_oracle() {
 
 #[test]
 fn affine_maps_are_one_operation_each() {
-    let (x, w, b) = (noise2([4, 37], 1), noise(&[37], 2), noise(&[37], 3));
+    // More rows than are looked at before they are filled, and some over.
+    let (x, w, b) = (noise2([21, 37], 1), noise(&[37], 2), noise(&[37], 3));
     let (w, b): (Array1<f32>, Array1<f32>) =
         (w.into_dimensionality().unwrap(), b.into_dimensionality().unwrap());
     let norm = |w: Option<&Array1<f32>>, b: Option<&Array1<f32>>| {
@@ -136,12 +137,18 @@ fn affine_maps_are_one_operation_each() {
 #[test]
 fn rms_norm_follows_definition_and_oracle() {
     for d in [1, 5, 32, 77, 5000] {
-        let (x, w) = (noise2([3, d], 4), noise(&[d], 5).into_dimensionality::<ndarray::Ix1>().unwrap());
-        let out = everywhere(|| {
-            let mut out = Array2::<f32>::zeros((3, d));
-            rms_norm(x.view(), Some(w.view().into()), 1e-6, out.view_mut()).unwrap();
-            out
-        });
+        let (x, w) = (noise2([19, d], 4), noise(&[d], 5).into_dimensionality::<ndarray::Ix1>().unwrap());
+        let norm = |w: Option<&Array1<f32>>| {
+            everywhere(|| {
+                let mut out = Array2::<f32>::zeros(x.dim());
+                rms_norm(x.view(), w.map(|w| w.view().into()), 1e-6, out.view_mut()).unwrap();
+                out
+            })
+        };
+        let (out, plain) = (norm(Some(&w)), norm(None));
+        for ((r, c), &y) in plain.indexed_iter() {
+            assert_eq!(out[[r, c]], y * w[c]);
+        }
         for (x, out) in x.outer_iter().zip(out.outer_iter()) {
             let x = x.to_vec();
             let inverse = 1.0 / (row_sum(&x, true) / d as f32 + 1e-6).sqrt();
