@@ -6,6 +6,9 @@
 //! in registers, in one pass over memory. Rows whose elements lie apart are computed from a copy, with the same
 //! bits. A row never depends on the other rows.
 
+// Public functions whose types are parameters convert their arguments and call one without type parameters: what is generic is
+// compiled in every crate that calls it, and kernels are large.
+
 mod activation;
 mod blocks;
 mod embedding;

@@ -106,8 +106,7 @@ pub(crate) fn task_size(past: bool) -> usize {
 pub(super) const TASKS_A_THREAD: usize = 8;
 
 /// Applies `op` to every element of `out`. The caller has checked the shapes; inputs may have axes of one element, or
-/// lack leading axes, where the output repeats them. A caller has no type parameters: with them loops would be compiled again in
-/// every crate that calls it.
+/// lack leading axes, where the output repeats them.
 pub(crate) fn for_elements<const N: usize>(
     op: impl Lanes<N>,
     inputs: [Input; N],
