@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::portable::Portable;
+use super::out_of_line::Portable;
 use super::simd::Simd;
 use crate::error::{Error, Result};
 

@@ -14,6 +14,7 @@ mod fpenv;
 mod level;
 mod matrix;
 mod microkernel;
+mod out_of_line;
 mod paged;
 mod peak;
 mod place;

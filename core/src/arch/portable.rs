@@ -4,9 +4,9 @@ use super::simd::Simd;
 
 const N: usize = 8;
 
-/// Plain Rust arrays.
+/// Arrays and loops over them.
 #[derive(Clone, Copy)]
-pub(crate) struct Portable;
+pub(crate) struct Plain;
 
 #[inline(always)]
 fn map<A: Copy, R: Copy + Default>(a: [A; N], f: impl Fn(A) -> R) -> [R; N] {
@@ -33,7 +33,7 @@ fn first<T: Copy>(s: &[T]) -> [T; N] {
     r
 }
 
-impl Simd for Portable {
+impl Simd for Plain {
     const LANES: usize = N;
     type F = [f32; N];
     type I = [i32; N];
