@@ -105,6 +105,8 @@ impl Simd for Portable {
         fn lower_bf16(pairs: I) -> F;
         fn round_bf16(x: F) -> I;
         fn pair_bf16(lower: F, upper: F) -> I;
+        fn pair_bf16_exactly(lower: F, upper: F) -> I;
+        fn rounded_bf16(x: F) -> I;
 
         fn load_f16(s: &[u16]) -> F;
         fn load_f16_partial(s: &[u16]) -> F;

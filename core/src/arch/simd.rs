@@ -247,6 +247,20 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         self.ior(lower, self.iand(self.round_bf16(upper), self.isplat(-0x1_0000)))
     }
 
+    /// [`pair_bf16`](Simd::pair_bf16) of any numbers; NaN is quieted.
+    #[inline(always)]
+    fn pair_bf16_exactly(self, lower: Self::F, upper: Self::F) -> Self::I {
+        let [lower, upper] = [self.rounded_bf16(lower), self.rounded_bf16(upper)];
+        self.ior(self.ishr::<16>(lower), self.iand(upper, self.isplat(-0x1_0000)))
+    }
+
+    /// [`round_bf16`](Simd::round_bf16) of any number; NaN is quieted.
+    #[inline(always)]
+    fn rounded_bf16(self, x: Self::F) -> Self::I {
+        let quiet = self.bits_to_f32(self.ior(self.to_bits(x), self.isplat(0x40_0000)));
+        self.to_bits(self.select(self.eq(x, x), self.bits_to_f32(self.round_bf16(x)), quiet))
+    }
+
     /// Rounds to bfloat16 and writes the first `LANES` elements of `s`; panics when there are fewer.
     #[inline(always)]
     fn store_bf16(self, v: Self::F, s: &mut [u16]) {

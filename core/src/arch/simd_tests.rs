@@ -158,6 +158,13 @@ impl<const WITH: bool> Kernel for Moves<WITH> {
             };
             packed(s.pack_bf16(both), |x| half::bf16::from_f32(x).to_bits());
             packed(s.pack_f16(both), |x| half::f16::from_f32(x).to_bits());
+            let pairs = s.pair_bf16_exactly(both[0], both[1]);
+            let (lower, upper) = (get(s.lower_bf16(pairs)), get(s.upper_bf16(pairs)));
+            for i in 0..n {
+                let rounded = |x: f32| u32::from(half::bf16::from_f32(x).to_bits()) << 16;
+                assert_eq!(lower[i].to_bits(), rounded(numbers[i]));
+                assert_eq!(upper[i].to_bits(), rounded(numbers[n + i]));
+            }
             for len in 0..=n {
                 let (mut b, mut h) = ([7u16; 17], [7u16; 17]);
                 s.store_bf16_partial(both[0], &mut b[..len]);

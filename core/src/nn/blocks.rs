@@ -23,6 +23,22 @@ pub(super) trait Type: 'static {
     fn two<S: Simd>(s: S, x: &[Self::Word]) -> [S::F; 2];
     /// Writes the first two vectors of `to`, past the caches or to them; panics when there are fewer elements.
     fn put_two<S: Simd>(s: S, v: [S::F; 2], to: &mut [Self::Word], past: bool);
+    /// What [`two`](Type::two) reads, in the order that takes least: of bfloat16 those at even places and those at odd
+    /// ones.
+    #[inline(always)]
+    fn both<S: Simd>(s: S, x: &[Self::Word]) -> [S::F; 2] {
+        Self::two(s, x)
+    }
+    /// Writes what [`both`](Type::both) reads, as [`put_two`](Type::put_two) does.
+    #[inline(always)]
+    fn put_both<S: Simd>(s: S, v: [S::F; 2], to: &mut [Self::Word], past: bool) {
+        Self::put_two(s, v, to, past);
+    }
+    /// Writes what [`both`](Type::both) reads, as it is.
+    #[inline(always)]
+    fn store_both<S: Simd>(s: S, v: [S::F; 2], to: &mut [f32]) {
+        F32::put_two(s, v, to, false);
+    }
 }
 
 pub(super) struct F32;
@@ -56,9 +72,16 @@ impl Type for F32 {
     }
 }
 
+/// Two vectors to 16 bits each.
+#[inline(always)]
+fn put_pairs<S: Simd>(s: S, pairs: S::I, to: &mut [u16], past: bool) {
+    let to = &mut to[..2 * S::LANES];
+    if past { s.stream_pairs(pairs, to) } else { s.store_pairs(pairs, to) }
+}
+
 /// Both types of 16 bits.
 macro_rules! halves {
-    ($($T:ident: $load:ident, $pack:ident;)*) => {$(
+    ($($T:ident: $load:ident, $pack:ident {$($more:tt)*})*) => {$(
         impl Type for $T {
             type Word = u16;
             #[inline(always)]
@@ -75,16 +98,30 @@ macro_rules! halves {
             }
             #[inline(always)]
             fn put_two<S: Simd>(s: S, v: [S::F; 2], to: &mut [u16], past: bool) {
-                let (pairs, to) = (s.$pack(v), &mut to[..2 * S::LANES]);
-                if past { s.stream_pairs(pairs, to) } else { s.store_pairs(pairs, to) }
+                put_pairs(s, s.$pack(v), to, past);
             }
+            $($more)*
         }
     )*};
 }
 
 halves! {
-    F16: load_f16, pack_f16;
-    Bf16: load_bf16, pack_bf16;
+    F16: load_f16, pack_f16 {}
+    Bf16: load_bf16, pack_bf16 {
+        #[inline(always)]
+        fn both<S: Simd>(s: S, x: &[u16]) -> [S::F; 2] {
+            let pairs = s.load_pairs(x);
+            [s.lower_bf16(pairs), s.upper_bf16(pairs)]
+        }
+        #[inline(always)]
+        fn put_both<S: Simd>(s: S, [even, odd]: [S::F; 2], to: &mut [u16], past: bool) {
+            put_pairs(s, s.pair_bf16_exactly(even, odd), to, past);
+        }
+        #[inline(always)]
+        fn store_both<S: Simd>(s: S, v: [S::F; 2], to: &mut [f32]) {
+            s.store_twos(v, to);
+        }
+    }
 }
 
 /// Elements that lie side by side.
@@ -145,14 +182,22 @@ impl<'a, S: Simd, X: Type, const N: usize> Sources<'a, S, X, N> {
                 ask(s, next.slice(block * BLOCK, BLOCK));
             }
             for at in (0..BLOCK).step_by(2 * S::LANES) {
+                // The order of numbers does not matter where it is that of all.
+                let same = TypeId::of::<X>() == TypeId::of::<Y>();
                 let mut x = [[s.splat(0.0); 2]; N];
                 for i in 0..N {
                     x[i] = match KINDS >> i & 1 {
+                        ROW if same => X::both(s, &self.rows[i][block][at..]),
                         ROW => X::two(s, &self.rows[i][block][at..]),
                         _ => [self.same[i]; 2],
                     };
                 }
-                Y::put_two(s, op.eval(s, x), &mut out[at..], past);
+                let y = op.eval(s, x);
+                if same {
+                    Y::put_both(s, y, &mut out[at..], past);
+                } else {
+                    Y::put_two(s, y, &mut out[at..], past);
+                }
             }
         }
     }

@@ -4,6 +4,7 @@ use ndarray::{Dimension, Ix1, Ix2, Ix3, IxDyn};
 
 use super::lanes::{Lanes, Operand, Same, Target, fill, one, part};
 use super::modulate::{by_batch, check_modulation};
+use super::row_loop::Run;
 use super::rows::{Input, RowOp, Several, for_rows, lend};
 use super::sum::{Plain, Squares, Term, row_sum};
 use crate::arch::Simd;
@@ -35,7 +36,9 @@ struct Moments {
 /// `x`, scale, shift.
 impl RowOp<3> for LayerNorm {
     const COST: u64 = 8;
-    const OF_SINGLES: usize = 3;
+    fn task(task: Run<Self, 3>) {
+        task.in_a_loop::<3>();
+    }
     type Seen = Moments;
     #[inline(always)]
     fn look<S: Simd>(self, s: S, rows: &impl Several, seen: &mut [Moments]) {
@@ -79,7 +82,9 @@ impl RmsNorm {
 /// `x`, scale; the third operand is missing.
 impl RowOp<3> for RmsNorm {
     const COST: u64 = 8;
-    const OF_SINGLES: usize = 2;
+    fn task(task: Run<Self, 3>) {
+        task.in_a_loop::<2>();
+    }
     /// `1 / sqrt(mean square + eps)`
     type Seen = f32;
     #[inline(always)]
@@ -178,6 +183,7 @@ struct Added<'a, 'r> {
 }
 
 impl Term for Added<'_, '_> {
+    const ANYWHERE: bool = false;
     #[inline(always)]
     fn neutral(&self) -> f32 {
         0.0

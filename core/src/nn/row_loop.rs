@@ -1,15 +1,17 @@
-//! The rows of a task, one after the other: where they lie, what is copied, and loops for those of f32.
+//! The rows of a task, one after the other: where they lie, what is copied, and loops for those that networks have.
+
+use std::marker::PhantomData;
 
 use ndarray::Ix4;
 
 use super::lanes::{Operand, Target};
 use super::rows::{Piece, RowOp, Several, line};
-use super::stored::{Rows, RowsMut};
-use crate::arch::{Block, BlockMut, Kernel, Simd};
-use crate::tensor::{Floats, Row, RowMut};
+use super::stored::{Rows, RowsMut, Stored};
+use crate::arch::{Block, BlockMut, Kernel, Simd, dispatch};
+use crate::tensor::{Dtype, Element, Floats, Row, bf16};
 
 /// A task.
-pub(super) struct Run<'r, 'a, 'b, O, const N: usize> {
+pub(crate) struct Run<'r, 'a, 'b, O, const N: usize> {
     pub op: O,
     pub inputs: &'r [Option<Floats<'a, Ix4>>; N],
     pub piece: Piece<'b>,
@@ -44,19 +46,6 @@ impl<O: RowOp<N>, const N: usize> Kernel for Run<'_, '_, '_, O, N> {
             let inputs = inputs.each_ref().map(|x| x.as_ref().map(|x| Rows::new(x, [at[0] + i, at[1] + j])));
             let mut out = RowsMut::new(&mut out, [i, j]);
             let mut sum = sum.as_mut().map(|sum| RowsMut::new(sum, [i, j]));
-            if O::OF_SINGLES > 0
-                && !past
-                && let Some((inputs, there)) = singles(&inputs, [at[2], at[3]], [rows, width])
-                && let Some(out) = out.singles([rows, width])
-            {
-                match there {
-                    FIRST => fill_singles::<S, O, N, FIRST>(s, op, inputs, out, for_op),
-                    TWO if O::OF_SINGLES >= 2 => fill_singles::<S, O, N, TWO>(s, op, inputs, out, for_op),
-                    ALL if O::OF_SINGLES >= 3 => fill_singles::<S, O, N, ALL>(s, op, inputs, out, for_op),
-                    _ => unreachable!("operands without a loop"),
-                }
-                continue;
-            }
             for row in 0..rows {
                 let mut from = 0;
                 while from < width {
@@ -96,22 +85,130 @@ const FIRST: u32 = 1;
 const TWO: u32 = 3;
 const ALL: u32 = 7;
 
-/// Rows of adjacent f32 and which of them are there, where there is a loop for those: others take the place of the rest.
-#[inline(always)]
-fn singles<'a, const N: usize>(
-    inputs: &[Option<Rows<'a>>; N],
-    at: [usize; 2],
-    size: [usize; 2],
-) -> Option<([Block<'a, f32>; N], u32)> {
-    let first = inputs[0].as_ref()?.singles(at, size)?;
-    let (mut all, mut there) = ([first; N], 0);
-    for k in 0..N {
-        if let Some(rows) = &inputs[k] {
-            all[k] = rows.singles(at, size)?;
-            there |= 1 << k;
+impl<O: RowOp<N>, const N: usize> Run<'_, '_, '_, O, N> {
+    /// The task by a loop that is compiled for the types of its rows, where all are adjacent and of types that networks
+    /// have: to find every row and ask for its type takes as long as the norm of a hundred numbers. `COUNT` is that of
+    /// the operands that a call may have.
+    pub(crate) fn in_a_loop<const COUNT: usize>(self) {
+        if self.is_of::<f32, f32>() {
+            self.in_loop_of::<COUNT, f32, f32>();
+        } else if self.is_of::<bf16, bf16>() {
+            self.in_loop_of::<COUNT, bf16, bf16>();
+        } else if self.is_of::<f32, bf16>() {
+            self.in_loop_of::<COUNT, f32, bf16>();
+        } else {
+            dispatch(self);
         }
     }
-    matches!(there, FIRST | TWO | ALL).then_some((all, there))
+
+    /// Whether rows are adjacent, of `X`, and become rows of `Y`. Not those of f32 that go past the caches: looking at
+    /// some before they are filled takes memory longer.
+    fn is_of<X: Element, Y: Element>(&self) -> bool {
+        let Piece { out, sum, .. } = &self.piece;
+        if self.past && is_f32::<Y>() {
+            return false;
+        }
+        let inputs = self.inputs.iter().flatten().all(|x| x.dtype() == X::DTYPE && x.strides()[3] == 1);
+        inputs && out.dtype() == Y::DTYPE && out.strides()[3] == 1 && sum.is_none()
+    }
+
+    fn in_loop_of<const COUNT: usize, X: Stored, Y: Stored>(self) {
+        let there = (0..N).fold(0, |there, k| there | u32::from(self.inputs[k].is_some()) << k);
+        match there {
+            FIRST => dispatch(Loop::<_, X, Y, N, FIRST> { run: self, types: PhantomData }),
+            TWO if const { COUNT >= 2 } => {
+                dispatch(Loop::<_, X, Y, N, TWO> { run: self, types: PhantomData })
+            }
+            ALL if const { COUNT >= 3 } => {
+                dispatch(Loop::<_, X, Y, N, ALL> { run: self, types: PhantomData })
+            }
+            _ => dispatch(self),
+        }
+    }
+}
+
+/// A task whose rows are all adjacent, of `X`, and become rows of `Y`; `THERE` says which operands it has.
+struct Loop<'r, 'a, 'b, O, X, Y, const N: usize, const THERE: u32> {
+    run: Run<'r, 'a, 'b, O, N>,
+    types: PhantomData<(X, Y)>,
+}
+
+impl<O: RowOp<N>, X: Stored, Y: Stored, const N: usize, const THERE: u32> Kernel
+    for Loop<'_, '_, '_, O, X, Y, N, THERE>
+{
+    type Output = ();
+    const BF16: bool = matches!(Y::DTYPE, Dtype::Bf16);
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Run { op, inputs, piece: Piece { at, mut out, .. }, past, scratch, .. } = self.run;
+        let past = past && !is_f32::<Y>();
+        let [outer, inner, rows, width] = *out.shape() else { unreachable!("four axes") };
+        let size = [rows, width];
+        for (i, j) in (0..outer).flat_map(|i| (0..inner).map(move |j| (i, j))) {
+            // Of missing operands nobody takes a row.
+            let of = inputs.each_ref().map(|x| x.as_ref().or(inputs[0].as_ref()));
+            let of = of.map(|x| x.map(|x| Rows::new(x, [at[0] + i, at[1] + j])));
+            let of = of.map(|x| x.and_then(|x| x.block::<X>([at[2], at[3]], size)));
+            let mut out = RowsMut::new(&mut out, [i, j]);
+            let Some(out) = out.block::<Y>(size) else { unreachable!("rows that were seen") };
+            fill_rows::<S, O, X, Y, N, THERE>(s, op, of, out, past, scratch);
+        }
+        if past {
+            s.settle();
+        }
+    }
+}
+
+/// Whether a type is f32, which is known when a loop is compiled for it.
+const fn is_f32<T: Element>() -> bool {
+    matches!(T::DTYPE, Dtype::F32)
+}
+
+/// Most rows that are looked at before they are filled.
+const AHEAD: usize = 8;
+
+/// Numbers that these rows may have together: the first cache holds them.
+const AHEAD_NUMBERS: usize = 4096;
+
+#[inline(always)]
+fn fill_rows<S: Simd, O: RowOp<N>, X: Stored, Y: Stored, const N: usize, const THERE: u32>(
+    s: S,
+    op: O,
+    inputs: [Option<Block<X>>; N],
+    mut out: BlockMut<Y>,
+    past: bool,
+    room: &mut [f32],
+) {
+    let Some(inputs) = all(inputs) else { unreachable!("rows that were seen") };
+    let rows = out.rows();
+    let ahead = (AHEAD_NUMBERS / out.cols()).clamp(1, AHEAD);
+    let mut first = 0;
+    while first < rows {
+        let count = ahead.min(rows - first);
+        let mut seen = [O::Seen::default(); AHEAD];
+        op.look(s, &RowsFrom(&inputs[0], first), &mut seen[..count]);
+        for row in 0..count {
+            let mut operands = [Operand::Held; N];
+            for k in 0..N {
+                if THERE >> k & 1 == 1 {
+                    operands[k] = Operand::Row(X::row(inputs[k].row(first + row)));
+                }
+            }
+            let into = Target { row: Y::row_mut(out.row(first + row)), past };
+            op.run(s, seen[row], operands, None, into, room);
+        }
+        first += count;
+    }
+}
+
+/// What is there, where all are.
+#[inline(always)]
+fn all<T: Copy, const N: usize>(x: [Option<T>; N]) -> Option<[T; N]> {
+    let mut all = [x[0]?; N];
+    for k in 0..N {
+        all[k] = x[k]?;
+    }
+    Some(all)
 }
 
 impl Several for Row<'_> {
@@ -121,49 +218,12 @@ impl Several for Row<'_> {
     }
 }
 
-/// Rows of f32 from one on.
-struct Singles<'a, 'b>(&'b Block<'a, f32>, usize);
+/// Rows from one on.
+struct RowsFrom<'a, 'b, X>(&'b Block<'a, X>, usize);
 
-impl Several for Singles<'_, '_> {
+impl<X: Stored> Several for RowsFrom<'_, '_, X> {
     #[inline(always)]
     fn row(&self, row: usize) -> Row<'_> {
-        Row::F32(self.0.row(self.1 + row))
-    }
-}
-
-/// Most rows that are looked at before they are filled.
-const AHEAD: usize = 8;
-
-/// Numbers that these rows may have together: the first cache holds them.
-const AHEAD_NUMBERS: usize = 4096;
-
-/// The operation on rows of f32, by loops that are compiled for them: to find every row and ask for its type takes as
-/// long as the norm of a hundred numbers.
-#[inline(always)]
-fn fill_singles<S: Simd, O: RowOp<N>, const N: usize, const THERE: u32>(
-    s: S,
-    op: O,
-    inputs: [Block<f32>; N],
-    mut out: BlockMut<f32>,
-    room: &mut [f32],
-) {
-    let rows = out.rows();
-    let ahead = (AHEAD_NUMBERS / out.cols()).clamp(1, AHEAD);
-    let mut first = 0;
-    while first < rows {
-        let count = ahead.min(rows - first);
-        let mut seen = [O::Seen::default(); AHEAD];
-        op.look(s, &Singles(&inputs[0], first), &mut seen[..count]);
-        for row in 0..count {
-            let mut operands = [Operand::Held; N];
-            for k in 0..N {
-                if THERE >> k & 1 == 1 {
-                    operands[k] = Operand::Row(Row::F32(inputs[k].row(first + row)));
-                }
-            }
-            let into = Target { row: RowMut::F32(out.row(first + row)), past: false };
-            op.run(s, seen[row], operands, None, into, room);
-        }
-        first += count;
+        X::row(self.0.row(self.1 + row))
     }
 }

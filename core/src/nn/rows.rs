@@ -17,8 +17,6 @@ pub(crate) trait RowOp<const N: usize>: Copy + Send + Sync {
     const COST: u64;
     /// Whether an element depends on what lies at its place alone: then rows may be cut.
     const ELEMENTWISE: bool = false;
-    /// Most operands of calls that have loops of their own where all rows are of adjacent f32; 0 without such loops.
-    const OF_SINGLES: usize = 0;
     /// Whether it needs room for a row of f32.
     fn needs_room(self) -> bool {
         false
@@ -28,6 +26,10 @@ pub(crate) trait RowOp<const N: usize>: Copy + Send + Sync {
     /// Looks at rows of the first operand, unless it is missing: at all of them for one thing before the next, since the
     /// end of a row is waited for, but not by another row.
     fn look<S: Simd>(self, s: S, rows: &impl Several, seen: &mut [Self::Seen]);
+    /// Runs a task; [`Run::in_a_loop`] where finding rows and their types would take as long as the operation.
+    fn task(task: Run<Self, N>) {
+        dispatch(task);
+    }
     /// Fills `out`, and `sum` where the call has one. Implementations are `#[inline(always)]`, as those of `look`.
     fn run<S: Simd>(
         self,
@@ -236,7 +238,7 @@ impl<const N: usize> All<'_, N> {
         let inputs = &inputs;
         threads::for_each_in(tasks, work, |piece| {
             threads::with_scratch(rooms * line(part), |scratch| {
-                dispatch(Run { op, inputs, piece, part, past, scratch });
+                O::task(Run { op, inputs, piece, part, past, scratch });
             });
         });
     }
@@ -248,7 +250,7 @@ pub(super) fn line(len: usize) -> usize {
 }
 
 /// A box of the output that begins at `at`.
-pub(super) struct Piece<'a> {
+pub(crate) struct Piece<'a> {
     pub at: [usize; 4],
     pub out: FloatsMut<'a, Ix4>,
     pub sum: Option<FloatsMut<'a, Ix4>>,

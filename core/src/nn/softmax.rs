@@ -3,6 +3,7 @@
 use ndarray::{Dimension, IxDyn};
 
 use super::lanes::{Lanes, Operand, Target, fill, part, two};
+use super::row_loop::Run;
 use super::rows::{Input, RowOp, Several, for_rows, lend};
 use super::sum::{Term, row_sum};
 use crate::arch::Simd;
@@ -24,7 +25,9 @@ impl Softmax {
 
 impl RowOp<1> for Softmax {
     const COST: u64 = 50;
-    const OF_SINGLES: usize = 1;
+    fn task(task: Run<Self, 1>) {
+        task.in_a_loop::<1>();
+    }
     fn needs_room(self) -> bool {
         !self.log
     }
@@ -107,6 +110,7 @@ struct Powers<'a> {
 }
 
 impl Term for Powers<'_> {
+    const ANYWHERE: bool = false;
     #[inline(always)]
     fn neutral(&self) -> f32 {
         f32::NEG_INFINITY

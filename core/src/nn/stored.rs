@@ -3,7 +3,7 @@
 use ndarray::{Axis, Ix4};
 
 use crate::arch::{Block, BlockMut, Lend, Matrix, MatrixMut, Words};
-use crate::tensor::{Floats, FloatsMut, Row, RowMut, bf16, f16};
+use crate::tensor::{Element, Floats, FloatsMut, Row, RowMut, bf16, f16};
 
 /// Rows of one of the types.
 #[derive(Clone, Copy)]
@@ -28,13 +28,10 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Some rows of adjacent f32 from row and column `at` on.
+    /// Some rows from row and column `at` on, where they are of adjacent `T`.
     #[inline(always)]
-    pub(super) fn singles(&self, at: [usize; 2], size: [usize; 2]) -> Option<Block<'a, f32>> {
-        match self {
-            Rows::F32(x) => x.block(at[0], at[1], size[0], size[1]),
-            _ => None,
-        }
+    pub(super) fn block<T: Stored>(&self, at: [usize; 2], size: [usize; 2]) -> Option<Block<'a, T>> {
+        T::rows(self)?.block(at[0], at[1], size[0], size[1])
     }
 
     /// `len` elements of a row from `from` on; those that lie apart are copied to `room`, unless they are there
@@ -93,13 +90,10 @@ impl<'a> RowsMut<'a> {
         }
     }
 
-    /// The first rows and columns, where they are rows of adjacent f32.
+    /// The first rows and columns, where they are rows of adjacent `T`.
     #[inline(always)]
-    pub(super) fn singles(&mut self, size: [usize; 2]) -> Option<BlockMut<'_, f32>> {
-        match self {
-            RowsMut::F32(x) => x.block(0, 0, size[0], size[1]),
-            _ => None,
-        }
+    pub(super) fn block<T: Stored>(&mut self, size: [usize; 2]) -> Option<BlockMut<'_, T>> {
+        T::rows_mut(self)?.block(0, 0, size[0], size[1])
     }
 
     /// `len` elements of a row from `from` on; those that lie apart as a copy in `room`, for
@@ -148,4 +142,33 @@ fn spread<T: Lend + Copy>(x: &mut MatrixMut<T>, (row, from, len): (usize, usize,
     for (i, &from_room) in T::lend(room)[..len].iter().enumerate() {
         x.set(row, from + i, from_room);
     }
+}
+
+/// A type of rows.
+pub(super) trait Stored: Element {
+    /// Rows of this type.
+    fn rows<'a, 'r>(rows: &'r Rows<'a>) -> Option<&'r Matrix<'a, Self>>;
+    /// As `rows`.
+    fn rows_mut<'a, 'r>(rows: &'r mut RowsMut<'a>) -> Option<&'r mut MatrixMut<'a, Self>>;
+}
+
+macro_rules! stored {
+    ($($T:ty: $V:ident;)*) => {$(
+        impl Stored for $T {
+            #[inline(always)]
+            fn rows<'a, 'r>(rows: &'r Rows<'a>) -> Option<&'r Matrix<'a, $T>> {
+                if let Rows::$V(x) = rows { Some(x) } else { None }
+            }
+
+            #[inline(always)]
+            fn rows_mut<'a, 'r>(rows: &'r mut RowsMut<'a>) -> Option<&'r mut MatrixMut<'a, $T>> {
+                if let RowsMut::$V(x) = rows { Some(x) } else { None }
+            }
+        }
+    )*};
+}
+
+stored! {
+    f32: F32;
+    bf16: Bf16;
 }

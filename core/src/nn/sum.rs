@@ -13,6 +13,8 @@ const BLOCK: usize = 4096;
 
 /// What an element adds to a sum. Implementations are `#[inline(always)]`, which a closure could not be.
 pub(super) trait Term {
+    /// Whether what an element adds does not depend on its place.
+    const ANYWHERE: bool;
     /// What adds nothing.
     fn neutral(&self) -> f32;
     /// `sums` and the terms of `x`, which are the elements from `at` on.
@@ -23,6 +25,7 @@ pub(super) trait Term {
 pub(super) struct Plain;
 
 impl Term for Plain {
+    const ANYWHERE: bool = true;
     #[inline(always)]
     fn neutral(&self) -> f32 {
         0.0
@@ -46,6 +49,7 @@ impl Term for Plain {
 pub(super) struct Squares(pub f32);
 
 impl Term for Squares {
+    const ANYWHERE: bool = true;
     #[inline(always)]
     fn neutral(&self) -> f32 {
         self.0
@@ -72,25 +76,25 @@ impl Term for Squares {
 #[inline(always)]
 pub(super) fn row_sum<S: Simd>(s: S, x: Row, mut term: impl Term) -> f32 {
     match x {
-        Row::F32(_) => sum_of::<S, F32>(s, x, &mut term),
-        Row::F16(_) => sum_of::<S, F16>(s, x, &mut term),
-        Row::Bf16(_) => sum_of::<S, Bf16>(s, x, &mut term),
+        Row::F32(_) => sum_of::<S, F32, _>(s, x, &mut term),
+        Row::F16(_) => sum_of::<S, F16, _>(s, x, &mut term),
+        Row::Bf16(_) => sum_of::<S, Bf16, _>(s, x, &mut term),
     }
 }
 
 /// [`row_sum`] of a row of `T`.
 #[inline(always)]
-fn sum_of<S: Simd, T: Type>(s: S, x: Row, term: &mut impl Term) -> f32 {
+fn sum_of<S: Simd, T: Type, X: Term>(s: S, x: Row, term: &mut X) -> f32 {
     let (mut total, mut at) = (0.0, 0);
     // Two blocks at a time: a chain of additions waits for itself.
     while x.len() - at >= 2 * BLOCK {
-        let [a, b] = block_sums::<S, T, 2>(s, x, [at, at + BLOCK], BLOCK, term);
+        let [a, b] = block_sums::<S, T, X, 2>(s, x, [at, at + BLOCK], BLOCK, term);
         total = total + a + b;
         at += 2 * BLOCK;
     }
     while at < x.len() {
         let len = BLOCK.min(x.len() - at);
-        let [sum] = block_sums::<S, T, 1>(s, x, [at], len, term);
+        let [sum] = block_sums::<S, T, X, 1>(s, x, [at], len, term);
         total += sum;
         at += len;
     }
@@ -99,12 +103,12 @@ fn sum_of<S: Simd, T: Type>(s: S, x: Row, term: &mut impl Term) -> f32 {
 
 /// The sums of the blocks of `len` elements that begin at `from`.
 #[inline(always)]
-fn block_sums<S: Simd, T: Type, const R: usize>(
+fn block_sums<S: Simd, T: Type, X: Term, const R: usize>(
     s: S,
     x: Row,
     from: [usize; R],
     len: usize,
-    term: &mut impl Term,
+    term: &mut X,
 ) -> [f32; R] {
     let words = T::words(&x).unwrap_or_default();
     let steps = from.map(|from| words[from..from + len].as_chunks::<LANES>().0);
@@ -114,7 +118,8 @@ fn block_sums<S: Simd, T: Type, const R: usize>(
         for v in (0..LANES / S::LANES).step_by(2) {
             for r in 0..R {
                 let at = v * S::LANES;
-                let two = T::two(s, &steps[r][step][at..]);
+                let words = &steps[r][step][at..];
+                let two = if X::ANYWHERE { T::both(s, words) } else { T::two(s, words) };
                 let both = [sums[r][v], sums[r][v + 1]];
                 [sums[r][v], sums[r][v + 1]] = term.add(s, both, two, from[r] + step * LANES + at);
             }
@@ -122,17 +127,20 @@ fn block_sums<S: Simd, T: Type, const R: usize>(
     }
     let mut totals = [0.0; R];
     for r in 0..R {
+        let mut lanes = [0.0f32; LANES];
+        for v in (0..LANES / S::LANES).step_by(2) {
+            let (both, lanes) = ([sums[r][v], sums[r][v + 1]], &mut lanes[v * S::LANES..]);
+            if X::ANYWHERE { T::store_both(s, both, lanes) } else { F32::put_two(s, both, lanes, false) }
+        }
         let (mut at, end) = (from[r] + len / LANES * LANES, from[r] + len);
-        for v in 0..LANES / S::LANES {
+        for lanes in lanes.chunks_exact_mut(S::LANES) {
             if at < end {
                 let count = S::LANES.min(end - at);
-                [sums[r][v]] = term.add(s, [sums[r][v]], [part(s, x, at, count, term.neutral())], at);
+                let x = part(s, x, at, count, term.neutral());
+                let [sum] = term.add(s, [s.load(lanes)], [x], at);
+                s.store(sum, lanes);
                 at += count;
             }
-        }
-        let mut lanes = [0.0f32; LANES];
-        for v in 0..LANES / S::LANES {
-            s.store(sums[r][v], &mut lanes[v * S::LANES..]);
         }
         for half in [16, 8, 4, 2, 1] {
             for i in 0..half {

@@ -94,6 +94,7 @@ impl<'a> RowMut<'a> {
 
 /// One element of [`Floats`].
 pub(crate) trait Element: Copy + Send + Sync + 'static {
+    const DTYPE: Dtype;
     /// Exact.
     fn to_f32(self) -> f32;
     /// To the nearest, ties to even.
@@ -119,6 +120,7 @@ macro_rules! wrapped {
 }
 
 impl Element for f32 {
+    const DTYPE: Dtype = Dtype::F32;
     #[inline(always)]
     fn to_f32(self) -> f32 {
         self
@@ -139,6 +141,7 @@ impl Element for f32 {
 }
 
 impl Element for f16 {
+    const DTYPE: Dtype = Dtype::F16;
     #[inline(always)]
     fn to_f32(self) -> f32 {
         self.to_f32()
@@ -159,6 +162,7 @@ impl Element for f16 {
 }
 
 impl Element for bf16 {
+    const DTYPE: Dtype = Dtype::Bf16;
     #[inline(always)]
     fn to_f32(self) -> f32 {
         self.to_f32()

@@ -55,6 +55,24 @@ impl<const BF16: bool> Avx512<BF16> {
             _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000))
         }
     }
+
+    /// Rounded by the instruction of the processor and brought together, `lower` in the lower halves of the lanes.
+    #[inline(always)]
+    fn paired_at_once(self, lower: __m512, upper: __m512) -> __m512i {
+        assert!(BF16);
+        // SAFETY: the token proves the instructions; the types are different views of 64 bytes.
+        unsafe {
+            let halves = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(upper, lower));
+            _mm512_permutexvar_epi16(_mm512_load_si512(IN_TURN.0.as_ptr().cast()), halves)
+        }
+    }
+
+    /// The upper halves of the lanes of both, those of `lower` in the lower halves.
+    #[inline(always)]
+    fn blended(self, lower: __m512i, upper: __m512i) -> __m512i {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm512_mask_blend_epi16(0xaaaa_aaaa, _mm512_srli_epi32::<16>(lower), upper) }
+    }
 }
 
 /// The bits of a vector, rounded.
@@ -86,13 +104,17 @@ pub(super) fn pack<const BF16: bool>(s: Avx512<BF16>, [a, b]: [__m512; 2]) -> __
 /// See [`Simd::pair_bf16`].
 #[inline(always)]
 pub(super) fn pair<const BF16: bool>(s: Avx512<BF16>, lower: __m512, upper: __m512) -> __m512i {
-    // SAFETY: the token proves the instructions; the types are different views of 64 bytes.
-    unsafe {
-        if BF16 {
-            let halves = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(upper, lower));
-            return _mm512_permutexvar_epi16(_mm512_load_si512(IN_TURN.0.as_ptr().cast()), halves);
-        }
-        let lower = _mm512_srli_epi32::<16>(s.round_bf16(lower));
-        _mm512_mask_blend_epi16(0xaaaa_aaaa, lower, s.round_bf16(upper))
+    if BF16 {
+        return s.paired_at_once(lower, upper);
     }
+    s.blended(s.round_bf16(lower), s.round_bf16(upper))
+}
+
+/// See [`Simd::pair_bf16_exactly`].
+#[inline(always)]
+pub(super) fn pair_exactly<const BF16: bool>(s: Avx512<BF16>, lower: __m512, upper: __m512) -> __m512i {
+    if s.rounds_at_once([lower, upper]) {
+        return s.paired_at_once(lower, upper);
+    }
+    s.blended(s.rounded_bf16(lower), s.rounded_bf16(upper))
 }

@@ -339,6 +339,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
+    fn pair_bf16_exactly(self, lower: Self::F, upper: Self::F) -> Self::I {
+        bf16::pair_exactly(self, lower, upper)
+    }
+
+    #[inline(always)]
     fn pack_f16(self, [a, b]: [Self::F; 2]) -> Self::I {
         // SAFETY: the token proves the instructions.
         unsafe {
