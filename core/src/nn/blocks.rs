@@ -138,22 +138,28 @@ const ROWS: u32 = kinds(ROW, ROW, ROW);
 const WITHOUT_THIRD: u32 = kinds(ROW, ROW, SAME);
 const FIRST_ALONE: u32 = kinds(ROW, SAME, SAME);
 
-/// Operands whose rows are of one type.
-struct Sources<'a, S: Simd, X: Type, const N: usize> {
-    rows: [&'a [[X::Word; BLOCK]]; N],
+/// Operands whose first row is of `X`, and the others of `P`.
+struct Sources<'a, S: Simd, X: Type, P: Type, const N: usize> {
+    first: &'a [[X::Word; BLOCK]],
+    /// The first of them is not looked at.
+    rest: [&'a [[P::Word; BLOCK]]; N],
     same: [S::F; N],
     kinds: u32,
 }
 
-impl<'a, S: Simd, X: Type, const N: usize> Sources<'a, S, X, N> {
+impl<'a, S: Simd, X: Type, P: Type, const N: usize> Sources<'a, S, X, P, N> {
     /// `count` blocks from `at` on; `None` where a row is of another type, or an operand what the output holds.
     #[inline(always)]
     fn new(s: S, from: &[Operand<'a>; N], at: usize, count: usize) -> Option<Self> {
-        let mut all = Sources { rows: [&[]; N], same: [s.splat(0.0); N], kinds: 0 };
+        let mut all = Sources { first: &[], rest: [&[]; N], same: [s.splat(0.0); N], kinds: 0 };
         for i in 0..N {
             let kind = match &from[i] {
+                Operand::Row(row) if i == 0 => {
+                    all.first = &X::words(row)?[at..].as_chunks().0[..count];
+                    ROW
+                }
                 Operand::Row(row) => {
-                    all.rows[i] = &X::words(row)?[at..].as_chunks().0[..count];
+                    all.rest[i] = &P::words(row)?[at..].as_chunks().0[..count];
                     ROW
                 }
                 Operand::Same(x) => {
@@ -177,38 +183,46 @@ impl<'a, S: Simd, X: Type, const N: usize> Sources<'a, S, X, N> {
         past: bool,
         next: Option<Row>,
     ) {
+        // The order of numbers does not matter where it is that of all.
+        let one_type = is_same::<X, Y>() && is_same::<X, P>();
         for (block, out) in out.iter_mut().enumerate() {
             if let Some(next) = next {
                 ask(s, next.slice(block * BLOCK, BLOCK));
             }
             for at in (0..BLOCK).step_by(2 * S::LANES) {
-                // The order of numbers does not matter where it is that of all.
-                let same = TypeId::of::<X>() == TypeId::of::<Y>();
                 let mut x = [[s.splat(0.0); 2]; N];
                 for i in 0..N {
                     x[i] = match KINDS >> i & 1 {
-                        ROW if same => X::both(s, &self.rows[i][block][at..]),
-                        ROW => X::two(s, &self.rows[i][block][at..]),
+                        ROW if i == 0 => read::<S, X>(s, &self.first[block][at..], one_type),
+                        ROW => read::<S, P>(s, &self.rest[i][block][at..], one_type),
                         _ => [self.same[i]; 2],
                     };
                 }
-                let y = op.eval(s, x);
-                if same {
-                    Y::put_both(s, y, &mut out[at..], past);
-                } else {
-                    Y::put_two(s, y, &mut out[at..], past);
-                }
+                let (y, out) = (op.eval(s, x), &mut out[at..]);
+                if one_type { Y::put_both(s, y, out, past) } else { Y::put_two(s, y, out, past) }
             }
         }
     }
 }
 
+/// [`Type::both`] or [`Type::two`].
+#[inline(always)]
+fn read<S: Simd, T: Type>(s: S, x: &[T::Word], both: bool) -> [S::F; 2] {
+    if both { T::both(s, x) } else { T::two(s, x) }
+}
+
+/// Known when a loop is compiled.
+#[inline(always)]
+fn is_same<X: Type, Y: Type>() -> bool {
+    TypeId::of::<X>() == TypeId::of::<Y>()
+}
+
 /// What an element costs where these loops pay.
 const CHEAP: u64 = 8;
 
-/// [`fill_blocks`] for rows of `X` and outputs of `Y`.
+/// [`fill_blocks`] for a first row of `X`, others of `P` and outputs of `Y`.
 #[inline(always)]
-fn fill_typed<S: Simd, X: Type, Y: Type, const N: usize>(
+fn fill_typed<S: Simd, X: Type, P: Type, Y: Type, const N: usize>(
     s: S,
     op: impl Lanes<N>,
     from: &[Operand; N],
@@ -216,15 +230,16 @@ fn fill_typed<S: Simd, X: Type, Y: Type, const N: usize>(
     past: bool,
     next: Option<Row>,
 ) -> Option<usize> {
-    let same = TypeId::of::<X>() == TypeId::of::<Y>();
     let out = out[at..].as_chunks_mut().0;
     let filled = out.len() * BLOCK;
-    let x = Sources::<S, X, N>::new(s, from, at, out.len())?;
+    let x = Sources::<S, X, P, N>::new(s, from, at, out.len())?;
     let next = next.map(|next| next.slice(at, filled));
     match x.kinds {
         ROWS => x.fill::<Y, ROWS>(s, op, out, past, next),
-        WITHOUT_THIRD if N == 3 && same => x.fill::<Y, WITHOUT_THIRD>(s, op, out, past, next),
-        FIRST_ALONE if N == 3 && same => x.fill::<Y, FIRST_ALONE>(s, op, out, past, next),
+        WITHOUT_THIRD if N == 3 && is_same::<X, Y>() => x.fill::<Y, WITHOUT_THIRD>(s, op, out, past, next),
+        FIRST_ALONE if N == 3 && is_same::<X, Y>() && is_same::<X, P>() => {
+            x.fill::<Y, FIRST_ALONE>(s, op, out, past, next)
+        }
         _ => return None,
     }
     Some(filled)
@@ -244,11 +259,18 @@ pub(super) fn fill_blocks<S: Simd, O: Lanes<N>, const N: usize>(
         return 0;
     }
     let past = out.past;
+    // Parameters are often f32 whatever the rest is.
+    if N == 3
+        && let (Operand::Row(Row::Bf16(_)), Operand::Row(Row::F32(_))) = (from[0], from[1])
+    {
+        let RowMut::Bf16(out) = &mut out.row else { return 0 };
+        return fill_typed::<S, Bf16, F32, Bf16, N>(s, op, from, (out, at), past, next).unwrap_or(0);
+    }
     macro_rules! types {
         ($($X:ident to $Y:ident;)*) => {
             match (from[0], &mut out.row) {
                 $((Operand::Row(Row::$X(_)), RowMut::$Y(out)) =>
-                    fill_typed::<S, $X, $Y, N>(s, op, from, (out, at), past, next),)*
+                    fill_typed::<S, $X, $X, $Y, N>(s, op, from, (out, at), past, next),)*
                 _ => None,
             }
         };

@@ -90,51 +90,57 @@ impl<O: RowOp<N>, const N: usize> Run<'_, '_, '_, O, N> {
     /// have: to find every row and ask for its type takes as long as the norm of a hundred numbers. `COUNT` is that of
     /// the operands that a call may have.
     pub(crate) fn in_a_loop<const COUNT: usize>(self) {
-        if self.is_of::<f32, f32>() {
-            self.in_loop_of::<COUNT, f32, f32>();
-        } else if self.is_of::<bf16, bf16>() {
-            self.in_loop_of::<COUNT, bf16, bf16>();
-        } else if self.is_of::<f32, bf16>() {
-            self.in_loop_of::<COUNT, f32, bf16>();
+        let there = (0..N).fold(0, |there, k| there | u32::from(self.inputs[k].is_some()) << k);
+        if self.is_of::<f32, f32, f32>() {
+            self.in_loop_of::<COUNT, f32, f32, f32>(there);
+        } else if self.is_of::<bf16, bf16, bf16>() {
+            self.in_loop_of::<COUNT, bf16, bf16, bf16>(there);
+        } else if self.is_of::<f32, f32, bf16>() {
+            self.in_loop_of::<COUNT, f32, f32, bf16>(there);
+        } else if const { COUNT >= 2 } && self.is_of::<bf16, f32, bf16>() {
+            self.in_loop_of::<COUNT, bf16, f32, bf16>(there);
         } else {
             dispatch(self);
         }
     }
 
-    /// Whether rows are adjacent, of `X`, and become rows of `Y`. Not those of f32 that go past the caches: looking at
-    /// some before they are filled takes memory longer.
-    fn is_of<X: Element, Y: Element>(&self) -> bool {
+    /// Whether rows are adjacent, the first of `X`, others of `P`, and become rows of `Y`. Not those of f32 that go past
+    /// the caches: looking at some before they are filled takes memory longer.
+    fn is_of<X: Element, P: Element, Y: Element>(&self) -> bool {
         let Piece { out, sum, .. } = &self.piece;
         if self.past && is_f32::<Y>() {
             return false;
         }
-        let inputs = self.inputs.iter().flatten().all(|x| x.dtype() == X::DTYPE && x.strides()[3] == 1);
-        inputs && out.dtype() == Y::DTYPE && out.strides()[3] == 1 && sum.is_none()
+        let fits = |k: usize| {
+            let dtype = if k == 0 { X::DTYPE } else { P::DTYPE };
+            self.inputs[k].as_ref().is_none_or(|x| x.dtype() == dtype && x.strides()[3] == 1)
+        };
+        (0..N).all(fits) && out.dtype() == Y::DTYPE && out.strides()[3] == 1 && sum.is_none()
     }
 
-    fn in_loop_of<const COUNT: usize, X: Stored, Y: Stored>(self) {
-        let there = (0..N).fold(0, |there, k| there | u32::from(self.inputs[k].is_some()) << k);
+    fn in_loop_of<const COUNT: usize, X: Stored, P: Stored, Y: Stored>(self, there: u32) {
         match there {
-            FIRST => dispatch(Loop::<_, X, Y, N, FIRST> { run: self, types: PhantomData }),
+            FIRST => dispatch(Loop::<_, X, X, Y, N, FIRST> { run: self, types: PhantomData }),
             TWO if const { COUNT >= 2 } => {
-                dispatch(Loop::<_, X, Y, N, TWO> { run: self, types: PhantomData })
+                dispatch(Loop::<_, X, P, Y, N, TWO> { run: self, types: PhantomData })
             }
             ALL if const { COUNT >= 3 } => {
-                dispatch(Loop::<_, X, Y, N, ALL> { run: self, types: PhantomData })
+                dispatch(Loop::<_, X, P, Y, N, ALL> { run: self, types: PhantomData })
             }
             _ => dispatch(self),
         }
     }
 }
 
-/// A task whose rows are all adjacent, of `X`, and become rows of `Y`; `THERE` says which operands it has.
-struct Loop<'r, 'a, 'b, O, X, Y, const N: usize, const THERE: u32> {
+/// A task whose rows are all adjacent, the first of `X`, others of `P`, and become rows of `Y`; `THERE` says which
+/// operands it has.
+struct Loop<'r, 'a, 'b, O, X, P, Y, const N: usize, const THERE: u32> {
     run: Run<'r, 'a, 'b, O, N>,
-    types: PhantomData<(X, Y)>,
+    types: PhantomData<(X, P, Y)>,
 }
 
-impl<O: RowOp<N>, X: Stored, Y: Stored, const N: usize, const THERE: u32> Kernel
-    for Loop<'_, '_, '_, O, X, Y, N, THERE>
+impl<O: RowOp<N>, X: Stored, P: Stored, Y: Stored, const N: usize, const THERE: u32> Kernel
+    for Loop<'_, '_, '_, O, X, P, Y, N, THERE>
 {
     type Output = ();
     const BF16: bool = matches!(Y::DTYPE, Dtype::Bf16);
@@ -143,15 +149,19 @@ impl<O: RowOp<N>, X: Stored, Y: Stored, const N: usize, const THERE: u32> Kernel
         let Run { op, inputs, piece: Piece { at, mut out, .. }, past, scratch, .. } = self.run;
         let past = past && !is_f32::<Y>();
         let [outer, inner, rows, width] = *out.shape() else { unreachable!("four axes") };
-        let size = [rows, width];
+        let (from, size) = ([at[2], at[3]], [rows, width]);
         for (i, j) in (0..outer).flat_map(|i| (0..inner).map(move |j| (i, j))) {
-            // Of missing operands nobody takes a row.
-            let of = inputs.each_ref().map(|x| x.as_ref().or(inputs[0].as_ref()));
-            let of = of.map(|x| x.map(|x| Rows::new(x, [at[0] + i, at[1] + j])));
-            let of = of.map(|x| x.and_then(|x| x.block::<X>([at[2], at[3]], size)));
+            let inputs = inputs.each_ref().map(|x| x.as_ref().map(|x| Rows::new(x, [at[0] + i, at[1] + j])));
+            let mut rest = [None; N];
+            for k in 1..N {
+                rest[k] = inputs[k].as_ref().and_then(|x| x.block::<P>(from, size));
+            }
             let mut out = RowsMut::new(&mut out, [i, j]);
-            let Some(out) = out.block::<Y>(size) else { unreachable!("rows that were seen") };
-            fill_rows::<S, O, X, Y, N, THERE>(s, op, of, out, past, scratch);
+            let first = inputs[0].as_ref().and_then(|x| x.block::<X>(from, size));
+            let (Some(first), Some(out)) = (first, out.block::<Y>(size)) else {
+                unreachable!("rows that were seen")
+            };
+            fill_rows::<S, O, X, P, Y, N, THERE>(s, op, (first, rest), out, past, scratch);
         }
         if past {
             s.settle();
@@ -171,44 +181,35 @@ const AHEAD: usize = 8;
 const AHEAD_NUMBERS: usize = 4096;
 
 #[inline(always)]
-fn fill_rows<S: Simd, O: RowOp<N>, X: Stored, Y: Stored, const N: usize, const THERE: u32>(
+fn fill_rows<S: Simd, O: RowOp<N>, X: Stored, P: Stored, Y: Stored, const N: usize, const THERE: u32>(
     s: S,
     op: O,
-    inputs: [Option<Block<X>>; N],
+    (x, rest): (Block<X>, [Option<Block<P>>; N]),
     mut out: BlockMut<Y>,
     past: bool,
     room: &mut [f32],
 ) {
-    let Some(inputs) = all(inputs) else { unreachable!("rows that were seen") };
     let rows = out.rows();
     let ahead = (AHEAD_NUMBERS / out.cols()).clamp(1, AHEAD);
     let mut first = 0;
     while first < rows {
         let count = ahead.min(rows - first);
         let mut seen = [O::Seen::default(); AHEAD];
-        op.look(s, &RowsFrom(&inputs[0], first), &mut seen[..count]);
-        for row in 0..count {
+        op.look(s, &RowsFrom(&x, first), &mut seen[..count]);
+        for (row, &seen) in (first..).zip(&seen[..count]) {
             let mut operands = [Operand::Held; N];
-            for k in 0..N {
+            operands[0] = Operand::Row(X::row(x.row(row)));
+            for k in 1..N {
                 if THERE >> k & 1 == 1 {
-                    operands[k] = Operand::Row(X::row(inputs[k].row(first + row)));
+                    let Some(rest) = &rest[k] else { unreachable!("rows that were seen") };
+                    operands[k] = Operand::Row(P::row(rest.row(row)));
                 }
             }
-            let into = Target { row: Y::row_mut(out.row(first + row)), past };
-            op.run(s, seen[row], operands, None, into, room);
+            let into = Target { row: Y::row_mut(out.row(row)), past };
+            op.run(s, seen, operands, None, into, room);
         }
         first += count;
     }
-}
-
-/// What is there, where all are.
-#[inline(always)]
-fn all<T: Copy, const N: usize>(x: [Option<T>; N]) -> Option<[T; N]> {
-    let mut all = [x[0]?; N];
-    for k in 0..N {
-        all[k] = x[k]?;
-    }
-    Some(all)
 }
 
 impl Several for Row<'_> {
