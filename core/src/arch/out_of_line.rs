@@ -1,6 +1,6 @@
 //! [`Plain`] with a function for every operation, so that kernels at this level are calls. With eight times the code of
 //! an operation wherever it stands they were a third of the library and of the time it takes to compile. What runs here
-//! spends its time in the calls of `mul_add`, and loses a tenth to a quarter.
+//! spends its time in the calls of `mul_add`; docs/PERFORMANCE.md has what it loses.
 
 use super::portable::Plain;
 use super::simd::Simd;
@@ -106,7 +106,7 @@ impl Simd for Portable {
         fn round_bf16(x: F) -> I;
         fn pair_bf16(lower: F, upper: F) -> I;
         fn pair_bf16_exactly(lower: F, upper: F) -> I;
-        fn rounded_bf16(x: F) -> I;
+        fn round_bf16_exactly(x: F) -> I;
 
         fn load_f16(s: &[u16]) -> F;
         fn load_f16_partial(s: &[u16]) -> F;

@@ -250,13 +250,13 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// [`pair_bf16`](Simd::pair_bf16) of any numbers; NaN is quieted.
     #[inline(always)]
     fn pair_bf16_exactly(self, lower: Self::F, upper: Self::F) -> Self::I {
-        let [lower, upper] = [self.rounded_bf16(lower), self.rounded_bf16(upper)];
+        let [lower, upper] = [self.round_bf16_exactly(lower), self.round_bf16_exactly(upper)];
         self.ior(self.ishr::<16>(lower), self.iand(upper, self.isplat(-0x1_0000)))
     }
 
     /// [`round_bf16`](Simd::round_bf16) of any number; NaN is quieted.
     #[inline(always)]
-    fn rounded_bf16(self, x: Self::F) -> Self::I {
+    fn round_bf16_exactly(self, x: Self::F) -> Self::I {
         let quiet = self.bits_to_f32(self.ior(self.to_bits(x), self.isplat(0x40_0000)));
         self.to_bits(self.select(self.eq(x, x), self.bits_to_f32(self.round_bf16(x)), quiet))
     }

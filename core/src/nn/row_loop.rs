@@ -147,6 +147,7 @@ impl<O: RowOp<N>, X: Stored, P: Stored, Y: Stored, const N: usize, const THERE: 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Run { op, inputs, piece: Piece { at, mut out, .. }, past, scratch, .. } = self.run;
+        // As `is_of` says; here it is known when the loop is compiled.
         let past = past && !is_f32::<Y>();
         let [outer, inner, rows, width] = *out.shape() else { unreachable!("four axes") };
         let (from, size) = ([at[2], at[3]], [rows, width]);
