@@ -90,13 +90,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store_twos(self, [a, b]: [Self::F; 2], s: &mut [f32]) {
-        let p = s[..2 * N].as_mut_ptr();
-        // SAFETY: the slice has 2 N elements (checked), the token proves the instructions; unaligned is allowed.
+    fn zip(self, [a, b]: [Self::F; 2]) -> [Self::F; 2] {
+        // SAFETY: the token proves the instructions.
         unsafe {
             let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-            _mm256_storeu_ps(p, _mm256_permute2f128_ps::<0x20>(low, high));
-            _mm256_storeu_ps(p.add(N), _mm256_permute2f128_ps::<0x31>(low, high));
+            [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
         }
     }
 

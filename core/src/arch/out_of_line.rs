@@ -79,6 +79,7 @@ impl Simd for Portable {
         fn load_twos(s: &[f32]) -> [F; 2];
         fn store_twos(v: [F; 2], s: &mut [f32]);
         fn store_quads(v: [F; 4], s: &mut [f32]);
+        fn zip(v: [F; 2]) -> [F; 2];
         fn unzip(v: [F; 2]) -> [F; 2];
         fn transpose(rows: [F; 16]) -> [F; 16];
         fn columns(rows: [F; 8]) -> [F; 8];

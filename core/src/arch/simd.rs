@@ -118,17 +118,26 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
-    /// Writes the first lanes of both vectors, then their second lanes, and so on: `2 * LANES` elements of
-    /// `s`; panics when there are fewer.
+    /// The first lanes of both vectors, then their second lanes, and so on: two vectors.
     #[inline(always)]
-    fn store_twos(self, v: [Self::F; 2], s: &mut [f32]) {
-        let mut lanes = [[0.0f32; 16]; 2];
+    fn zip(self, v: [Self::F; 2]) -> [Self::F; 2] {
+        let (mut lanes, mut all) = ([[0.0f32; 16]; 2], [0.0f32; 32]);
         for (lanes, v) in lanes.iter_mut().zip(v) {
             self.store(v, lanes);
         }
-        for (i, two) in s[..2 * Self::LANES].chunks_exact_mut(2).enumerate() {
+        for (i, two) in all[..2 * Self::LANES].chunks_exact_mut(2).enumerate() {
             two.copy_from_slice(&[lanes[0][i], lanes[1][i]]);
         }
+        [self.load(&all), self.load(&all[Self::LANES..])]
+    }
+
+    /// Writes [`zip`](Simd::zip) of both vectors: `2 * LANES` elements of `s`; panics when there are fewer.
+    #[inline(always)]
+    fn store_twos(self, v: [Self::F; 2], s: &mut [f32]) {
+        let s = &mut s[..2 * Self::LANES];
+        let [a, b] = self.zip(v);
+        self.store(a, s);
+        self.store(b, &mut s[Self::LANES..]);
     }
 
     /// What [`store_twos`](Simd::store_twos) wrote; panics when `s` has fewer elements.

@@ -80,6 +80,9 @@ impl<const WITH: bool> Kernel for Moves<WITH> {
         s.store_twos([even, odd], &mut back);
         assert_eq!(back[..2 * n], twos[..2 * n]);
         assert!(back[2 * n..].iter().all(|x| *x == -1.0));
+        for (i, x) in s.zip([even, odd]).into_iter().flat_map(|v| get(v).into_iter().take(n)).enumerate() {
+            assert_eq!(x, i as f32);
+        }
         let words: [u16; 32] = std::array::from_fn(|i| (i * 40_961) as u16);
         for (i, x) in get(s.bits_to_f32(s.load_pairs(&words)))[..n].iter().enumerate() {
             assert_eq!(x.to_bits(), u32::from(words[2 * i]) | u32::from(words[2 * i + 1]) << 16);

@@ -49,23 +49,34 @@ fn copy_rows(table: Floats<Ix2>, indices: &[i64], out: FloatsMut<Ix2>) -> Result
     let past = goes_past(&out) && d * out.dtype().size() >= SHORT;
     let count = (task_size(past) / d).max(1);
     let work = 2 * (indices.len() * d) as u64;
-    let mut rest = Some((indices, out));
-    let tasks = std::iter::from_fn(|| {
-        let (indices, out) = rest.take()?;
-        let count = count.min(indices.len());
-        let ((now, later), (to, after)) = (indices.split_at(count), out.split_at(2, count));
-        rest = (!later.is_empty()).then_some((later, after));
-        Some((now, to))
-    });
-    threads::for_each(tasks, work, |(indices, out)| dispatch(Copy { table: &table, indices, out, past }));
+    // Neighbouring tasks are of one thread, so that one asks for the first rows of the next.
+    let share = indices.len().div_ceil(threads::parts(work));
+    let tasks = cut((indices, out), share).map(|part| cut(part, count));
+    threads::for_each_in(tasks, work, |(indices, out)| dispatch(Copy { table: &table, indices, out, past }));
     Ok(())
 }
 
-/// Bytes of rows between the one that is copied and the one that is asked for: they may lie anywhere.
-const AHEAD: usize = 8192;
+/// Rows of an output, and the indices of those and of all that follow.
+type Lookup<'i, 'o> = (&'i [i64], FloatsMut<'o, Ix4>);
+
+/// Cuts into parts of at most `count` rows.
+fn cut<'i, 'o>(rows: Lookup<'i, 'o>, count: usize) -> impl Iterator<Item = Lookup<'i, 'o>> {
+    threads::pieces(rows, move |(indices, out)| {
+        if out.shape()[2] <= count {
+            return ((indices, out), None);
+        }
+        let (part, behind) = out.split_at(2, count);
+        ((indices, part), Some((&indices[count..], behind)))
+    })
+}
+
+/// Bytes of rows between the one that is copied and the one that is asked for: they may lie anywhere, and so may the
+/// tables by which the processor finds their pages.
+const AHEAD: usize = 32 * 1024;
 
 struct Copy<'r, 'a, 'o> {
     table: &'r Floats<'a, Ix4>,
+    /// Those of the rows of `out`, and of some that follow.
     indices: &'r [i64],
     out: FloatsMut<'o, Ix4>,
     past: bool,
@@ -78,13 +89,13 @@ impl Kernel for Copy<'_, '_, '_> {
         let Copy { table, indices, mut out, past } = self;
         // A copy of what lies apart is read again at once.
         let past = past && out.strides()[3] == 1;
-        let d = table.shape()[3];
+        let (rows, d) = (out.shape()[2], table.shape()[3]);
         let copied = table.strides()[3] != 1 || out.strides()[3] != 1;
         let ahead = AHEAD.div_ceil(d * table.dtype().size());
         let (table, mut out) = (Rows::new(table, [0, 0]), RowsMut::new(&mut out, [0, 0]));
         let (mut room, mut for_out) = ([0.0; PART], [0.0; PART]);
         let part = if copied { PART } else { d };
-        for (n, &index) in indices.iter().enumerate() {
+        for (n, &index) in indices[..rows].iter().enumerate() {
             let next = indices.get(n + ahead).filter(|_| !copied);
             let next = next.map(|&next| table.row((next as usize, 0, d), &mut [], false));
             let mut from = 0;

@@ -125,13 +125,14 @@ fn cut<T: Element, U: Element>(
     let tasks = parts(out.outer_iter_mut(), Axis(0), rows * columns);
     threads::for_each(tasks, work, |(image, first, out)| {
         let x = x.index_axis(Axis(0), image);
-        sized!(patch, cut_rows(x.slice(s![.., first / columns * patch.., ..]), columns, patch, past, out));
+        sized!(patch, cut_rows(x, first / columns, columns, patch, past, out));
     });
 }
 
-/// Rows of patches from the beginning of an image on.
+/// Rows of patches of an image from its `first` on.
 fn cut_rows<T: Element, U: Element, const P: usize>(
     x: ArrayView3<T>,
+    first: usize,
     columns: usize,
     patch: usize,
     past: bool,
@@ -139,12 +140,23 @@ fn cut_rows<T: Element, U: Element, const P: usize>(
 ) {
     let side_by_side = x.strides()[2] == 1 && out.is_standard_layout();
     let runs = patch / P;
-    for (i, mut tokens) in out.axis_chunks_iter_mut(Axis(0), columns).enumerate() {
+    let (channels, height, width) = x.dim();
+    // Lines of a slice are found much quicker than those of a view.
+    let whole = x.to_slice();
+    let mut lines = Vec::with_capacity(channels * patch);
+    for (i, mut tokens) in (first..).zip(out.axis_chunks_iter_mut(Axis(0), columns)) {
         let rows = i * patch..(i + 1) * patch;
-        let x = x.slice_axis(Axis(1), rows.into());
         if let (true, Some(tokens)) = (side_by_side, tokens.as_slice_mut()) {
             // A token has as many numbers of every line, each time from the same place.
-            let lines: Vec<&[T]> = x.rows().into_iter().filter_map(|row| row.to_slice()).collect();
+            lines.clear();
+            for channel in 0..channels {
+                for row in rows.clone() {
+                    lines.extend(match whole {
+                        Some(x) => x[(channel * height + row) * width..].get(..width),
+                        None => x.slice(s![channel, row, ..]).to_slice(),
+                    });
+                }
+            }
             let done = if patch == 2 && TypeId::of::<T>() == TypeId::of::<U>() {
                 let row = (patch * x.strides()[1].unsigned_abs() * size_of::<T>()).max(1);
                 let next = row * AHEAD.div_ceil(row);
@@ -152,7 +164,10 @@ fn cut_rows<T: Element, U: Element, const P: usize>(
             } else {
                 0
             };
-            let lines: Vec<&[[T; P]]> = lines.into_iter().map(|line| line.as_chunks().0).collect();
+            if done == columns {
+                continue;
+            }
+            let lines: Vec<&[[T; P]]> = lines.iter().map(|line: &&[T]| line.as_chunks().0).collect();
             let tokens = tokens.as_chunks_mut::<P>().0.chunks_exact_mut(runs * lines.len());
             for (j, token) in tokens.enumerate().skip(done) {
                 if runs == 1 {
@@ -165,6 +180,7 @@ fn cut_rows<T: Element, U: Element, const P: usize>(
             }
             continue;
         }
+        let x = x.slice_axis(Axis(1), rows.into());
         for (k, row) in x.rows().into_iter().enumerate() {
             for (j, x) in row.iter().enumerate() {
                 tokens[[j / patch, k * patch + j % patch]] = U::from_f32(x.to_f32());

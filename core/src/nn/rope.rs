@@ -8,7 +8,7 @@ use crate::arch::{Kernel, Simd, dispatch};
 use crate::error::{Error, Result, check_shape};
 use crate::linalg::check_strides;
 use crate::linalg::rows::widen;
-use crate::tensor::{Element, Floats, FloatsMut, Row, each};
+use crate::tensor::{Dtype, Element, Floats, FloatsMut, Row, RowMut, each};
 use crate::threads;
 
 /// Cosines and sines by position, and which numbers are a pair.
@@ -44,17 +44,46 @@ impl Rope<'_> {
         dispatch(Turn { tables: self, from, to, position });
     }
 
+    /// Both tables as slices, of which parts are found much quicker than rows of views.
+    fn whole(&self) -> Option<[&[f32]; 2]> {
+        Some([self.cos.to_slice()?, self.sin.to_slice()?])
+    }
+
+    /// Cosines and sines of a position, unless they lie apart.
     #[inline(always)]
-    fn turn_row<S: Simd>(&self, s: S, from: Row, to: &mut [f32], position: usize) {
+    fn at<'s>(&'s self, whole: Option<[&'s [f32]; 2]>, position: usize) -> Option<[&'s [f32]; 2]> {
         let half = self.cos.ncols();
-        let (cos, sin) = (self.cos.row(position), self.sin.row(position));
-        if let (Some(cos), Some(sin), true) = (cos.as_slice(), sin.as_slice(), half >= S::LANES) {
-            self.turn_vectors(s, from, to, cos, sin);
+        match whole {
+            Some([cos, sin]) => Some([&cos[position * half..][..half], &sin[position * half..][..half]]),
+            None => Some([self.cos.row(position).to_slice()?, self.sin.row(position).to_slice()?]),
+        }
+    }
+
+    /// Whether rows of `dim` numbers can go past the caches as they are turned: they are lines, and so are the numbers
+    /// that a vector of pairs becomes.
+    fn in_lines(&self, rows: &[f32], dim: usize) -> bool {
+        let begins = rows.as_ptr().addr().is_multiple_of(LINE * size_of::<f32>());
+        self.interleaved && begins && dim == 2 * self.cos.ncols() && dim.is_multiple_of(LINE)
+    }
+
+    /// Past the caches only where rows are [`Rope::in_lines`].
+    #[inline(always)]
+    fn turn_row<S: Simd>(
+        &self,
+        s: S,
+        from: Row,
+        (to, past): (&mut [f32], bool),
+        whole: Option<[&[f32]; 2]>,
+        position: usize,
+    ) {
+        let half = self.cos.ncols();
+        if let (Some(angles), true) = (self.at(whole, position), half >= S::LANES) {
+            self.turn_vectors(s, from, (&mut *to, past), angles);
             return widen(s, from.slice(2 * half, to.len() - 2 * half), &mut to[2 * half..]);
         }
         widen(s, from, to);
         let (step, apart) = if self.interleaved { (2, 1) } else { (1, half) };
-        for (i, (cos, sin)) in cos.iter().zip(sin).enumerate() {
+        for (i, (cos, sin)) in self.cos.row(position).iter().zip(self.sin.row(position)).enumerate() {
             let (a, b) = (to[step * i], to[step * i + apart]);
             to[step * i] = a * cos - b * sin;
             to[step * i + apart] = b * cos + a * sin;
@@ -63,20 +92,45 @@ impl Rope<'_> {
 
     /// At least a vector of pairs. The last one reaches back over pairs that were turned before.
     #[inline(always)]
-    fn turn_vectors<S: Simd>(&self, s: S, from: Row, to: &mut [f32], cos: &[f32], sin: &[f32]) {
+    fn turn_vectors<S: Simd>(
+        &self,
+        s: S,
+        from: Row,
+        (to, past): (&mut [f32], bool),
+        [cos, sin]: [&[f32]; 2],
+    ) {
         let half = cos.len();
         let (from, sin, to) = (from.slice(0, 2 * half), &sin[..half], &mut to[..2 * half]);
+        let last = half - S::LANES;
         let mut next = 0;
-        while next < half {
-            let i = next.min(half - S::LANES);
-            let (cos, sin) = (s.load(&cos[i..]), s.load(&sin[i..]));
-            if self.interleaved {
-                s.store_twos(turned(s, twos(s, from, 2 * i), cos, sin), &mut to[2 * i..]);
-            } else {
-                let [a, b] = turned(s, [one(s, from, i), one(s, from, half + i)], cos, sin);
-                s.store(a, &mut to[i..]);
-                s.store(b, &mut to[half + i..]);
+        if self.interleaved {
+            while next < half {
+                let i = next.min(last);
+                let pairs = turned(s, twos(s, from, 2 * i), s.load(&cos[i..]), s.load(&sin[i..]));
+                let ([a, b], to) = (s.zip(pairs), &mut to[2 * i..][..2 * S::LANES]);
+                if !past {
+                    s.store(a, to);
+                    s.store(b, &mut to[S::LANES..]);
+                } else {
+                    // A line is not written again: of a vector that reaches back, half is new.
+                    if i == next {
+                        s.stream(a, to);
+                    }
+                    s.stream(b, &mut to[S::LANES..]);
+                }
+                next = i + S::LANES;
             }
+            return;
+        }
+        // As long as the angles, so that one comparison serves all.
+        let (first, second) = (from.slice(0, half), from.slice(half, half));
+        let (to_first, to_second) = to.split_at_mut(half);
+        while next < half {
+            let i = next.min(last);
+            let pairs = [one(s, first, i), one(s, second, i)];
+            let [a, b] = turned(s, pairs, s.load(&cos[i..]), s.load(&sin[i..]));
+            s.store(a, &mut to_first[i..]);
+            s.store(b, &mut to_second[i..]);
             next = i + S::LANES;
         }
     }
@@ -121,13 +175,19 @@ impl Kernel for Turn<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        self.tables.turn_row(s, Row::F32(self.from), self.to, self.position);
+        self.tables.turn_row(s, Row::F32(self.from), (self.to, false), None, self.position);
     }
 }
 
+/// Numbers of 32 bits in a line of a cache.
+const LINE: usize = 16;
+
 /// Numbers that are turned before they are rounded to the type of the output: they stay in the first cache, with the
-/// tables.
+/// tables. Rows of 16 bits may begin anywhere in a line, so that many are written at once.
 const ROOM: usize = 1024;
+
+/// The same where nothing is rounded: what goes past the caches is written while the next is turned.
+const SHORT_ROOM: usize = 288;
 
 /// Tokens between the one that is turned and the one that is asked for, where memory is waited for.
 const AHEAD: usize = 16;
@@ -140,6 +200,52 @@ const TABLES: usize = 256 * 1024;
 #[inline(always)]
 fn write<S: Simd, Y: Element>(s: S, turned: &[f32], to: &mut [Y], past: bool) {
     fill(s, Same, [Operand::Row(Row::F32(turned))], &mut Target { row: Y::row_mut(to), past });
+}
+
+/// Some tokens of a head, from position `first` on.
+struct Head<'a, 'b, X> {
+    tables: &'b Rope<'a>,
+    /// [`Rope::whole`].
+    angles: Option<[&'b [f32]; 2]>,
+    first: usize,
+    x: ArrayView2<'b, X>,
+    /// Rows that follow each other are parts of a slice, which is much quicker than parts of a view.
+    whole: Option<&'b [X]>,
+    /// The head after it, where memory is waited for.
+    next: Option<ArrayView2<'b, X>>,
+}
+
+impl<X: Element> Head<'_, '_, X> {
+    #[inline(always)]
+    fn row(&self, token: usize) -> Option<&[X]> {
+        let dim = self.x.ncols();
+        match self.whole {
+            Some(x) => x.get(token * dim..(token + 1) * dim),
+            None => self.x.row(token).to_slice(),
+        }
+    }
+
+    /// Turns a token, and asks for one that is turned later. `apart` has room for a row whose numbers lie apart.
+    #[inline(always)]
+    fn turn<S: Simd>(&self, s: S, token: usize, to: (&mut [f32], bool), apart: &mut [f32]) {
+        let tokens = self.x.nrows();
+        if let Some(next) = &self.next {
+            let ahead = token + AHEAD;
+            let row = match ahead < tokens {
+                true => self.row(ahead),
+                false => next.row((ahead - tokens).min(tokens - 1)).to_slice(),
+            };
+            ask(s, X::row(row.unwrap_or_default()));
+        }
+        let from = match self.row(token) {
+            Some(from) => X::row(from),
+            None => {
+                apart.iter_mut().zip(self.x.row(token)).for_each(|(to, x)| *to = x.to_f32());
+                Row::F32(apart)
+            }
+        };
+        self.tables.turn_row(s, from, to, self.angles, self.first + token);
+    }
 }
 
 /// Some tokens of all heads, from position `first` on, which share the rows of the tables.
@@ -159,52 +265,32 @@ impl<X: Element, Y: Element> Kernel for Tokens<'_, '_, '_, '_, X, Y> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Tokens { tables, first, x, mut out, past, room } = self;
-        let (heads, tokens, dim) = x.dim();
+        let (heads, _, dim) = x.dim();
         let (apart, room) = room.split_at_mut(dim);
         let run = room.len() / dim;
+        let angles = tables.whole();
         for (h, mut out) in out.outer_iter_mut().enumerate() {
-            let (x, next) = (x.index_axis(Axis(0), h), x.index_axis(Axis(0), (h + 1).min(heads - 1)));
-            // Rows that follow each other are parts of a slice, which is much quicker than parts of a view.
-            let whole = x.as_slice();
-            let mut token = 0;
-            while token < tokens {
-                let count = run.min(tokens - token);
-                let turned = &mut room[..count * dim];
-                for (i, to) in turned.chunks_exact_mut(dim).enumerate() {
-                    if past {
-                        let ahead = token + i + AHEAD;
-                        let row = match whole.and_then(|x| x.get(ahead * dim..(ahead + 1) * dim)) {
-                            Some(row) => row,
-                            None if ahead < tokens => x.row(ahead).to_slice().unwrap_or_default(),
-                            None => next.row((ahead - tokens).min(tokens - 1)).to_slice().unwrap_or_default(),
-                        };
-                        ask(s, X::row(row));
-                    }
-                    let row = token + i;
-                    let from = match whole {
-                        Some(x) => Some(&x[row * dim..][..dim]),
-                        None => x.row(row).to_slice(),
-                    };
-                    let from = match from {
-                        Some(from) => X::row(from),
-                        None => {
-                            apart.iter_mut().zip(x.row(row)).for_each(|(to, x)| *to = x.to_f32());
-                            Row::F32(apart)
-                        }
-                    };
-                    tables.turn_row(s, from, to, first + token + i);
+            let (x, after) = (x.index_axis(Axis(0), h), x.index_axis(Axis(0), (h + 1).min(heads - 1)));
+            let (whole, next) = (x.to_slice(), past.then_some(after));
+            let head = Head { tables, angles, first, x, whole, next };
+            // Numbers that are not rounded are turned to where they belong.
+            if let Some(RowMut::F32(out)) = out.as_slice_mut().map(Y::row_mut)
+                && (!past || tables.in_lines(out, dim))
+            {
+                for (token, to) in out.chunks_exact_mut(dim).enumerate() {
+                    head.turn(s, token, (to, past), apart);
+                }
+                continue;
+            }
+            for (i, mut out) in out.axis_chunks_iter_mut(Axis(0), run).enumerate() {
+                let turned = &mut room[..out.len()];
+                for (j, to) in turned.chunks_exact_mut(dim).enumerate() {
+                    head.turn(s, i * run + j, (to, false), apart);
                 }
                 match out.as_slice_mut() {
-                    Some(out) => write(s, turned, &mut out[token * dim..][..count * dim], past),
-                    None => {
-                        let mut rows = out.slice_mut(s![token..token + count, ..]);
-                        match rows.as_slice_mut() {
-                            Some(to) => write(s, turned, to, past),
-                            None => rows.iter_mut().zip(&*turned).for_each(|(to, x)| *to = Y::from_f32(*x)),
-                        }
-                    }
+                    Some(out) => write(s, turned, out, past),
+                    None => out.iter_mut().zip(&*turned).for_each(|(to, x)| *to = Y::from_f32(*x)),
                 }
-                token += count;
             }
         }
         if past {
@@ -392,12 +478,13 @@ fn turn_tokens(x: Floats<Ix4>, first: &[usize], tables: &Rope, mut out: FloatsMu
         part = part.max((TABLES / row).min(tokens / (TASKS_A_THREAD * threads::num_threads())));
     }
     let work = 8 * x.shape()[1..].iter().product::<usize>() as u64;
+    let room = if out.dtype() == Dtype::F32 { SHORT_ROOM } else { ROOM };
     each!(Floats, &x, x => each!(FloatsMut, &mut out, out => {
         for ((x, mut out), &first) in x.outer_iter().zip(out.outer_iter_mut()).zip(first) {
             let parts = x.axis_chunks_iter(Axis(1), part).zip(out.axis_chunks_iter_mut(Axis(1), part));
             threads::for_each(parts.enumerate(), work, |(i, (x, out))| {
                 let first = first + i * part;
-                threads::with_scratch(dim + ROOM.max(dim), |room| {
+                threads::with_scratch(dim + room.max(dim), |room| {
                     dispatch(Tokens { tables, first, x, out, past, room });
                 });
             });

@@ -86,26 +86,28 @@ fn every_pair_is_turned_as_defined() {
     turns::<f32, f16>();
 }
 
-/// Outputs that go past the caches, from the middle of a line on, against the same tokens a few at a time.
-fn past_the_caches<T: Element>()
+/// Outputs that go past the caches, from the beginning of a line or the element after it on, against the same tokens a
+/// few at a time.
+fn past_the_caches<T: Element>(dim: usize, after: usize, interleaved: &[bool])
 where
     for<'a> Floats<'a, Ix4>: From<ArrayView4<'a, T>>,
     for<'a> FloatsMut<'a, Ix4>: From<ArrayViewMut4<'a, T>>,
 {
-    const DIM: usize = 72;
-    let tokens = (32 << 20) / size_of::<T>() / (HEADS * DIM) + 1;
-    let shape = (1, HEADS, tokens, DIM);
-    let (mut cos, mut sin) = (Array2::zeros((tokens, DIM / 2)), Array2::zeros((tokens, DIM / 2)));
+    let tokens = (32 << 20) / size_of::<T>() / (HEADS * dim) + 1;
+    let shape = (1, HEADS, tokens, dim);
+    let (mut cos, mut sin) = (Array2::zeros((tokens, dim / 2)), Array2::zeros((tokens, dim / 2)));
     rope_tables(0, 10_000.0, cos.view_mut(), sin.view_mut()).unwrap();
     let period: Vec<T> = noise(&[10_007], 1).iter().map(|&x| T::from_f32(x)).collect();
-    let x = Array4::from_shape_vec(shape, period.into_iter().cycle().take(HEADS * tokens * DIM).collect())
+    let x = Array4::from_shape_vec(shape, period.into_iter().cycle().take(HEADS * tokens * dim).collect())
         .unwrap();
-    let mut memory = vec![T::from_f32(7.0); x.len() + 2];
-    for interleaved in [false, true] {
+    let line = 64 / size_of::<T>();
+    let mut memory = vec![T::from_f32(7.0); x.len() + 2 * line];
+    let begin = memory.as_ptr().align_offset(64) + after;
+    for &interleaved in interleaved {
         let tables = Rope { cos: cos.view(), sin: sin.view(), interleaved };
-        let mut few = Array4::from_elem((1, HEADS, 64, DIM), T::from_f32(0.0));
+        let mut few = Array4::from_elem((1, HEADS, 64, dim), T::from_f32(0.0));
         at_every_level(|at| {
-            let inner = &mut memory[1..=x.len()];
+            let inner = &mut memory[begin..][..x.len()];
             let mut out = ArrayViewMut4::from_shape(shape, inner).unwrap();
             rope(x.view(), &[0], &tables, out.view_mut()).unwrap();
             for first in (0..tokens).step_by(64) {
@@ -115,16 +117,21 @@ where
                 let out = out.slice(s![.., .., range, ..]);
                 assert!(
                     few.iter().zip(&out).all(|(a, b)| a.to_f32().to_bits() == b.to_f32().to_bits()),
-                    "{at}"
+                    "{at}: head size {dim}, {after} elements into a line, interleaved: {interleaved}"
                 );
             }
-            assert!([memory[0], memory[x.len() + 1]].iter().all(|x| x.to_f32() == 7.0));
+            let around = memory[..begin].iter().chain(&memory[begin + x.len()..]);
+            assert!(around.map(|x| x.to_f32()).eq(std::iter::repeat_n(7.0, 2 * line)));
+            memory[begin..][..x.len()].fill(T::from_f32(5.0));
         });
     }
 }
 
 #[test]
 fn outputs_past_the_caches_have_the_same_bits() {
-    past_the_caches::<f32>();
-    past_the_caches::<bf16>();
+    past_the_caches::<f32>(72, 1, &[false, true]);
+    past_the_caches::<bf16>(72, 1, &[false, true]);
+    // Rows that are whole lines: as many vectors as fit, and half of one more.
+    past_the_caches::<f32>(144, 0, &[false, true]);
+    past_the_caches::<f32>(128, 0, &[true]);
 }

@@ -462,9 +462,8 @@ where
     for channels in [1, 2, 3, 4, 8, 9, 16] {
         for bytes in [1 << 16, 32 << 20] {
             let rows = bytes / size_of::<T>() / (4 * channels * COLUMNS) + 1;
-            let shape = (1, channels, 2 * rows, 2 * COLUMNS);
             let mut next = 0u32;
-            let x = Array4::from_shape_simple_fn(shape, || {
+            let whole = Array4::from_shape_simple_fn((1, channels, 2 * rows + 1, 2 * COLUMNS + 3), || {
                 next = next.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 match next >> 20 {
                     0 => T::from_f32(f32::NAN),
@@ -473,10 +472,13 @@ where
                     n => T::from_f32(n as f32),
                 }
             });
-            for l in available_levels() {
+            // A part of each channel, or images whose lines follow each other.
+            let part = whole.slice(s![.., .., 1.., 2..2 * COLUMNS + 2]);
+            let x = part.to_owned();
+            for (l, x) in available_levels().into_iter().flat_map(|l| [(l, part), (l, x.view())]) {
                 set_level(l).unwrap();
                 let mut out = Array3::from_elem((1, rows * COLUMNS, 4 * channels), T::from_f32(-1.0));
-                patchify(x.view(), 2, out.view_mut()).unwrap();
+                patchify(x, 2, out.view_mut()).unwrap();
                 for (t, token) in out.outer_iter().next().unwrap().outer_iter().enumerate() {
                     let (i, j) = (t / COLUMNS, t % COLUMNS);
                     let patch = x.slice(s![0, .., 2 * i..2 * i + 2, 2 * j..2 * j + 2]);
@@ -495,4 +497,33 @@ where
 fn patches_of_two_by_two_are_where_they_belong() {
     patches::<f32>();
     patches::<bf16>();
+}
+
+/// Rows that many tasks look up, past the caches, in any order and again and again.
+fn looked_up<T: Element>()
+where
+    for<'a> Floats<'a, ndarray::Ix2>: From<ndarray::ArrayView2<'a, T>>,
+    for<'a> FloatsMut<'a, ndarray::Ix2>: From<ndarray::ArrayViewMut2<'a, T>>,
+{
+    const WIDTH: usize = 1031;
+    let table = Array2::from_shape_fn((500, WIDTH), |(r, c)| T::from_f32((r * WIDTH + c) as f32));
+    let rows = (32 << 20) / size_of::<T>() / WIDTH + 1;
+    let indices: Vec<i64> = (0..rows).map(|n| (n * n * 7 % 500) as i64).collect();
+    let best = level();
+    for l in available_levels() {
+        set_level(l).unwrap();
+        let mut out = Array2::from_elem((rows, WIDTH), T::from_f32(-1.0));
+        embedding(table.view(), &indices, out.view_mut()).unwrap();
+        for (out, &index) in out.outer_iter().zip(&indices) {
+            let row = table.row(index as usize);
+            assert!(out.iter().zip(row).all(|(a, b)| a.to_f32() == b.to_f32()), "{index} {l:?}");
+        }
+    }
+    set_level(best).unwrap();
+}
+
+#[test]
+fn rows_past_the_caches_are_those_of_the_table() {
+    looked_up::<f32>();
+    looked_up::<bf16>();
 }

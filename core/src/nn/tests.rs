@@ -379,6 +379,13 @@ fn patches_follow_their_index_formulas() {
             assert_eq!(tokens[[n, t, (ch * p + ph) * p + pw]], v);
             assert_eq!(image[[n, ch, i, j]], patches[[n, t, (ph * p + pw) * c + ch]]);
         }
+        // A part of an image.
+        let mut larger = Array4::from_elem((b, c, h + 1, w + 2), 9.0f32);
+        let mut part = larger.slice_mut(s![.., .., 1.., 1..=w]);
+        part.assign(&x);
+        let mut cut = Array3::<f32>::zeros((b, tokens_of, c * p * p));
+        patchify(part.view(), p, cut.view_mut()).unwrap();
+        assert_eq!(cut, tokens);
         // Elements apart, and an image with its channels last.
         let mut last = Array4::<f32>::zeros((b, h, w, c)).permuted_axes([0, 3, 1, 2]);
         last.assign(&x);

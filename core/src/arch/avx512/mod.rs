@@ -99,14 +99,12 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
-    fn store_twos(self, [a, b]: [Self::F; 2], s: &mut [f32]) {
-        let p = s[..2 * N].as_mut_ptr();
-        // SAFETY: the slice has 2 N elements (checked), the token proves the instructions; unaligned is allowed.
+    fn zip(self, [a, b]: [Self::F; 2]) -> [Self::F; 2] {
+        // SAFETY: the token proves the instructions.
         unsafe {
             let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
             let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-            _mm512_storeu_ps(p, _mm512_permutex2var_ps(a, low, b));
-            _mm512_storeu_ps(p.add(N), _mm512_permutex2var_ps(a, high, b));
+            [_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b)]
         }
     }
 
