@@ -49,7 +49,7 @@ fn copy_rows(table: Floats<Ix2>, indices: &[i64], out: FloatsMut<Ix2>) -> Result
     let past = goes_past(&out) && d * out.dtype().size() >= SHORT;
     let count = (task_size(past) / d).max(1);
     let work = 2 * (indices.len() * d) as u64;
-    // Neighbouring tasks are of one thread, so that one asks for the first rows of the next.
+    // Neighbouring tasks are of one thread, unless another helps, so that one asks for the first rows of the next.
     let share = indices.len().div_ceil(threads::parts(work));
     let tasks = cut((indices, out), share).map(|part| cut(part, count));
     threads::for_each_in(tasks, work, |(indices, out)| dispatch(Copy { table: &table, indices, out, past }));
