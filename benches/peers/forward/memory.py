@@ -7,11 +7,13 @@ import torch.nn.functional as F
 
 from harness.library import Tensor
 from harness.measure import Timed
+from harness.probe import last_level_cache
 
 from .case import NAMES, Case, Made
 
-# With them input and output together are more than four times a last cache of 32 MiB.
+# With them input and output together are more than four times a last cache of 32 MiB; for larger ones all grow.
 TOKENS, WIDTH = 16384, 1152
+GROW = max(1, -(-2 * last_level_cache() // (4 * TOKENS * WIDTH)))
 
 
 class RopeOptions(ctypes.Structure):
@@ -163,7 +165,7 @@ CASES = [
 
 def _make(engine, probe, compile_too, shapes, out_shape, make, dtype):
     # As many bytes whatever the type.
-    grow = 1 if dtype == torch.float32 else 2
+    grow = GROW if dtype == torch.float32 else 2 * GROW
     larger = lambda shape: (grow * shape[0], *shape[1:])
     ins = [torch.randn(larger(s)).to(dtype) for s in shapes]
     out = torch.empty(larger(out_shape or shapes[0]), dtype=dtype)

@@ -98,12 +98,23 @@ pub fn set_level(level: Level) -> Result<()> {
 pub(crate) trait Kernel {
     /// What it returns.
     type Output;
-    /// Whether it spends its time in [`Simd::dot_bf16`], or in rounding to bfloat16.
-    // Only x86-64 has faster instructions for them.
+    /// Whether it spends its time in products of pairs of bfloat16.
+    const DOTS: bool = false;
+    /// Whether it spends its time in them, or in rounding to bfloat16.
+    // Only x86-64 has faster instructions for that.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    const BF16: bool = false;
+    const BF16: bool = Self::DOTS;
     /// The body. Implementations are `#[inline(always)]`, as is everything they call.
     fn run<S: Simd>(self, s: S) -> Self::Output;
+}
+
+/// Whether [`Simd::DOTS`] holds where [`dispatch_at`] runs a kernel of [dots](Kernel::DOTS) at `level`.
+pub(crate) fn dots_at(level: Level) -> bool {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => super::avx512::Avx512::<true>::new().is_some() && !super::avx512::dots_are_slow(),
+        _ => false,
+    }
 }
 
 /// Runs `kernel` at the active level.
@@ -117,7 +128,9 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
 pub(crate) fn dispatch_at<K: Kernel>(level: Level, kernel: K) -> K::Output {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if K::BF16 => super::avx512::run_bf16(kernel),
+        Level::Avx512 if K::BF16 && !(K::DOTS && super::avx512::dots_are_slow()) => {
+            super::avx512::run_bf16(kernel)
+        }
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => super::avx512::run(kernel),
         #[cfg(target_arch = "x86_64")]

@@ -4,6 +4,7 @@
 //! carry a pointer and check their own bounds.
 
 use std::any::TypeId;
+use std::hint::black_box;
 use std::marker::PhantomData;
 
 use half::bf16;
@@ -39,6 +40,13 @@ impl<'a, T: Copy> Matrix<'a, T> {
         assert!(rows.checked_mul(cols).is_some_and(|n| n <= data.len()));
         let row_stride = cols as isize;
         Matrix { ptr: data.as_ptr(), rows, cols, row_stride, col_stride: 1, owner: PhantomData }
+    }
+
+    /// The same matrix, of which the compiler does not know that elements of a row are neighbours: those of several steps of
+    /// a product it would read as one vector, to take it apart on the stack.
+    #[inline(always)]
+    pub(crate) fn apart(self) -> Self {
+        Matrix { col_stride: black_box(self.col_stride), ..self }
     }
 
     /// Number of rows.
@@ -92,6 +100,13 @@ impl<'a, T: Copy> Matrix<'a, T> {
             col_stride: self.row_stride,
             ..self
         }
+    }
+
+    /// Columns 0, 2, 4 and so on, each of which has a next one.
+    #[inline(always)]
+    pub(crate) fn every_second_column(self) -> Self {
+        assert!(self.cols.is_multiple_of(2));
+        Matrix { cols: self.cols / 2, col_stride: 2 * self.col_stride, ..self }
     }
 
     /// The element at (`row`, `col`).

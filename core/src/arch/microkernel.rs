@@ -3,7 +3,7 @@
 //! `acc[r][lane] = sum over k of a[r][k] * b[k][lane]`, one FMA chain from zero (or from where
 //! a former product ended) in rising k for each element, so block shapes and vector widths never change a bit. Elements of `a`
 //! are broadcast from memory of any strides; `b` is packed with its lanes side by side.
-//! With bfloat16 an element is a pair, and a step of the chain is [`Simd::dot_bf16`]. A product [`InParts`] is the
+//! With bfloat16 an element is a pair, and a step of the chain is [`Simd::dot_bf16`], or its two multiply-adds. A product [`InParts`] is the
 //! sum of several chains: shorter, they are rounded less.
 
 use std::hint::black_box;
@@ -16,6 +16,15 @@ use super::simd::Simd;
 pub(crate) trait Left<S: Simd>: Copy {
     /// Whether the product is the sum of several chains. Known where it is compiled, so that one chain is one loop.
     const IN_PARTS: bool = false;
+    /// Steps of the chain an element has.
+    const STEPS: usize = 1;
+    /// Whether memory is asked for on the way.
+    const ASKS: bool = false;
+    /// How far from one step of an element to the next.
+    #[inline(always)]
+    fn step_stride(&self) -> isize {
+        0
+    }
     /// What pointers and strides count in.
     type Element;
     /// A vector of elements, as one step of the chain takes it.
@@ -28,13 +37,18 @@ pub(crate) trait Left<S: Simd>: Copy {
     fn chains(&self) -> [usize; 2] {
         [self.parts().2; 2]
     }
-    /// The element at `at` in all lanes.
+    /// The address from which on a block of rows from `row` on asks for memory.
+    #[inline(always)]
+    fn ahead(&self, _row: usize) -> usize {
+        0
+    }
+    /// The element at `at` in all lanes, for a step.
     ///
     /// # Safety
     /// `at` is an element of this matrix.
-    unsafe fn broadcast(s: S, at: *const Self::Element) -> Self::Lanes;
-    /// The packed operand.
-    fn load(s: S, b: &[f32]) -> Self::Lanes;
+    unsafe fn broadcast(s: S, at: *const Self::Element, step: usize) -> Self::Lanes;
+    /// The packed operand, for a step.
+    fn load(s: S, b: &[f32], step: usize) -> Self::Lanes;
     /// One step of the chain.
     fn step(s: S, x: Self::Lanes, b: Self::Lanes, acc: S::F) -> S::F;
 }
@@ -48,12 +62,12 @@ impl<S: Simd> Left<S> for Matrix<'_> {
         (self.ptr, self.rows(), self.cols(), self.row_stride, self.col_stride)
     }
     #[inline(always)]
-    unsafe fn broadcast(s: S, at: *const f32) -> S::F {
+    unsafe fn broadcast(s: S, at: *const f32, _: usize) -> S::F {
         // SAFETY: an element of the matrix (the caller's promise).
         s.splat(unsafe { *at })
     }
     #[inline(always)]
-    fn load(s: S, b: &[f32]) -> S::F {
+    fn load(s: S, b: &[f32], _: usize) -> S::F {
         s.load(b)
     }
     #[inline(always)]
@@ -63,6 +77,7 @@ impl<S: Simd> Left<S> for Matrix<'_> {
 }
 
 impl<S: Simd> Left<S> for Pairs<'_> {
+    const STEPS: usize = if S::DOTS { 1 } else { 2 };
     type Element = u16;
     type Lanes = S::I;
 
@@ -71,17 +86,75 @@ impl<S: Simd> Left<S> for Pairs<'_> {
         (self.ptr, self.rows(), self.pairs(), self.row_stride, self.pair_stride)
     }
     #[inline(always)]
-    unsafe fn broadcast(s: S, at: *const u16) -> S::I {
+    unsafe fn broadcast(s: S, at: *const u16, step: usize) -> S::I {
         // SAFETY: the first of two adjacent elements of the matrix (the caller's promise).
-        s.isplat(unsafe { at.cast::<i32>().read_unaligned() })
+        number(s, s.isplat(unsafe { at.cast::<i32>().read_unaligned() }), step)
     }
     #[inline(always)]
-    fn load(s: S, b: &[f32]) -> S::I {
-        s.to_bits(s.load(b))
+    fn load(s: S, b: &[f32], step: usize) -> S::I {
+        number(s, s.to_bits(s.load(b)), step)
     }
     #[inline(always)]
     fn step(s: S, x: S::I, b: S::I, acc: S::F) -> S::F {
-        s.dot_bf16(acc, x, b)
+        match S::DOTS {
+            true => s.dot_bf16(acc, x, b),
+            false => s.fma(s.bits_to_f32(x), s.bits_to_f32(b), acc),
+        }
+    }
+}
+
+/// What a step takes of pairs: without products of them the upper numbers, then the lower.
+#[inline(always)]
+fn number<S: Simd>(s: S, pairs: S::I, step: usize) -> S::I {
+    match (S::DOTS, step) {
+        (true, _) => pairs,
+        (false, 0) => s.to_bits(s.upper_bf16(pairs)),
+        (false, _) => s.to_bits(s.lower_bf16(pairs)),
+    }
+}
+
+/// A matrix that is multiplied with pairs of bfloat16 and holds both numbers of its own pairs, widened: `first` those that
+/// are multiplied first, the others `apart` from them.
+#[derive(Clone, Copy)]
+pub(crate) struct Halves<'a> {
+    first: Matrix<'a>,
+    apart: isize,
+}
+
+impl<'a> Halves<'a> {
+    /// The columns of `m` in pairs, the one of each that is multiplied first in front; their number is even.
+    #[inline(always)]
+    pub(crate) fn of_columns(m: Matrix<'a>) -> Self {
+        Halves { first: m.every_second_column(), apart: m.col_stride }
+    }
+}
+
+impl<S: Simd> Left<S> for Halves<'_> {
+    const STEPS: usize = 2;
+    type Element = f32;
+    type Lanes = S::F;
+
+    #[inline(always)]
+    fn parts(&self) -> (*const f32, usize, usize, isize, isize) {
+        Left::<S>::parts(&self.first)
+    }
+    #[inline(always)]
+    fn step_stride(&self) -> isize {
+        self.apart
+    }
+    #[inline(always)]
+    unsafe fn broadcast(s: S, at: *const f32, _: usize) -> S::F {
+        // SAFETY: an element of the matrix (the caller's promise).
+        s.splat(unsafe { *at })
+    }
+    #[inline(always)]
+    fn load(s: S, b: &[f32], step: usize) -> S::F {
+        let pairs = s.to_bits(s.load(b));
+        if step == 0 { s.upper_bf16(pairs) } else { s.lower_bf16(pairs) }
+    }
+    #[inline(always)]
+    fn step(s: S, x: S::F, b: S::F, acc: S::F) -> S::F {
+        s.fma(x, b, acc)
     }
 }
 
@@ -96,6 +169,7 @@ pub(crate) struct InParts<A> {
 
 impl<S: Simd, A: Left<S>> Left<S> for InParts<A> {
     const IN_PARTS: bool = true;
+    const STEPS: usize = A::STEPS;
     type Element = A::Element;
     type Lanes = A::Lanes;
 
@@ -108,13 +182,51 @@ impl<S: Simd, A: Left<S>> Left<S> for InParts<A> {
         [self.first, self.rest]
     }
     #[inline(always)]
-    unsafe fn broadcast(s: S, at: *const A::Element) -> A::Lanes {
+    unsafe fn broadcast(s: S, at: *const A::Element, step: usize) -> A::Lanes {
         // SAFETY: an element of the matrix (the caller's promise).
-        unsafe { A::broadcast(s, at) }
+        unsafe { A::broadcast(s, at, step) }
     }
     #[inline(always)]
-    fn load(s: S, b: &[f32]) -> A::Lanes {
-        A::load(s, b)
+    fn load(s: S, b: &[f32], step: usize) -> A::Lanes {
+        A::load(s, b, step)
+    }
+    #[inline(always)]
+    fn step(s: S, x: A::Lanes, b: A::Lanes, acc: S::F) -> S::F {
+        A::step(s, x, b, acc)
+    }
+}
+
+/// A matrix whose product asks for `bytes` of memory from the address `next` on, which will be read after it: a line every
+/// four steps, for each block of rows its share.
+#[derive(Clone, Copy)]
+pub(crate) struct Asking<A> {
+    pub of: A,
+    pub next: usize,
+    pub bytes: usize,
+}
+
+impl<S: Simd, A: Left<S>> Left<S> for Asking<A> {
+    const ASKS: bool = true;
+    const STEPS: usize = A::STEPS;
+    type Element = A::Element;
+    type Lanes = A::Lanes;
+
+    #[inline(always)]
+    fn parts(&self) -> (*const A::Element, usize, usize, isize, isize) {
+        self.of.parts()
+    }
+    #[inline(always)]
+    fn ahead(&self, row: usize) -> usize {
+        self.next + self.bytes / self.of.parts().1 * row
+    }
+    #[inline(always)]
+    unsafe fn broadcast(s: S, at: *const A::Element, step: usize) -> A::Lanes {
+        // SAFETY: an element of the matrix (the caller's promise).
+        unsafe { A::broadcast(s, at, step) }
+    }
+    #[inline(always)]
+    fn load(s: S, b: &[f32], step: usize) -> A::Lanes {
+        A::load(s, b, step)
     }
     #[inline(always)]
     fn step(s: S, x: A::Lanes, b: A::Lanes, acc: S::F) -> S::F {
@@ -223,6 +335,7 @@ fn chain<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
     if depth.is_empty() {
         return acc;
     }
+    let (mut ahead, between) = (a.ahead(row), a.step_stride());
     let (a, rows, most, rs, cs) = a.parts();
     assert!(row < rows && MR <= rows - row && depth.end <= most);
     assert!((depth.end - 1).checked_mul(ldb).and_then(|n| n.checked_add(NV * S::LANES)).unwrap() <= b.len());
@@ -237,20 +350,59 @@ fn chain<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
     }
     // SAFETY: row `from` of b exists (checked).
     let b = unsafe { b.as_ptr().offset(from * ldb) };
-    for k in 0..steps {
-        // SAFETY: from + k is below the depth, and b reaches to the last vector of the last row (checked).
-        let panel = unsafe { std::slice::from_raw_parts(b.offset(k * ldb), NV * S::LANES) };
-        let mut lanes = [A::load(s, panel); NV];
-        for v in 1..NV {
-            lanes[v] = A::load(s, &panel[v * S::LANES..]);
+    let mut k = 0;
+    if A::ASKS {
+        const LINE: usize = 64;
+        while k + 4 <= steps {
+            s.prefetch_later_at(ahead);
+            ahead += LINE;
+            for k in [k, k + 1, k + 2, k + 3] {
+                // SAFETY: from + k is a column of a and a row of b, which reaches to the last vector of the last row, and
+                // row + MR rows exist (checked).
+                acc = unsafe {
+                    element::<S, A, MR, NV>(s, a.offset(k * cs), [rs, between], b.offset(k * ldb), acc)
+                };
+            }
+            k += 4;
         }
-        // SAFETY: from + k is a column of a (checked).
-        let column = unsafe { a.offset(k * cs) };
+    }
+    while k < steps {
+        // SAFETY: as above.
+        acc = unsafe { element::<S, A, MR, NV>(s, a.offset(k * cs), [rs, between], b.offset(k * ldb), acc) };
+        k += 1;
+    }
+    acc
+}
+
+/// What one element of `MR` rows, `rs` apart, and one row of `b` add to a block; the steps of an element are `between` apart.
+///
+/// # Safety
+/// There are as many elements at `column`, and `NV` vectors at `b`.
+#[inline(always)]
+unsafe fn element<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
+    s: S,
+    column: *const A::Element,
+    [rs, between]: [isize; 2],
+    b: *const f32,
+    mut acc: [[S::F; NV]; MR],
+) -> [[S::F; NV]; MR] {
+    for step in 0..A::STEPS {
+        // SAFETY: so far apart are the steps of an element (the caller's promise).
+        let column = unsafe { column.offset(step as isize * between) };
+        // Read once more for each step, not kept: the registers are full.
+        let b = if step == 0 { b } else { unknown(b) };
+        // SAFETY: so many lanes are there (the caller's promise).
+        let panel = unsafe { std::slice::from_raw_parts(b, NV * S::LANES) };
+        let mut lanes = [A::load(s, panel, step); NV];
+        for v in 1..NV {
+            lanes[v] = A::load(s, &panel[v * S::LANES..], step);
+        }
         for r in 0..MR {
-            // SAFETY: row + r < rows (checked). Groups of three rows share a base address, which
+            // SAFETY: the row is there (the caller's promise). Groups of three rows share a base address, which
             // x86 can index by 0, 1 and 2 strides: fewer live registers.
             let x = unsafe {
-                A::broadcast(s, column.offset((r / 3 * 3) as isize * rs).offset((r % 3) as isize * rs))
+                let at = column.offset((r / 3 * 3) as isize * rs).offset((r % 3) as isize * rs);
+                A::broadcast(s, at, step)
             };
             for v in 0..NV {
                 acc[r][v] = A::step(s, x, lanes[v], acc[r][v]);
@@ -258,6 +410,21 @@ fn chain<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
         }
     }
     acc
+}
+
+/// The same pointer, which the compiler takes for another.
+#[inline(always)]
+fn unknown<T>(mut pointer: *const T) -> *const T {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    // SAFETY: no instruction at all.
+    unsafe {
+        std::arch::asm!("/* {} */", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        pointer = black_box(pointer);
+    }
+    pointer
 }
 
 /// All rows of `a` times `NV` vectors, in blocks of at most `MAX` rows.

@@ -14,6 +14,8 @@ mod fpenv;
 mod level;
 mod matrix;
 mod microkernel;
+#[cfg(test)]
+mod microkernel_tests;
 mod out_of_line;
 mod paged;
 mod peak;
@@ -33,12 +35,10 @@ mod avx512;
 mod neon;
 
 pub use fpenv::FpEnv;
-#[cfg(test)]
-pub(crate) use level::dispatch_at;
-pub(crate) use level::{Kernel, dispatch};
+pub(crate) use level::{Kernel, dispatch, dispatch_at, dots_at};
 pub use level::{Level, available_levels, level, set_level};
 pub(crate) use matrix::{Block, BlockMut, Matrix, MatrixMut, Pairs};
-pub(crate) use microkernel::{InParts, Sink, Store, multiply, multiply_lanes, scaled};
+pub(crate) use microkernel::{Asking, Halves, InParts, Sink, Store, multiply, multiply_lanes, scaled};
 pub(crate) use paged::{Columns, PagedRows, Slot, Strip};
 pub use peak::{dot_work, fma_work, read_work};
 pub(crate) use simd::Simd;

@@ -62,6 +62,18 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn zip(self, [a, b]: [Self::F; 2]) -> [Self::F; 2] {
+        // SAFETY: the token proves the instructions.
+        unsafe { [vzip1q_f32(a, b), vzip2q_f32(a, b)] }
+    }
+
+    #[inline(always)]
+    fn unzip(self, [a, b]: [Self::F; 2]) -> [Self::F; 2] {
+        // SAFETY: the token proves the instructions.
+        unsafe { [vuzp1q_f32(a, b), vuzp2q_f32(a, b)] }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the token proves the instructions.
         unsafe { vaddq_f32(a, b) }

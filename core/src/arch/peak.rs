@@ -24,7 +24,7 @@ struct Dots(u64);
 
 impl Kernel for Dots {
     type Output = u64;
-    const BF16: bool = true;
+    const DOTS: bool = true;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> u64 {

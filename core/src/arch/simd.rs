@@ -7,12 +7,20 @@
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Number of lanes.
     const LANES: usize;
+    /// Whether [`dot_bf16`](Simd::dot_bf16) is an instruction. Else its numbers are better widened once than each time.
+    const DOTS: bool = false;
     /// f32 lanes.
     type F: Copy;
     /// 32-bit integer lanes.
     type I: Copy;
     /// Truth values.
     type M: Copy;
+
+    /// Whether weights that are read next are worth asking for while others are multiplied: where the last cache is far.
+    #[inline(always)]
+    fn asks_ahead(self) -> bool {
+        false
+    }
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F;

@@ -1,6 +1,6 @@
 //! The leaves of every instruction set against plain loops.
 
-use super::{Kernel, Simd, available_levels, dispatch_at};
+use super::{Kernel, Simd, available_levels, dispatch_at, dots_at};
 
 /// Every 16-bit pattern, widened.
 struct Widen {
@@ -214,5 +214,25 @@ fn lanes_move_where_they_should() {
     for level in available_levels() {
         dispatch_at(level, Moves::<false>);
         dispatch_at(level, Moves::<true>);
+    }
+}
+
+/// Whether products of pairs are instructions.
+struct OfPairs;
+
+impl Kernel for OfPairs {
+    type Output = bool;
+    const DOTS: bool = true;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> bool {
+        S::DOTS
+    }
+}
+
+#[test]
+fn callers_know_how_pairs_are_multiplied() {
+    for level in available_levels() {
+        assert_eq!(dispatch_at(level, OfPairs), dots_at(level), "{level:?}");
     }
 }

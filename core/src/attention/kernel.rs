@@ -33,7 +33,7 @@ pub(super) struct QueryTile<'a, 'b, 'c, 'o, P: Products> {
 
 impl<P: Products> Kernel for QueryTile<'_, '_, '_, '_, P> {
     type Output = ();
-    const BF16: bool = P::PAIRS;
+    const DOTS: bool = P::PAIRS;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {

@@ -43,6 +43,8 @@ pub(super) struct Sizes {
     pub narrow: bool,
     /// The products are of pairs of bfloat16.
     pub pairs: bool,
+    /// There are instructions for these.
+    pub dots: bool,
 }
 
 impl Sizes {
@@ -55,11 +57,10 @@ impl Sizes {
     }
 
     fn room(self) -> usize {
-        let (keys, values) = (KEY_TILE * self.q(), KEY_TILE * self.value_dim);
-        match (self.narrow, self.pairs) {
+        match (self.narrow, self.pairs && self.dots) {
             (false, _) => 0,
-            (true, false) => keys.max(values),
-            (true, true) => keys.max(values / 2),
+            (true, false) => KEY_TILE * self.dim.next_multiple_of(2).max(self.value_dim),
+            (true, true) => KEY_TILE * self.q().max(self.value_dim / 2),
         }
     }
 }

@@ -7,8 +7,8 @@ use half::bf16;
 
 use super::scores::{Factors, Hidden};
 use super::{over_head, over_keys};
-use crate::arch::{Matrix, Pairs, Simd, Sink, multiply_lanes};
-use crate::linalg::rows::{paired, widened};
+use crate::arch::{Halves, Matrix, Pairs, Simd, Sink, multiply_lanes};
+use crate::linalg::rows::{paired, turned, widen, widened};
 use crate::math::{Powers, exp2_each};
 use crate::tensor::{Element, Row};
 
@@ -216,6 +216,10 @@ impl Products for Dots {
         room: &mut [f32],
         sink: &mut impl Sink<S>,
     ) {
+        if !S::DOTS {
+            let keys = Halves::of_columns(turned(s, k, room).apart());
+            return multiply_lanes(s, keys, q, width, lanes, sink);
+        }
         let keys = match Pairs::of_rows(k) {
             Some(pairs) => pairs,
             None => paired(s, k, room),
@@ -276,9 +280,34 @@ impl Products for Dots {
             Some(hidden) if !hidden.values_are_finite(s, v) => {
                 hidden.leave_out(s, width, v.cols(), true, sink, OfPairs { v, p, width })
             }
-            _ => multiply_lanes(s, interleaved(s, v, room, v.cols()).transposed(), p, width, lanes, sink),
+            _ if S::DOTS => {
+                multiply_lanes(s, interleaved(s, v, room, v.cols()).transposed(), p, width, lanes, sink)
+            }
+            _ => {
+                let values = Halves::of_columns(exchanged(s, v, room).transposed());
+                multiply_lanes(s, values, p, width, lanes, sink)
+            }
         }
     }
+}
+
+/// Rows as f32, the second of every two first, and a row of zeros before the last where their number is odd.
+#[inline(always)]
+fn exchanged<'a, S: Simd>(s: S, m: Matrix<bf16>, room: &'a mut [f32]) -> Matrix<'a> {
+    let (rows, cols) = (m.rows().next_multiple_of(2), m.cols());
+    for j in 0..rows {
+        let to = &mut room[(j ^ 1) * cols..][..cols];
+        if j == m.rows() {
+            to.fill(0.0);
+        } else if let Some(row) = m.row(j) {
+            widen(s, bf16::row(row), to);
+        } else {
+            for (d, to) in to.iter_mut().enumerate() {
+                *to = m.get(j, d).to_f32();
+            }
+        }
+    }
+    Matrix::from_slice(room, rows, cols)
 }
 
 /// Pairs of rows: `[row / 2][column]` of `m`, rows `stride` apart with zeros behind the last column, and a row

@@ -13,7 +13,7 @@ use super::products::{Dots, Products, Wide};
 use super::rows::{Fetch, Pack, Unpack};
 use super::scores::{Alibi, Change, Ranges};
 use super::{AttentionOptions, KEY_TILE, blas};
-use crate::arch::{Matrix, dispatch};
+use crate::arch::{Level, Matrix, dispatch, dispatch_at, dots_at, level};
 use crate::tensor::{Dtype, Element, Floats, FloatsMut, each};
 use crate::threads;
 
@@ -173,13 +173,14 @@ fn each_tile<P: Products>(
     mut rows: Rows,
     far: bool,
 ) {
-    let start = rows.start;
+    let (start, level) = (rows.start, level());
     let size = Sizes {
         dim: k.dim().3,
         value_dim: v.dim().3,
         with_bias: p.options.bias.is_some() || p.options.mask.is_some(),
         narrow: p.k.dtype() != Dtype::F32,
         pairs: P::PAIRS,
+        dots: dots_at(level),
     };
     let inputs = |place: &Place| {
         let [b, h, i] = place.after(start);
@@ -203,7 +204,17 @@ fn each_tile<P: Products>(
                 // As often as blocks of six rows are done in the first key tile.
                 ahead.over((now.k.nrows().min(KEY_TILE) + size.value_dim) / 6);
             }
-            one::<P>(p, now, size, &mut ahead, &mut common, place.after(start), rows.tile(&place), scratch);
+            one::<P>(
+                p,
+                now,
+                level,
+                size,
+                &mut ahead,
+                &mut common,
+                place.after(start),
+                rows.tile(&place),
+                scratch,
+            );
         }
     });
 }
@@ -221,6 +232,7 @@ struct Common<'r> {
 fn one<'r, P: Products>(
     p: &Problem<'_, 'r, '_>,
     Inputs { q, k, v, .. }: Inputs<P::Stored>,
+    level: Level,
     size: Sizes,
     ahead: &mut Ahead,
     common: &mut Common<'r>,
@@ -254,7 +266,8 @@ fn one<'r, P: Products>(
         dispatch(Pack { q, columns: k.cols(), factor, width: lanes.width(), to: &mut *work.q });
     });
     let factor = p.factor;
-    dispatch(QueryTile::<P> { k, v, ranges, change, factor, lanes, work, result: &mut result, ahead });
+    let result = &mut result;
+    dispatch_at(level, QueryTile::<P> { k, v, ranges, change, factor, lanes, work, result, ahead });
     each!(FloatsMut, out, out => {
         dispatch(Unpack { from: result.o, sums: Some(result.l), width: lanes.width(), out });
     });

@@ -4,8 +4,8 @@ use ndarray::Ix2;
 
 use super::epilogue::{Place, Tail, finish_tile, gated};
 use super::packed::{PANEL, PackedLinear, Panel};
-use super::rows::{paired, widened};
-use crate::arch::{Kernel, Matrix, MatrixMut, Pairs, Simd, Sink, multiply};
+use super::rows::{paired, turned, widened};
+use crate::arch::{Asking, Kernel, Matrix, MatrixMut, Pairs, Simd, Sink, multiply};
 use crate::tensor::{Dtype, Floats, FloatsMut, each};
 
 /// Rows a block may have.
@@ -17,13 +17,13 @@ const PART: usize = 1536;
 /// The same for panels that are widened part by part: the part stays in L1.
 const WIDENED_PART: usize = 128;
 
-/// Floats that [`Block`] needs for the rows of `x`.
-pub(super) fn room_len(x: &Floats<Ix2>, w: &PackedLinear) -> usize {
+/// Floats that [`Block`] needs for the rows of `x`; with `dots` where products of pairs are instructions.
+pub(super) fn room_len(x: &Floats<Ix2>, w: &PackedLinear, dots: bool) -> usize {
     let (rows, depth) = (x.shape()[0], x.shape()[1]);
     let copied = match x.dtype() {
         Dtype::F32 => 0,
-        Dtype::Bf16 if w.dtype() == Dtype::Bf16 => rows * depth.div_ceil(2),
-        _ => rows * depth,
+        Dtype::Bf16 if w.dtype() == Dtype::Bf16 && dots => rows * depth.div_ceil(2),
+        _ => rows * depth.next_multiple_of(2),
     };
     let part = if w.dtype() == Dtype::F32 { 0 } else { WIDENED_PART * PANEL };
     rows * PANEL + part + copied
@@ -42,14 +42,14 @@ pub(super) struct Block<'a, 'b, const DOT: bool> {
 
 impl<const DOT: bool> Kernel for Block<'_, '_, DOT> {
     type Output = ();
-    const BF16: bool = DOT;
+    const DOTS: bool = DOT;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Block { x, w, tail, panel, out, room } = self;
         let (tile, room) = room.split_at_mut(x.shape()[0] * PANEL);
         let layer = Layer { w, tail, panel };
-        if DOT {
+        if DOT && S::DOTS {
             let Floats::Bf16(x) = x else { unreachable!("pairs are of bfloat16") };
             let x = Matrix::new(x);
             let x = match Pairs::of_rows(x) {
@@ -57,11 +57,16 @@ impl<const DOT: bool> Kernel for Block<'_, '_, DOT> {
                 None => paired(s, x, room),
             };
             layer.run(s, Dots::new(x, w), tile, out);
+            return;
+        }
+        let (part, room) = room.split_at_mut(if w.dtype() == Dtype::F32 { 0 } else { WIDENED_PART * PANEL });
+        if DOT {
+            let Floats::Bf16(x) = x else { unreachable!("pairs are of bfloat16") };
+            let x = turned(s, Matrix::new(x), room).apart();
+            layer.run(s, Wide::<true>::new(x, w, part), tile, out);
         } else {
-            let (part, room) =
-                room.split_at_mut(if w.dtype() == Dtype::F32 { 0 } else { WIDENED_PART * PANEL });
             let x = each!(Floats, x, x => widened(s, Matrix::new(x), room));
-            layer.run(s, Wide::new(x, w, part), tile, out);
+            layer.run(s, Wide::<false>::new(x, w, part), tile, out);
         }
     }
 }
@@ -111,8 +116,8 @@ impl Product for Dots<'_> {
     }
 }
 
-/// Everything in f32.
-struct Wide<'a> {
+/// Everything in f32. `TURNED`: of bfloat16, the second number of every pair first, as [`Simd::dot_bf16`] has them.
+struct Wide<'a, const TURNED: bool> {
     x: Matrix<'a>,
     w: &'a PackedLinear,
     /// Room for a part of a panel that is not f32.
@@ -120,16 +125,18 @@ struct Wide<'a> {
     /// The present part of the rows, and of the panel where it is f32.
     columns: Matrix<'a>,
     weights: Option<&'a [f32]>,
+    /// What is read next: an address and bytes.
+    next: (usize, usize),
 }
 
-impl<'a> Wide<'a> {
+impl<'a, const TURNED: bool> Wide<'a, TURNED> {
     #[inline(always)]
     fn new(x: Matrix<'a>, w: &'a PackedLinear, part: &'a mut [f32]) -> Self {
-        Wide { x, w, part, columns: x, weights: None }
+        Wide { x, w, part, columns: x, weights: None, next: (0, 0) }
     }
 }
 
-impl Product for Wide<'_> {
+impl<const TURNED: bool> Product for Wide<'_, TURNED> {
     #[inline(always)]
     fn part(&self) -> usize {
         if self.part.is_empty() { PART } else { WIDENED_PART }
@@ -137,10 +144,14 @@ impl Product for Wide<'_> {
 
     #[inline(always)]
     fn load<S: Simd>(&mut self, s: S, panel: usize, first: usize, len: usize) {
-        self.columns = self.x.slice_cols(first, len);
+        self.columns = self.x.slice_cols(first, if TURNED { len.next_multiple_of(2) } else { len });
         match self.w.panel(panel, first, len) {
-            Panel::F32(weights) => self.weights = Some(weights),
+            Panel::F32(weights) => {
+                self.weights = Some(weights);
+                self.next = after(weights);
+            }
             Panel::F16(weights) => {
+                self.next = after(weights);
                 for (to, from) in self.part.chunks_exact_mut(16).zip(weights.chunks_exact(16)) {
                     let mut i = 0;
                     while i < 16 {
@@ -150,13 +161,15 @@ impl Product for Wide<'_> {
                 }
             }
             Panel::Bf16(pairs) => {
-                // The last of an odd end is a zero that no input meets.
+                self.next = after(pairs);
+                let (lower, upper) = if TURNED { (PANEL, 0) } else { (0, PANEL) };
+                // The last of an odd end is a zero that no input meets, or another zero.
                 for (to, from) in self.part.chunks_exact_mut(2 * PANEL).zip(pairs.chunks_exact(PANEL)) {
                     let mut i = 0;
                     while i < PANEL {
                         let pair = s.to_bits(s.load(&from[i..]));
-                        s.store(s.lower_bf16(pair), &mut to[i..]);
-                        s.store(s.upper_bf16(pair), &mut to[PANEL + i..]);
+                        s.store(s.lower_bf16(pair), &mut to[lower + i..]);
+                        s.store(s.upper_bf16(pair), &mut to[upper + i..]);
                         i += S::LANES;
                     }
                 }
@@ -170,8 +183,26 @@ impl Product for Wide<'_> {
             Some(weights) => weights,
             None => &*self.part,
         };
-        multiply(s, self.columns.slice_rows(row, count), weights, PANEL, sink);
+        let rows = self.columns.slice_rows(row, count);
+        if s.asks_ahead() {
+            let (next, bytes) = self.next;
+            let each = bytes / self.columns.rows();
+            multiply(
+                s,
+                Asking { of: rows, next: next + each * row, bytes: each * count },
+                weights,
+                PANEL,
+                sink,
+            );
+        } else {
+            multiply(s, rows, weights, PANEL, sink);
+        }
     }
+}
+
+/// Where what follows some weights in memory begins, as the next part or panel does, and as many bytes.
+fn after<T>(weights: &[T]) -> (usize, usize) {
+    (weights.as_ptr_range().end.addr(), size_of_val(weights))
 }
 
 /// What is done with the products.

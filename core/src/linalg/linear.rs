@@ -8,7 +8,7 @@ use super::check_strides;
 use super::epilogue::{Finish, Tail};
 use super::options::LinearOptions;
 use super::packed::{PANEL, PackedLinear};
-use crate::arch::{Matrix, MatrixMut, blas, dispatch};
+use crate::arch::{Matrix, MatrixMut, blas, dispatch, dispatch_at, dots_at, level};
 use crate::error::{Error, Result, check_shape};
 use crate::tensor::{Dtype, Element, Floats, FloatsMut};
 use crate::threads;
@@ -200,8 +200,9 @@ fn run<'a>(x: Floats<'a, Ix2>, w: &PackedLinear, tail: Tail<'a>, mut out: Floats
     {
         return finish(w, tail, MatrixMut::new(out.view_mut()));
     }
-    let dots = x.dtype() == Dtype::Bf16 && w.dtype() == Dtype::Bf16;
-    let copied = match dots {
+    let level = level();
+    let (pairs, dots) = (x.dtype() == Dtype::Bf16 && w.dtype() == Dtype::Bf16, dots_at(level));
+    let copied = match pairs && dots {
         true => x.strides()[1] != 1 || depth % 2 != 0,
         false => x.dtype() != Dtype::F32,
     };
@@ -236,9 +237,9 @@ fn run<'a>(x: Floats<'a, Ix2>, w: &PackedLinear, tail: Tail<'a>, mut out: Floats
     });
     threads::for_each_in(tasks, work, |Task { row, x, panel, out }| {
         let tail = tail.after(row);
-        threads::with_scratch(room_len(&x, w), |room| match dots {
-            true => dispatch(Block::<true> { x, w, tail, panel, out, room }),
-            false => dispatch(Block::<false> { x, w, tail, panel, out, room }),
+        threads::with_scratch(room_len(&x, w, dots), |room| match pairs {
+            true => dispatch_at(level, Block::<true> { x, w, tail, panel, out, room }),
+            false => dispatch_at(level, Block::<false> { x, w, tail, panel, out, room }),
         });
     });
 }

@@ -91,6 +91,31 @@ pub(crate) fn widened<'a, S: Simd, T: Element>(s: S, m: Matrix<'a, T>, room: &'a
     Matrix::from_slice(room, m.rows(), cols)
 }
 
+/// Rows as f32 in `room`, the second number of every pair first; a zero completes an odd end.
+#[inline(always)]
+pub(crate) fn turned<'a, S: Simd>(s: S, m: Matrix<bf16>, room: &'a mut [f32]) -> Matrix<'a> {
+    let cols = m.cols().next_multiple_of(2);
+    let mut j = 0;
+    while j < m.rows() {
+        let to = &mut room[j * cols..(j + 1) * cols];
+        let mut d = 0;
+        if let Some(row) = m.row(j) {
+            while d + 2 * S::LANES <= row.len() {
+                let pairs = load_pairs(s, row, d / 2);
+                let both = s.zip([s.upper_bf16(s.to_bits(pairs)), s.lower_bf16(s.to_bits(pairs))]);
+                s.store(both[0], &mut to[d..]);
+                s.store(both[1], &mut to[d + S::LANES..]);
+                d += 2 * S::LANES;
+            }
+        }
+        for d in d..cols {
+            to[d ^ 1] = if d < m.cols() { m.get(j, d).to_f32() } else { 0.0 };
+        }
+        j += 1;
+    }
+    Matrix::from_slice(room, m.rows(), cols)
+}
+
 /// A row as f32 in `to`, which has its length.
 #[inline(always)]
 pub(crate) fn widen<S: Simd>(s: S, row: Row, to: &mut [f32]) {

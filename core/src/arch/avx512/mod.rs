@@ -4,6 +4,7 @@ mod bf16;
 mod squares;
 
 use std::arch::x86_64::*;
+use std::sync::OnceLock;
 
 use super::level::Kernel;
 use super::simd::Simd;
@@ -38,6 +39,21 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
         None => super::level::portably(kernel),
     }
 }
+/// Whether this is a processor of Intel.
+fn is_intel() -> bool {
+    // Asking a virtual processor takes microseconds.
+    static INTEL: OnceLock<bool> = OnceLock::new();
+    *INTEL.get_or_init(|| {
+        let vendor = __cpuid(0);
+        [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
+    })
+}
+/// Whether products of pairs of bfloat16 take longer than those of their numbers: processors of Intel begin a vector of
+/// them every other cycle and two fused multiply-adds each cycle, those of AMD one and two. Not timed, because the bits
+/// of subnormal numbers depend on it.
+pub(super) fn dots_are_slow() -> bool {
+    is_intel()
+}
 /// Runs `kernel` with the instructions for bfloat16 where the processor has them.
 #[inline]
 pub(super) fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
@@ -53,9 +69,16 @@ pub(super) fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
 }
 impl<const BF16: bool> Simd for Avx512<BF16> {
     const LANES: usize = N;
+    const DOTS: bool = BF16;
     type F = __m512;
     type I = __m512i;
     type M = __mmask16;
+
+    #[inline(always)]
+    fn asks_ahead(self) -> bool {
+        // What has instructions for products of pairs is compiled for others.
+        !BF16 && is_intel()
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {

@@ -24,7 +24,7 @@ pub(super) struct Differences<'a, 'b, 'c, 'd, P: Products> {
 
 impl<P: Products> Kernel for Differences<'_, '_, '_, '_, P> {
     type Output = ();
-    const BF16: bool = P::PAIRS;
+    const DOTS: bool = P::PAIRS;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {

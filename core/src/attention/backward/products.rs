@@ -62,7 +62,7 @@ pub(super) struct Sums<'a, 'b, 'c, 'd, A: Arithmetic> {
 
 impl<A: Arithmetic> Kernel for Sums<'_, '_, '_, '_, A> {
     type Output = ();
-    const BF16: bool = A::PAIRS;
+    const DOTS: bool = A::PAIRS;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {

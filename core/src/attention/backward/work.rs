@@ -77,8 +77,8 @@ impl Sizes {
         let [wide_k, wide_v] = match (self.narrow, self.pairs) {
             (false, _) => [0, 0],
             (true, false) => [KEY_TILE * dim, KEY_TILE * value_dim],
-            // One after the other.
-            (true, true) => [KEY_TILE * dim.max(value_dim).div_ceil(2), 0],
+            // One after the other, as pairs or, where there are no instructions for these, widened.
+            (true, true) => [KEY_TILE * dim.max(value_dim).next_multiple_of(2), 0],
         };
         [
             w * stride(dim),

@@ -84,7 +84,7 @@ pub(super) struct Rows<'a, 'b, 'c, 'w, T, const DOT: bool> {
 
 impl<T: Stored, const DOT: bool> Kernel for Rows<'_, '_, '_, '_, T, DOT> {
     type Output = ();
-    const BF16: bool = DOT;
+    const DOTS: bool = DOT;
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
