@@ -182,6 +182,10 @@ impl<S: Simd, A: Left<S>> Left<S> for InParts<A> {
         [self.first, self.rest]
     }
     #[inline(always)]
+    fn step_stride(&self) -> isize {
+        self.of.step_stride()
+    }
+    #[inline(always)]
     unsafe fn broadcast(s: S, at: *const A::Element, step: usize) -> A::Lanes {
         // SAFETY: an element of the matrix (the caller's promise).
         unsafe { A::broadcast(s, at, step) }
@@ -214,6 +218,10 @@ impl<S: Simd, A: Left<S>> Left<S> for Asking<A> {
     #[inline(always)]
     fn parts(&self) -> (*const A::Element, usize, usize, isize, isize) {
         self.of.parts()
+    }
+    #[inline(always)]
+    fn step_stride(&self) -> isize {
+        self.of.step_stride()
     }
     #[inline(always)]
     fn ahead(&self, row: usize) -> usize {
@@ -418,7 +426,7 @@ fn unknown<T>(mut pointer: *const T) -> *const T {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     // SAFETY: no instruction at all.
     unsafe {
-        std::arch::asm!("/* {} */", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags));
+        std::arch::asm!("/* {} */", inout(reg) pointer, options(pure, readonly, nostack, preserves_flags));
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     {
