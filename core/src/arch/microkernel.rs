@@ -12,26 +12,45 @@ use std::ops::Range;
 use super::matrix::{Matrix, Pairs};
 use super::simd::Simd;
 
-/// The broadcast operand of a product.
-pub(crate) trait Left<S: Simd>: Copy {
-    /// Whether the product is the sum of several chains. Known where it is compiled, so that one chain is one loop.
-    const IN_PARTS: bool = false;
+/// How an element of the broadcast operand is multiplied with the packed one.
+pub(crate) trait Steps<S: Simd> {
     /// Steps of the chain an element has.
     const STEPS: usize = 1;
-    /// Whether memory is asked for on the way.
-    const ASKS: bool = false;
-    /// How far from one step of an element to the next.
-    #[inline(always)]
-    fn step_stride(&self) -> isize {
-        0
-    }
     /// What pointers and strides count in.
     type Element;
     /// A vector of elements, as one step of the chain takes it.
     type Lanes: Copy;
 
+    /// The element at `at` in all lanes, for a step.
+    ///
+    /// # Safety
+    /// `at` is an element of a matrix.
+    unsafe fn broadcast(s: S, at: *const Self::Element, step: usize) -> Self::Lanes;
+    /// The packed operand, for a step.
+    fn load(s: S, b: &[f32], step: usize) -> Self::Lanes;
+    /// One step of the chain.
+    fn step(s: S, x: Self::Lanes, b: Self::Lanes, acc: S::F) -> S::F;
+}
+
+/// What pointers to elements of `A` point to.
+type Element<S, A> = <<A as Left<S>>::By as Steps<S>>::Element;
+
+/// The broadcast operand of a product.
+pub(crate) trait Left<S: Simd>: Copy {
+    /// Whether the product is the sum of several chains. Known where it is compiled, so that one chain is one loop.
+    const IN_PARTS: bool = false;
+    /// Whether memory is asked for on the way.
+    const ASKS: bool = false;
+    /// How it is multiplied.
+    type By: Steps<S>;
+
     /// First element, rows, depth, strides of rows and of depth.
-    fn parts(&self) -> (*const Self::Element, usize, usize, isize, isize);
+    fn parts(&self) -> (*const Element<S, Self>, usize, usize, isize, isize);
+    /// From what one step takes of an element to what the next does.
+    #[inline(always)]
+    fn step_stride(&self) -> isize {
+        0
+    }
     /// Steps of the first chain and, at most, of each that follows: of one chain all.
     #[inline(always)]
     fn chains(&self) -> [usize; 2] {
@@ -42,25 +61,21 @@ pub(crate) trait Left<S: Simd>: Copy {
     fn ahead(&self, _row: usize) -> usize {
         0
     }
-    /// The element at `at` in all lanes, for a step.
-    ///
-    /// # Safety
-    /// `at` is an element of this matrix.
-    unsafe fn broadcast(s: S, at: *const Self::Element, step: usize) -> Self::Lanes;
-    /// The packed operand, for a step.
-    fn load(s: S, b: &[f32], step: usize) -> Self::Lanes;
-    /// One step of the chain.
-    fn step(s: S, x: Self::Lanes, b: Self::Lanes, acc: S::F) -> S::F;
 }
 
 impl<S: Simd> Left<S> for Matrix<'_> {
-    type Element = f32;
-    type Lanes = S::F;
+    type By = Self;
 
     #[inline(always)]
     fn parts(&self) -> (*const f32, usize, usize, isize, isize) {
         (self.ptr, self.rows(), self.cols(), self.row_stride, self.col_stride)
     }
+}
+
+impl<S: Simd> Steps<S> for Matrix<'_> {
+    type Element = f32;
+    type Lanes = S::F;
+
     #[inline(always)]
     unsafe fn broadcast(s: S, at: *const f32, _: usize) -> S::F {
         // SAFETY: an element of the matrix (the caller's promise).
@@ -77,14 +92,19 @@ impl<S: Simd> Left<S> for Matrix<'_> {
 }
 
 impl<S: Simd> Left<S> for Pairs<'_> {
-    const STEPS: usize = if S::DOTS { 1 } else { 2 };
-    type Element = u16;
-    type Lanes = S::I;
+    type By = Self;
 
     #[inline(always)]
     fn parts(&self) -> (*const u16, usize, usize, isize, isize) {
         (self.ptr, self.rows(), self.pairs(), self.row_stride, self.pair_stride)
     }
+}
+
+impl<S: Simd> Steps<S> for Pairs<'_> {
+    const STEPS: usize = if S::DOTS { 1 } else { 2 };
+    type Element = u16;
+    type Lanes = S::I;
+
     #[inline(always)]
     unsafe fn broadcast(s: S, at: *const u16, step: usize) -> S::I {
         // SAFETY: the first of two adjacent elements of the matrix (the caller's promise).
@@ -130,9 +150,7 @@ impl<'a> Halves<'a> {
 }
 
 impl<S: Simd> Left<S> for Halves<'_> {
-    const STEPS: usize = 2;
-    type Element = f32;
-    type Lanes = S::F;
+    type By = Self;
 
     #[inline(always)]
     fn parts(&self) -> (*const f32, usize, usize, isize, isize) {
@@ -142,6 +160,13 @@ impl<S: Simd> Left<S> for Halves<'_> {
     fn step_stride(&self) -> isize {
         self.apart
     }
+}
+
+impl<S: Simd> Steps<S> for Halves<'_> {
+    const STEPS: usize = 2;
+    type Element = f32;
+    type Lanes = S::F;
+
     #[inline(always)]
     unsafe fn broadcast(s: S, at: *const f32, _: usize) -> S::F {
         // SAFETY: an element of the matrix (the caller's promise).
@@ -169,34 +194,19 @@ pub(crate) struct InParts<A> {
 
 impl<S: Simd, A: Left<S>> Left<S> for InParts<A> {
     const IN_PARTS: bool = true;
-    const STEPS: usize = A::STEPS;
-    type Element = A::Element;
-    type Lanes = A::Lanes;
+    type By = A::By;
 
     #[inline(always)]
-    fn parts(&self) -> (*const A::Element, usize, usize, isize, isize) {
+    fn parts(&self) -> (*const Element<S, A>, usize, usize, isize, isize) {
         self.of.parts()
-    }
-    #[inline(always)]
-    fn chains(&self) -> [usize; 2] {
-        [self.first, self.rest]
     }
     #[inline(always)]
     fn step_stride(&self) -> isize {
         self.of.step_stride()
     }
     #[inline(always)]
-    unsafe fn broadcast(s: S, at: *const A::Element, step: usize) -> A::Lanes {
-        // SAFETY: an element of the matrix (the caller's promise).
-        unsafe { A::broadcast(s, at, step) }
-    }
-    #[inline(always)]
-    fn load(s: S, b: &[f32], step: usize) -> A::Lanes {
-        A::load(s, b, step)
-    }
-    #[inline(always)]
-    fn step(s: S, x: A::Lanes, b: A::Lanes, acc: S::F) -> S::F {
-        A::step(s, x, b, acc)
+    fn chains(&self) -> [usize; 2] {
+        [self.first, self.rest]
     }
 }
 
@@ -211,12 +221,10 @@ pub(crate) struct Asking<A> {
 
 impl<S: Simd, A: Left<S>> Left<S> for Asking<A> {
     const ASKS: bool = true;
-    const STEPS: usize = A::STEPS;
-    type Element = A::Element;
-    type Lanes = A::Lanes;
+    type By = A::By;
 
     #[inline(always)]
-    fn parts(&self) -> (*const A::Element, usize, usize, isize, isize) {
+    fn parts(&self) -> (*const Element<S, A>, usize, usize, isize, isize) {
         self.of.parts()
     }
     #[inline(always)]
@@ -226,19 +234,6 @@ impl<S: Simd, A: Left<S>> Left<S> for Asking<A> {
     #[inline(always)]
     fn ahead(&self, row: usize) -> usize {
         self.next + self.bytes / self.of.parts().1 * row
-    }
-    #[inline(always)]
-    unsafe fn broadcast(s: S, at: *const A::Element, step: usize) -> A::Lanes {
-        // SAFETY: an element of the matrix (the caller's promise).
-        unsafe { A::broadcast(s, at, step) }
-    }
-    #[inline(always)]
-    fn load(s: S, b: &[f32], step: usize) -> A::Lanes {
-        A::load(s, b, step)
-    }
-    #[inline(always)]
-    fn step(s: S, x: A::Lanes, b: A::Lanes, acc: S::F) -> S::F {
-        A::step(s, x, b, acc)
     }
 }
 
@@ -389,31 +384,31 @@ fn chain<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
 #[inline(always)]
 unsafe fn element<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
     s: S,
-    column: *const A::Element,
+    column: *const Element<S, A>,
     [rs, between]: [isize; 2],
     b: *const f32,
     mut acc: [[S::F; NV]; MR],
 ) -> [[S::F; NV]; MR] {
-    for step in 0..A::STEPS {
+    for step in 0..A::By::STEPS {
         // SAFETY: so far apart are the steps of an element (the caller's promise).
         let column = unsafe { column.offset(step as isize * between) };
         // Read once more for each step, not kept: the registers are full.
         let b = if step == 0 { b } else { unknown(b) };
         // SAFETY: so many lanes are there (the caller's promise).
         let panel = unsafe { std::slice::from_raw_parts(b, NV * S::LANES) };
-        let mut lanes = [A::load(s, panel, step); NV];
+        let mut lanes = [A::By::load(s, panel, step); NV];
         for v in 1..NV {
-            lanes[v] = A::load(s, &panel[v * S::LANES..], step);
+            lanes[v] = A::By::load(s, &panel[v * S::LANES..], step);
         }
         for r in 0..MR {
             // SAFETY: the row is there (the caller's promise). Groups of three rows share a base address, which
             // x86 can index by 0, 1 and 2 strides: fewer live registers.
             let x = unsafe {
                 let at = column.offset((r / 3 * 3) as isize * rs).offset((r % 3) as isize * rs);
-                A::broadcast(s, at, step)
+                A::By::broadcast(s, at, step)
             };
             for v in 0..NV {
-                acc[r][v] = A::step(s, x, lanes[v], acc[r][v]);
+                acc[r][v] = A::By::step(s, x, lanes[v], acc[r][v]);
             }
         }
     }
@@ -495,7 +490,9 @@ fn sweep<S: Simd, A: Left<S>, const MAX: usize, const NV: usize>(
 fn rows_alias<S: Simd, A: Left<S>>(a: A) -> bool {
     const BETWEEN_SETS: usize = 4096;
     let (_, rows, _, stride, _) = a.parts();
-    rows > 8 && stride != 0 && (stride.unsigned_abs() * size_of::<A::Element>()).is_multiple_of(BETWEEN_SETS)
+    rows > 8
+        && stride != 0
+        && (stride.unsigned_abs() * size_of::<Element<S, A>>()).is_multiple_of(BETWEEN_SETS)
 }
 
 /// [`multiply_lanes`] for all lanes.
