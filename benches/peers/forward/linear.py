@@ -21,8 +21,9 @@ from .case import NAMES, Case, Made
 # group, rows, inputs, outputs
 SHAPES = [("gemm", 1024, 1024, 1024), ("gemm", 256, 1152, 1152), ("gemm", 256, 1152, 4608), ("gemm", 4096, 1152, 1152),
           ("gemm", 256, 256, 256), ("tiny", 64, 192, 192), ("gemv", 1, 4096, 4096)]
-# Bytes of the weights that a matrix-vector product walks through in turn: more than four times the last cache.
-ROTATED = max(160 << 20, 4 * last_level_cache() + (64 << 20))
+# Bytes of the weights that a matrix-vector product walks through in turn: more than four times a last cache of 32 MiB,
+# twice a larger one.
+ROTATED = max(160 << 20, 2 * last_level_cache())
 
 
 def _rotate(calls):

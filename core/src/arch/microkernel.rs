@@ -3,8 +3,8 @@
 //! `acc[r][lane] = sum over k of a[r][k] * b[k][lane]`, one FMA chain from zero (or from where
 //! a former product ended) in rising k for each element, so block shapes and vector widths never change a bit. Elements of `a`
 //! are broadcast from memory of any strides; `b` is packed with its lanes side by side.
-//! With bfloat16 an element is a pair, and a step of the chain is [`Simd::dot_bf16`], or its two multiply-adds. A product [`InParts`] is the
-//! sum of several chains: shorter, they are rounded less.
+//! With bfloat16 an element is a pair, and a step of the chain is [`Simd::dot_bf16`], or there are two steps with a
+//! multiply-add each. A product [`InParts`] is the sum of several chains: shorter, they are rounded less.
 
 use std::hint::black_box;
 use std::ops::Range;
@@ -108,11 +108,11 @@ impl<S: Simd> Steps<S> for Pairs<'_> {
     #[inline(always)]
     unsafe fn broadcast(s: S, at: *const u16, step: usize) -> S::I {
         // SAFETY: the first of two adjacent elements of the matrix (the caller's promise).
-        number(s, s.isplat(unsafe { at.cast::<i32>().read_unaligned() }), step)
+        of_pairs(s, s.isplat(unsafe { at.cast::<i32>().read_unaligned() }), step)
     }
     #[inline(always)]
     fn load(s: S, b: &[f32], step: usize) -> S::I {
-        number(s, s.to_bits(s.load(b)), step)
+        of_pairs(s, s.to_bits(s.load(b)), step)
     }
     #[inline(always)]
     fn step(s: S, x: S::I, b: S::I, acc: S::F) -> S::F {
@@ -123,33 +123,35 @@ impl<S: Simd> Steps<S> for Pairs<'_> {
     }
 }
 
-/// What a step takes of pairs: without products of them the upper numbers, then the lower.
+/// What a step takes of pairs: all of it where their products are instructions, else one number.
 #[inline(always)]
-fn number<S: Simd>(s: S, pairs: S::I, step: usize) -> S::I {
-    match (S::DOTS, step) {
-        (true, _) => pairs,
-        (false, 0) => s.to_bits(s.upper_bf16(pairs)),
-        (false, _) => s.to_bits(s.lower_bf16(pairs)),
-    }
+fn of_pairs<S: Simd>(s: S, pairs: S::I, step: usize) -> S::I {
+    if S::DOTS { pairs } else { s.to_bits(number(s, pairs, step)) }
+}
+
+/// The number of pairs that a step takes: the upper, then the lower.
+#[inline(always)]
+fn number<S: Simd>(s: S, pairs: S::I, step: usize) -> S::F {
+    if step == 0 { s.upper_bf16(pairs) } else { s.lower_bf16(pairs) }
 }
 
 /// A matrix that is multiplied with pairs of bfloat16 and holds both numbers of its own pairs, widened: `first` those that
 /// are multiplied first, the others `apart` from them.
 #[derive(Clone, Copy)]
-pub(crate) struct Halves<'a> {
+pub(crate) struct WidePairs<'a> {
     first: Matrix<'a>,
     apart: isize,
 }
 
-impl<'a> Halves<'a> {
+impl<'a> WidePairs<'a> {
     /// The columns of `m` in pairs, the one of each that is multiplied first in front; their number is even.
     #[inline(always)]
     pub(crate) fn of_columns(m: Matrix<'a>) -> Self {
-        Halves { first: m.every_second_column(), apart: m.col_stride }
+        WidePairs { first: m.every_second_column(), apart: m.col_stride }
     }
 }
 
-impl<S: Simd> Left<S> for Halves<'_> {
+impl<S: Simd> Left<S> for WidePairs<'_> {
     type By = Self;
 
     #[inline(always)]
@@ -162,7 +164,7 @@ impl<S: Simd> Left<S> for Halves<'_> {
     }
 }
 
-impl<S: Simd> Steps<S> for Halves<'_> {
+impl<S: Simd> Steps<S> for WidePairs<'_> {
     const STEPS: usize = 2;
     type Element = f32;
     type Lanes = S::F;
@@ -174,8 +176,7 @@ impl<S: Simd> Steps<S> for Halves<'_> {
     }
     #[inline(always)]
     fn load(s: S, b: &[f32], step: usize) -> S::F {
-        let pairs = s.to_bits(s.load(b));
-        if step == 0 { s.upper_bf16(pairs) } else { s.lower_bf16(pairs) }
+        number(s, s.to_bits(s.load(b)), step)
     }
     #[inline(always)]
     fn step(s: S, x: S::F, b: S::F, acc: S::F) -> S::F {
@@ -194,6 +195,7 @@ pub(crate) struct InParts<A> {
 
 impl<S: Simd, A: Left<S>> Left<S> for InParts<A> {
     const IN_PARTS: bool = true;
+    const ASKS: bool = A::ASKS;
     type By = A::By;
 
     #[inline(always)]
@@ -208,10 +210,14 @@ impl<S: Simd, A: Left<S>> Left<S> for InParts<A> {
     fn chains(&self) -> [usize; 2] {
         [self.first, self.rest]
     }
+    #[inline(always)]
+    fn ahead(&self, row: usize) -> usize {
+        self.of.ahead(row)
+    }
 }
 
-/// A matrix whose product asks for `bytes` of memory from the address `next` on, which will be read after it: a line every
-/// four steps, for each block of rows its share.
+/// A matrix whose product asks for memory that will be read after it, `bytes` from the address `next` on: each block of
+/// rows from the beginning of its share on, a line every four steps.
 #[derive(Clone, Copy)]
 pub(crate) struct Asking<A> {
     pub of: A,
@@ -220,6 +226,7 @@ pub(crate) struct Asking<A> {
 }
 
 impl<S: Simd, A: Left<S>> Left<S> for Asking<A> {
+    const IN_PARTS: bool = A::IN_PARTS;
     const ASKS: bool = true;
     type By = A::By;
 
@@ -230,6 +237,10 @@ impl<S: Simd, A: Left<S>> Left<S> for Asking<A> {
     #[inline(always)]
     fn step_stride(&self) -> isize {
         self.of.step_stride()
+    }
+    #[inline(always)]
+    fn chains(&self) -> [usize; 2] {
+        self.of.chains()
     }
     #[inline(always)]
     fn ahead(&self, row: usize) -> usize {
@@ -380,7 +391,7 @@ fn chain<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
 /// What one element of `MR` rows, `rs` apart, and one row of `b` add to a block; the steps of an element are `between` apart.
 ///
 /// # Safety
-/// There are as many elements at `column`, and `NV` vectors at `b`.
+/// From `column` on there are `MR` elements, `rs` apart, with all their steps, and at `b` `NV` vectors.
 #[inline(always)]
 unsafe fn element<S: Simd, A: Left<S>, const MR: usize, const NV: usize>(
     s: S,

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::{Asking, Halves, Kernel, Matrix, Pairs, Simd, Store, available_levels, dispatch_at, multiply};
+use super::{Asking, Kernel, Matrix, Pairs, Simd, Store, WidePairs, available_levels, dispatch_at, multiply};
 
 const ROWS: usize = 47;
 const DEPTH: usize = 38;
@@ -13,7 +13,7 @@ fn numbers(seed: usize, len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 37 + seed * 11) % 61) as f32 / 8.0 - 3.0).collect()
 }
 
-/// Neighbours `to` apart as the bits of one float.
+/// Two neighbours of a row as the bits of one float; `at` tells where the numbers lie.
 fn pairs(x: &[f32], at: impl Fn(usize, usize) -> usize, rows: usize, columns: usize) -> Vec<f32> {
     let bits = |i: usize| u32::from(bf16::from_f32(x[i]).to_bits());
     let pair = |i: usize| {
@@ -24,11 +24,12 @@ fn pairs(x: &[f32], at: impl Fn(usize, usize) -> usize, rows: usize, columns: us
 }
 
 /// The ways a product is computed.
-struct Ways<const DOTS: bool>;
+struct Ways<const WITH: bool>;
 
-impl<const DOTS: bool> Kernel for Ways<DOTS> {
+impl<const WITH: bool> Kernel for Ways<WITH> {
     type Output = [Vec<f32>; 5];
-    const DOTS: bool = DOTS;
+    // With the instructions for bfloat16 even where products of pairs are slow.
+    const BF16: bool = WITH;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Self::Output {
@@ -45,7 +46,7 @@ impl<const DOTS: bool> Kernel for Ways<DOTS> {
         let b = pairs(&b, |lane, k| k * WIDTH + lane, WIDTH, DEPTH / 2);
         let b: Vec<f32> = (0..b.len()).map(|i| b[i % WIDTH * (DEPTH / 2) + i / WIDTH]).collect();
         let exchanged: Vec<f32> = (0..a.len()).map(|i| a[i ^ 1]).collect();
-        let halves = Halves::of_columns(Matrix::from_slice(&exchanged, ROWS, DEPTH));
+        let halves = WidePairs::of_columns(Matrix::from_slice(&exchanged, ROWS, DEPTH));
         let a = pairs(&a, |row, k| row * DEPTH + k, ROWS, DEPTH / 2);
         multiply(s, Pairs::from_bits(&a, ROWS, DEPTH / 2), &b, WIDTH, &mut store(of_pairs));
         multiply(s, halves, &b, WIDTH, &mut store(of_halves));

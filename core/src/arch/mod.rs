@@ -16,6 +16,8 @@ mod matrix;
 mod microkernel;
 #[cfg(test)]
 mod microkernel_tests;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod other_dots_tests;
 mod out_of_line;
 mod paged;
 mod peak;
@@ -38,7 +40,7 @@ pub use fpenv::FpEnv;
 pub(crate) use level::{Kernel, dispatch, dispatch_at, dots_at};
 pub use level::{Level, available_levels, level, set_level};
 pub(crate) use matrix::{Block, BlockMut, Matrix, MatrixMut, Pairs};
-pub(crate) use microkernel::{Asking, Halves, InParts, Sink, Store, multiply, multiply_lanes, scaled};
+pub(crate) use microkernel::{Asking, InParts, Sink, Store, WidePairs, multiply, multiply_lanes, scaled};
 pub(crate) use paged::{Columns, PagedRows, Slot, Strip};
 pub use peak::{dot_work, fma_work, read_work};
 pub(crate) use simd::Simd;

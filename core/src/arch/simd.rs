@@ -9,6 +9,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Whether [`dot_bf16`](Simd::dot_bf16) is an instruction. Else its numbers are better widened once than each time.
     const DOTS: bool = false;
+    /// Whether [`asks_ahead`](Simd::asks_ahead) holds for some processors: else what asks need not be compiled.
+    const MAY_ASK: bool = false;
     /// f32 lanes.
     type F: Copy;
     /// 32-bit integer lanes.
@@ -19,6 +21,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Whether weights that are read next are worth asking for while others are multiplied: where the last cache is far.
     #[inline(always)]
     fn asks_ahead(self) -> bool {
+        debug_assert!(!Self::MAY_ASK);
         false
     }
 

@@ -43,7 +43,7 @@ pub(super) struct Sizes {
     pub narrow: bool,
     /// The products are of pairs of bfloat16.
     pub pairs: bool,
-    /// There are instructions for these.
+    /// These are instructions of their own.
     pub dots: bool,
 }
 
@@ -60,7 +60,7 @@ impl Sizes {
         match (self.narrow, self.pairs && self.dots) {
             (false, _) => 0,
             (true, false) => KEY_TILE * self.dim.next_multiple_of(2).max(self.value_dim),
-            (true, true) => KEY_TILE * self.q().max(self.value_dim / 2),
+            (true, true) => (KEY_TILE * self.q()).max(KEY_TILE / 2 * self.value_dim),
         }
     }
 }

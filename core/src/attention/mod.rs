@@ -114,10 +114,10 @@ pub const MAX_HEAD_DIM: usize = 1024;
 /// | `lse` | `[B, H, Lq]`, the natural logarithm of the softmax denominators |
 ///
 /// Each of `q`, `out` and the pair `k`, `v` is f32, f16 or bf16. Where `q`, `k` and `v` are all
-/// bf16, products are of bf16 pairs with sums in f32 (twice as fast where the processor has
-/// AVX512-BF16, slower elsewhere); otherwise 16-bit numbers are widened exactly where they are read
-/// and everything is computed in f32. The result is rounded once (to nearest, ties to even) where
-/// it is written.
+/// bf16, products are of bf16 pairs with sums in f32 (twice as fast as f32 on processors of AMD with
+/// AVX512-BF16, three quarters as fast elsewhere); otherwise 16-bit numbers are widened exactly where
+/// they are read and everything is computed in f32. The result is rounded once (to nearest, ties to
+/// even) where it is written.
 ///
 /// `1 <= D, Dv <= `[`MAX_HEAD_DIM`]. Strides are free (`[B, L, H, D]` memory is a permuted view;
 /// stride 0 broadcasts an input) but not negative. Outputs are untouched on error.

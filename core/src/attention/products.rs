@@ -7,7 +7,7 @@ use half::bf16;
 
 use super::scores::{Factors, Hidden};
 use super::{over_head, over_keys};
-use crate::arch::{Halves, Matrix, Pairs, Simd, Sink, multiply_lanes};
+use crate::arch::{Matrix, Pairs, Simd, Sink, WidePairs, multiply_lanes};
 use crate::linalg::rows::{paired, turned, widen, widened};
 use crate::math::{Powers, exp2_each};
 use crate::tensor::{Element, Row};
@@ -196,7 +196,8 @@ impl<S: Simd> Factors<S> for OfPairs<'_> {
 }
 
 /// Products of pairs: along the head size for scores, of an even key and the next for values.
-/// Probabilities are rounded to bfloat16, values and keys are read as they are.
+/// Probabilities are rounded to bfloat16; values and keys are what they are in memory, widened where products of pairs are
+/// no instructions.
 pub(super) struct Dots;
 
 impl Products for Dots {
@@ -217,7 +218,7 @@ impl Products for Dots {
         sink: &mut impl Sink<S>,
     ) {
         if !S::DOTS {
-            let keys = Halves::of_columns(turned(s, k, room).apart());
+            let keys = WidePairs::of_columns(turned(s, k, room).apart());
             return multiply_lanes(s, keys, q, width, lanes, sink);
         }
         let keys = match Pairs::of_rows(k) {
@@ -284,7 +285,7 @@ impl Products for Dots {
                 multiply_lanes(s, interleaved(s, v, room, v.cols()).transposed(), p, width, lanes, sink)
             }
             _ => {
-                let values = Halves::of_columns(exchanged(s, v, room).transposed());
+                let values = WidePairs::of_columns(exchanged(s, v, room).transposed());
                 multiply_lanes(s, values, p, width, lanes, sink)
             }
         }

@@ -17,7 +17,7 @@ const PART: usize = 1536;
 /// The same for panels that are widened part by part: the part stays in L1.
 const WIDENED_PART: usize = 128;
 
-/// Floats that [`Block`] needs for the rows of `x`; with `dots` where products of pairs are instructions.
+/// Floats that [`Block`] needs for the rows of `x`; with `dots` where products of pairs are instructions of their own.
 pub(super) fn room_len(x: &Floats<Ix2>, w: &PackedLinear, dots: bool) -> usize {
     let (rows, depth) = (x.shape()[0], x.shape()[1]);
     let copied = match x.dtype() {
@@ -184,7 +184,7 @@ impl<const TURNED: bool> Product for Wide<'_, TURNED> {
             None => &*self.part,
         };
         let rows = self.columns.slice_rows(row, count);
-        if s.asks_ahead() {
+        if S::MAY_ASK && s.asks_ahead() {
             let (next, bytes) = self.next;
             let each = bytes / self.columns.rows();
             multiply(
@@ -201,6 +201,7 @@ impl<const TURNED: bool> Product for Wide<'_, TURNED> {
 }
 
 /// Where what follows some weights in memory begins, as the next part or panel does, and as many bytes.
+#[inline(always)]
 fn after<T>(weights: &[T]) -> (usize, usize) {
     (weights.as_ptr_range().end.addr(), size_of_val(weights))
 }

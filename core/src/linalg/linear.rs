@@ -18,8 +18,8 @@ use crate::threads;
 /// `x` is `[rows, in]`, `out` `[rows, out]`, each f32, f16 or bf16; strides are free except that they
 /// may not be negative and that elements of `out` must be apart. `out` is untouched on error.
 ///
-/// With `x` and weights of bf16, products are of bf16 pairs with sums in f32 (twice as fast where the
-/// processor has AVX512-BF16, slower elsewhere). Any other mix is widened exactly and computed in f32.
+/// With `x` and weights of bf16, products are of bf16 pairs with sums in f32 (twice as fast on processors of AMD with
+/// AVX512-BF16, about as fast as in f32 elsewhere). Any other mix is widened exactly and computed in f32.
 /// The result is rounded once, to nearest, ties to even: the bits are those of this layer with an output of
 /// f32, followed by [`swiglu`](crate::nn::swiglu) or [`geglu`](crate::nn::geglu) where the layer is
 /// [gated](PackedLinear::pack_gated), and by [`gate_residual`](crate::nn::gate_residual).

@@ -52,6 +52,10 @@ fn is_intel() -> bool {
 /// them every other cycle and two fused multiply-adds each cycle, those of AMD one and two. Not timed, because the bits
 /// of subnormal numbers depend on it.
 pub(super) fn dots_are_slow() -> bool {
+    #[cfg(test)]
+    if let Some(slow) = super::other_dots_tests::chosen() {
+        return slow;
+    }
     is_intel()
 }
 /// Runs `kernel` with the instructions for bfloat16 where the processor has them.
@@ -70,14 +74,15 @@ pub(super) fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
 impl<const BF16: bool> Simd for Avx512<BF16> {
     const LANES: usize = N;
     const DOTS: bool = BF16;
+    // Layers of bfloat16 come here only on other processors than those that ask.
+    const MAY_ASK: bool = !BF16;
     type F = __m512;
     type I = __m512i;
     type M = __mmask16;
 
     #[inline(always)]
     fn asks_ahead(self) -> bool {
-        // What has instructions for products of pairs is compiled for others.
-        !BF16 && is_intel()
+        Self::MAY_ASK && is_intel()
     }
 
     #[inline(always)]

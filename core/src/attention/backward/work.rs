@@ -77,7 +77,7 @@ impl Sizes {
         let [wide_k, wide_v] = match (self.narrow, self.pairs) {
             (false, _) => [0, 0],
             (true, false) => [KEY_TILE * dim, KEY_TILE * value_dim],
-            // One after the other, as pairs or, where there are no instructions for these, widened.
+            // One after the other, as pairs or, where products of these are no instructions, widened.
             (true, true) => [KEY_TILE * dim.max(value_dim).next_multiple_of(2), 0],
         };
         [
