@@ -149,6 +149,18 @@ impl<'a> WidePairs<'a> {
     pub(crate) fn of_columns(m: Matrix<'a>) -> Self {
         WidePairs { first: m.every_second_column(), apart: m.col_stride }
     }
+
+    /// Pairs `first .. first + len` of every row.
+    #[inline(always)]
+    pub(crate) fn slice_pairs(self, first: usize, len: usize) -> Self {
+        WidePairs { first: self.first.slice_cols(first, len), ..self }
+    }
+
+    /// Rows `first .. first + len`.
+    #[inline(always)]
+    pub(crate) fn slice_rows(self, first: usize, len: usize) -> Self {
+        WidePairs { first: self.first.slice_rows(first, len), ..self }
+    }
 }
 
 impl<S: Simd> Left<S> for WidePairs<'_> {

@@ -5,7 +5,7 @@ use ndarray::Ix2;
 use super::epilogue::{Place, Tail, finish_tile, gated};
 use super::packed::{PANEL, PackedLinear, Panel};
 use super::rows::{paired, turned, widened};
-use crate::arch::{Asking, Kernel, Matrix, MatrixMut, Pairs, Simd, Sink, multiply};
+use crate::arch::{Asking, Kernel, Matrix, MatrixMut, Pairs, Simd, Sink, WidePairs, multiply};
 use crate::tensor::{Dtype, Floats, FloatsMut, each};
 
 /// Rows a block may have.
@@ -16,6 +16,9 @@ const PART: usize = 1536;
 
 /// The same for panels that are widened part by part: the part stays in L1.
 const WIDENED_PART: usize = 128;
+
+/// Rows that panels of pairs are not widened for.
+const FEW: usize = 24;
 
 /// Floats that [`Block`] needs for the rows of `x`; with `dots` where products of pairs are instructions of their own.
 pub(super) fn room_len(x: &Floats<Ix2>, w: &PackedLinear, dots: bool) -> usize {
@@ -63,7 +66,10 @@ impl<const DOT: bool> Kernel for Block<'_, '_, DOT> {
         if DOT {
             let Floats::Bf16(x) = x else { unreachable!("pairs are of bfloat16") };
             let x = turned(s, Matrix::new(x), room).apart();
-            layer.run(s, Wide::<true>::new(x, w, part), tile, out);
+            match x.rows() {
+                ..=FEW => layer.run(s, Dots::new(WidePairs::of_columns(x), w), tile, out),
+                _ => layer.run(s, Wide::<true>::new(x, w, part), tile, out),
+            }
         } else {
             let x = each!(Floats, x, x => widened(s, Matrix::new(x), room));
             layer.run(s, Wide::<false>::new(x, w, part), tile, out);
@@ -81,23 +87,53 @@ trait Product {
     fn add<S: Simd>(&self, s: S, row: usize, count: usize, sink: &mut impl Sink<S>);
 }
 
+/// Rows of pairs, as they are or widened.
+trait RowsOfPairs: Copy {
+    /// Some pairs of all rows.
+    fn slice_pairs(self, first: usize, len: usize) -> Self;
+    /// Some rows times a panel.
+    fn times<S: Simd>(self, s: S, row: usize, count: usize, weights: &[f32], sink: &mut impl Sink<S>);
+}
+
+impl RowsOfPairs for Pairs<'_> {
+    #[inline(always)]
+    fn slice_pairs(self, first: usize, len: usize) -> Self {
+        self.slice_pairs(first, len)
+    }
+    #[inline(always)]
+    fn times<S: Simd>(self, s: S, row: usize, count: usize, weights: &[f32], sink: &mut impl Sink<S>) {
+        multiply(s, self.slice_rows(row, count), weights, PANEL, sink);
+    }
+}
+
+impl RowsOfPairs for WidePairs<'_> {
+    #[inline(always)]
+    fn slice_pairs(self, first: usize, len: usize) -> Self {
+        self.slice_pairs(first, len)
+    }
+    #[inline(always)]
+    fn times<S: Simd>(self, s: S, row: usize, count: usize, weights: &[f32], sink: &mut impl Sink<S>) {
+        multiply(s, self.slice_rows(row, count), weights, PANEL, sink);
+    }
+}
+
 /// Pairs of bfloat16.
-struct Dots<'a> {
-    x: Pairs<'a>,
+struct Dots<'a, X> {
+    x: X,
     w: &'a PackedLinear,
     /// The present part of the rows and of the panel.
-    columns: Pairs<'a>,
+    columns: X,
     weights: &'a [f32],
 }
 
-impl<'a> Dots<'a> {
+impl<'a, X: RowsOfPairs> Dots<'a, X> {
     #[inline(always)]
-    fn new(x: Pairs<'a>, w: &'a PackedLinear) -> Self {
+    fn new(x: X, w: &'a PackedLinear) -> Self {
         Dots { x, w, columns: x, weights: &[] }
     }
 }
 
-impl Product for Dots<'_> {
+impl<X: RowsOfPairs> Product for Dots<'_, X> {
     #[inline(always)]
     fn part(&self) -> usize {
         2 * PART
@@ -112,7 +148,7 @@ impl Product for Dots<'_> {
 
     #[inline(always)]
     fn add<S: Simd>(&self, s: S, row: usize, count: usize, sink: &mut impl Sink<S>) {
-        multiply(s, self.columns.slice_rows(row, count), self.weights, PANEL, sink);
+        self.columns.times(s, row, count, self.weights, sink);
     }
 }
 
