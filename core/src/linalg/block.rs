@@ -95,27 +95,22 @@ trait RowsOfPairs: Copy {
     fn times<S: Simd>(self, s: S, row: usize, count: usize, weights: &[f32], sink: &mut impl Sink<S>);
 }
 
-impl RowsOfPairs for Pairs<'_> {
-    #[inline(always)]
-    fn slice_pairs(self, first: usize, len: usize) -> Self {
-        self.slice_pairs(first, len)
-    }
-    #[inline(always)]
-    fn times<S: Simd>(self, s: S, row: usize, count: usize, weights: &[f32], sink: &mut impl Sink<S>) {
-        multiply(s, self.slice_rows(row, count), weights, PANEL, sink);
-    }
+macro_rules! rows_of_pairs {
+    ($($rows:ident),*) => {$(
+        impl RowsOfPairs for $rows<'_> {
+            #[inline(always)]
+            fn slice_pairs(self, first: usize, len: usize) -> Self {
+                self.slice_pairs(first, len)
+            }
+            #[inline(always)]
+            fn times<S: Simd>(self, s: S, row: usize, count: usize, weights: &[f32], sink: &mut impl Sink<S>) {
+                multiply(s, self.slice_rows(row, count), weights, PANEL, sink);
+            }
+        }
+    )*};
 }
 
-impl RowsOfPairs for WidePairs<'_> {
-    #[inline(always)]
-    fn slice_pairs(self, first: usize, len: usize) -> Self {
-        self.slice_pairs(first, len)
-    }
-    #[inline(always)]
-    fn times<S: Simd>(self, s: S, row: usize, count: usize, weights: &[f32], sink: &mut impl Sink<S>) {
-        multiply(s, self.slice_rows(row, count), weights, PANEL, sink);
-    }
-}
+rows_of_pairs!(Pairs, WidePairs);
 
 /// Pairs of bfloat16.
 struct Dots<'a, X> {
